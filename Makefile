@@ -1,0 +1,38 @@
+# make help lists the targets. Each builds what it needs first, and does no work twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep test check format bench
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
+	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
+
+test: $(VENV)/installed-dev ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## format, lint, strict types, import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev ## throughput of the training loop against the bare arithmetic
+	$(BIN)/python scripts/bench.py
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

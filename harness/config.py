@@ -1,0 +1,423 @@
+"""What a run is made of: typed sections, checked where they enter, registered with Hydra.
+
+`load` is the last place that knows Hydra: below it there is no `DictConfig`, only `Config`.
+Defaults live in `conf/`, where users read them; the classes here give types, ranges and meaning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+class ConfigError(ValueError):
+    """A configuration that makes no sense; the message is one line with the key and the mend."""
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint that lists `names`, led by the one that `name` was probably meant to be."""
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}choose from {', '.join(names)}"
+
+
+def number(
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A required number (or list of numbers, or null if the type says so) within bounds."""
+    bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
+    return field(
+        default=MISSING,
+        metadata={"bounds": {sign: b for sign, b in bounds.items() if b is not None}},
+    )
+
+
+def choice(*names: str) -> Any:
+    """A required string, one of `names`."""
+    return field(default=MISSING, metadata={"choices": names})
+
+
+def _check_number(key: str, value: object, bounds: dict[str, float]) -> None:
+    if value is None:
+        return
+    if isinstance(value, list):
+        for item in value:
+            _check_number(key, item, bounds)
+        return
+    assert isinstance(value, int | float)
+    holds = {
+        ">": lambda b: value > b,
+        "≥": lambda b: value >= b,
+        "<": lambda b: value < b,
+        "≤": lambda b: value <= b,
+    }
+    if not math.isfinite(value) or not all(holds[sign](b) for sign, b in bounds.items()):
+        wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds.items()) or "finite"
+        raise ConfigError(f"{key}={value}: must be {wanted}")
+
+
+@dataclass
+class Section:
+    """One group of the configuration; checks every field against the bounds declared with it."""
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            key = f"{self.section}.{f.name}" if self.section else f.name
+            value = getattr(self, f.name)
+            if "bounds" in f.metadata:
+                _check_number(key, value, f.metadata["bounds"])
+            if "choices" in f.metadata and value not in f.metadata["choices"]:
+                raise ConfigError(f"{key}={value}: {nearest(str(value), f.metadata['choices'])}")
+
+
+# --- model ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Model(Section):
+    section: ClassVar[str] = "model"
+
+
+@dataclass
+class ResNet(Model):
+    """The ResNets for small images of He et al. 2015, section 4.2: depth 6n+2, three stages."""
+
+    depth: int = number(at_least=8)
+    width: int = number(at_least=1, at_most=4096)  # channels of the first stage; then 2x, 4x
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.depth - 2) % 6:
+            low = self.depth - (self.depth - 2) % 6
+            raise ConfigError(
+                f"model.depth={self.depth}: must be 6n+2; the nearest are {low} and {low + 6}"
+            )
+
+
+@dataclass
+class Torchvision(Model):
+    """Any torchvision classifier, by name."""
+
+    arch: str = MISSING
+    stem: str = choice("small", "imagenet")
+
+
+# --- dataset -------------------------------------------------------------------------------------
+
+
+@dataclass(unsafe_hash=True)
+class Dataset(Section):
+    """Images with labels, split once by `split_seed`.
+
+    Sizes below 1 are shares of the images they are cut from, others are counts.
+    """
+
+    section: ClassVar[str] = "dataset"
+
+    val_size: float = number(above=0)
+    train_size: float | None = number(above=0)  # null: all that validation leaves
+    split_seed: int = number(at_least=0, below=2**63)
+    crop: int = number(at_least=0, at_most=64)  # pixels of zero padding that a random crop moves in
+    flip: bool = MISSING  # mirror left-right with probability 1/2
+
+
+@dataclass(unsafe_hash=True)
+class Digits(Dataset):
+    """The 1,797 8x8 digits that ship inside scikit-learn; they have no test set of their own."""
+
+    test_size: float = number(above=0)
+
+
+@dataclass(unsafe_hash=True)
+class Synthetic(Dataset):
+    """Noisy copies of one random template a class: for trying things out, at any size."""
+
+    test_size: float = number(above=0)
+    images: int = number(at_least=1)
+    image_size: int = number(at_least=1, at_most=1024)
+    channels: int = choice(1, 3)  # type: ignore[arg-type]
+    classes: int = number(at_least=2)
+    noise: float = number(at_least=0)  # standard deviation, in units of the templates' own
+
+
+@dataclass(unsafe_hash=True)
+class TorchvisionDataset(Dataset):
+    """A data set that torchvision reads (and downloads), with its own test set."""
+
+    name: str = choice("fashion_mnist", "mnist", "cifar10", "cifar100", "svhn")
+    root: str = MISSING
+    download: bool = MISSING
+
+
+@dataclass(unsafe_hash=True)
+class ImageFolder(Dataset):
+    """`root/train/CLASS/*` and `root/test/CLASS/*`, streamed from disk by worker processes."""
+
+    root: str = MISSING
+    image_size: int = number(at_least=1, at_most=4096)
+    workers: int = number(at_least=0, at_most=256)
+
+
+# --- optimizer -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Optimizer(Section):
+    section: ClassVar[str] = "optimizer"
+
+    lr: float = number(above=0, below=1e6)  # the peak, from which schedules come down
+    weight_decay: float = number(at_least=0, below=1e6)
+
+
+@dataclass
+class SGD(Optimizer):
+    momentum: float = number(at_least=0, below=1)
+    nesterov: bool = MISSING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError(
+                "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false"
+            )
+
+
+@dataclass
+class AdamW(Optimizer):
+    beta1: float = number(at_least=0, below=1)
+    beta2: float = number(at_least=0, below=1)
+    eps: float = number(above=0, below=1)
+
+
+# --- scheduler -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Scheduler(Section):
+    """A learning-rate schedule. Durations count epochs, or updates with `unit: batch`.
+
+    `interval: batch` moves the LR at every update, `epoch` only between epochs.
+    """
+
+    section: ClassVar[str] = "scheduler"
+
+    warmup: float = number(at_least=0)  # the LR rises linearly to its peak; the schedule follows
+    interval: str = choice("batch", "epoch")
+    unit: str = choice("epoch", "batch")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit == "batch" and self.interval == "epoch":
+            raise ConfigError(
+                "scheduler.unit=batch: periods in batches need scheduler.interval=batch"
+            )
+
+
+@dataclass
+class Cosine(Scheduler):
+    """CosineAnnealingLR: down in `t_max`, up in the next `t_max`, and so on."""
+
+    t_max: float = number(above=0)
+    eta_min: float = number(at_least=0)
+
+
+@dataclass
+class CosineWarm(Scheduler):
+    """CosineAnnealingWarmRestarts (SGDR, Loshchilov & Hutter 2017)."""
+
+    t_0: float = number(above=0)
+    t_mult: int = number(at_least=1)
+    eta_min: float = number(at_least=0)
+
+
+@dataclass
+class Step(Scheduler):
+    """StepLR: times `gamma` every `step_size`."""
+
+    step_size: float = number(above=0)
+    gamma: float = number(above=0, at_most=1)
+
+
+@dataclass
+class MultiStep(Scheduler):
+    """MultiStepLR: times `gamma` at each milestone."""
+
+    milestones: list[float] = number(above=0)
+    gamma: float = number(above=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.milestones or sorted(set(self.milestones)) != self.milestones:
+            raise ConfigError(
+                f"scheduler.milestones={self.milestones}: must be rising, with at least one"
+            )
+
+
+@dataclass
+class Linear(Scheduler):
+    """Linearly from the peak to zero at the end of the budget."""
+
+
+@dataclass
+class Constant(Scheduler):
+    """The peak throughout."""
+
+
+@dataclass
+class WSD(Scheduler):
+    """Constant, then a linear cooldown to zero (Hägele et al. 2024)."""
+
+    cooldown: float = number(above=0)  # the length of the cooldown that ends the budget
+
+
+@dataclass
+class OneCycle(Scheduler):
+    """OneCycleLR's learning rate (Smith & Topin 2018); the momentum is left alone."""
+
+    pct_start: float = number(above=0, below=1)  # share of the budget in which the LR rises
+    div_factor: float = number(at_least=1)
+    final_div_factor: float = number(at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup:
+            raise ConfigError(
+                f"scheduler.warmup={self.warmup:g}: one_cycle rises by itself; "
+                "set scheduler.pct_start and leave scheduler.warmup=0"
+            )
+
+
+# --- trainer, tracking ---------------------------------------------------------------------------
+
+
+@dataclass
+class Trainer(Section):
+    section: ClassVar[str] = "trainer"
+
+    epochs: float = number(above=0)
+    batch_size: int = number(at_least=1)
+    label_smoothing: float = number(at_least=0, below=1)
+    precision: str = choice("auto", "fp32", "bf16", "fp16")
+    device: str = MISSING  # auto, cpu, cuda or cuda:N
+    deterministic: bool = MISSING  # on CUDA: only deterministic kernels, bit-equal and slower
+    compile: str = choice("none", "default", "reduce-overhead")
+    channels_last: bool = MISSING
+    evals_per_epoch: int = number(at_least=1)
+    log_every: int = number(at_least=1)  # updates between two training rows of the history
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind, _, index = self.device.partition(":")
+        if self.device not in ("auto", "cpu", "cuda") and not (
+            kind == "cuda" and index.isdecimal()
+        ):
+            raise ConfigError(
+                f"trainer.device={self.device}: {nearest(self.device, ['auto', 'cpu', 'cuda', 'cuda:N'])}"
+            )
+
+
+@dataclass
+class Tracking(Section):
+    section: ClassVar[str] = "tracking"
+
+
+@dataclass
+class NoTracking(Tracking):
+    """The run folder only."""
+
+
+@dataclass
+class Wandb(Tracking):
+    """A Weights & Biases mirror of the history."""
+
+    mode: str = choice("auto", "online", "offline", "disabled")
+    project: str = MISSING
+    entity: str | None = MISSING
+    tags: list[str] = MISSING
+
+
+@dataclass
+class Config(Section):
+    """A whole run: with the code, all that its weights and its history follow from."""
+
+    model: Model = MISSING
+    dataset: Dataset = MISSING
+    optimizer: Optimizer = MISSING
+    scheduler: Scheduler = MISSING
+    trainer: Trainer = MISSING
+    tracking: Tracking = MISSING
+    seed: int = number(at_least=0, below=2**63)
+
+
+SCHEMAS: dict[str, dict[str, type[Section]]] = {
+    "model": {"resnet": ResNet, "torchvision": Torchvision},
+    "dataset": {
+        "digits": Digits,
+        "synthetic": Synthetic,
+        "torchvision": TorchvisionDataset,
+        "image_folder": ImageFolder,
+    },
+    "optimizer": {"sgd": SGD, "adamw": AdamW},
+    "scheduler": {
+        "cosine": Cosine,
+        "cosine_warm": CosineWarm,
+        "step": Step,
+        "multistep": MultiStep,
+        "linear": Linear,
+        "constant": Constant,
+        "wsd": WSD,
+        "one_cycle": OneCycle,
+    },
+    "trainer": {"default": Trainer},
+    "tracking": {"wandb": Wandb, "none": NoTracking},
+}
+
+
+def register() -> None:
+    """Make the sections known to Hydra, as the `schema` group that the files in `conf/` build on."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, kinds in SCHEMAS.items():
+        for name, node in kinds.items():
+            store.store(group=f"schema/{group}", name=name, node=node, package=group)
+
+
+def load(composed: DictConfig) -> Config:
+    """The typed, checked configuration that Hydra composed.
+
+    Raises `ConfigError` for a value out of its range and for a value that nobody gave.
+    """
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError(f"{missing[0]}: has no value; give one with {missing[0]}=VALUE")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def kind(section: Section) -> str:
+    """The section's name among its alternatives, as in `SCHEMAS`."""
+    return next(name for name, node in SCHEMAS[section.section].items() if node is type(section))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """`config` as plain values, each section with its `kind`: for W&B, results and hashes."""
+    return {
+        f.name: {"kind": kind(value), **dataclasses.asdict(value)}
+        if isinstance(value := getattr(config, f.name), Section)
+        else value
+        for f in dataclasses.fields(config)
+    }

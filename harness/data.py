@@ -1,0 +1,413 @@
+"""Data sets as splits on the device, and batches as functions of (seed, epoch, index).
+
+To add a data set: a dataclass in `config.py`, a case in `_read`, a file in `conf/dataset/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from harness import augment
+from harness import config as conf
+from harness.config import ConfigError
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
+
+S = TypeVar("S", bound="Source")
+
+
+class Source(Protocol):
+    """Labelled images of one size: in memory, or on disk."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+
+    def subset(self, index: NDArray[np.int64]) -> Self: ...
+
+    def digest(self) -> str:
+        """SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Images in memory: uint8 `pixels` (images, height, width, channels), int64 `labels`."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def subset(self, index: NDArray[np.int64]) -> Self:
+        return type(self)(self.pixels[index], self.labels[index])
+
+    def digest(self) -> str:
+        whole = hashlib.sha256(repr(self.pixels.shape).encode())
+        whole.update(np.ascontiguousarray(self.pixels))
+        whole.update(np.ascontiguousarray(self.labels))
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Image files, decoded by worker processes: resized, and the centre cut out."""
+
+    root: Path
+    paths: tuple[str, ...]  # below `root`
+    labels: NDArray[np.int64]
+    image_size: int
+    workers: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return _decode(self.root / self.paths[index], self.image_size), int(self.labels[index])
+
+    def subset(self, index: NDArray[np.int64]) -> Self:
+        paths = tuple(self.paths[i] for i in index)
+        return type(self)(self.root, paths, self.labels[index], self.image_size, self.workers)
+
+    def digest(self) -> str:
+        whole = hashlib.sha256(str(self.image_size).encode())
+        for path, label in zip(self.paths, self.labels, strict=True):
+            content = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+            whole.update(f"{path}\0{label}\0{content}\n".encode())
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and test images, and what networks and batches need to know of them."""
+
+    train: Source
+    val: Source
+    test: Source
+    classes: int
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]  # a value a channel, in units of pixel values
+    std: tuple[float, ...]
+    sha256: str
+
+
+def load(config: conf.Dataset) -> Splits:
+    """The splits of `config`. Those of the last two data sets stay in memory between runs.
+
+    Raises `ConfigError` if the data cannot be had, or the sizes of the splits do not fit it.
+    """
+    if isinstance(config, conf.ImageFolder):
+        return _splits(config)  # its files may change from one run to the next
+    return _load_resident(config)
+
+
+@lru_cache(maxsize=2)
+def _load_resident(config: conf.Dataset) -> Splits:
+    return _splits(config)
+
+
+def _splits(config: conf.Dataset) -> Splits:
+    train, test = _read(config)
+    rng = np.random.default_rng(config.split_seed)
+    if test is None:
+        assert isinstance(config, conf.Digits | conf.Synthetic)
+        test, train = _cut(train, config.test_size, "test_size", rng)
+    val, train = _cut(train, config.val_size, "val_size", rng)
+    if config.train_size is not None:
+        train, _ = _cut(train, config.train_size, "train_size", rng)
+    whole = hashlib.sha256("".join(part.digest() for part in (train, val, test)).encode())
+    match train:
+        case Resident(pixels=pixels):
+            image_size, channels = pixels.shape[1], pixels.shape[3]
+            mean, std = _statistics(pixels)
+        case Streamed(image_size=image_size):
+            channels = 3
+            mean = tuple(255 * m for m in _IMAGENET_MEAN)
+            std = tuple(255 * s for s in _IMAGENET_STD)
+    return Splits(
+        train, val, test, int(train.labels.max()) + 1, channels, image_size, mean, std,
+        whole.hexdigest(),
+    )  # fmt: skip
+
+
+def _cut(source: S, size: float, name: str, rng: np.random.Generator) -> tuple[S, S]:
+    """Cut `size` images (a share if below 1) off `source`, of each class its part; and the rest."""
+    key = f"dataset.{name}={size:g}"
+    labels = source.labels
+    if size >= 1 and size != int(size):
+        raise ConfigError(f"{key}: must be a share below 1 or a whole number of images")
+    wanted = round(size * len(labels)) if size < 1 else int(size)
+    if not 0 < wanted <= len(labels) - (name != "train_size"):
+        raise ConfigError(f"{key}: must leave images on both sides of {len(labels)}")
+    counts = np.bincount(labels)
+    exact = counts * wanted / len(labels)
+    take = np.floor(exact).astype(np.int64)
+    take[np.argsort(take - exact, kind="stable")[: wanted - take.sum()]] += 1
+    empty = np.flatnonzero((take == 0) | ((take == counts) & (name != "train_size")))
+    if len(empty):
+        raise ConfigError(f"{key}: leaves class {empty[0]} without an image on one side")
+    order = rng.permutation(len(labels))
+    place = np.empty(len(labels), dtype=np.int64)  # of each image among its own class
+    for label, count in enumerate(counts):
+        place[order[labels[order] == label]] = np.arange(count)
+    chosen = place < take[labels]
+    return source.subset(np.flatnonzero(chosen)), source.subset(np.flatnonzero(~chosen))
+
+
+def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from exact counts of the 256 values."""
+    values = np.arange(256)
+    counts = np.stack(
+        [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(pixels.shape[3])]
+    )
+    share = counts / counts.sum(1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt(share @ values**2 - mean**2)
+    if not std.all():
+        raise ConfigError(
+            f"dataset: channel {int(np.argmin(std))} has the same value in all images"
+        )
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _read(config: conf.Dataset) -> tuple[Any, Any]:
+    """The training images, and the test images where the data set has its own (else None)."""
+    match config:
+        case conf.Digits():
+            from sklearn.datasets import load_digits
+
+            digits = load_digits()
+            pixels = digits.images.astype(np.uint8)[..., None]
+            return Resident(pixels, digits.target.astype(np.int64)), None
+        case conf.Synthetic():
+            return _synthetic(config), None
+        case conf.TorchvisionDataset():
+            return _torchvision(config, train=True), _torchvision(config, train=False)
+        case conf.ImageFolder():
+            train, test = (_folder(config, part) for part in ("train", "test"))
+            return train, test
+    raise TypeError(f"no data for {type(config).__name__}")
+
+
+def _synthetic(c: conf.Synthetic) -> Resident:
+    rng = np.random.default_rng(c.split_seed)
+    shape = (c.image_size, c.image_size, c.channels)
+    labels = np.arange(c.images) % c.classes
+    templates = rng.standard_normal((c.classes, *shape), dtype=np.float32)
+    noise = rng.standard_normal((c.images, *shape), dtype=np.float32)
+    values = 128 + 24 * (templates[labels] + c.noise * noise)
+    return Resident(np.clip(values, 0, 255).astype(np.uint8), labels)
+
+
+def _torchvision(config: conf.TorchvisionDataset, train: bool) -> Resident:
+    from torchvision import datasets
+
+    try:
+        match config.name:
+            case "svhn":
+                data: Any = datasets.SVHN(
+                    config.root, split="train" if train else "test", download=config.download
+                )
+                pixels, labels = data.data.transpose(0, 2, 3, 1), data.labels
+            case name:
+                classes = {
+                    "mnist": datasets.MNIST,
+                    "fashion_mnist": datasets.FashionMNIST,
+                    "cifar10": datasets.CIFAR10,
+                    "cifar100": datasets.CIFAR100,
+                }
+                data = classes[name](config.root, train=train, download=config.download)
+                pixels, labels = np.asarray(data.data), data.targets
+    except (RuntimeError, OSError, ValueError) as error:
+        mend = (
+            "scripts/fetch_fashion_mnist.sh fetches it"
+            if config.name == "fashion_mnist"
+            else "put its files there, or set dataset.root"
+        )
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"dataset.root={config.root}: {config.name} cannot be read there ({reason}); {mend}"
+        ) from error
+    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+    return Resident(np.ascontiguousarray(pixels), np.asarray(labels, dtype=np.int64))
+
+
+def _folder(config: conf.ImageFolder, part: str) -> Streamed:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        found = ImageFolder(str(Path(config.root) / part))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(
+            f"dataset.root={config.root}: {str(error).splitlines()[0]}; "
+            f"needs {part}/CLASS/IMAGE files"
+        ) from error
+    root = Path(config.root)
+    paths = tuple(str(Path(path).relative_to(root)) for path, _ in found.samples)
+    labels = np.array(found.targets, dtype=np.int64)
+    return Streamed(root, paths, labels, config.image_size, config.workers)
+
+
+def _decode(path: Path, size: int) -> Tensor:
+    """The image as uint8 (size, size, 3)."""
+    from torchvision.io import ImageReadMode, decode_image
+    from torchvision.transforms.v2 import functional as v2
+
+    try:
+        image = decode_image(str(path), ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise ConfigError(f"dataset.root: {path} is not an image that can be read") from error
+    return v2.center_crop(v2.resize(image, [size], antialias=True), [size]).permute(1, 2, 0)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """uint8 (batch, height, width, channels) → float32 (batch, channels, height, width)."""
+
+    mean: Tensor
+    scale: Tensor
+    channels_last: bool
+
+    @classmethod
+    def of(cls, splits: Splits, device: torch.device, channels_last: bool) -> Normalise:
+        mean = torch.tensor(splits.mean, dtype=torch.float32, device=device)
+        std = torch.tensor(splits.std, dtype=torch.float32, device=device)
+        return cls(mean, 1 / std, channels_last)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        images = pixels.float().sub_(self.mean).mul_(self.scale).permute(0, 3, 1, 2)
+        return images if self.channels_last else images.contiguous()
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class _FromMemory:
+    """Batches of resident images: all pixels, padded once, with the rows that a batch takes."""
+
+    def __init__(self, source: Resident, batch_size: int, crop: int, device: torch.device) -> None:
+        self.pixels = _pad(torch.from_numpy(source.pixels), crop).to(device)
+        self.labels = torch.from_numpy(source.labels).to(device)
+        self.batch_size = batch_size
+
+    def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for rows in order.to(self.pixels.device).split(self.batch_size):
+            yield self.pixels, rows, self.labels[rows]
+
+
+class _FromDisk:
+    """Batches of streamed images: the pixels of one batch, and all their rows."""
+
+    def __init__(self, source: Streamed, batch_size: int, crop: int, device: torch.device) -> None:
+        self.crop, self.device = crop, device
+        self.order = _Order(batch_size)
+        self.loader = DataLoader(
+            source,
+            batch_sampler=self.order,
+            num_workers=source.workers,
+            persistent_workers=source.workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self.order.images = order
+        for pixels, labels in self.loader:
+            padded = _pad(pixels.to(self.device, non_blocking=True), self.crop)
+            rows = torch.arange(len(labels), device=self.device)
+            yield padded, rows, labels.to(self.device, non_blocking=True)
+
+
+class _Order(Sampler[list[int]]):
+    """The batches of the images that were asked for last."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.images = torch.empty(0, dtype=torch.int64)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in self.images.split(self.batch_size))
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+
+def _pad(pixels: Tensor, crop: int) -> Tensor:
+    return F.pad(pixels, (0, 0, crop, crop, crop, crop)) if crop else pixels
+
+
+def _fetcher(
+    source: Source, batch_size: int, crop: int, device: torch.device
+) -> _FromMemory | _FromDisk:
+    match source:
+        case Resident():
+            return _FromMemory(source, batch_size, crop, device)
+        case Streamed():
+            return _FromDisk(source, batch_size, crop, device)
+    raise TypeError(f"no batches for {type(source).__name__}")
+
+
+class TrainBatches:
+    """The training batches of every epoch: a function of (seed, epoch, index), on any device.
+
+    Each epoch takes the images in a new order and leaves out the `images % batch_size` last ones,
+    so that all batches are of one size.
+    """
+
+    def __init__(self, splits: Splits, config: conf.Config, device: torch.device) -> None:
+        self.images = len(splits.train.labels)
+        self.batch_size = config.trainer.batch_size
+        if self.batch_size > self.images:
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size}: "
+                f"must be at most the number of training images, {self.images}"
+            )
+        self.updates_per_epoch = self.images // self.batch_size
+        self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
+        self.size = (splits.image_size, splits.image_size)
+        self.device = device
+        self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
+        self.fetch = _fetcher(splits.train, self.batch_size, self.crop, device)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images and labels of the batches from `start` on of epoch `epoch`."""
+        generator = _generator(self.seed, epoch)
+        used = slice(start * self.batch_size, self.updates_per_epoch * self.batch_size)
+        order = torch.randperm(self.images, generator=generator)[used]
+        moves = augment.draw(self.images, self.crop, self.flip, generator)[used].to(self.device)
+        for index, (padded, rows, labels) in enumerate(self.fetch(order)):
+            batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            yield self.normalise(augment.cut(padded, rows, moves[batch], self.size)), labels
+
+
+class EvalBatches:
+    """All images of a split, in order, without augmentation."""
+
+    def __init__(
+        self, source: Source, splits: Splits, config: conf.Config, device: torch.device
+    ) -> None:
+        self.images = len(source.labels)
+        self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
+        self.fetch = _fetcher(source, _EVAL_BATCH[device.type], 0, device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for padded, rows, labels in self.fetch(torch.arange(self.images)):
+            yield self.normalise(padded[rows]), labels

@@ -1,0 +1,183 @@
+"""The training loop: one update, one evaluation, and `fit` that repeats them until the plan ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness import config as conf
+from harness.config import ConfigError
+from harness.data import TrainBatches
+from harness.schedules import Plan, Schedule
+
+Row = dict[str, int | float]  # of a history: metric → value; accuracies in percent
+
+
+class Diverged(Exception):
+    """The loss of an update is not finite."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss of update {step} is {loss}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In what arithmetic networks run: float32, or autocast to a shorter type."""
+
+    name: str  # fp32, bf16 or fp16
+    device: torch.device
+
+    @classmethod
+    def resolve(cls, wanted: str, device: torch.device) -> Precision:
+        """`auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
+
+        Raises `ConfigError` for float16 on a CPU.
+        """
+        if wanted == "auto":
+            on_gpu = device.type == "cuda"
+            wanted = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+        if wanted == "fp16" and device.type == "cpu":
+            raise ConfigError("trainer.precision=fp16: needs a GPU; on CPUs use fp32 or bf16")
+        return cls(wanted, device)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+@dataclass
+class TrainState:
+    """All that an update changes. `updates` is the number of updates done."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What stays the same from update to update; `forward` is the network, compiled if wanted."""
+
+    forward: Callable[[Tensor], Tensor]
+    precision: Precision
+    label_smoothing: float
+
+    def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
+        """One update on a batch. Returns its loss, still on the device; synchronises nothing."""
+        with self.precision.autocast():
+            loss = F.cross_entropy(
+                self.forward(images), labels, label_smoothing=self.label_smoothing
+            )
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        state.updates += 1
+        state.schedule.advance(state.updates)
+        return loss.detach()
+
+    @torch.inference_mode()
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], split: str
+    ) -> Row:
+        """`split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
+        network.eval()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
+        for images, labels in batches:
+            with self.precision.autocast():
+                logits = self.forward(images).float()
+            correct = (logits.argmax(1) == labels).sum()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+        network.train()
+        correct, loss, images_seen = sums.tolist()
+        return {f"{split}/acc": 100 * correct / images_seen, f"{split}/loss": loss / images_seen}
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """At which steps the history has a row, and which of those rows evaluate."""
+
+    train_every: int
+    evaluations: frozenset[int]
+
+    @classmethod
+    def of(cls, plan: Plan, trainer: conf.Trainer) -> Cadence:
+        """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
+        per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
+        if per_epoch > epoch:
+            raise ConfigError(
+                f"trainer.evals_per_epoch={per_epoch}: an epoch has only {epoch} updates"
+            )
+        parts = range(1, math.ceil(plan.updates / epoch) * per_epoch + 1)
+        regular = (part * epoch // per_epoch for part in parts)
+        steps = {*regular, *plan.cycle_ends, plan.updates}
+        return cls(trainer.log_every, frozenset(s for s in steps if s <= plan.updates))
+
+    def is_row(self, step: int) -> bool:
+        return step % self.train_every == 0 or step in self.evaluations
+
+
+@dataclass
+class Losses:
+    """Losses since the last look: kept on the device, so that no update has to wait for them."""
+
+    pending: list[Tensor] = field(default_factory=list)
+
+    def latest(self, step: int) -> float:
+        """The loss of update number `step`, the last one. Raises `Diverged` if any was not finite."""
+        values: list[float] = torch.stack(self.pending).tolist()
+        self.pending.clear()
+        for number, value in enumerate(values, start=step - len(values) + 1):
+            if not math.isfinite(value):
+                raise Diverged(number, value)
+        return values[-1]
+
+
+def fit(
+    state: TrainState,
+    step: Step,
+    plan: Plan,
+    batches: TrainBatches,
+    cadence: Cadence,
+    evaluate: Callable[[], Row],
+    record: Callable[[Row], None],
+    after_update: Callable[[], None],
+) -> None:
+    """Train from `state.updates` to the end of `plan`.
+
+    `record` gets every row of the history, `after_update` is called once an update, after it.
+    Raises `Diverged` when a loss is not finite, at the latest at the next row; and RuntimeError if
+    the LR in use is ever not the plan's.
+    """
+    losses = Losses()
+    group = state.optimizer.param_groups[0]
+    while state.updates < plan.updates:
+        epoch, start = divmod(state.updates, plan.updates_per_epoch)
+        for images, labels in batches.epoch(epoch, start):
+            lr = float(plan.lr[state.updates])
+            if group["lr"] != lr:
+                raise RuntimeError(f"update {state.updates}: LR {group['lr']}, the plan says {lr}")
+            losses.pending.append(step.train(state, images, labels))
+            done = state.updates
+            if cadence.is_row(done):
+                row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
+                row["train/loss"] = losses.latest(done)
+                if done in cadence.evaluations:
+                    row |= evaluate()
+                record(row)
+            after_update()
+            if done == plan.updates:
+                return

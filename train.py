@@ -1,0 +1,19 @@
+"""Train one run, or with -m a sweep of them: `python train.py --help` tells how."""
+
+import hydra
+from omegaconf import DictConfig
+
+from harness import cli, config
+
+config.register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(composed: DictConfig) -> float:
+    """Compose, run, and return the metric that sweepers optimise."""
+    return cli.job(composed)
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        job()
