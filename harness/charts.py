@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -14,7 +15,8 @@ from harness import results
 # Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 _POINTS = 4000  # of an LR curve, at most: more than a screen has columns
-_WIDTH = 720
+_WIDTH = 720  # pixels
+_FACETS = 8  # arms, at most, that have a panel each
 
 
 def write(sweep: Path, runs: pl.DataFrame) -> list[Path]:
@@ -43,33 +45,52 @@ def _colour(arms: list[str]) -> alt.Color:
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(arms))]
     scale = alt.Scale(domain=arms, range=colours)
     return alt.Color("arm:N", scale=scale, sort=arms).legend(
-        orient="top", title=None, labelLimit=400, columns=3
+        orient="top", title=None, labelLimit=400, columns=3, symbolType="stroke"
     )
 
 
-def lr(runs: pl.DataFrame, arms: list[str]) -> alt.LayerChart | alt.Chart:
+def lr(runs: pl.DataFrame, arms: list[str]) -> Any:
     """The LR that every update used, by epoch; one curve an arm (its seeds share it)."""
     first = runs.unique("arm", keep="first", maintain_order=True)
-    frames = []
-    for run in first.to_dicts():
-        plan = results.lr(Path(run["folder"]))
-        kept = thin(plan, _POINTS)
-        frames.append(
-            pl.DataFrame({"epoch": kept / run["updates_per_epoch"], "lr": plan[kept]}).with_columns(
-                arm=pl.lit(run["arm"])
-            )
-        )
-    return (
-        alt.Chart(pl.concat(frames))
-        .mark_line(strokeWidth=1.5)
-        .encode(
-            alt.X("epoch:Q").title("epoch"),
-            alt.Y("lr:Q").title("learning rate"),
-            _colour(arms),
-        )
-        .properties(width=_WIDTH, height=70)
-        .facet(row=alt.Row("arm:N", sort=arms).title(None).header(labels=False))
+    curve = pl.concat([_lr_curve(run) for run in first.to_dicts()])
+    chart = (
+        alt.Chart(curve)
+        .mark_line(strokeWidth=1.5, interpolate="step-after")
+        .encode(_epochs(curve), alt.Y("lr:Q").title("learning rate"), _colour(arms))
     )
+    if len(arms) > _FACETS:
+        return chart.properties(width=_WIDTH, height=300)
+    titles = alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="bold")
+    return (
+        chart.encode(_colour(arms).legend(None))
+        .properties(width=_WIDTH, height=70)
+        .facet(row=alt.Row("arm:N", sort=arms, title=None, header=titles), spacing=8)
+    )
+
+
+def _lr_curve(run: dict[str, Any]) -> pl.DataFrame:
+    """Epoch and LR of each update of a run's plan, thinned; the last LR lasts to the end."""
+    plan = results.lr(Path(run["folder"]))
+    kept = thin(plan, _POINTS)
+    epochs, lrs = [*kept / run["updates_per_epoch"]], [*plan[kept]]
+    epochs.append(len(plan) / run["updates_per_epoch"])
+    lrs.append(plan[-1])
+    return pl.DataFrame({"epoch": epochs, "lr": lrs}).with_columns(arm=pl.lit(run["arm"]))
+
+
+def _epochs(data: pl.DataFrame) -> alt.X:
+    end: float = data.select(pl.col("epoch").max()).item()
+    return (
+        alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
+        .axis(values=_ticks(end), format="~g")
+    )  # fmt: skip
+
+
+def _ticks(end: float) -> list[float]:
+    """Round numbers from 0 to `end`, multiples of 5 where there is room: cycles often are."""
+    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000)
+    step = next((step for step in steps if end / step <= 16), end)
+    return [float(tick) for tick in np.arange(0, end + step / 2, step) if tick <= end]
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
@@ -83,7 +104,7 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     return np.array(sorted(extremes | {0, len(values) - 1}))
 
 
-def val_acc(runs: pl.DataFrame, arms: list[str]) -> alt.LayerChart | None:
+def val_acc(runs: pl.DataFrame, arms: list[str]) -> Any:
     """Validation accuracy by epoch: the mean over an arm's seeds, and ± 1 standard deviation."""
     frames = [
         results.history(Path(run["folder"]))
@@ -104,10 +125,12 @@ def val_acc(runs: pl.DataFrame, arms: list[str]) -> alt.LayerChart | None:
         )
         .with_columns(low=pl.col("mean") - pl.col("sd"), high=pl.col("mean") + pl.col("sd"))
     )
-    seeds = points["seeds"].max()
-    base = alt.Chart(points).encode(alt.X("epoch:Q").title("epoch"), _colour(arms))
+    seeds: int = points.select(pl.col("seeds").max()).item()
+    base = alt.Chart(points).encode(_epochs(points))
     band = base.mark_area(opacity=0.18).encode(
-        alt.Y("low:Q").title("validation accuracy (%)").scale(zero=False), alt.Y2("high:Q")
+        _colour(arms).legend(None),
+        alt.Y("low:Q").title("validation accuracy (%)").scale(zero=False),
+        alt.Y2("high:Q"),
     )
     tooltip = [
         alt.Tooltip("arm:N"),
@@ -116,10 +139,8 @@ def val_acc(runs: pl.DataFrame, arms: list[str]) -> alt.LayerChart | None:
         alt.Tooltip("sd:Q", format=".2f", title="standard deviation"),
         alt.Tooltip("seeds:Q"),
     ]
-    line = base.mark_line(strokeWidth=1.5).encode(alt.Y("mean:Q"), tooltip=tooltip)
-    subtitle = (
-        f"mean ± 1 standard deviation over {seeds} seeds" if seeds and seeds > 1 else "one seed"
-    )
+    line = base.mark_line(strokeWidth=1.5).encode(alt.Y("mean:Q"), _colour(arms), tooltip=tooltip)
+    subtitle = f"mean ± 1 standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     return alt.layer(band, line).properties(
         width=_WIDTH, height=300, title=alt.Title("Validation accuracy", subtitle=subtitle)
     )

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -26,7 +27,7 @@ def job(composed: DictConfig) -> float:
 
     In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN.
     """
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     place = sweep.place(hydra)
     try:
         checked = config.load(composed)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from harness import augment
 from harness import config as conf
@@ -54,13 +54,13 @@ class Resident:
 
     def digest(self) -> str:
         whole = hashlib.sha256(repr(self.pixels.shape).encode())
-        whole.update(np.ascontiguousarray(self.pixels))
-        whole.update(np.ascontiguousarray(self.labels))
+        whole.update(self.pixels.tobytes())
+        whole.update(self.labels.tobytes())
         return whole.hexdigest()
 
 
 @dataclass(frozen=True)
-class Streamed:
+class Streamed(Dataset[tuple[Tensor, int]]):
     """Image files, decoded by worker processes: resized, and the centre cut out."""
 
     root: Path
@@ -271,7 +271,8 @@ def _decode(path: Path, size: int) -> Tensor:
         image = decode_image(str(path), ImageReadMode.RGB)
     except RuntimeError as error:
         raise ConfigError(f"dataset.root: {path} is not an image that can be read") from error
-    return v2.center_crop(v2.resize(image, [size], antialias=True), [size]).permute(1, 2, 0)
+    cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
+    return cut.permute(1, 2, 0)
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ class _FromMemory:
         self.batch_size = batch_size
 
     def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for rows in order.to(self.pixels.device).split(self.batch_size):
+        for rows in torch.split(order.to(self.pixels.device), self.batch_size):
             yield self.pixels, rows, self.labels[rows]
 
 
@@ -320,7 +321,7 @@ class _FromDisk:
     def __init__(self, source: Streamed, batch_size: int, crop: int, device: torch.device) -> None:
         self.crop, self.device = crop, device
         self.order = _Order(batch_size)
-        self.loader = DataLoader(
+        self.loader: DataLoader[tuple[Tensor, int]] = DataLoader(
             source,
             batch_sampler=self.order,
             num_workers=source.workers,
@@ -344,7 +345,7 @@ class _Order(Sampler[list[int]]):
         self.images = torch.empty(0, dtype=torch.int64)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (rows.tolist() for rows in self.images.split(self.batch_size))
+        return (rows.tolist() for rows in torch.split(self.images, self.batch_size))
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)

@@ -50,7 +50,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.norm(self.stem(images)), inplace=True)
-        return self.head(self.stages(x).mean((2, 3)))
+        logits: Tensor = self.head(self.stages(x).mean((2, 3)))
+        return logits
 
 
 class Block(nn.Module):
@@ -85,7 +86,8 @@ class Coloured(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.expand(-1, 3, -1, -1))
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
 
 
 def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: int) -> nn.Module:
@@ -109,7 +111,7 @@ def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: 
             )
         network.conv1 = _conv(channels, 64)
         network.maxpool = nn.Identity()
-        return network
+        return network  # type: ignore[no-any-return]
     if channels == 1:
         network = Coloured(network)
     _try(network, arch, channels, image_size)
