@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,15 +13,28 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from harness import config, sweep
 from harness.config import ConfigError, nearest
 
 _FULL = "HYDRA_FULL_ERROR"
+_GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 
 
 def job(composed: DictConfig) -> float:
@@ -67,26 +82,64 @@ def report(error: Exception, label: str = "") -> None:
 
 def explain(error: BaseException) -> str | None:
     """One line that names the key and the mend; None for errors that are ours, not the user's."""
+    text = " ".join(str(error).split())
     match error:
-        case ConfigError():
-            return " ".join(str(error).split())
         case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
             group, _, name = missing.removesuffix(".yaml").rpartition("/")
             return f"{group}={name}: {nearest(name, sorted(options))}"
-        case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):
-            return _explain_omegaconf(cause, str(error))
+        case OverrideParseException(override=given):
+            if "=" not in given:
+                return f"{given}: has no value; give one with {given}=VALUE"
+            return f"{given}: cannot be read; brackets must close, special characters need quotes: {_GRAMMAR}"
+        case ConfigCompositionException():
+            if several := re.match(r"(?:Ambiguous value .*?|Sweep parameters) '(.*?)'", text):
+                return f"{several[1]}: several values need -m; a list needs brackets, KEY=[A,B]"
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, OmegaConfBaseException):
+                return _explain_omegaconf(cause, str(error))
+            return text
         case OmegaConfBaseException():
-            return _explain_omegaconf(error, str(error))
-        case HydraException() | OSError():
-            return " ".join(str(error).split())
+            return _explain_omegaconf(error)
+        case ConfigError() | HydraException() | OSError() | YAMLError():
+            return text
+        case ValueError() | TypeError() if override := _group_override(error):
+            return f"{override}: a group takes the name of one of its choices; see --help"
     return None
 
 
-def _explain_omegaconf(cause: OmegaConfBaseException, message: str) -> str:
-    key = cause.full_key or ""
-    parent = cause.parent_node
-    if isinstance(cause, ConfigKeyError | AttributeError) and isinstance(parent, DictConfig):
-        known = [f"{key.rpartition('.')[0]}.{name}".lstrip(".") for name in map(str, parent)]
-        return f"{key}: is not a key; {nearest(key, known)}"
-    reason = str(cause).splitlines()[0] if str(cause) else message.splitlines()[0]
-    return f"{key}: {reason[0].lower()}{reason[1:]}" if key else reason
+def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> str:
+    """`composing` is what Hydra says around it: the override or the file that it was at."""
+    key = (error.full_key or "").partition("[")[0]
+    override = re.search(r"(?:Error merging override|To append .*? use) [+~]*(.*)", composing)
+    file = re.match(r"In '(.*?)'", composing)
+    dangling = isinstance(error, InterpolationResolutionError)
+    raw = error.child_node._value() if dangling else error.value
+    given = override[1] if override else f"{key}={raw}" if raw is not None else key
+    where = [f"{file[1]}.yaml"] if file else []
+    where += [given] if given.partition("=")[0] == key else [given, key]
+    return ": ".join([*filter(None, where), _mend(error)])
+
+
+def _mend(error: OmegaConfBaseException) -> str:
+    name, node = error.key, error.parent_node
+    while isinstance(node, ListConfig):
+        name, node = node._key(), node._get_parent()
+    schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    if isinstance(schema, type) and issubclass(schema, config.Section):
+        if isinstance(error, ConfigKeyError | ConfigAttributeError):
+            return config.unknown_key(schema, str(name))
+        own = {f.name: f for f in dataclasses.fields(schema)}
+        if isinstance(error, ValidationError) and name in own:
+            return config.wanted(own[name])
+    elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):
+        return f"is not a key; {nearest(str(name), [str(known) for known in node])}"
+    return str(error).partition("\n")[0]
+
+
+def _group_override(error: Exception) -> str | None:
+    """The override that Hydra was at when it raised a bare exception, as for `scheduler=null`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or not frames[-1].f_globals["__name__"].startswith("hydra."):
+        return None
+    overrides = [str(getattr(f.f_locals.get("override"), "input_line", "")) for f in frames]
+    return "".join(overrides) or "GROUP=NAME"

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+_CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 class ConfigError(ValueError):
@@ -43,18 +49,56 @@ def number(
     )
 
 
+def duration(**least: float) -> Any:
+    """A required number of epochs or updates, below where counting in floats ends."""
+    return number(**least, at_most=1e9)
+
+
 def choice(*names: str) -> Any:
     """A required string, one of `names`."""
     return field(default=MISSING, metadata={"choices": names})
 
 
-def _check_number(key: str, value: object, bounds: dict[str, float]) -> None:
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[float]": "a list of numbers",
+    "list[str]": "a list of texts",
+}
+
+
+def wanted(f: dataclasses.Field[Any]) -> str:
+    """What fits a field, in words: `must be a whole number ≥ 1`."""
+    if "choices" in f.metadata:
+        return f"choose from {', '.join(map(str, f.metadata['choices']))}"
+    type_, _, null = str(f.type).partition(" | ")
+    bounds = " and ".join(
+        f"{sign} {b:g}" if isinstance(b, float) else f"{sign} {b}"
+        for sign, b in f.metadata.get("bounds", {}).items()
+    )
+    words = f"{_WORDS.get(type_, 'keys and values')} {bounds}".rstrip()
+    return f"must be {words} or null" if null else f"must be {words}"
+
+
+def _show(value: object) -> str:
+    """`value` as one would write it on the command line."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case float():
+            return repr(value).removesuffix(".0")
+        case list():
+            return f"[{','.join(map(_show, value))}]"
+    return str(value)
+
+
+def _within(value: object, bounds: dict[str, float]) -> bool:
     if value is None:
-        return
+        return True
     if isinstance(value, list):
-        for item in value:
-            _check_number(key, item, bounds)
-        return
+        return all(_within(item, bounds) for item in value)
     assert isinstance(value, int | float)
     holds = {
         ">": lambda b: value > b,
@@ -62,9 +106,8 @@ def _check_number(key: str, value: object, bounds: dict[str, float]) -> None:
         "<": lambda b: value < b,
         "≤": lambda b: value <= b,
     }
-    if not math.isfinite(value) or not all(holds[sign](b) for sign, b in bounds.items()):
-        wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds.items()) or "finite"
-        raise ConfigError(f"{key}={value}: must be {wanted}")
+    finite = isinstance(value, int) or math.isfinite(value)
+    return finite and all(holds[sign](b) for sign, b in bounds.items())
 
 
 @dataclass
@@ -77,10 +120,13 @@ class Section:
         for f in dataclasses.fields(self):
             key = f"{self.section}.{f.name}" if self.section else f.name
             value = getattr(self, f.name)
-            if "bounds" in f.metadata:
-                _check_number(key, value, f.metadata["bounds"])
+            if value == MISSING:
+                raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
+            if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
+                raise ConfigError(f"{key}={_show(value)}: {wanted(f)}")
             if "choices" in f.metadata and value not in f.metadata["choices"]:
-                raise ConfigError(f"{key}={value}: {nearest(str(value), f.metadata['choices'])}")
+                names = [str(name) for name in f.metadata["choices"]]
+                raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
 
 
 # --- model ---------------------------------------------------------------------------------------
@@ -95,7 +141,7 @@ class Model(Section):
 class ResNet(Model):
     """The ResNets for small images of He et al. 2015, section 4.2: depth 6n+2, three stages."""
 
-    depth: int = number(at_least=8)
+    depth: int = number(at_least=8, at_most=10_000)
     width: int = number(at_least=1, at_most=4096)  # channels of the first stage; then 2x, 4x
 
     def __post_init__(self) -> None:
@@ -146,11 +192,11 @@ class Synthetic(Dataset):
     """Noisy copies of one random template a class: for trying things out, at any size."""
 
     test_size: float = number(above=0)
-    images: int = number(at_least=1)
+    images: int = number(at_least=1, at_most=1e8)
     image_size: int = number(at_least=1, at_most=1024)
     channels: int = choice(1, 3)  # type: ignore[arg-type]
-    classes: int = number(at_least=2)
-    noise: float = number(at_least=0)  # standard deviation, in units of the templates' own
+    classes: int = number(at_least=2, at_most=1e6)
+    noise: float = number(at_least=0, at_most=1e6)  # standard deviation, in the templates' own
 
 
 @dataclass(unsafe_hash=True)
@@ -214,7 +260,7 @@ class Scheduler(Section):
 
     section: ClassVar[str] = "scheduler"
 
-    warmup: float = number(at_least=0)  # the LR rises linearly to its peak; the schedule follows
+    warmup: float = duration(at_least=0)  # the LR rises linearly to its peak; the schedule follows
     interval: str = choice("batch", "epoch")
     unit: str = choice("epoch", "batch")
 
@@ -230,7 +276,7 @@ class Scheduler(Section):
 class Cosine(Scheduler):
     """CosineAnnealingLR: down in `t_max`, up in the next `t_max`, and so on."""
 
-    t_max: float = number(above=0)
+    t_max: float = duration(above=0)
     eta_min: float = number(at_least=0)
 
 
@@ -238,8 +284,8 @@ class Cosine(Scheduler):
 class CosineWarm(Scheduler):
     """CosineAnnealingWarmRestarts (SGDR, Loshchilov & Hutter 2017)."""
 
-    t_0: float = number(above=0)
-    t_mult: int = number(at_least=1)
+    t_0: float = duration(above=0)
+    t_mult: int = number(at_least=1, at_most=1e6)
     eta_min: float = number(at_least=0)
 
 
@@ -247,7 +293,7 @@ class CosineWarm(Scheduler):
 class Step(Scheduler):
     """StepLR: times `gamma` every `step_size`."""
 
-    step_size: float = number(above=0)
+    step_size: float = duration(above=0)
     gamma: float = number(above=0, at_most=1)
 
 
@@ -255,14 +301,14 @@ class Step(Scheduler):
 class MultiStep(Scheduler):
     """MultiStepLR: times `gamma` at each milestone."""
 
-    milestones: list[float] = number(above=0)
+    milestones: list[float] = duration(above=0)
     gamma: float = number(above=0, at_most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.milestones or sorted(set(self.milestones)) != self.milestones:
             raise ConfigError(
-                f"scheduler.milestones={self.milestones}: must be rising, with at least one"
+                f"scheduler.milestones={_show(self.milestones)}: must be rising, with at least one"
             )
 
 
@@ -280,7 +326,7 @@ class Constant(Scheduler):
 class WSD(Scheduler):
     """Constant, then a linear cooldown to zero (Hägele et al. 2024)."""
 
-    cooldown: float = number(above=0)  # the length of the cooldown that ends the budget
+    cooldown: float = duration(above=0)  # the length of the cooldown that ends the budget
 
 
 @dataclass
@@ -295,7 +341,7 @@ class OneCycle(Scheduler):
         super().__post_init__()
         if self.warmup:
             raise ConfigError(
-                f"scheduler.warmup={self.warmup:g}: one_cycle rises by itself; "
+                f"scheduler.warmup={_show(self.warmup)}: one_cycle rises by itself; "
                 "set scheduler.pct_start and leave scheduler.warmup=0"
             )
 
@@ -307,7 +353,7 @@ class OneCycle(Scheduler):
 class Trainer(Section):
     section: ClassVar[str] = "trainer"
 
-    epochs: float = number(above=0)
+    epochs: float = number(above=0, at_most=1e6)
     batch_size: int = number(at_least=1)
     label_smoothing: float = number(at_least=0, below=1)
     precision: str = choice("auto", "fp32", "bf16", "fp16")
@@ -317,16 +363,25 @@ class Trainer(Section):
     channels_last: bool = MISSING
     evals_per_epoch: int = number(at_least=1)
     log_every: int = number(at_least=1)  # updates between two training rows of the history
+    checkpoint_every: float = number(at_least=0)  # seconds
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind, _, index = self.device.partition(":")
-        if self.device not in ("auto", "cpu", "cuda") and not (
-            kind == "cuda" and index.isdecimal()
-        ):
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
             raise ConfigError(
-                f"trainer.device={self.device}: {nearest(self.device, ['auto', 'cpu', 'cuda', 'cuda:N'])}"
+                f"trainer.device={self.device}: choose from auto, cpu, cuda, cuda:N (as in cuda:0)"
             )
+
+
+@dataclass
+class Store(Section):
+    """Where checkpoints lie, and which are kept once a run is over."""
+
+    section: ClassVar[str] = "store"
+
+    dir: str = MISSING
+    keep: str = choice("cycles", "last", "none")
+    wait: bool = MISSING  # for a run under way that will store a longer beginning of this one
 
 
 @dataclass
@@ -358,7 +413,10 @@ class Config(Section):
     optimizer: Optimizer = MISSING
     scheduler: Scheduler = MISSING
     trainer: Trainer = MISSING
+    store: Store = MISSING
     tracking: Tracking = MISSING
+    reuse: bool = MISSING  # start from what the store holds, and add to it
+    retry: bool = MISSING  # train again what failed or diverged before
     seed: int = number(at_least=0, below=2**63)
 
 
@@ -382,6 +440,7 @@ SCHEMAS: dict[str, dict[str, type[Section]]] = {
         "one_cycle": OneCycle,
     },
     "trainer": {"default": Trainer},
+    "store": {"default": Store},
     "tracking": {"wandb": Wandb, "none": NoTracking},
 }
 
@@ -393,24 +452,73 @@ def register() -> None:
     for group, kinds in SCHEMAS.items():
         for name, node in kinds.items():
             store.store(group=f"schema/{group}", name=name, node=node, package=group)
+    OmegaConf.register_new_resolver("groups", _groups, replace=True)
+    OmegaConf.register_new_resolver("project", lambda: str(_CONF.parent), replace=True)
+
+
+def choices() -> dict[str, list[str]]:
+    """The groups of `conf/` with the names of their files, numbers in them in counting order."""
+
+    def counting(name: str) -> list[str]:
+        return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+    found: dict[str, list[str]] = {}
+    for file in _CONF.glob("*/**/*.yaml"):
+        found.setdefault(file.parent.relative_to(_CONF).as_posix(), []).append(file.stem)
+    found.pop("hydra/help", None)
+    return {group: sorted(found[group], key=counting) for group in sorted(found)}
+
+
+def _groups() -> str:
+    """The resolver `${groups:}` of the help: all choices, those of this command line starred."""
+    chosen = HydraConfig.get().runtime.choices
+    found = choices()
+    indent = 4 + max(map(len, found))
+    return "\n".join(
+        textwrap.fill(
+            "  ".join(f"{name}*" if name == chosen.get(group) else name for name in names),
+            width=80,
+            initial_indent=f"  {group}".ljust(indent),
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+        )
+        for group, names in found.items()
+    )
 
 
 def load(composed: DictConfig) -> Config:
     """The typed, checked configuration that Hydra composed.
 
-    Raises `ConfigError` for a value out of its range and for a value that nobody gave.
+    Raises `ConfigError` for a value out of its range, for a value that nobody gave, and for a key
+    that `+` added to the schema.
     """
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError(f"{missing[0]}: has no value; give one with {missing[0]}=VALUE")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    for section in (config, *vars(config).values()):
+        if isinstance(section, Section):
+            known = {f.name for f in dataclasses.fields(section)}
+            for name in [name for name in vars(section) if name not in known]:
+                given = f"{section.section}.{name}={_show(getattr(section, name))}".lstrip(".")
+                raise ConfigError(f"{given}: {unknown_key(type(section), name)}")
     return config
 
 
-def kind(section: Section) -> str:
+def unknown_key(section: type[Section], name: str) -> str:
+    """What to say of a key that `section` does not have."""
+    names = [f.name for f in dataclasses.fields(section)]
+    if section is Config:
+        return f"is neither a key nor a group; {nearest(name, sorted({*names, *choices()}))}"
+    has = nearest(name, names) if names else "it has none"
+    return f"is not a key of the {section.section} {kind(section)}; {has}"
+
+
+def kind(section: Section | type[Section]) -> str:
     """The section's name among its alternatives, as in `SCHEMAS`."""
-    return next(name for name, node in SCHEMAS[section.section].items() if node is type(section))
+    own = section if isinstance(section, type) else type(section)
+    return next(name for name, node in SCHEMAS[section.section].items() if node is own)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -141,22 +141,83 @@ def _splits(config: conf.Dataset) -> Splits:
     )  # fmt: skip
 
 
-def _cut(source: S, size: float, name: str, rng: np.random.Generator) -> tuple[S, S]:
-    """Cut `size` images (a share if below 1) off `source`, of each class its part; and the rest."""
+@dataclass(frozen=True)
+class Outline:
+    """The shape of a data set: `train` images of (channels, image_size, image_size)."""
+
+    train: int
+    channels: int
+    image_size: int
+    classes: int
+
+
+_TORCHVISION = {  # training images before the validation split, and their shape
+    "mnist": Outline(60_000, 1, 28, 10),
+    "fashion_mnist": Outline(60_000, 1, 28, 10),
+    "cifar10": Outline(50_000, 3, 32, 10),
+    "cifar100": Outline(50_000, 3, 32, 100),
+    "svhn": Outline(73_257, 3, 32, 10),
+}
+
+
+def outline(config: conf.Dataset) -> Outline:
+    """What the splits of `config` will have, without reading an image. Raises `ConfigError`."""
+    match config:
+        case conf.Digits():
+            whole = Outline(1797, 1, 8, 10)
+        case conf.Synthetic():
+            whole = Outline(config.images, config.channels, config.image_size, config.classes)
+        case conf.TorchvisionDataset():
+            whole = _TORCHVISION[config.name]
+        case conf.ImageFolder():
+            found = _folder(config, "train")
+            classes = int(found.labels.max()) + 1
+            whole = Outline(len(found.labels), 3, config.image_size, classes)
+        case _:
+            raise TypeError(f"no data for {type(config).__name__}")
+    train = whole.train
+    if isinstance(config, conf.Digits | conf.Synthetic):
+        train -= _wanted(config.test_size, train, "test_size")
+    train -= _wanted(config.val_size, train, "val_size")
+    if config.train_size is not None:
+        train = _wanted(config.train_size, train, "train_size")
+    return replace(whole, train=train)
+
+
+def updates_per_epoch(images: int, batch_size: int) -> int:
+    """How many full batches `images` training images make. Raises `ConfigError` for none."""
+    if batch_size > images:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size}: "
+            f"must be at most the number of training images, {images}"
+        )
+    return images // batch_size
+
+
+def _wanted(size: float, images: int, name: str) -> int:
+    """How many of `images` images `dataset.NAME=size` takes. Raises `ConfigError` for a misfit."""
     key = f"dataset.{name}={size:g}"
-    labels = source.labels
     if size >= 1 and size != int(size):
         raise ConfigError(f"{key}: must be a share below 1 or a whole number of images")
-    wanted = round(size * len(labels)) if size < 1 else int(size)
-    if not 0 < wanted <= len(labels) - (name != "train_size"):
-        raise ConfigError(f"{key}: must leave images on both sides of {len(labels)}")
+    wanted = round(size * images) if size < 1 else int(size)
+    if not 0 < wanted <= images - (name != "train_size"):
+        raise ConfigError(f"{key}: must leave images on both sides of {images}")
+    return wanted
+
+
+def _cut(source: S, size: float, name: str, rng: np.random.Generator) -> tuple[S, S]:
+    """Cut `size` images (a share if below 1) off `source`, of each class its part; and the rest."""
+    labels = source.labels
+    wanted = _wanted(size, len(labels), name)
     counts = np.bincount(labels)
     exact = counts * wanted / len(labels)
     take = np.floor(exact).astype(np.int64)
     take[np.argsort(take - exact, kind="stable")[: wanted - take.sum()]] += 1
     empty = np.flatnonzero((take == 0) | ((take == counts) & (name != "train_size")))
     if len(empty):
-        raise ConfigError(f"{key}: leaves class {empty[0]} without an image on one side")
+        raise ConfigError(
+            f"dataset.{name}={size:g}: leaves class {empty[0]} without an image on one side"
+        )
     order = rng.permutation(len(labels))
     place = np.empty(len(labels), dtype=np.int64)  # of each image among its own class
     for label, count in enumerate(counts):
@@ -326,6 +387,7 @@ class _FromDisk:
             batch_sampler=self.order,
             num_workers=source.workers,
             persistent_workers=source.workers > 0,
+            generator=torch.Generator(),  # or each epoch would draw from the network's own
             pin_memory=device.type == "cuda",
         )
 
@@ -376,12 +438,7 @@ class TrainBatches:
     def __init__(self, splits: Splits, config: conf.Config, device: torch.device) -> None:
         self.images = len(splits.train.labels)
         self.batch_size = config.trainer.batch_size
-        if self.batch_size > self.images:
-            raise ConfigError(
-                f"trainer.batch_size={self.batch_size}: "
-                f"must be at most the number of training images, {self.images}"
-            )
-        self.updates_per_epoch = self.images // self.batch_size
+        self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size)
         self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
         self.size = (splits.image_size, splits.image_size)
         self.device = device

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,46 @@ class TrainState:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     updates: int = 0
+    unseen: list[Tensor] = field(default_factory=list)  # losses, still on the device
+
+    def last_loss(self) -> float:
+        """The loss of the last update. Raises `Diverged` if one since the last call is not finite."""
+        values: list[float] = torch.stack(self.unseen).tolist()
+        self.unseen.clear()
+        for number, value in enumerate(values, start=self.updates - len(values) + 1):
+            if not math.isfinite(value):
+                raise Diverged(number, value)
+        return values[-1]
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that training goes on from, but the schedule, which follows from the plan.
+
+        Raises `Diverged` rather than keep what a loss that is not finite led to.
+        """
+        if self.unseen:
+            self.last_loss()
+        cuda = next(self.network.parameters()).device.type == "cuda"
+        return {
+            "updates": self.updates,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state() if cuda else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
+        self.network.load_state_dict(saved["network"])
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(whole | {"state": saved["optimizer"]})
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["rng"])
+        if saved["rng_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["rng_cuda"])
+        self.updates = saved["updates"]
+        self.schedule.fast_forward(self.updates)
 
 
 @dataclass(frozen=True)
@@ -129,21 +170,23 @@ class Cadence:
     def is_row(self, step: int) -> bool:
         return step % self.train_every == 0 or step in self.evaluations
 
+    def covers(self, rows: list[Row], updates: int) -> bool:
+        """Whether `rows` hold all that this cadence records in the first `updates` updates."""
+        evaluated = {row["step"] for row in rows if "val/acc" in row}
+        training = range(self.train_every, updates + 1, self.train_every)
+        return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
+            row["step"] for row in rows
+        }
 
-@dataclass
-class Losses:
-    """Losses since the last look: kept on the device, so that no update has to wait for them."""
-
-    pending: list[Tensor] = field(default_factory=list)
-
-    def latest(self, step: int) -> float:
-        """The loss of update number `step`, the last one. Raises `Diverged` if any was not finite."""
-        values: list[float] = torch.stack(self.pending).tolist()
-        self.pending.clear()
-        for number, value in enumerate(values, start=step - len(values) + 1):
-            if not math.isfinite(value):
-                raise Diverged(number, value)
-        return values[-1]
+    def select(self, rows: list[Row]) -> list[Row]:
+        """The part of `rows`, recorded at a finer cadence, that this one would have recorded."""
+        return [
+            row
+            if row["step"] in self.evaluations
+            else {name: value for name, value in row.items() if not name.startswith("val/")}
+            for row in rows
+            if self.is_row(int(row["step"]))
+        ]
 
 
 def fit(
@@ -162,7 +205,6 @@ def fit(
     Raises `Diverged` when a loss is not finite, at the latest at the next row; and RuntimeError if
     the LR in use is ever not the plan's.
     """
-    losses = Losses()
     group = state.optimizer.param_groups[0]
     while state.updates < plan.updates:
         epoch, start = divmod(state.updates, plan.updates_per_epoch)
@@ -170,11 +212,11 @@ def fit(
             lr = float(plan.lr[state.updates])
             if group["lr"] != lr:
                 raise RuntimeError(f"update {state.updates}: LR {group['lr']}, the plan says {lr}")
-            losses.pending.append(step.train(state, images, labels))
+            state.unseen.append(step.train(state, images, labels))
             done = state.updates
             if cadence.is_row(done):
                 row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
-                row["train/loss"] = losses.latest(done)
+                row["train/loss"] = state.last_loss()
                 if done in cadence.evaluations:
                     row |= evaluate()
                 record(row)

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
+from harness.config import Config, ConfigError, load
 from harness.files import write_json
 
 if TYPE_CHECKING:
+    from harness.preview import Arm, Stretch
     from harness.run import Place
 
 
@@ -25,13 +29,19 @@ class Sweep(Callback):
     """Hydra's callback, named in `conf/config.yaml`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from harness import preview
+
         params = config.hydra.sweeper.get("params") or {}
         overrides = [f"{key}={value}" for key, value in params.items()]
-        jobs = expand(overrides + list(config.hydra.overrides.task))
+        jobs = label(expand(overrides + list(config.hydra.overrides.task)))
+        arms = [_planned(job) for job in jobs]
+        roots = preview.tree(arms)
+        parts = preview.branches(roots)
+        for job in jobs:
+            job["branches"] = sorted(parts[job["name"]])
         folder = Path(config.hydra.sweep.dir)
-        write_json(folder / "plan.json", {"command": sys.argv, "arms": label(jobs)})
-        plural = "s" * (len(jobs) != 1)
-        print(f"sweep of {len(jobs)} run{plural} in {folder}", file=sys.stderr)
+        write_json(folder / "plan.json", {"command": sys.argv, "arms": jobs})
+        print(_announce(folder, arms, roots), file=sys.stderr)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from harness import charts, results
@@ -44,6 +54,48 @@ class Sweep(Callback):
         if len(failed):
             names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
             raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The checked configuration of one job, composed as Hydra will compose it.
+
+    Raises `ConfigError` and what composing raises.
+    """
+    composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)
+    with open_dict(composed):
+        del composed["hydra"]
+    try:
+        return load(composed)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _planned(job: dict[str, Any]) -> Arm:
+    from harness import preview
+
+    try:
+        return preview.plan(job["name"], compose(job["overrides"]))
+    except ConfigError as error:
+        raise SystemExit(f"error: {job['name']}: {error}") from None
+
+
+def _announce(folder: Path, arms: Sequence[Arm], roots: Sequence[Stretch]) -> str:
+    from harness import preview
+
+    config = arms[0].config
+    whole, to_train = preview.epochs(arms), preview.epochs_to_train(roots)
+    runs = f"{len(arms)} run{'s' * (len(arms) != 1)}"
+    text = f"sweep of {runs} in {folder}: {whole:g} epochs"
+    if not config.reuse:
+        return text
+    if to_train < whole:
+        text += f", {to_train:g} to train since beginnings are shared"
+    if config.store.keep == "cycles":
+        size = preview.checkpoints_bytes(roots) / 1e6
+        text += f"; checkpoints: about {size:.1f} MB in {config.store.dir}"
+    return text
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -75,16 +127,18 @@ def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     ]
 
 
-def place(hydra: DictConfig) -> Place:
+def place(settings: DictConfig) -> Place:
     """Where the job that Hydra is running lies, and how it is called."""
     from harness.run import Place
 
-    folder = Path(hydra.runtime.output_dir)
-    overrides = list(hydra.overrides.task)
-    if hydra.mode == RunMode.RUN:
+    folder = Path(settings.runtime.output_dir)
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.RUN:
         return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
-    arms = json.loads((Path(hydra.sweep.dir) / "plan.json").read_text())["arms"]
-    own = arms[hydra.job.num]
-    position = f"{hydra.job.num + 1}/{len(arms)}"
-    group = Path(hydra.sweep.dir).name
-    return Place(folder, own["name"], own["arm"], group, position, overrides)
+    arms = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())["arms"]
+    own = arms[settings.job.num]
+    position = f"{settings.job.num + 1}/{len(arms)}"
+    group = Path(settings.sweep.dir).name
+    return Place(
+        folder, own["name"], own["arm"], group, position, frozenset(own["branches"]), overrides
+    )

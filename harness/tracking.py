@@ -42,7 +42,7 @@ def _line(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class Identity:
+class Label:
     """How a run is called on W&B."""
 
     run_id: str
@@ -59,7 +59,7 @@ class Mirror:
 
     @classmethod
     def open(
-        cls, config: conf.Tracking, identity: Identity, folder: Path, values: dict[str, Any]
+        cls, config: conf.Tracking, label: Label, folder: Path, values: dict[str, Any]
     ) -> Mirror:
         """Start the W&B run, its files below `folder`; never asks for a key."""
         if not isinstance(config, conf.Wandb):
@@ -71,13 +71,14 @@ class Mirror:
             os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
         import wandb
 
+        _put_aside(folder)
         run = wandb.init(
             project=config.project,
             entity=config.entity,
-            id=identity.run_id,
-            name=identity.name,
-            group=identity.group,
-            job_type=identity.arm,
+            id=label.run_id,
+            name=label.name,
+            group=label.group,
+            job_type=label.arm,
             tags=config.tags,
             config=values,
             dir=folder,
@@ -109,6 +110,12 @@ class Mirror:
         if self._run is not None:
             self._run.summary.update(summary)
             self._run.finish(exit_code=exit_code)
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename offline runs of an earlier attempt: the new one holds all their rows again."""
+    for old in (folder / "wandb").glob("offline-run-*"):
+        old.rename(old.with_name(f"replaced-{old.name}"))
 
 
 def _mode(wanted: str) -> str:

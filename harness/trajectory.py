@@ -1,28 +1,46 @@
-"""The identity of a run: what its weights follow from, hashed.
+"""The identity of a run, and the store of checkpoints under it.
 
 The weights after `k` updates follow from the fingerprint and `plan.lr[:k]`, and from nothing else.
+So a checkpoint is stored under (fingerprint, k, SHA-256 of `plan.lr[:k]`), and a run starts from the
+longest stored prefix of its own plan. That is resuming, extending a finished run, never training a
+finished one again, and sharing what several have in common.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock
 from torch import nn
 
 from harness.config import Config, to_dict
-from harness.data import Splits
+from harness.files import atomic, write_json
+from harness.loop import Cadence, Row
 from harness.schedules import Plan
 
-FORMAT = 1  # raised when the same configuration comes to train differently
+FORMAT = (
+    1  # raised when the same configuration comes to train differently, or is stored differently
+)
+_POLL = 0.5  # seconds between two looks at whether waiting is over
+_HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
+_STALE = 60.0  # seconds without one after which nobody waits any longer
 
 
-def fingerprint(config: Config, splits: Splits, precision: str) -> str:
+def fingerprint(config: Config, data: str, precision: str) -> str:
     """SHA-256 over all that shapes the weights but the schedule and the length.
 
-    `precision` is the one in use, never `auto`. What changes rounding only (device, threads,
-    versions, memory format, compilation) is not in it.
+    `data` is the hash of the content of the splits, `precision` the one in use, never `auto`. What
+    changes rounding only (device, threads, versions, memory format, compilation) is not in it.
     """
     c = to_dict(config)
     del c["optimizer"]["lr"]  # in the plan
@@ -31,7 +49,7 @@ def fingerprint(config: Config, splits: Splits, precision: str) -> str:
         "seed": c["seed"],
         "model": c["model"],
         "optimizer": c["optimizer"],
-        "data": splits.sha256,
+        "data": data,
         "augmentation": {name: c["dataset"][name] for name in ("crop", "flip")},
         "trainer": {name: c["trainer"][name] for name in ("batch_size", "label_smoothing")},
         "precision": precision,
@@ -39,9 +57,19 @@ def fingerprint(config: Config, splits: Splits, precision: str) -> str:
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def run_id(fingerprint: str, plan: Plan) -> str:
-    """16 hexadecimal digits that name the whole run, on W&B too."""
-    return hashlib.sha256(fingerprint.encode() + plan.lr.tobytes()).hexdigest()[:16]
+@dataclass(frozen=True)
+class Trajectory:
+    """The weights that a run passes through, and what it records of them."""
+
+    fingerprint: str
+    plan: Plan
+    cadence: Cadence
+
+    @property
+    def run_id(self) -> str:
+        """16 hexadecimal digits that name the whole run, on W&B too."""
+        whole = self.fingerprint.encode() + self.plan.lr.tobytes()
+        return hashlib.sha256(whole).hexdigest()[:16]
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -52,3 +80,241 @@ def weights_sha256(network: nn.Module) -> str:
         whole.update(f"{name} {values.dtype} {values.shape}\n".encode())
         whole.update(values)
     return whole.hexdigest()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A stored checkpoint, as the JSON beside it tells."""
+
+    path: Path  # of that JSON; the weights are in `file` beside it
+    fingerprint: str
+    step: int
+    plan_sha256: str
+    file: str
+    sha256: str
+    rows: list[Row]
+    numerics: dict[str, Any]
+    exact: bool  # one machine's arithmetic made it, from the first update on
+    kept: bool  # a cycle end, a branch or an end; not just where a run stood
+    seconds: float  # of training up to here, whoever did it
+    test: Row | None  # the test set's metrics, if a run ended here
+
+    @property
+    def key(self) -> str:
+        return f"{self.fingerprint}/{self.path.stem}"
+
+
+class Damaged(Exception):
+    """A file of the store that is not what it should be."""
+
+
+def read_prefix(path: Path) -> Prefix:
+    """The checkpoint that the JSON at `path` describes. Raises `Damaged`."""
+    try:
+        document = json.loads(path.read_text())
+        if document.pop("format") != FORMAT:
+            raise Damaged(f"{path} is of another format")
+        prefix = Prefix(path=path, **document)
+        if Path(prefix.file).name != prefix.file or prefix.fingerprint != path.parent.name:
+            raise Damaged(f"{path} does not belong here")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Damaged(f"{path} cannot be read ({type(error).__name__})") from error
+    return prefix
+
+
+def read_state(prefix: Prefix) -> dict[str, Any]:
+    """The state that `TrainState.restore` takes, checked against its checksum. Raises `Damaged`."""
+    path = prefix.path.parent / prefix.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != prefix.sha256:
+        raise Damaged(f"{path} does not have the checksum that {prefix.path.name} says")
+    try:
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=True
+        )
+    except Exception as error:  # whatever torch makes of a foreign file
+        raise Damaged(f"{path} is not a checkpoint ({type(error).__name__})") from error
+    return state
+
+
+@dataclass(frozen=True)
+class Store:
+    """Checkpoints of all runs, `folder/FINGERPRINT/STEP-PLAN.json` and the weights beside them.
+
+    Several processes and machines may share the folder: files appear whole, by renaming.
+    """
+
+    folder: Path
+
+    def prefixes(self, t: Trajectory) -> Iterator[Prefix]:
+        """The stored prefixes of `t` with all that it would have recorded, the longest first.
+
+        Damaged files are named in a warning and passed over.
+        """
+        found: dict[int, list[Path]] = {}
+        for path in (self.folder / t.fingerprint).glob("*-*.json"):
+            number = path.stem.partition("-")[0]
+            if number.isdecimal() and int(number) <= t.plan.updates:
+                found.setdefault(int(number), []).append(path)
+        hashes = dict(plan_hashes(t.plan, found))
+        for step in sorted(found, reverse=True):
+            for path in found[step]:
+                if path.stem != _stem(step, hashes[step]):
+                    continue
+                try:
+                    prefix = read_prefix(path)
+                except Damaged as error:
+                    warn(f"{error}; it is passed over")
+                    continue
+                if prefix.plan_sha256 == hashes[step] and t.cadence.covers(prefix.rows, step):
+                    yield prefix
+
+    def save(
+        self,
+        t: Trajectory,
+        step: int,
+        state: dict[str, Any],
+        *,
+        rows: list[Row],
+        numerics: dict[str, Any],
+        exact: bool,
+        kept: bool,
+        seconds: float,
+        test: Row | None = None,
+    ) -> Path | None:
+        """Store `state` after `step` updates. Returns the path of the new file's JSON.
+
+        None: it was not written, since there is one already and this one need not be kept, or since
+        the store is full or read-only; that costs a warning, not the run.
+        """
+        ((_, plan_sha256),) = plan_hashes(t.plan, [step])
+        path = self.folder / t.fingerprint / f"{_stem(step, plan_sha256)}.json"
+        if path.exists() and not kept:
+            return None
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        sha256 = hashlib.sha256(content).hexdigest()
+        file = f"{path.stem}-{sha256[:16]}.pt"
+        document = {
+            "format": FORMAT, "fingerprint": t.fingerprint, "step": step, "plan_sha256": plan_sha256,
+            "file": file, "sha256": sha256, "rows": rows, "numerics": numerics, "exact": exact,
+            "kept": kept, "seconds": round(seconds, 3), "test": test,
+        }  # fmt: skip
+        try:
+            with atomic(path.parent / file) as opened:
+                opened.write(content)
+            write_json(path, document)
+        except OSError as error:
+            warn(f"no checkpoint of update {step}: {error}; training goes on")
+            return None
+        return path
+
+    def drop(self, path: Path) -> None:
+        """Remove a checkpoint that a later one has replaced."""
+        try:
+            file = read_prefix(path).file
+            path.unlink(missing_ok=True)
+            (path.parent / file).unlink(missing_ok=True)
+        except (Damaged, OSError) as error:
+            warn(f"{path} is left behind: {error}")
+
+    # --- outcomes: runs that ended badly, so that the same command does not repeat them ---------
+
+    def _outcome(self, t: Trajectory) -> Path:
+        return self.folder / t.fingerprint / f"{t.run_id}.outcome"
+
+    def outcome(self, t: Trajectory) -> dict[str, Any] | None:
+        """How the run ended when it last ended badly: `status`, `error`, `rows`; else None."""
+        path = self._outcome(t)
+        try:
+            document: dict[str, Any] = json.loads(path.read_text())
+            return {name: document[name] for name in ("status", "error", "rows")}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            warn(f"{path} cannot be read ({type(error).__name__}); it is passed over")
+            return None
+
+    def note_outcome(self, t: Trajectory, status: str, error: str | None, rows: list[Row]) -> None:
+        """Remember a run that failed or diverged; forget it once it is complete."""
+        path = self._outcome(t)
+        try:
+            if status == "complete":
+                path.unlink(missing_ok=True)
+            else:
+                write_json(path, {"status": status, "error": error, "rows": rows})
+        except OSError as failure:
+            warn(f"the run's outcome is not noted: {failure}")
+
+    # --- claims: which checkpoints a run under way is going to write ----------------------------
+
+    @contextmanager
+    def training(
+        self, t: Trajectory, keep: Iterable[int], wait: bool
+    ) -> Iterator[Callable[[], None]]:
+        """Tell others which checkpoints are on their way; yields a sign of life to be called often.
+
+        With `wait`, first wait while another run is on its way to a longer prefix of `t` than any
+        that is stored.
+        """
+        own = self.folder / t.fingerprint / f"{t.run_id}.training"
+        coming = [list(pair) for pair in plan_hashes(t.plan, keep)]
+        try:
+            own.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                with FileLock(own.parent / "training.lock"):
+                    if not (wait and self._worth_waiting(own, t)):
+                        write_json(own, coming)
+                        break
+                time.sleep(_POLL)
+        except OSError as error:
+            warn(f"other runs cannot wait for this one: {error}")
+        last = time.monotonic()
+
+        def alive() -> None:
+            nonlocal last
+            if time.monotonic() - last > _HEARTBEAT:
+                last = time.monotonic()
+                with suppress(OSError):
+                    own.touch()
+
+        try:
+            yield alive
+        finally:
+            with suppress(OSError):
+                own.unlink()
+
+    def _worth_waiting(self, own: Path, t: Trajectory) -> bool:
+        stored = next((prefix.step for prefix in self.prefixes(t)), 0)
+        for path in own.parent.glob("*.training"):
+            try:
+                if path == own or time.time() - path.stat().st_mtime > _STALE:
+                    continue
+                coming: dict[int, str] = dict(json.loads(path.read_text()))
+            except (OSError, ValueError, TypeError):
+                continue  # it has just ended, or it is not ours
+            longer = [step for step in coming if stored < step <= t.plan.updates]
+            if any(coming[step] == plan for step, plan in plan_hashes(t.plan, longer)):
+                return True
+        return False
+
+
+def _stem(step: int, plan_sha256: str) -> str:
+    return f"{step:09d}-{plan_sha256[:32]}"
+
+
+def plan_hashes(plan: Plan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """(step, SHA-256 of `plan.lr[:step]`) for each of `steps`, in rising order, in one pass."""
+    whole, done = hashlib.sha256(), 0
+    for step in sorted(steps):
+        whole.update(plan.lr[done:step].tobytes())
+        done = step
+        yield step, whole.hexdigest()
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
