@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from harness import cli, config
+from harness.errors import one_line_errors
 
 config.register()
 
@@ -15,5 +16,5 @@ def job(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors():
+    with one_line_errors():
         job()

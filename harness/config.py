@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -456,6 +457,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("project", lambda: str(_CONF.parent), replace=True)
 
 
+@cache
 def choices() -> dict[str, list[str]]:
     """The groups of `conf/` with the names of their files, numbers in them in counting order."""
 

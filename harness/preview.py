@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from harness import data, models, schedules, trajectory
 from harness.config import AdamW, Config
+from harness.results import common
 from harness.schedules import Plan
 
 
@@ -78,13 +77,6 @@ def _stretch(arms: Sequence[Arm], begin: int) -> Stretch:
     first = arms[0].plan.lr
     end = min(common(first, arm.plan.lr) for arm in arms)
     return Stretch(begin, end, tuple(arms), tuple(_branches(arms, end)))
-
-
-def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
-    """How many updates two plans begin alike."""
-    shorter = min(len(one), len(other))
-    parting = np.flatnonzero(one[:shorter] != other[:shorter])
-    return int(parting[0]) if len(parting) else shorter
 
 
 def branches(roots: Sequence[Stretch]) -> dict[str, set[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from threading import RLock
 from typing import Any
 
 from tqdm import tqdm
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from harness.loop import Row
 from harness.schedules import Plan
 
+tqdm.set_lock(RLock())  # the usual one is a semaphore between processes, left behind by a kill
 _QUIET = 10.0  # seconds between two lines where there is no terminal
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def read(sweep: Path) -> pl.DataFrame:
     """One row a run of the sweep's plan; a run that left no result has the status `missing`.
 
     Columns: num, folder, name, arm, status, error, `final`, `best` (val/acc in percent), `test`
-    (test/acc in percent), updates_per_epoch, restarts (of the LR), lr_share_at_end, aligned, seconds.
+    (test/acc in percent), fingerprint, updates_per_epoch, restarts (of the LR), lr_share_at_end, aligned, seconds.
     """
     arms = json.loads((sweep / "plan.json").read_text())["arms"]
     return pl.DataFrame([_row(sweep, arm) for arm in arms], infer_schema_length=None)
@@ -36,6 +37,7 @@ def _row(sweep: Path, arm: dict[str, Any]) -> dict[str, Any]:
         "final": result.get("final", {}).get("val/acc"),
         "best": result.get("best", {}).get("val/acc"),
         "test": result.get("test", {}).get("test/acc"),
+        "fingerprint": result.get("fingerprint"),
         "updates_per_epoch": plan.get("updates_per_epoch"),
         "restarts": len(plan["restart_epochs"]) if plan else None,
         "lr_share_at_end": plan.get("lr_share_at_end"),
@@ -53,6 +55,51 @@ def lr(folder: Path) -> NDArray[np.float64]:
     """The LR of every update of the run's plan."""
     plan: NDArray[np.float64] = np.load(folder / "lr.npy", allow_pickle=False)
     return plan
+
+
+def disagreements(runs: pl.DataFrame) -> list[str]:
+    """Pairs of runs that begin alike, yet whose histories differ before their plans part.
+
+    Equal work must give equal answers, so each is a fault: of determinism, or of the data.
+    """
+    found = []
+    begun = runs.filter(pl.col("fingerprint").is_not_null())
+    for (_,), kin in begun.group_by("fingerprint", maintain_order=True):
+        plans = [(lr(Path(run["folder"])), run) for run in kin.to_dicts()]
+        plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # likest next to each other
+        for (one, run), (other, after) in pairwise(plans):
+            step = _first_difference(Path(run["folder"]), Path(after["folder"]), common(one, other))
+            if step is not None:
+                found.append(
+                    f"{run['name']} and {after['name']} begin alike but differ at update {step}"
+                )
+    return found
+
+
+def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
+    """How many updates two plans begin alike."""
+    shorter = min(len(one), len(other))
+    parting = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(parting[0]) if len(parting) else shorter
+
+
+def _first_difference(one: Path, other: Path, updates: int) -> int | None:
+    rows, others = (_rows_by_step(folder) for folder in (one, other))
+    for step, row in rows.items():
+        if step > updates:
+            return None
+        twin = others.get(step, row)
+        if any(row[name] != twin[name] for name in row.keys() & twin.keys()):
+            return step
+    return None
+
+
+def _rows_by_step(folder: Path) -> dict[int, dict[str, float]]:
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text().splitlines())
+    return {int(row["step"]): row for row in rows}
 
 
 def arms(runs: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -21,23 +21,11 @@ from harness import data, models, schedules, tracking, trajectory
 from harness.config import Config, ConfigError, to_dict
 from harness.files import atomic, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
+from harness.place import Place
 from harness.progress import Progress
 from harness.schedules import Plan
 from harness.signals import Interrupted, Stop, stopping
 from harness.trajectory import Prefix, Store, Trajectory
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run lies, and how people call it."""
-
-    folder: Path
-    name: str  # its overrides, in short
-    arm: str = ""  # the same without the seed
-    group: str | None = None  # the sweep's name
-    position: str = ""  # "2/8" in a sweep
-    branches: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
-    overrides: list[str] = field(default_factory=list)
 
 
 class Seconds(dict[str, float]):

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
@@ -71,11 +73,17 @@ class Schedule:
 
     def fast_forward(self, updates: int) -> None:
         """From the start to where `updates` are done, by the steps that training would take."""
-        with warnings.catch_warnings():
-            # torch warns of a scheduler that is stepped before its optimizer: here there is none.
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        with _without_training():
             for _ in range(updates // self.updates_per_step):
                 self.scheduler.step()
+
+
+@contextmanager
+def _without_training() -> Iterator[None]:
+    """Where a scheduler is stepped on its own, which torch otherwise warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        yield
 
 
 @dataclass(frozen=True)
@@ -218,10 +226,10 @@ def plan(config: Config, updates_per_epoch: int) -> Plan:
     updates = total_updates(config, updates_per_epoch)
     lr = np.empty(updates)
     group = optimizer.param_groups[0]
-    for step in range(-(-updates // schedule.updates_per_step)):
-        begin = step * schedule.updates_per_step
-        lr[begin : begin + schedule.updates_per_step] = group["lr"]
-        schedule.fast_forward(schedule.updates_per_step)
+    with _without_training():
+        for begin in range(0, updates, schedule.updates_per_step):
+            lr[begin : begin + schedule.updates_per_step] = group["lr"]
+            schedule.scheduler.step()
     d = Durations(config.scheduler, updates, updates_per_epoch)
     ends = _cycle_ends(d)
     inside = tuple(end for end in ends if end <= updates)

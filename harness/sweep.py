@@ -2,58 +2,75 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
-from harness.config import Config, ConfigError, load
+from harness.config import Config, choices, load
+from harness.errors import one_line_errors, report
 from harness.files import write_json
 
 if TYPE_CHECKING:
     from harness.preview import Arm, Stretch
-    from harness.run import Place
+
+
+_ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
 class Sweep(Callback):
     """Hydra's callback, named in `conf/config.yaml`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from harness import preview
-
-        params = config.hydra.sweeper.get("params") or {}
-        overrides = [f"{key}={value}" for key, value in params.items()]
-        jobs = label(expand(overrides + list(config.hydra.overrides.task)))
-        arms = [_planned(job) for job in jobs]
-        roots = preview.tree(arms)
-        parts = preview.branches(roots)
-        for job in jobs:
-            job["branches"] = sorted(parts[job["name"]])
-        folder = Path(config.hydra.sweep.dir)
-        write_json(folder / "plan.json", {"command": sys.argv, "arms": jobs})
-        print(_announce(folder, arms, roots), file=sys.stderr)
+        with one_line_errors():  # Hydra would make a warning of an exception
+            begin(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from harness import charts, results
+        with one_line_errors():
+            end(Path(config.hydra.sweep.dir))
 
-        folder = Path(config.hydra.sweep.dir)
-        runs = results.read(folder)
-        print(results.table(runs))
-        print("\n".join(f"{path}" for path in charts.write(folder, runs)))
-        failed = runs.filter(runs["status"].is_in(["failed", "missing"]))
-        if len(failed):
-            names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
-            raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}")
+
+def begin(config: DictConfig) -> None:
+    """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
+    from harness import preview
+
+    jobs = expand(config)
+    arms = [plan(job) for job in jobs]
+    roots = preview.tree(arms)
+    parts = preview.branches(roots)
+    for job in jobs:
+        job["branches"] = sorted(parts[job["name"]])
+    folder = Path(config.hydra.sweep.dir)
+    write_json(folder / "plan.json", {"command": sys.argv, "arms": jobs})
+    print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
+
+
+def end(folder: Path) -> None:
+    """The table and the pictures of a sweep; exits with 1 if runs of it failed."""
+    from harness import charts, results
+
+    runs = results.read(folder)
+    print(results.table(runs))
+    for path in charts.write(folder, runs):
+        print(path)
+    for pair in results.disagreements(runs):
+        print(f"warning: {pair}; see numerics in their result.json", file=sys.stderr)
+    failed = runs.filter(runs["status"].is_in(["failed", "missing"]))
+    if len(failed):
+        names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
+        raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}")
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -61,33 +78,38 @@ def compose(overrides: Sequence[str]) -> Config:
 
     Raises `ConfigError` and what composing raises.
     """
-    composed = hydra.compose("config", list(overrides), return_hydra_config=True)
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(composed)
-    with open_dict(composed):
-        del composed["hydra"]
-    try:
-        return load(composed)
-    finally:
-        HydraConfig.instance().cfg = before
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [one for one in parsed if not one.is_add() and one.key_or_group not in choices()]
+    groups = [one.input_line or "" for one in parsed if one not in values]
+    composed = copy.deepcopy(_compose_groups(tuple(groups)))
+    ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+    return load(composed)
 
 
-def _planned(job: dict[str, Any]) -> Arm:
+@lru_cache
+def _compose_groups(overrides: tuple[str, ...]) -> DictConfig:
+    """The slow part of composing, which most jobs of a sweep have in common."""
+    return hydra.compose("config", list(overrides))
+
+
+def plan(job: dict[str, Any]) -> Arm:
+    """The job's configuration and LR plan. What does not fit ends the program, untrained."""
     from harness import preview
 
     try:
         return preview.plan(job["name"], compose(job["overrides"]))
-    except ConfigError as error:
-        raise SystemExit(f"error: {job['name']}: {error}") from None
+    except Exception as error:
+        report(error, f"{job['name']}: ")
+        raise SystemExit(1) from None
 
 
-def _announce(folder: Path, arms: Sequence[Arm], roots: Sequence[Stretch]) -> str:
+def announce(arms: Sequence[Arm], roots: Sequence[Stretch]) -> str:
+    """What the sweep costs: runs, epochs, and what the store saves of them."""
     from harness import preview
 
     config = arms[0].config
     whole, to_train = preview.epochs(arms), preview.epochs_to_train(roots)
-    runs = f"{len(arms)} run{'s' * (len(arms) != 1)}"
-    text = f"sweep of {runs} in {folder}: {whole:g} epochs"
+    text = f"{len(arms)} run{'s' * (len(arms) != 1)}, {whole:g} epochs"
     if not config.reuse:
         return text
     if to_train < whole:
@@ -98,11 +120,14 @@ def _announce(folder: Path, arms: Sequence[Arm], roots: Sequence[Stretch]) -> st
     return text
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep, in the order and with the numbers that Hydra gives."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+def expand(config: DictConfig) -> list[dict[str, Any]]:
+    """The jobs of a multirun, labelled, in the order and with the numbers that Hydra gives them."""
+    params = config.hydra.sweeper.get("params") or {}
+    overrides = [f"{key}={value}" for key, value in params.items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # for glob(...)
+    parsed = parser.parse_overrides([*overrides, *config.hydra.overrides.task])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return jobs
+    return label(jobs)
 
 
 def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -113,7 +138,8 @@ def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     names = {key: last if short[last := key.rpartition(".")[2]] == 1 else key for key in differing}
 
     def named(job: dict[str, str], keys: list[str]) -> str:
-        return ", ".join(f"{names[key].lstrip('+')}={job[key]}" for key in keys) or "run"
+        shown = (names[key].lstrip("+") + "=" + _ESCAPE.sub(r"\1", job[key]) for key in keys)
+        return ", ".join(shown) or "run"
 
     without_seed = [key for key in differing if key != "seed"]
     return [
@@ -125,20 +151,3 @@ def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         }
         for number, (overrides, job) in enumerate(zip(jobs, values, strict=True))
     ]
-
-
-def place(settings: DictConfig) -> Place:
-    """Where the job that Hydra is running lies, and how it is called."""
-    from harness.run import Place
-
-    folder = Path(settings.runtime.output_dir)
-    overrides = list(settings.overrides.task)
-    if settings.mode == RunMode.RUN:
-        return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
-    arms = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())["arms"]
-    own = arms[settings.job.num]
-    position = f"{settings.job.num + 1}/{len(arms)}"
-    group = Path(settings.sweep.dir).name
-    return Place(
-        folder, own["name"], own["arm"], group, position, frozenset(own["branches"]), overrides
-    )

@@ -1,0 +1,127 @@
+"""Errors as one line that names the key and the mend."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from harness import config
+from harness.config import ConfigError, nearest
+
+_FULL = "HYDRA_FULL_ERROR"
+_GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print errors that a user can mend as one line, and exit with 1."""
+    os.environ.setdefault(_FULL, "1")  # Hydra then raises its errors instead of printing them
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted") from None
+    except Exception as error:
+        report(error)
+        raise SystemExit(1) from None
+
+
+def report(error: Exception, label: str = "") -> None:
+    """Print `error` on stderr: one line if a user can mend it, otherwise its traceback."""
+    line = explain(error)
+    if line is None:
+        traceback.print_exception(error)
+        line = f"{type(error).__name__}: {error}"
+    if line.startswith(label.removesuffix(": ")):
+        label = ""
+    print(f"error: {label}{line}", file=sys.stderr)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line that names the key and the mend; None for errors that are ours, not the user's."""
+    text = " ".join(str(error).split())
+    match error:
+        case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
+            group, _, name = missing.removesuffix(".yaml").rpartition("/")
+            return f"{group}={name}: {nearest(name, sorted(options))}"
+        case OverrideParseException(override=given):
+            if "=" not in given:
+                return f"{given}: has no value; give one with {given}=VALUE"
+            return f"{given}: cannot be read; brackets must close, special characters need quotes: {_GRAMMAR}"
+        case ConfigCompositionException():
+            if several := re.match(r"(?:Ambiguous value .*?|Sweep parameters) '(.*?)'", text):
+                return f"{several[1]}: several values need -m; a list needs brackets, KEY=[A,B]"
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, OmegaConfBaseException):
+                return _explain_omegaconf(cause, str(error))
+            return text
+        case OmegaConfBaseException():
+            return _explain_omegaconf(error)
+        case ConfigError() | HydraException() | OSError() | YAMLError():
+            return text
+        case ValueError() | TypeError() if override := _group_override(error):
+            return f"{override}: a group takes the name of one of its choices; see --help"
+    return None
+
+
+def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> str:
+    """`composing` is what Hydra says around it: the override or the file that it was at."""
+    key = (error.full_key or "").partition("[")[0]
+    override = re.search(r"(?:Error merging override|To append .*? use) [+~]*(.*)", composing)
+    file = re.match(r"In '(.*?)'", composing)
+    dangling = isinstance(error, InterpolationResolutionError)
+    raw = error.child_node._value() if dangling else error.value
+    given = override[1] if override else f"{key}={raw}" if raw is not None else key
+    where = [f"{file[1]}.yaml"] if file else []
+    where += [given] if given.partition("=")[0] == key else [given, key]
+    mend = _mend(error)
+    group = key.partition(".")[0]
+    if override and any(re.match(rf"{group}=.*,", arg) for arg in sys.argv):
+        # Hydra composes the defaults with all that is not swept before it composes any job.
+        mend += f"; where {group} is swept, write ++{given}"
+    return ": ".join([*filter(None, where), mend])
+
+
+def _mend(error: OmegaConfBaseException) -> str:
+    name, node = error.key, error.parent_node
+    while isinstance(node, ListConfig):
+        name, node = node._key(), node._get_parent()
+    schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    if isinstance(schema, type) and issubclass(schema, config.Section):
+        if isinstance(error, ConfigKeyError | ConfigAttributeError):
+            return config.unknown_key(schema, str(name))
+        own = {f.name: f for f in dataclasses.fields(schema)}
+        if isinstance(error, ValidationError) and name in own:
+            return config.wanted(own[name])
+    elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):
+        return f"is not a key; {nearest(str(name), [str(known) for known in node])}"
+    return str(error).partition("\n")[0]
+
+
+def _group_override(error: Exception) -> str | None:
+    """The override that Hydra was at when it raised a bare exception, as for `scheduler=null`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or not frames[-1].f_globals["__name__"].startswith("hydra."):
+        return None
+    overrides = [str(getattr(f.f_locals.get("override"), "input_line", "")) for f in frames]
+    return "".join(overrides) or "GROUP=NAME"

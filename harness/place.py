@@ -1,0 +1,38 @@
+"""Where a run lies and how it is called: what Hydra and the sweep's `plan.json` say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies, and how people call it."""
+
+    folder: Path
+    name: str  # its overrides, in short
+    arm: str = ""  # the same without the seed
+    group: str | None = None  # the sweep's name
+    position: str = ""  # "2/8" in a sweep
+    branches: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
+    overrides: list[str] = field(default_factory=list)
+
+
+def given_by(settings: DictConfig) -> Place:
+    """The place of the job that Hydra runs with `settings`, its own part of the configuration."""
+    folder = Path(settings.runtime.output_dir)
+    overrides = list(settings.overrides.task)
+    if settings.mode == RunMode.RUN:
+        return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
+    arms = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())["arms"]
+    own = arms[settings.job.num]
+    position = f"{settings.job.num + 1}/{len(arms)}"
+    group = Path(settings.sweep.dir).name
+    return Place(
+        folder, own["name"], own["arm"], group, position, frozenset(own["branches"]), overrides
+    )

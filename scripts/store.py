@@ -1,0 +1,176 @@
+"""Look after the checkpoint store: what is in it, is it sound, what can go.
+
+python scripts/store.py ls
+python scripts/store.py verify
+python scripts/store.py prune --older-than 30      days since it was written
+python scripts/store.py prune --largest-first 2    until 2 GB are left
+python scripts/store.py prune --ends               keep finished runs' ends only
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from harness.trajectory import Damaged, Prefix, read_prefix, read_state
+
+_ROOT = Path(__file__).resolve().parent.parent
+_DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint with the size and the age of its files."""
+
+    prefix: Prefix
+    size: int  # bytes
+    written: float  # seconds since 1970
+
+    @classmethod
+    def of(cls, prefix: Prefix) -> Stored:
+        files = [prefix.path, prefix.path.parent / prefix.file]
+        stats = [file.stat() for file in files if file.exists()]
+        return cls(prefix, sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
+
+    @property
+    def is_end(self) -> bool:
+        return self.prefix.test is not None
+
+    def remove(self) -> None:
+        self.prefix.path.unlink(missing_ok=True)
+        (self.prefix.path.parent / self.prefix.file).unlink(missing_ok=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dir", type=Path, default=_ROOT / "trajectories", help="store.dir")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("ls", help="runs, steps, size")
+    commands.add_parser("verify", help="compare all checksums")
+    prune = commands.add_parser("prune", help="remove checkpoints")
+    which = prune.add_mutually_exclusive_group(required=True)
+    which.add_argument("--older-than", type=float, metavar="DAYS")
+    which.add_argument("--largest-first", type=float, metavar="GB", help="until GB are left")
+    which.add_argument("--ends", action="store_true", help="all but the ends of finished runs")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would go")
+    arguments = parser.parse_args()
+    if not arguments.dir.is_dir():
+        sys.exit(
+            f"error: --dir {arguments.dir}: there is no store; nothing was trained with it yet"
+        )
+    stored, damaged = _read(arguments.dir)
+    match arguments.command:
+        case "ls":
+            _ls(stored)
+        case "verify":
+            damaged += _verify(stored)
+        case "prune":
+            _remove(_chosen(stored, arguments), arguments.dry_run)
+            _remove_strays(arguments.dir, arguments.dry_run)
+    for what in damaged:
+        print(f"damaged: {what}", file=sys.stderr)
+    sys.exit(bool(damaged))
+
+
+def _read(folder: Path) -> tuple[list[Stored], list[str]]:
+    stored, damaged = [], []
+    for path in sorted(folder.glob("*/*-*.json")):
+        try:
+            stored.append(Stored.of(read_prefix(path)))
+        except Damaged as error:
+            damaged.append(str(error))
+    return stored, damaged
+
+
+def _ls(stored: list[Stored]) -> None:
+    print(
+        f"{'fingerprint':<12}  {'checkpoints':>11}  {'ends':>4}  {'MB':>8}  {'written':<16}  updates"
+    )
+    groups: dict[str, list[Stored]] = {}
+    for one in stored:
+        groups.setdefault(one.prefix.fingerprint, []).append(one)
+    for fingerprint, group in groups.items():
+        steps = sorted({one.prefix.step for one in group})
+        shown = ", ".join(map(str, steps[:6])) + (f", … {steps[-1]}" if len(steps) > 6 else "")
+        newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.written for one in group)))
+        ends = sum(one.is_end for one in group)
+        print(
+            f"{fingerprint[:12]}  {len(group):>11}  {ends:>4}  {_mb(group):>8.1f}  {newest}  {shown}"
+        )
+    print(f"{len(groups)} fingerprints, {len(stored)} checkpoints, {_mb(stored):.1f} MB")
+
+
+def _verify(stored: list[Stored]) -> list[str]:
+    damaged = []
+    for one in tqdm(stored, unit="checkpoint", disable=not sys.stderr.isatty()):
+        try:
+            read_state(one.prefix)
+        except Damaged as error:
+            damaged.append(str(error))
+    print(f"{len(stored) - len(damaged)} of {len(stored)} checkpoints are sound")
+    return damaged
+
+
+def _chosen(stored: list[Stored], arguments: argparse.Namespace) -> list[Stored]:
+    if arguments.ends:
+        return [one for one in stored if not one.is_end]
+    if arguments.older_than is not None:
+        return [one for one in stored if one.written < time.time() - arguments.older_than * _DAY]
+    left = sum(one.size for one in stored)
+    chosen = []
+    for one in sorted(stored, key=lambda one: one.size, reverse=True):
+        if left <= arguments.largest_first * 1e9:
+            break
+        chosen.append(one)
+        left -= one.size
+    return chosen
+
+
+def _remove(chosen: list[Stored], dry_run: bool) -> None:
+    if not dry_run:
+        for one in chosen:
+            one.remove()
+    print(
+        f"{'would remove' if dry_run else 'removed'} {len(chosen)} checkpoints, {_mb(chosen):.1f} MB"
+    )
+
+
+def _remove_strays(folder: Path, dry_run: bool) -> None:
+    """Files that a crash left: unfinished ones, and weights that no JSON names."""
+    named = {path.parent / read_prefix(path).file for path in _sound(folder)}
+    old = time.time() - _DAY
+    strays = [
+        path
+        for path in [*folder.glob("*/.*"), *folder.glob("*/*.pt")]
+        if path not in named and path.stat().st_mtime < old
+    ]
+    for path in strays:
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    if strays:
+        print(f"{'would remove' if dry_run else 'removed'} {len(strays)} files left by crashes")
+
+
+def _sound(folder: Path) -> Iterable[Path]:
+    for path in folder.glob("*/*-*.json"):
+        try:
+            read_prefix(path)
+        except Damaged:
+            continue
+        yield path
+
+
+def _mb(stored: Iterable[Stored]) -> float:
+    return sum(one.size for one in stored) / 1e6
+
+
+if __name__ == "__main__":
+    main()

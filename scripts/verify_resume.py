@@ -1,0 +1,152 @@
+"""Does a run that is killed again and again end like one that is not? `python scripts/verify_resume.py [OVERRIDES]`
+
+Trains a run without a break; then the same run, killed with SIGKILL at random instants and stopped
+by each signal that a run notices, until all have happened and it is done. Prints the hashes of the
+weights and of the history of both, and exits with 1 unless they are equal.
+
+    python scripts/verify_resume.py                                  ten kills, four signals, digits
+    python scripts/verify_resume.py optimizer=adamw optimizer.lr=1e-3
+    python scripts/verify_resume.py --kills 30 dataset=fashion_mnist trainer.epochs=3 scheduler.t_0=1
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from hydra import initialize_config_dir
+
+from harness import config, sweep
+from harness.config import Config
+from harness.place import Place
+from harness.run import run
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class Report:
+    """What happened to the interrupted run."""
+
+    kills: int = 0
+    signals: list[str] = field(default_factory=list)
+    rounds: int = 0
+    mid_epoch: int = 0  # starts from the middle of an epoch
+    ends: set[tuple[str, str]] = field(default_factory=set)  # hashes of weights and history
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10, help="SIGKILLs, at least (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
+    parser.add_argument("overrides", nargs="*", help="as for train.py")
+    arguments = parser.parse_args()
+    config.register()
+    with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
+        settings = sweep.compose(
+            ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]
+        )
+    with tempfile.TemporaryDirectory(prefix="verify_resume.") as folder:
+        whole, report = verify(settings, Path(folder), arguments.kills, arguments.seed)
+    print(f"without a break   weights {whole[0][:16]}  history {whole[1][:16]}")
+    for end in sorted(report.ends):
+        print(f"interrupted       weights {end[0][:16]}  history {end[1][:16]}")
+    print(
+        f"{report.kills} kills, {', '.join(report.signals)}; {report.mid_epoch} starts from the middle "
+        f"of an epoch; complete {report.rounds} times"
+    )
+    equal = report.ends == {whole}
+    print("equal, bit for bit" if equal else "DIFFERENT")
+    sys.exit(not equal)
+
+
+def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple[str, str], Report]:
+    """The hashes of the run without a break, and what came of interrupting it."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["harness.run", "sklearn.datasets"])
+
+    def start(place: Path, store: Path) -> BaseProcess:
+        own = replace(settings.store, dir=str(store))
+        changed = replace(settings, store=own)
+        changed.trainer = replace(settings.trainer, checkpoint_every=0.05)
+        process = processes.Process(target=_quiet_run, args=(changed, place))
+        process.start()
+        return process
+
+    start(folder / "whole", folder / "store").join()
+    whole = _hashes(folder / "whole")
+    seconds = json.loads((folder / "whole" / "result.json").read_text())["seconds"]["fit"]
+
+    rng, report = random.Random(seed), Report()
+    todo: list[signal.Signals] = [signal.SIGKILL] * kills + list(_SIGNALS)
+    rng.shuffle(todo)
+    number = 0
+    while todo or not report.rounds:
+        place, store = folder / str(number), folder / f"store{report.rounds}"
+        number += 1
+        process = start(place, store)
+        if todo and _strike(process, place, todo[-1], rng.uniform(0, seconds / 4)):
+            struck = todo.pop()
+            if struck == signal.SIGKILL:
+                report.kills += 1
+            else:
+                report.signals.append(struck.name)
+        else:
+            process.join()
+            report.ends.add(_hashes(place))
+            report.rounds += 1
+        report.mid_epoch += _began_in_mid_epoch(place)
+    return whole, report
+
+
+def _quiet_run(settings: Config, place: Path) -> None:
+    place.mkdir()
+    with (place / "stderr").open("w") as sys.stderr:
+        run(settings, Place(place, "verify"))
+
+
+def _strike(process: BaseProcess, place: Path, number: signal.Signals, delay: float) -> bool:
+    """Send the signal `delay` seconds after training began; whether it hit a run under way."""
+    while process.is_alive() and not (place / "history.jsonl").exists():
+        time.sleep(0.005)
+    process.join(delay)
+    if not process.is_alive() or process.pid is None:
+        return False
+    os.kill(process.pid, number)
+    process.join()
+    expected = -number if number == signal.SIGKILL else 128 + number
+    return process.exitcode is not None and process.exitcode == expected
+
+
+def _began_in_mid_epoch(place: Path) -> bool:
+    """Whether the first row that this start trained itself did not begin an epoch."""
+    result = place / "result.json"
+    if not result.exists():
+        return False
+    told = json.loads(result.read_text())
+    return bool(told.get("updates_reused", 0) % told["plan"]["updates_per_epoch"])
+
+
+def _hashes(place: Path) -> tuple[str, str]:
+    result = json.loads((place / "result.json").read_text())
+    assert result["status"] == "complete", result["error"]
+    history = hashlib.sha256((place / "history.jsonl").read_bytes()).hexdigest()
+    return result["weights_sha256"], history
+
+
+if __name__ == "__main__":
+    main()

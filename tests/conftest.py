@@ -1,0 +1,72 @@
+"""What tests share: configurations from the real `conf/`, and a skip that CI turns into a failure."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hypothesis import settings
+from omegaconf import DictConfig
+
+from harness import config
+from harness.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# One thread, here and in the processes that tests start: networks of this size gain nothing by two,
+# and two such processes on two cores are many times slower.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+config.register()
+settings.register_profile("harness", deadline=None, derandomize=True, database=None)
+settings.load_profile("harness")
+
+
+def make_config(*overrides: str) -> Config:
+    """What `python train.py tracking=none OVERRIDES` runs with, from this repository's root.
+
+    Raises what composing and checking raise.
+    """
+    composed = _compose("tracking=none", *overrides)
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(_hydra())
+    try:
+        return config.load(composed)
+    finally:
+        hydra.cfg = before
+
+
+def _compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=with_hydra)
+
+
+@cache
+def _hydra() -> DictConfig:
+    """Hydra's own configuration, for the resolver of `${hydra:runtime.cwd}`."""
+    return _compose(f"hydra.runtime.cwd={ROOT}", with_hydra=True)
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test for `reason`, which names the mend, unless `condition` holds.
+
+    Under HARNESS_REQUIRE_ALL the test fails instead: there nothing may be left out.
+    """
+    if condition:
+        return
+    if os.environ.get("HARNESS_REQUIRE_ALL"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `gpu` skip on machines without one, under HARNESS_REQUIRE_ALL too."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU, and this machine has none")

@@ -1,0 +1,436 @@
+"""The configuration: what `conf/` composes to, its defaults, and what is refused, in which words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, make_config
+
+from harness import config, errors
+from harness.config import ConfigError, Section, kind, nearest, to_dict
+
+CONF = ROOT / "conf"
+CHOICES = [
+    pytest.param(file, id=f"{file.parent.name}={file.stem}")
+    for file in sorted(CONF.glob("*/*.yaml"))
+]
+SECTION_CHOICES = [case for case in CHOICES if case.values[0].parent.name in config.SCHEMAS]
+TOP = ", ".join(sorted({*config.choices(), *(f.name for f in dataclasses.fields(config.Config))}))
+ROOT_OF_IMAGES = "dataset.root=/images"  # the one value that no file gives
+
+
+def sections() -> list[tuple[str, type[Section]]]:
+    return [(group, node) for group, kinds in config.SCHEMAS.items() for node in kinds.values()]
+
+
+def schema_of(file: Path) -> tuple[str, str]:
+    """Group and name of the schema that a file of `conf/` builds on."""
+    first = yaml.safe_load(file.read_text())["defaults"][0]
+    group, name = first.removeprefix("/schema/").removesuffix("@_here_").split("/")
+    return group, name
+
+
+@cache
+def compose_choice(group: str, name: str) -> config.Config:
+    root = [ROOT_OF_IMAGES] if name == "image_folder" else []
+    return make_config(f"{group}={name}", *root)
+
+
+# --- conf/ ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", CHOICES)
+def test_every_choice_of_every_group_composes_and_loads(file):
+    loaded = compose_choice(file.parent.name, file.stem)
+    assert type(loaded) is config.Config
+
+
+@pytest.mark.parametrize("file", SECTION_CHOICES)
+def test_a_file_gives_every_key_of_its_schema_and_no_other(file):
+    content = yaml.safe_load(file.read_text())
+    group, name = schema_of(file)
+    assert group == file.parent.name
+    fields = {f.name for f in dataclasses.fields(config.SCHEMAS[group][name])}
+    assert content.keys() - {"defaults"} == fields
+    missing = {key for key, value in content.items() if value == "???"}
+    assert missing == ({"root"} if file.stem == "image_folder" else set())
+
+
+@pytest.mark.parametrize("file", SECTION_CHOICES)
+def test_a_choice_loads_as_the_class_that_its_file_names(file):
+    group = file.parent.name
+    section = getattr(compose_choice(group, file.stem), group)
+    assert (group, kind(section)) == schema_of(file)
+
+
+def test_every_schema_has_a_file():
+    used = {schema_of(case.values[0]) for case in SECTION_CHOICES}
+    assert used == {(group, name) for group, kinds in config.SCHEMAS.items() for name in kinds}
+
+
+def test_groups_and_their_choices_are_the_files_in_counting_order():
+    found = config.choices()
+    expected = {(str(f.parent.relative_to(CONF)), f.stem) for f in CONF.glob("*/**/*.yaml")}
+    named = {(group, name) for group in found for name in found[group]}
+    assert named == expected - {("hydra/help", "harness")}
+    assert list(found) == sorted(found)
+    assert found["model"] == [
+        "resnet8", "resnet18", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+        "torchvision",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("model", {"kind": "resnet", "depth": 8, "width": 16}),
+        ("dataset", {"kind": "digits", "val_size": 0.2, "test_size": 0.2, "train_size": None}),
+        ("dataset", {"split_seed": 0, "crop": 1, "flip": False}),
+        ("optimizer", {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}),
+        ("optimizer", {"nesterov": False}),
+        ("scheduler", {"kind": "cosine_warm", "t_0": 5.0, "t_mult": 2, "eta_min": 0.0}),
+        ("scheduler", {"warmup": 0.0, "interval": "batch", "unit": "epoch"}),
+        ("trainer", {"epochs": 35.0, "batch_size": 128, "label_smoothing": 0.0}),
+        ("trainer", {"precision": "auto", "device": "auto", "deterministic": False}),
+        ("trainer", {"compile": "none", "channels_last": True}),
+        ("trainer", {"evals_per_epoch": 1, "log_every": 10}),
+    ],
+)
+def test_defaults(section, values):
+    given = to_dict(compose_choice("model", "resnet8"))[section]  # the default, composed once
+    assert {name: given[name] for name in values} == values
+
+
+def test_the_default_seed():
+    assert make_config().seed == 0
+
+
+def test_runs_are_tracked_by_default():
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    assert {"tracking": "wandb"} in defaults
+    assert make_config("tracking=wandb").tracking == config.Wandb(
+        mode="auto", project="cosine-restarts", entity=None, tags=[]
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "t_max"), [((), 35), (("trainer.epochs=7",), 7), (("scheduler.t_max=5",), 5)]
+)
+def test_one_cosine_takes_the_whole_budget_unless_told_otherwise(overrides, t_max):
+    assert make_config("scheduler=cosine", *overrides).scheduler.t_max == t_max
+
+
+@pytest.mark.parametrize("variable", [None, "/elsewhere"])
+def test_data_lies_in_the_repository_or_where_the_environment_says(monkeypatch, variable):
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    if variable:
+        monkeypatch.setenv("HARNESS_DATA", variable)
+    assert make_config("dataset=cifar10").dataset.root == (variable or f"{ROOT}/data")
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+REFUSED = {
+    # numbers: not finite, out of range, on an open bound
+    "nan": (["trainer.epochs=nan"], "trainer.epochs=nan: must be a number > 0 and ≤ 1e+06"),
+    "inf": (["trainer.epochs=inf"], "trainer.epochs=inf: must be a number > 0 and ≤ 1e+06"),
+    "minus inf": (["trainer.epochs=-inf"], "trainer.epochs=-inf: must be a number > 0 and ≤ 1e+06"),
+    "zero": (["trainer.epochs=0"], "trainer.epochs=0: must be a number > 0 and ≤ 1e+06"),
+    "minus one": (["trainer.epochs=-1"], "trainer.epochs=-1: must be a number > 0 and ≤ 1e+06"),
+    "too long": (["trainer.epochs=1e300"], "trainer.epochs=1e+300: must be a number > 0 and ≤ 1e+06"),
+    "zero lr": (["optimizer.lr=0"], "optimizer.lr=0: must be a number > 0 and < 1e+06"),
+    "overflowing lr": (["optimizer.lr=1e400"], "optimizer.lr=inf: must be a number > 0 and < 1e+06"),
+    "negative decay": (
+        ["optimizer.weight_decay=-1e-4"],
+        "optimizer.weight_decay=-0.0001: must be a number ≥ 0 and < 1e+06",
+    ),
+    "momentum one": (["optimizer.momentum=1"], "optimizer.momentum=1: must be a number ≥ 0 and < 1"),
+    "beta one": (
+        ["optimizer=adamw", "optimizer.beta2=1.0"],
+        "optimizer.beta2=1: must be a number ≥ 0 and < 1",
+    ),
+    "smoothing one": (
+        ["trainer.label_smoothing=1"],
+        "trainer.label_smoothing=1: must be a number ≥ 0 and < 1",
+    ),
+    "t_mult zero": (
+        ["scheduler.t_mult=0"],
+        "scheduler.t_mult=0: must be a whole number ≥ 1 and ≤ 1e+06",
+    ),
+    "nan t_0": (["scheduler.t_0=nan"], "scheduler.t_0=nan: must be a number > 0 and ≤ 1e+09"),
+    "negative warmup": (
+        ["scheduler.warmup=-0.5"],
+        "scheduler.warmup=-0.5: must be a number ≥ 0 and ≤ 1e+09",
+    ),
+    "gamma above one": (
+        ["scheduler=step", "scheduler.gamma=1.5"],
+        "scheduler.gamma=1.5: must be a number > 0 and ≤ 1",
+    ),
+    "pct_start one": (
+        ["scheduler=one_cycle", "scheduler.pct_start=1"],
+        "scheduler.pct_start=1: must be a number > 0 and < 1",
+    ),
+    "nan size": (["dataset.val_size=nan"], "dataset.val_size=nan: must be a number > 0"),
+    "zero size or null": (
+        ["dataset.train_size=0"],
+        "dataset.train_size=0: must be a number > 0 or null",
+    ),
+    "negative seed": (["seed=-1"], "seed=-1: must be a whole number ≥ 0 and < 9223372036854775808"),
+    "seed of 64 bits": (
+        ["seed=9223372036854775808"],
+        "seed=9223372036854775808: must be a whole number ≥ 0 and < 9223372036854775808",
+    ),
+    "seed beyond floats": (
+        [f"seed=1{'0' * 400}"],
+        f"seed=1{'0' * 400}: must be a whole number ≥ 0 and < 9223372036854775808",
+    ),
+    "zero batch": (["trainer.batch_size=0"], "trainer.batch_size=0: must be a whole number ≥ 1"),
+    # lists
+    "milestone nan": (
+        ["scheduler=multistep", "scheduler.milestones=[3,nan]"],
+        "scheduler.milestones=[3,nan]: must be a list of numbers > 0 and ≤ 1e+09",
+    ),
+    "milestone zero": (
+        ["scheduler=multistep", "scheduler.milestones=[0,2.5]"],
+        "scheduler.milestones=[0,2.5]: must be a list of numbers > 0 and ≤ 1e+09",
+    ),
+    "no milestone": (
+        ["scheduler=multistep", "scheduler.milestones=[]"],
+        "scheduler.milestones=[]: must be rising, with at least one",
+    ),
+    "milestones unsorted": (
+        ["scheduler=multistep", "scheduler.milestones=[25,15]"],
+        "scheduler.milestones=[25,15]: must be rising, with at least one",
+    ),
+    "milestone twice": (
+        ["scheduler=multistep", "scheduler.milestones=[5,5]"],
+        "scheduler.milestones=[5,5]: must be rising, with at least one",
+    ),
+    # names
+    "misspelt name": (
+        ["trainer.precision=bf-16"],
+        "trainer.precision=bf-16: did you mean bf16? choose from auto, fp32, bf16, fp16",
+    ),
+    "foreign name": (
+        ["scheduler.interval=weekly"],
+        "scheduler.interval=weekly: choose from batch, epoch",
+    ),
+    "number as a name": (
+        ["dataset=synthetic", "dataset.channels=2"],
+        "dataset.channels=2: choose from 1, 3",
+    ),
+    "misspelt mode": (
+        ["tracking=wandb", "tracking.mode=offine"],
+        "tracking.mode=offine: did you mean offline? choose from auto, online, offline, disabled",
+    ),
+    "gpu without a number": (
+        ["trainer.device=cuda:x"],
+        "trainer.device=cuda:x: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+    ),
+    "gpu with nothing after the colon": (
+        ["trainer.device='cuda:'"],
+        "trainer.device=cuda:: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+    ),
+    "gpu beyond what torch can number": (
+        ["trainer.device=cuda:1000"],
+        "trainer.device=cuda:1000: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+    ),
+    "gpu numbered in words of torch's own": (
+        ["trainer.device=cuda:01"],
+        "trainer.device=cuda:01: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+    ),
+    # combinations
+    "depth between": (["model.depth=10"], "model.depth=10: must be 6n+2; the nearest are 8 and 14"),
+    "depth below": (["model.depth=2"], "model.depth=2: must be a whole number ≥ 8 and ≤ 10000"),
+    "nesterov without momentum": (
+        ["optimizer.nesterov=true", "optimizer.momentum=0"],
+        "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false",
+    ),
+    "batches with epochs": (
+        ["scheduler.unit=batch", "scheduler.interval=epoch"],
+        "scheduler.unit=batch: periods in batches need scheduler.interval=batch",
+    ),
+    "one_cycle with warmup": (
+        ["scheduler=one_cycle", "scheduler.warmup=1.5"],
+        "scheduler.warmup=1.5: one_cycle rises by itself; "
+        "set scheduler.pct_start and leave scheduler.warmup=0",
+    ),
+    # absent, or too much
+    "no root": (
+        ["dataset=image_folder"],
+        "dataset.root: has no value; give one with dataset.root=VALUE",
+    ),
+    "value taken away": (
+        ["scheduler.t_0=???"],
+        "scheduler.t_0: has no value; give one with scheduler.t_0=VALUE",
+    ),
+    "seed removed": (["~seed"], "seed: has no value; give one with seed=VALUE"),
+    "section removed": (["~scheduler"], "scheduler: has no value; give one with scheduler=VALUE"),
+    "key added": (
+        ["+seeds=1"],
+        f"seeds=1: is neither a key nor a group; did you mean seed? choose from {TOP}",
+    ),
+    "key added by force": (
+        ["++scheduler.t_mul=true"],
+        "scheduler.t_mul=true: is not a key of the scheduler cosine_warm; did you mean t_mult? "
+        "choose from warmup, interval, unit, t_0, t_mult, eta_min",
+    ),
+    "key added where there is none": (
+        ["+tracking.tags=[a,b]"],
+        "tracking.tags=[a,b]: is not a key of the tracking none; it has none",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        make_config(*overrides)
+    assert str(error.value) == message
+    assert errors.explain(error.value) == message
+
+
+ACCEPTED = {
+    "the longest budget": ("trainer.epochs=1e6", 1e6),
+    "part of an epoch": ("trainer.epochs=0.5", 0.5),
+    "no decay": ("optimizer.weight_decay=0", 0.0),
+    "no momentum": ("optimizer.momentum=0", 0.0),
+    "equal cycles": ("scheduler.t_mult=1", 1),
+    "the largest seed": ("seed=9223372036854775807", 2**63 - 1),
+    "all that validation leaves": ("dataset.train_size=null", None),
+    "a GPU by its number": ("trainer.device=cuda:10", "cuda:10"),
+    "the first GPU": ("trainer.device=cuda", "cuda"),
+    "the smallest net": ("model.depth=8", 8),
+    "a key that another key gives": ("scheduler.t_0=${trainer.epochs}", 35.0),
+    "a list of choices, the last of which counts": ("model=[resnet8,resnet20]", config.ResNet(20, 16)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "value"), ACCEPTED.values(), ids=ACCEPTED)
+def test_accepted(override, value):
+    loaded = make_config(override)
+    for name in override.partition("=")[0].split("."):
+        loaded = getattr(loaded, name)
+    assert loaded == value
+    assert type(loaded) is type(value)
+
+
+def numbers() -> list[object]:
+    return [
+        pytest.param(group, node, f, id=f"{node.__name__}.{f.name}")
+        for group, node in [*sections(), ("", config.Config)]
+        for f in dataclasses.fields(node)
+        if str(f.type).partition(" | ")[0] in ("int", "float", "list[float]")
+        and "choices" not in f.metadata
+    ]
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """One valid section of each class, and one whole configuration."""
+    found = {}
+    for case in SECTION_CHOICES:
+        file = case.values[0]
+        whole = compose_choice(file.parent.name, file.stem)
+        section = getattr(whole, file.parent.name)
+        found[type(section)] = section
+    return {**found, config.Config: whole}
+
+
+@pytest.mark.parametrize(("group", "node", "field"), numbers())
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1])
+def test_no_number_of_any_section_may_be_endless_or_negative(examples, group, node, field, bad):
+    given = [bad] if str(field.type).startswith("list") else bad
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(examples[node], **{field.name: given})
+    key = f"{group}.{field.name}".lstrip(".")
+    assert str(error.value).startswith(f"{key}=")
+    assert str(error.value).endswith(f": {config.wanted(field)}")
+
+
+@pytest.mark.parametrize(("group", "node"), sections())
+def test_a_section_made_by_hand_without_a_value_says_which(group, node):
+    fields = dataclasses.fields(node)
+    if not fields:
+        assert node() == node()
+        return
+    with pytest.raises(ConfigError, match=rf"^{group}\.{fields[0].name}: has no value; give one"):
+        node()
+
+
+# --- helpers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "hint"),
+    [
+        ("t_mul", ["t_0", "t_mult"], "did you mean t_mult? choose from t_0, t_mult"),
+        ("tmult", ["t_0", "t_mult"], "did you mean t_mult? choose from t_0, t_mult"),
+        ("coswarm", ["cosine", "cosine_warm"], "did you mean cosine_warm? choose from cosine, cosine_warm"),
+        ("banana", ["cosine", "linear"], "choose from cosine, linear"),
+        ("", ["cosine"], "choose from cosine"),
+        ("2", ["1", "3"], "choose from 1, 3"),
+    ],
+)  # fmt: skip
+def test_nearest(name, names, hint):
+    assert nearest(name, names) == hint
+
+
+def test_wanted_says_type_bounds_and_null():
+    fields = {f.name: f for f in chain(*map(dataclasses.fields, [config.Digits, config.Wandb]))}
+    assert config.wanted(fields["val_size"]) == "must be a number > 0"
+    assert config.wanted(fields["train_size"]) == "must be a number > 0 or null"
+    assert config.wanted(fields["crop"]) == "must be a whole number ≥ 0 and ≤ 64"
+    assert config.wanted(fields["flip"]) == "must be true or false"
+    assert config.wanted(fields["entity"]) == "must be text or null"
+    assert config.wanted(fields["tags"]) == "must be a list of texts"
+    assert config.wanted(fields["mode"]) == "choose from auto, online, offline, disabled"
+
+
+@pytest.mark.parametrize(("group", "node"), sections())
+def test_every_field_has_words_for_what_fits(group, node):
+    for field in dataclasses.fields(node):
+        assert "keys and values" not in config.wanted(field)
+
+
+@pytest.mark.parametrize(("group", "node"), sections())
+def test_kind_is_the_name_in_the_table_of_schemas(examples, group, node):
+    name = kind(examples[node])
+    assert config.SCHEMAS[group][name] is node
+    assert kind(node) == name
+
+
+def test_to_dict_is_plain_and_tells_kinds_apart():
+    sgd, adamw = make_config(), make_config("optimizer=adamw", "scheduler=multistep")
+    plain = to_dict(adamw)
+    assert json.loads(json.dumps(plain)) == plain
+    assert list(plain) == [f.name for f in dataclasses.fields(config.Config)]
+    assert plain["optimizer"] == {
+        "kind": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 1e-2,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+    }
+    assert plain["scheduler"]["milestones"] == [15.0, 25.0]
+    assert to_dict(sgd)["optimizer"]["kind"] == "sgd"
+
+
+def test_to_dict_does_not_share_lists_with_the_configuration():
+    loaded = make_config("scheduler=multistep")
+    to_dict(loaded)["scheduler"]["milestones"].append(30.0)
+    assert loaded.scheduler.milestones == [15.0, 25.0]
+
+
+def test_data_sets_can_be_told_apart_as_keys_of_a_cache():
+    digits, other = (make_config(f"dataset.split_seed={seed}").dataset for seed in (0, 1))
+    assert hash(digits) == hash(dataclasses.replace(digits))
+    assert len({digits, dataclasses.replace(digits), other}) == 2

@@ -1,0 +1,584 @@
+"""Splits, batches and augmentation, against naive reimplementations where there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_config, need
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from harness import augment, data, models
+from harness.augment import Moves
+from harness.config import Config, ConfigError
+from harness.data import EvalBatches, Resident, Splits, TrainBatches
+
+CPU = torch.device("cpu")
+Batch = tuple[Tensor, Tensor]
+
+
+def make(*overrides: str) -> tuple[Config, Splits]:
+    config = make_config("trainer.batch_size=32", *overrides)
+    return config, data.load(config.dataset)
+
+
+def make_synthetic(*overrides: str) -> tuple[Config, Splits]:
+    sizes = ("dataset.images=200", "dataset.image_size=8", "dataset.classes=4")
+    return make("dataset=synthetic", *sizes, *overrides)
+
+
+def batches(config: Config, splits: Splits, epoch: int = 0, start: int = 0) -> list[Batch]:
+    return list(TrainBatches(splits, config, CPU).epoch(epoch, start))
+
+
+def equal(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, b) and torch.equal(x, y)
+        for (a, x), (b, y) in zip(first, second, strict=True)
+    )
+
+
+def pixels(images: Tensor, splits: Splits) -> np.ndarray:
+    """Normalised images back as uint8 (images, height, width, channels)."""
+    values = images.permute(0, 2, 3, 1) * torch.tensor(splits.std) + torch.tensor(splits.mean)
+    assert (values - values.round()).abs().max() < 1e-3
+    return values.round().to(torch.uint8).numpy()
+
+
+def labelled(source: Resident) -> Counter[tuple[int, bytes]]:
+    return Counter((int(y), x.tobytes()) for x, y in zip(source.pixels, source.labels, strict=True))
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def test_the_splits_of_the_digits_are_all_of_the_digits_once() -> None:
+    _, splits = make("dataset=digits")
+    digits = load_digits()
+    everything = Resident(digits.images.astype(np.uint8), digits.target)
+    parts = [labelled(part) for part in (splits.train, splits.val, splits.test)]
+    assert parts[0] + parts[1] + parts[2] == labelled(everything)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "train", "val", "test"),
+    [
+        pytest.param("", 1150, 288, 359, id="shares: of what is left"),
+        pytest.param("dataset.val_size=100 dataset.test_size=97", 1600, 100, 97, id="counts"),
+        pytest.param("dataset.train_size=0.5", 575, 288, 359, id="half of the training set"),
+        pytest.param("dataset.train_size=50", 50, 288, 359, id="fifty images"),
+        pytest.param("dataset.train_size=1150", 1150, 288, 359, id="all, as a count"),
+    ],
+)
+def test_splits_have_the_wanted_sizes_and_every_class_its_part(
+    overrides: str, train: int, val: int, test: int
+) -> None:
+    _, splits = make("dataset=digits", *overrides.split())
+    share = np.bincount(load_digits().target) / 1797
+    for part, size in ((splits.train, train), (splits.val, val), (splits.test, test)):
+        assert len(part.labels) == size
+        assert np.abs(np.bincount(part.labels) - share * size).max() <= 2
+
+
+def test_a_smaller_training_set_leaves_validation_and_test_alone() -> None:
+    _, whole = make("dataset=digits")
+    _, half = make("dataset=digits", "dataset.train_size=0.5")
+    assert half.val.digest() == whole.val.digest()
+    assert half.test.digest() == whole.test.digest()
+    assert labelled(half.train) < labelled(whole.train)
+
+
+def test_splits_follow_from_split_seed_only() -> None:
+    _, splits = make("dataset=digits")
+    _, same = make("dataset=digits", "seed=5", "dataset.crop=3", "dataset.flip=true")
+    _, other = make("dataset=digits", "dataset.split_seed=1")
+    assert same.sha256 == splits.sha256
+    assert other.sha256 != splits.sha256
+    assert labelled(other.val) != labelled(splits.val)
+
+
+def test_loading_does_not_touch_the_global_generators() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    make("dataset=digits", "dataset.split_seed=77")
+    make_synthetic("dataset.split_seed=77")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        pytest.param(
+            "dataset.val_size=2.5",
+            "dataset.val_size=2.5: must be a share below 1 or a whole number of images",
+            id="two and a half images",
+        ),
+        pytest.param(
+            "dataset.val_size=1438",
+            "dataset.val_size=1438: must leave images on both sides of 1438",
+            id="no training images",
+        ),
+        pytest.param(
+            "dataset.test_size=5000",
+            "dataset.test_size=5000: must leave images on both sides of 1797",
+            id="more than there are",
+        ),
+        pytest.param(
+            "dataset.val_size=0.0001",
+            "dataset.val_size=0.0001: must leave images on both sides of 1438",
+            id="less than one image",
+        ),
+        pytest.param(
+            "dataset.val_size=9",
+            "dataset.val_size=9: leaves class 8 without an image on one side",
+            id="nine images for ten classes",
+        ),
+        pytest.param(
+            "dataset.val_size=1432",
+            "dataset.val_size=1432: leaves class 0 without an image on one side",
+            id="six training images for ten classes",
+        ),
+        pytest.param(
+            "dataset.train_size=5",
+            "dataset.train_size=5: leaves class 0 without an image on one side",
+            id="five of all training images",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(overrides: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make("dataset=digits", *overrides.split())
+    assert str(error.value) == message
+
+
+def assert_outlined(config: Config, splits: Splits) -> None:
+    expected = data.Outline(
+        len(splits.train.labels), splits.channels, splits.image_size, splits.classes
+    )
+    assert data.outline(config.dataset) == expected
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "dataset=digits",
+        "dataset=digits dataset.val_size=100 dataset.test_size=97 dataset.train_size=0.3",
+        "dataset=synthetic dataset.channels=3 dataset.image_size=5 dataset.classes=3 dataset.train_size=77",
+    ],
+)
+def test_the_outline_of_a_data_set_is_that_of_its_splits(overrides: str) -> None:
+    assert_outlined(*make(*overrides.split()))
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    config, splits = make("dataset=digits", "trainer.batch_size=1151")
+    with pytest.raises(ConfigError) as error:
+        TrainBatches(splits, config, CPU)
+    assert str(error.value) == (
+        "trainer.batch_size=1151: must be at most the number of training images, 1150"
+    )
+
+
+def test_images_without_any_contrast_are_refused() -> None:
+    with pytest.raises(ConfigError, match="channel 1 has the same value in all images"):
+        data._statistics(
+            np.stack([np.arange(4), np.full(4, 7)], -1).astype(np.uint8)[:, None, None]
+        )
+
+
+@pytest.mark.parametrize("dataset", ["fashion_mnist", "mnist", "cifar10", "cifar100", "svhn"])
+def test_data_that_is_not_there_is_refused_with_the_mend(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        make(f"dataset={dataset}", f"dataset.root={tmp_path}", "dataset.download=false")
+    mend = {"fashion_mnist": "scripts/fetch_fashion_mnist.sh fetches it"}
+    assert str(error.value).startswith(f"dataset.root={tmp_path}: {dataset} cannot be read there (")
+    assert str(error.value).endswith(mend.get(dataset, "put its files there, or set dataset.root"))
+    assert "\n" not in str(error.value)
+
+
+def test_fashion_mnist_is_what_its_authors_say() -> None:
+    config = make_config("dataset=fashion_mnist", "dataset.download=false")
+    raw = Path(config.dataset.root) / "FashionMNIST" / "raw"
+    need(
+        (raw / "train-images-idx3-ubyte").exists(),
+        f"Fashion-MNIST is not in {raw.parent.parent}: run scripts/fetch_fashion_mnist.sh",
+    )
+    splits = data.load(config.dataset)
+    assert_outlined(config, splits)
+    parts = splits.train, splits.val, splits.test
+    assert [part.pixels.shape for part in parts] == [
+        (50_000, 28, 28, 1), (10_000, 28, 28, 1), (10_000, 28, 28, 1),
+    ]  # fmt: skip
+    assert [np.bincount(part.labels).tolist() for part in parts] == [
+        [5_000] * 10, [1_000] * 10, [1_000] * 10,
+    ]  # fmt: skip
+    assert splits.test.labels[:4].tolist() == [
+        9,
+        2,
+        1,
+        1,
+    ]  # ankle boot, pullover, trousers, trousers
+    assert np.array(splits.mean) / 255 == pytest.approx(0.2860, abs=1e-3)
+    assert np.array(splits.std) / 255 == pytest.approx(0.3530, abs=1e-3)
+
+
+# --- the content's hash --------------------------------------------------------------------------
+
+
+def test_the_digest_changes_with_one_pixel_and_with_one_label() -> None:
+    _, splits = make("dataset=digits")
+    source = splits.train
+    brighter, relabelled = source.pixels.copy(), source.labels.copy()
+    brighter[-1, -1, -1, -1] ^= 1
+    relabelled[-1] = (relabelled[-1] + 1) % 10
+    swapped = source.subset(np.roll(np.arange(len(source.labels)), 1))
+    same = Resident(source.pixels.copy(), source.labels.copy())
+    changed = [Resident(brighter, source.labels), Resident(source.pixels, relabelled), swapped]
+    assert same.digest() == source.digest()
+    assert len({source.digest(), *(other.digest() for other in changed)}) == 4
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def augmented() -> tuple[Config, Splits]:
+    return make("dataset=digits", "dataset.crop=2", "dataset.flip=true")
+
+
+@pytest.mark.parametrize("start", [0, 1, 17, 34])
+def test_an_epoch_from_a_batch_on_is_the_tail_of_the_epoch(
+    augmented: tuple[Config, Splits], start: int
+) -> None:
+    whole = batches(*augmented, epoch=3)
+    assert len(whole) == 1150 // 32 == 35
+    assert equal(batches(*augmented, epoch=3, start=start), whole[start:])
+
+
+def test_batches_are_a_function_of_seed_and_epoch(augmented: tuple[Config, Splits]) -> None:
+    config, splits = augmented
+    torch.manual_seed(1)
+    first = batches(config, splits)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert equal(batches(config, splits), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    next_epoch = batches(config, splits, epoch=1)
+    next_seed = batches(dataclasses.replace(config, seed=1), splits)
+    assert not equal(next_epoch, first)
+    assert not equal(next_seed, first)
+    assert not equal(next_seed, next_epoch)
+
+
+def test_the_order_of_the_epochs_asked_for_does_not_matter(
+    augmented: tuple[Config, Splits],
+) -> None:
+    config, splits = augmented
+    train = TrainBatches(splits, config, CPU)
+    list(islice(train.epoch(7), 3))
+    assert equal(list(train.epoch(2)), batches(config, splits, epoch=2))
+
+
+def test_an_epoch_holds_every_image_at_most_once_with_its_own_label() -> None:
+    config, splits = make_synthetic("trainer.batch_size=25")
+    assert len(splits.train.labels) == 128
+    taken: Counter[tuple[int, bytes]] = Counter()
+    for images, labels in batches(config, splits):
+        assert labels.dtype == torch.int64
+        assert images.shape == (25, 1, 8, 8)
+        taken += labelled(Resident(pixels(images, splits), labels.numpy()))
+    assert taken.total() == 125
+    assert max(taken.values()) == 1
+    assert taken < labelled(splits.train)
+
+
+def test_the_images_that_an_epoch_leaves_out_change() -> None:
+    config, splits = make_synthetic("trainer.batch_size=25")
+    held: Counter[tuple[int, bytes]] = Counter()
+    for epoch in range(8):
+        for images, labels in batches(config, splits, epoch):
+            held += labelled(Resident(pixels(images, splits), labels.numpy()))
+    assert set(held) == set(labelled(splits.train))
+
+
+def test_every_augmented_image_is_a_crop_of_its_padded_original(
+    augmented: tuple[Config, Splits],
+) -> None:
+    config, splits = augmented
+    possible: set[tuple[int, bytes]] = set()
+    for image, label in zip(splits.train.pixels, splits.train.labels, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+        for dy in range(5):
+            for dx in range(5):
+                crop = padded[dy : dy + 8, dx : dx + 8]
+                possible |= {(int(label), crop.tobytes()), (int(label), crop[:, ::-1].tobytes())}
+    for images, labels in batches(config, splits):
+        taken = labelled(Resident(pixels(images, splits), labels.numpy()))
+        assert set(taken) <= possible
+
+
+@pytest.mark.parametrize("overrides", ["dataset=digits", "dataset=synthetic dataset.channels=3"])
+def test_normalised_training_images_have_mean_0_and_deviation_1(overrides: str) -> None:
+    config, splits = make(*overrides.split())
+    every = torch.cat([x for x, _ in EvalBatches(splits.train, splits, config, CPU)]).double()
+    by_channel = every.transpose(0, 1).flatten(1)
+    zero = torch.zeros(splits.channels, dtype=torch.float64)
+    torch.testing.assert_close(by_channel.mean(1), zero, rtol=0, atol=1e-6)
+    torch.testing.assert_close(by_channel.std(1, correction=0), zero + 1, rtol=0, atol=1e-6)
+
+
+def test_evaluation_shows_every_image_once_in_order() -> None:
+    config, splits = make("dataset=digits")
+    shown = list(EvalBatches(splits.val, splits, config, CPU))
+    images, labels = (torch.cat(parts) for parts in zip(*shown, strict=True))
+    assert np.array_equal(pixels(images, splits), splits.val.pixels)
+    assert np.array_equal(labels.numpy(), splits.val.labels)
+
+
+def test_channels_last_is_a_layout_and_no_other_values() -> None:
+    config, splits = make_synthetic("dataset.channels=3", "dataset.crop=1")
+    plain = make_config("trainer.channels_last=false").trainer
+    other = dataclasses.replace(config, trainer=dataclasses.replace(plain, batch_size=32))
+    last, first = batches(config, splits), batches(other, splits)
+    assert equal(last, first)
+    assert last[0][0].stride() == (3 * 8 * 8, 1, 8 * 3, 3)
+    assert first[0][0].stride() == (3 * 8 * 8, 8 * 8, 8, 1)
+    for config_, stride in ((config, (192, 1, 24, 3)), (other, (192, 64, 8, 1))):
+        images, _ = next(iter(EvalBatches(splits.val, splits, config_, CPU)))
+        assert images.stride() == stride
+
+
+# --- augmentation --------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_cut_is_a_crop_and_a_mirror_image_of_each_image(given: st.DataObject) -> None:
+    number = given.draw
+    images, batch = number(st.integers(1, 4)), number(st.integers(1, 5))
+    height, width, channels = (number(st.integers(1, most)) for most in (5, 5, 3))
+    crop = number(st.integers(0, 3))
+    shape = (images, height + 2 * crop, width + 2 * crop, channels)
+    padded = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+    def each(values: st.SearchStrategy[int]) -> Tensor:
+        return torch.tensor(number(st.lists(values, min_size=batch, max_size=batch)))
+
+    index, dy, dx, flip = (
+        each(st.integers(0, most)) for most in (images - 1, 2 * crop, 2 * crop, 1)
+    )
+    cut = augment.cut(padded, index, Moves(dy, dx, flip.bool()), (height, width))
+    for i in range(batch):
+        naive = padded[index[i], dy[i] : dy[i] + height, dx[i] : dx[i] + width]
+        assert torch.equal(cut[i], naive.flip(1) if flip[i] else naive)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_moves_take_every_offset_and_mirror_half_of_the_images_or_none(flip: bool) -> None:
+    moves = augment.draw(10_000, 2, flip, torch.Generator().manual_seed(0))
+    for offsets in (moves.dy, moves.dx):
+        counts = torch.bincount(offsets, minlength=5)
+        assert len(counts) == 5
+        assert (counts - 2000).abs().max() < 200  # five standard deviations
+    assert moves.flip.sum().item() == pytest.approx(5000 * flip, abs=250)
+    again = augment.draw(10_000, 2, flip, torch.Generator().manual_seed(0))
+    assert torch.equal(moves.dy, again.dy)
+    assert torch.equal(moves.flip, again.flip)
+
+
+# --- image folders -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 real digits of three classes as PNG files: 40 of each to train, 10 to test."""
+    root = tmp_path_factory.mktemp("folder")
+    digits = load_digits()
+    for label in range(3):
+        images = digits.images[digits.target == label][:50].astype(np.uint8) * 15
+        for i, image in enumerate(images):
+            path = root / ("train" if i < 40 else "test") / f"class{label}" / f"{i:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return root
+
+
+def make_folder(root: Path, *overrides: str) -> tuple[Config, Splits]:
+    common = ("dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8")
+    return make(*common, "dataset.workers=0", "dataset.crop=1", *overrides)
+
+
+def test_an_image_folder_is_read_as_it_is(folder: Path) -> None:
+    config, splits = make_folder(folder)
+    assert (splits.classes, splits.channels, splits.image_size) == (3, 3, 8)
+    assert_outlined(config, splits)
+    assert [len(p.labels) for p in (splits.train, splits.val, splits.test)] == [108, 12, 30]
+    images, labels = next(iter(EvalBatches(splits.test, splits, config, CPU)))
+    digits = load_digits()
+    expected = [digits.images[digits.target == label][40:50] * 15 for label in range(3)]
+    assert np.array_equal(labels, np.repeat(np.arange(3), 10))
+    for channel in range(3):
+        assert np.array_equal(pixels(images, splits)[..., channel], np.concatenate(expected))
+
+
+def test_larger_images_are_resized_and_their_centre_is_cut_out(tmp_path: Path) -> None:
+    stripes = np.zeros((8, 24), dtype=np.uint8)
+    stripes[:, 8:16] = 200  # the middle square
+    Image.fromarray(stripes).resize((96, 32), Image.Resampling.NEAREST).save(tmp_path / "wide.png")
+    decoded = data._decode(tmp_path / "wide.png", 8)
+    assert decoded.shape == (8, 8, 3)
+    assert decoded.dtype == torch.uint8
+    assert (decoded[:, 1:-1] == 200).all()
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_worker_processes_change_nothing(folder: Path, start: int) -> None:
+    alone, two = make_folder(folder), make_folder(folder, "dataset.workers=2")
+    assert alone[1].sha256 == two[1].sha256
+    train = TrainBatches(two[1], two[0], CPU)
+    next(train.epoch(5))  # left in the middle, as at the end of a budget
+    for epoch in (0, 1):
+        assert equal(list(train.epoch(epoch, start)), batches(*alone, epoch, start))
+
+
+def test_streamed_batches_are_those_of_the_same_images_in_memory(folder: Path) -> None:
+    config, splits = make_folder(folder, "dataset.flip=true")
+    decoded = np.stack([splits.train[i][0].numpy() for i in range(len(splits.train))])
+    resident = dataclasses.replace(splits, train=Resident(decoded, splits.train.labels))
+    assert equal(batches(config, splits), batches(config, resident))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_does_not_touch_the_global_generator(folder: Path, workers: int) -> None:
+    config, splits = make_folder(folder, f"dataset.workers={workers}")
+    state = torch.get_rng_state()
+    batches(config, splits)
+    list(EvalBatches(splits.val, splits, config, CPU))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_image_folders_hash_is_its_content_wherever_it_lies(
+    folder: Path, tmp_path: Path
+) -> None:
+    def sha256(root: Path) -> str:
+        return make_folder(root)[1].sha256
+
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    before = sha256(folder)
+    assert sha256(copied) == before
+    path = copied / "train" / "class0" / "00.png"
+    image = np.asarray(Image.open(path)).copy()
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(path)
+    changed = sha256(copied)
+    assert changed != before
+    path.rename(copied / "train" / "class1" / "relabelled.png")
+    assert sha256(copied) not in (before, changed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_named_in_one_line(
+    folder: Path, tmp_path: Path, workers: int
+) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    broken = copied / "test" / "class1" / "45.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    config, splits = make_folder(copied, f"dataset.workers={workers}")
+    with pytest.raises(ConfigError) as error:
+        list(EvalBatches(splits.test, splits, config, CPU))
+    assert str(error.value) == f"dataset.root: {broken} is not an image that can be read"
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_folder_without_its_parts_is_refused_with_the_mend(
+    folder: Path, tmp_path: Path, part: str
+) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    shutil.rmtree(copied / part)
+    with pytest.raises(ConfigError) as error:
+        make_folder(copied)
+    assert str(error.value).startswith(f"dataset.root={copied}: ")
+    assert str(error.value).endswith(f"needs {part}/CLASS/IMAGE files")
+
+
+@pytest.mark.parametrize("change", ["one class fewer", "one class more"])
+def test_test_images_are_of_the_classes_of_the_training_images(
+    folder: Path, tmp_path: Path, change: str
+) -> None:
+    """Numbering the classes of test/ by themselves would mislabel them."""
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    if change == "one class fewer":
+        shutil.rmtree(copied / "test" / "class0")
+    else:
+        shutil.copytree(copied / "test" / "class0", copied / "test" / "class00")
+    try:
+        _, splits = make_folder(copied)
+    except ConfigError:
+        return
+    of_class = {path.split("/")[1]: y for path, y in zip(splits.train.paths, splits.train.labels, strict=True)}  # fmt: skip
+    for path, label in zip(splits.test.paths, splits.test.labels, strict=True):
+        assert of_class.get(path.split("/")[1]) == label, path
+
+
+# --- on a GPU, pretended or real -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["resnet8", "resnet18"])
+@pytest.mark.parametrize("channels_last", ["true", "false"])
+def test_batches_and_the_forward_pass_stay_on_the_gpu_and_wait_for_nothing(
+    augmented: tuple[Config, Splits], model: str, channels_last: str
+) -> None:
+    """Under FakeTensorMode a CPU tensor in the way raises, and so does whatever needs a value."""
+    config = make_config(
+        f"model={model}", f"trainer.channels_last={channels_last}", "dataset.flip=true"
+    )
+    _, splits = augmented
+    cuda = torch.device("cuda")
+    with FakeTensorMode():
+        with cuda:
+            network = models.build(config.model, splits.channels, splits.image_size, splits.classes)
+        train = TrainBatches(splits, config, cuda).epoch(0)
+        val = iter(EvalBatches(splits.val, splits, config, cuda))
+        for images, labels in (next(train), next(train), next(val)):
+            logits = network(images)
+            assert {images.device.type, labels.device.type, logits.device.type} == {"cuda"}
+            assert logits.shape == (len(labels), 10)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "error"),
+    [
+        pytest.param(lambda x: x + torch.zeros(1, 1, 8, 8), RuntimeError, id="mixed devices"),
+        pytest.param(lambda x: x.sum().item(), DataDependentOutputException, id="item"),
+        pytest.param(lambda x: bool(x.sum() > 0), DataDependentOutputException, id="condition"),
+        pytest.param(lambda x: x[x > 0], DynamicOutputShapeException, id="masking"),
+    ],
+)
+def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(mistake, error) -> None:
+    with FakeTensorMode(), pytest.raises(error):
+        mistake(torch.zeros(2, 1, 8, 8, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> None:
+    config, splits = augmented
+    on_gpu = TrainBatches(splits, config, torch.device("cuda")).epoch(1)
+    for (images, labels), (x, y) in zip(on_gpu, batches(config, splits, epoch=1), strict=True):
+        torch.testing.assert_close(images.cpu(), x, rtol=1e-6, atol=1e-6)
+        assert torch.equal(labels.cpu(), y)

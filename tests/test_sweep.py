@@ -1,0 +1,327 @@
+"""End to end through the command line: real sweeps, real offline W&B runs, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, make_config
+
+from harness import preview, results, run, sweep
+from harness.place import Place
+
+TINY = (
+    "dataset=synthetic",
+    "dataset.images=200",
+    "dataset.classes=4",
+    "dataset.image_size=4",
+    "model.width=2",
+    "trainer.batch_size=16",
+    "scheduler.t_0=1",
+    "trainer.epochs=3",
+    "tracking=none",
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished multirun: its folder and what it printed."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+    def result(self, number: int) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads((self.folder / f"{number}/result.json").read_text())
+        return result
+
+    def rows(self, number: int) -> list[dict[str, Any]]:
+        text = (self.folder / f"{number}/history.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    where = ["hydra.run.dir", "hydra.sweep.dir"]
+    return [sys.executable, str(ROOT / "train.py"), *overrides, f"store.dir={folder / 'store'}",
+            *(f"{key}={folder / 'out'}" for key in where)]  # fmt: skip
+
+
+def train(folder: Path, *overrides: str) -> Sweep:
+    done = subprocess.run(
+        command(folder, *overrides), capture_output=True, text=True, cwd=folder, check=False
+    )
+    return Sweep(folder / "out", done)
+
+
+# --- the main job --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """The README's sweep with four seeds, shorter: eight jobs in one process, tracked offline."""
+    return train(
+        tmp_path_factory.mktemp("main"),
+        *("-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1,2,3"),
+        *(
+            "scheduler.t_0=1",
+            "trainer.epochs=3",
+            "tracking.mode=offline",
+            "tracking.tags=[one,two]",
+        ),
+    )
+
+
+def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
+    assert main_job.done.returncode == 0, main_job.done.stderr
+    header, rule, first, second, *pictures = main_job.done.stdout.splitlines()
+    assert header.split()[:2] == ["arm", "seeds"]
+    assert set(rule) == {"-", " "}
+    assert [line.split()[:2] for line in (first, second)] == [["t_mult=1", "4"], ["t_mult=2", "4"]]
+    final = [main_job.result(number)["final"]["val/acc"] for number in range(4)]
+    assert f"{sum(final) / 4:.2f} ±" in first
+    assert {Path(path).name for path in pictures} == {
+        "lr.png", "lr.html", "val_acc.png", "val_acc.html",
+    }  # fmt: skip
+    for path in pictures:
+        begin = b"\x89PNG" if path.endswith("png") else b"<!DOCTYPE html>"
+        assert Path(path).read_bytes().lstrip().startswith(begin)
+        assert b"https://cdn" not in Path(path).read_bytes(), "a page needs no network"
+
+
+def test_the_sweep_says_what_it_costs_and_shares_the_first_cycle(main_job: Sweep) -> None:
+    announced = main_job.done.stderr.splitlines()[0]
+    assert "8 runs, 24 epochs, 19.5 to train since beginnings are shared" in announced
+    trained = sum(main_job.result(number)["updates_trained"] for number in range(8))
+    assert trained / 8 == 19.5, "updates an epoch: 8"
+
+
+def test_results_say_where_runs_come_from(main_job: Sweep) -> None:
+    first, treated = main_job.result(0), main_job.result(4)
+    assert first["status"] == treated["status"] == "complete"
+    assert first["updates_reused"] == 0
+    assert treated["updates_reused"] == 9
+    assert treated["parent"].startswith(treated["fingerprint"])
+    assert first["plan"]["restart_epochs"] == [1, 2]
+    assert treated["plan"]["restart_epochs"] == [1]
+    assert first["config"]["scheduler"] == {
+        "kind": "cosine_warm", "warmup": 0.0, "interval": "batch", "unit": "epoch",
+        "t_0": 1.0, "t_mult": 1, "eta_min": 0.0,
+    }  # fmt: skip
+    assert first["numerics"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_a_run_of_a_sweep_equals_the_same_run_alone(
+    main_job: Sweep, tmp_path: Path, number: int
+) -> None:
+    overrides = [word for word in main_job.result(number)["overrides"] if "tracking" not in word]
+    for attempt in ("once", "twice"):
+        folder = tmp_path / attempt
+        folder.mkdir()
+        alone = run.run(make_config(*overrides, "reuse=false"), Place(folder, "alone"))
+        history = (folder / "history.jsonl").read_bytes()
+        assert history == (main_job.folder / f"{number}/history.jsonl").read_bytes()
+        assert alone["weights_sha256"] == main_job.result(number)["weights_sha256"]
+
+
+def test_histories_have_no_wall_clock_and_end_with_an_evaluation(main_job: Sweep) -> None:
+    rows = main_job.rows(0)
+    assert {name for row in rows for name in row} == {
+        "step", "epoch", "lr", "train/loss", "val/acc", "val/loss",
+    }  # fmt: skip
+    assert [row["step"] for row in rows] == [8, 10, 16, 20, 24]
+    assert rows[-1] == main_job.result(0)["final"]
+
+
+# --- Weights & Biases ----------------------------------------------------------------------------
+
+
+def inspect(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of the one offline run below `folder`, by type, as wandb itself reads them."""
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    wandb = Path(sys.executable).parent / "wandb"
+    printed = subprocess.run(
+        [wandb, "leet", "inspect", "--json", log], capture_output=True, text=True, check=True
+    )
+    records: dict[str, list[dict[str, Any]]] = {}
+    for line in printed.stdout.splitlines():
+        record = json.loads(line)
+        records.setdefault(record["type"], []).append(record[record["type"]])
+    return records
+
+
+def test_eight_jobs_in_one_process_make_eight_clean_runs(main_job: Sweep) -> None:
+    ids = set()
+    for number in range(8):
+        records = inspect(main_job.folder / str(number))
+        assert [end["exit_code"] for end in records["exit"]] == [0]
+        mirrored = [
+            {name: value for name, value in row["item"].items() if not name.startswith("_")}
+            for row in records["history"]
+        ]
+        assert mirrored == main_job.rows(number), "every row of the history, in order, exactly"
+        ids.add(records["run"][0]["run_id"])
+        assert records["run"][0]["run_id"] == main_job.result(number)["run_id"]
+    assert len(ids) == 8
+
+
+def test_a_wandb_run_is_named_grouped_and_configured(main_job: Sweep) -> None:
+    records = inspect(main_job.folder / "5")
+    (told,) = records["run"]
+    assert told["display_name"] == "t_mult=2, seed=1"
+    assert told["run_group"] == "out"
+    assert told["job_type"] == "t_mult=2"
+    assert sorted(told["tags"]) == ["one", "two"]
+    assert told["config"]["update"]["scheduler"]["t_mult"] == 2
+    assert told["config"]["update"]["plan"]["cycle_end_epochs"] == [1, 3]
+    metrics = {
+        metric.get("name") or metric.get("glob_name"): metric for metric in records["metric"]
+    }
+    assert metrics["*"]["step_metric"] == "epoch"
+    summary: dict[str, Any] = {}
+    for record in records["summary"]:
+        summary |= record["update"]
+    accuracies = [row["val/acc"] for row in main_job.rows(5) if "val/acc" in row]
+    assert summary["val/acc"] == {"last": accuracies[-1], "max": max(accuracies)}
+    assert summary["test/acc"] == main_job.result(5)["test"]["test/acc"]
+
+
+# --- arms that end badly -------------------------------------------------------------------------
+
+
+def test_a_diverging_arm_keeps_its_history_and_the_others_go_on(tmp_path: Path) -> None:
+    swept = train(tmp_path, "-m", "optimizer.lr=1e5,0.1", *TINY, "trainer.log_every=1")
+    assert swept.done.returncode == 0, swept.done.stderr
+    diverged, complete = swept.result(0), swept.result(1)
+    assert (diverged["status"], complete["status"]) == ("diverged", "complete")
+    assert diverged["error"].startswith("the loss of update")
+    assert swept.rows(0), "what it had is kept"
+    assert "lr=100000.0: diverged: the loss of update" in swept.done.stderr
+    assert "lr=100000.0  0 of 1" in swept.done.stdout
+
+
+def test_a_failing_arm_does_not_stop_the_others(tmp_path: Path) -> None:
+    swept = train(tmp_path, "-m", "trainer.device=cuda:99,cpu", *TINY)
+    assert swept.done.returncode == 1
+    failed, complete = swept.result(0), swept.result(1)
+    assert (failed["status"], complete["status"]) == ("failed", "complete")
+    assert "trainer.device=cuda:99" in failed["error"]
+    assert "1 of 2 runs failed: device=cuda:99" in swept.done.stderr.splitlines()[-1]
+    assert "Traceback" not in swept.done.stderr
+
+
+def test_a_misfit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    swept = train(tmp_path, "-m", *TINY, "scheduler.t_mult=1,2", "trainer.epochs=3,0.5")
+    assert swept.done.returncode == 1
+    assert not list(swept.folder.glob("*/result.json"))
+    (line,) = swept.done.stderr.splitlines()
+    assert line.startswith("error: t_mult=1, epochs=0.5: scheduler.t_0=1: does not fit")
+
+
+# --- interruptions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+def test_a_signal_stops_a_run_which_the_same_command_finishes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    overrides = (*TINY, "trainer.epochs=4000", "trainer.log_every=1")
+    process = subprocess.Popen(
+        command(tmp_path, *overrides), stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    history = tmp_path / "out/history.jsonl"
+    while process.poll() is None and not (history.exists() and history.stat().st_size):
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    _, stderr = process.communicate()
+    assert process.returncode == 128 + number
+    assert stderr.splitlines()[-1].endswith(
+        f"stopped by {number.name}; the same command goes on from there"
+    )
+    first = json.loads((tmp_path / "out/result.json").read_text())
+    assert first["status"] == "interrupted"
+    settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
+    stored = run._prepare(settings, run.Seconds()).trajectory
+    found = next(run.Store(tmp_path / "store").prefixes(stored))
+    assert found.step == first["updates_trained"] > 0
+
+
+# --- the parts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "names", "arms"),
+    [
+        pytest.param([["seed=0"]], ["run"], ["run"], id="a single job"),
+        pytest.param(
+            [["scheduler=linear", "seed=0"], ["scheduler=linear", "seed=1"]],
+            ["seed=0", "seed=1"], ["run", "run"], id="seeds only",
+        ),
+        pytest.param(
+            [["scheduler.t_mult=1", "optimizer.lr=0.1"], ["scheduler.t_mult=2", "optimizer.lr=0.1"]],
+            ["t_mult=1", "t_mult=2"], ["t_mult=1", "t_mult=2"], id="what differs",
+        ),
+        pytest.param(
+            [["a.x=1", "b.x=1"], ["a.x=2", "b.x=2"]],
+            ["a.x=1, b.x=1", "a.x=2, b.x=2"], ["a.x=1, b.x=1", "a.x=2, b.x=2"],
+            id="short names that would clash stay long",
+        ),
+    ],
+)  # fmt: skip
+def test_labels(jobs: list[list[str]], names: list[str], arms: list[str]) -> None:
+    labelled = sweep.label(jobs)
+    assert [job["name"] for job in labelled] == names
+    assert [job["arm"] for job in labelled] == arms
+    assert [job["overrides"] for job in labelled] == jobs
+
+
+def plan(name: str, *overrides: str) -> preview.Arm:
+    return preview.plan(name, make_config(*overrides))
+
+
+def test_the_tree_of_the_budgets_and_multipliers() -> None:
+    arms = [
+        plan(f"{t_mult} {epochs} {seed}", f"scheduler.t_mult={t_mult}", f"trainer.epochs={epochs}",
+             f"seed={seed}")
+        for t_mult in (1, 2) for epochs in (15, 35, 75) for seed in (0, 1)
+    ]  # fmt: skip
+    roots = preview.tree(arms)
+    assert preview.epochs(arms) == 500
+    assert preview.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), "the restart's peak is shared"
+    parts = preview.branches(roots)
+    assert parts["1 75 0"] == {41, 120, 280}
+    assert parts["2 35 1"] == {41, 120, 280}
+    assert preview.draw(roots).splitlines()[:4] == [
+        "epochs 0–5.125, shared by 6",
+        "├ epochs 5.125–15, shared by 3: ends 1 15 0",
+        "│ └ epochs 15–35, shared by 2: ends 1 35 0",
+        "│   └ epochs 35–75: ends 1 75 0",
+    ]
+
+
+def test_seeds_share_nothing_and_equal_runs_share_all() -> None:
+    assert len(preview.tree([plan("a"), plan("b", "seed=1")])) == 2
+    roots = preview.tree([plan("a"), plan("b", "tracking=wandb")])
+    assert [stretch.arms[0].name for root in roots for stretch in root] == ["a"]
+    assert preview.epochs_to_train(roots) == 35
+
+
+def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(main_job.folder, copy)
+    assert results.disagreements(results.read(copy)) == []
+    path = copy / "5/history.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["train/loss"] += 1e-9
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert results.disagreements(results.read(copy)) == [
+        "t_mult=1, seed=1 and t_mult=2, seed=1 begin alike but differ at update 8"
+    ]

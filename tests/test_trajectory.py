@@ -1,0 +1,428 @@
+"""The store: what shapes a key, what a run starts from, what survives damage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_config
+
+from harness import config as conf
+from harness import data, run, trajectory
+from harness.config import SCHEMAS, Config
+from harness.loop import Cadence
+from harness.place import Place
+from harness.trajectory import Store, plan_hashes
+
+TINY = (
+    "dataset=synthetic",
+    "dataset.images=160",
+    "dataset.classes=4",
+    "dataset.image_size=4",
+    "dataset.crop=1",
+    "model.width=2",
+    "trainer.batch_size=16",
+    "trainer.log_every=1",
+    "trainer.checkpoint_every=1e6",
+    "scheduler.t_0=2",
+    "trainer.epochs=6",
+)
+
+
+def tiny(*overrides: str) -> Config:
+    """The tiny configuration; where an override chooses a group, TINY's keys of it are left out."""
+    groups = {word.partition("=")[0] for word in overrides if "." not in word.partition("=")[0]}
+    kept = [word for word in TINY if word.partition("=")[0].partition(".")[0] not in groups]
+    return make_config(*kept, *overrides)
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Any:
+    """`train(*overrides)` runs the tiny configuration in a folder of its own; all share a store."""
+    number = 0
+
+    def train(*overrides: str, branches: frozenset[int] = frozenset()) -> tuple[Any, list[Any]]:
+        nonlocal number
+        number += 1
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        settings = tiny(f"store.dir={tmp_path / 'store'}", *overrides)
+        result = run.run(settings, Place(folder, "test", branches=branches))
+        rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        return result, rows
+
+    return train
+
+
+def same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    """Equal weights and equal histories."""
+    return bool(one[0]["weights_sha256"] == other[0]["weights_sha256"] and one[1] == other[1])
+
+
+# --- what is in the key --------------------------------------------------------------------------
+
+MODEL = ("model=torchvision", "model.arch=resnet18", "model.stem=small")
+MOVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "model/resnet.depth": ((), "model.depth=14"),
+    "model/resnet.width": ((), "model.width=4"),
+    "model/torchvision.arch": (MODEL, "model.arch=resnet34"),
+    "model/torchvision.stem": ((*MODEL, "dataset.image_size=32"), "model.stem=imagenet"),
+    "dataset/synthetic.val_size": ((), "dataset.val_size=0.3"),
+    "dataset/synthetic.test_size": ((), "dataset.test_size=0.3"),
+    "dataset/synthetic.train_size": ((), "dataset.train_size=80"),
+    "dataset/synthetic.split_seed": ((), "dataset.split_seed=1"),
+    "dataset/synthetic.crop": ((), "dataset.crop=0"),
+    "dataset/synthetic.flip": ((), "dataset.flip=true"),
+    "dataset/synthetic.images": ((), "dataset.images=200"),
+    "dataset/synthetic.image_size": ((), "dataset.image_size=8"),
+    "dataset/synthetic.channels": ((), "dataset.channels=3"),
+    "dataset/synthetic.classes": ((), "dataset.classes=5"),
+    "dataset/synthetic.noise": ((), "dataset.noise=2"),
+    "dataset/digits.val_size": (("dataset=digits",), "dataset.val_size=0.3"),
+    "dataset/digits.test_size": (("dataset=digits",), "dataset.test_size=0.3"),
+    "dataset/digits.train_size": (("dataset=digits",), "dataset.train_size=200"),
+    "dataset/digits.split_seed": (("dataset=digits",), "dataset.split_seed=1"),
+    "dataset/digits.crop": (("dataset=digits",), "dataset.crop=2"),
+    "dataset/digits.flip": (("dataset=digits",), "dataset.flip=true"),
+    "optimizer/sgd.weight_decay": ((), "optimizer.weight_decay=1e-3"),
+    "optimizer/sgd.momentum": ((), "optimizer.momentum=0.5"),
+    "optimizer/sgd.nesterov": ((), "optimizer.nesterov=true"),
+    "optimizer/adamw.weight_decay": (("optimizer=adamw",), "optimizer.weight_decay=1e-3"),
+    "optimizer/adamw.beta1": (("optimizer=adamw",), "optimizer.beta1=0.8"),
+    "optimizer/adamw.beta2": (("optimizer=adamw",), "optimizer.beta2=0.9"),
+    "optimizer/adamw.eps": (("optimizer=adamw",), "optimizer.eps=1e-6"),
+    "trainer/default.batch_size": ((), "trainer.batch_size=8"),
+    "trainer/default.label_smoothing": ((), "trainer.label_smoothing=0.1"),
+    "trainer/default.precision": ((), "trainer.precision=bf16"),
+    "seed": ((), "seed=1"),
+}
+STAYS: dict[str, tuple[tuple[str, ...], str]] = {
+    "trainer/default.epochs": ((), "trainer.epochs=8"),
+    "trainer/default.device": ((), "trainer.device=cpu"),
+    "trainer/default.deterministic": ((), "trainer.deterministic=true"),
+    "trainer/default.compile": ((), "trainer.compile=default"),
+    "trainer/default.channels_last": ((), "trainer.channels_last=false"),
+    "trainer/default.evals_per_epoch": ((), "trainer.evals_per_epoch=2"),
+    "trainer/default.log_every": ((), "trainer.log_every=5"),
+    "trainer/default.checkpoint_every": ((), "trainer.checkpoint_every=1"),
+    "store/default.dir": ((), "store.dir=elsewhere"),
+    "store/default.keep": ((), "store.keep=last"),
+    "store/default.wait": ((), "store.wait=true"),
+    "tracking/wandb.mode": (("tracking=wandb",), "tracking.mode=offline"),
+    "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),
+    "tracking/wandb.entity": (("tracking=wandb",), "tracking.entity=someone"),
+    "tracking/wandb.tags": (("tracking=wandb",), "tracking.tags=[a]"),
+    "reuse": ((), "reuse=false"),
+    "retry": ((), "retry=true"),
+}
+IN_THE_PLAN = {  # they move the LR, which is the other part of the key
+    "optimizer/sgd.lr", "optimizer/adamw.lr",
+    *(f"scheduler/{kind}.{f.name}" for kind, node in SCHEMAS["scheduler"].items() for f in dataclasses.fields(node)),
+}  # fmt: skip
+BY_CONTENT = {  # data sets that are not here: their content and their own split are hashed
+    *(f"dataset/{kind}.{f.name}" for kind in ("torchvision", "image_folder")
+      for f in dataclasses.fields(SCHEMAS["dataset"][kind])),
+}  # fmt: skip
+
+
+def fingerprint(settings: Config) -> str:
+    precision = "fp32" if settings.trainer.precision == "auto" else settings.trainer.precision
+    return trajectory.fingerprint(settings, data.load(settings.dataset).sha256, precision)
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "moves"),
+    [
+        pytest.param(base, change, moves, id=field)
+        for table, moves in ((MOVES, True), (STAYS, False))
+        for field, (base, change) in table.items()
+    ],
+)
+def test_the_fingerprint_holds_what_shapes_the_weights_and_nothing_else(
+    base: tuple[str, ...], change: str, moves: bool
+) -> None:
+    before, after = tiny(*base), tiny(*base, change)
+    assert (fingerprint(before) != fingerprint(after)) == moves
+
+
+def test_every_field_is_classified() -> None:
+    fields = {
+        f"{group}/{kind}.{f.name}"
+        for group, kinds in SCHEMAS.items()
+        for kind, node in kinds.items()
+        for f in dataclasses.fields(node)
+    }
+    fields |= {f.name for f in dataclasses.fields(conf.Config)} - set(SCHEMAS)
+    assert fields == {*MOVES, *STAYS, *IN_THE_PLAN, *BY_CONTENT}
+
+
+# --- what a run starts from ----------------------------------------------------------------------
+
+
+def test_a_finished_run_is_found_not_trained(train: Any) -> None:
+    first, again = train(), train()
+    assert (first[0]["updates_trained"], first[0]["updates_reused"]) == (36, 0)
+    assert (again[0]["updates_trained"], again[0]["updates_reused"]) == (0, 36)
+    assert same(first, again)
+    assert again[0]["test"] == first[0]["test"]
+    assert again[0]["parent"].startswith(first[0]["fingerprint"])
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "reused"),
+    [
+        pytest.param((), ("trainer.epochs=14",), 36, id="extension of a finished run"),
+        pytest.param(("trainer.epochs=14",), (), 36, id="the beginning of a longer run"),
+        pytest.param(("scheduler.t_mult=1",), ("scheduler.t_mult=2",), 12, id="the first cycle"),
+        pytest.param(
+            ("scheduler=constant",), ("scheduler=constant", "trainer.epochs=9"), 36, id="constant"
+        ),
+    ],
+)
+def test_runs_share_their_beginning(
+    train: Any, first: tuple[str, ...], then: tuple[str, ...], reused: int
+) -> None:
+    train(*first)
+    shared = train(*then)
+    alone = train(*then, "reuse=false")
+    assert shared[0]["updates_reused"] == reused
+    assert shared[0]["updates_trained"] == alone[0]["updates_trained"] - reused
+    assert same(shared, alone)
+
+
+def test_a_branch_that_the_sweep_announced_is_kept(train: Any) -> None:
+    base = ("scheduler=step", "scheduler.gamma=0.5")
+    train(*base, "scheduler.step_size=3", branches=frozenset({18}))
+    assert train(*base, "scheduler.step_size=4")[0]["updates_reused"] == 18
+
+
+def test_reuse_false_neither_reads_nor_writes_the_store(train: Any, tmp_path: Path) -> None:
+    result, _ = train("reuse=false")
+    assert result["updates_trained"] == 36
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("keep", "left", "reused"),
+    [("cycles", {12, 36}, 36), ("last", {36}, 36), ("none", set(), 0)],
+    ids=["cycles", "last", "none"],
+)
+def test_what_is_kept(train: Any, tmp_path: Path, keep: str, left: set[int], reused: int) -> None:
+    train(f"store.keep={keep}", "trainer.checkpoint_every=0")
+    found = {int(path.stem.split("-")[0]) for path in (tmp_path / "store").glob("*/*-*.json")}
+    weights = list((tmp_path / "store").glob("*/*.pt"))
+    assert (found, len(weights)) == (left, len(left))
+    assert train(f"store.keep={keep}")[0]["updates_reused"] == reused
+
+
+# --- what was recorded ---------------------------------------------------------------------------
+
+
+def test_a_coarser_history_does_not_serve(train: Any) -> None:
+    train("trainer.evals_per_epoch=1")
+    fine = train("trainer.evals_per_epoch=3")
+    assert fine[0]["updates_reused"] == 0
+    assert same(fine, train("trainer.evals_per_epoch=3", "reuse=false"))
+
+
+def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
+    train("trainer.evals_per_epoch=3", "trainer.log_every=1")
+    coarse = train("trainer.evals_per_epoch=1", "trainer.log_every=4")
+    assert coarse[0]["updates_reused"] == 36
+    assert same(coarse, train("trainer.evals_per_epoch=1", "trainer.log_every=4", "reuse=false"))
+
+
+def test_cadence_covers_only_complete_histories() -> None:
+    cadence = Cadence(4, frozenset({6, 12}))
+    rows: list[dict[str, float]] = [{"step": s} for s in (4, 8)] + [{"step": 6, "val/acc": 1.0}]
+    assert cadence.covers(rows, 11)
+    assert not cadence.covers(rows, 12)
+    assert not cadence.covers(rows[:2], 8)
+    assert cadence.select([{"step": 5, "lr": 1.0}, {"step": 8, "lr": 1.0, "val/acc": 1.0}]) == [
+        {"step": 8, "lr": 1.0}
+    ]
+
+
+# --- numerics ------------------------------------------------------------------------------------
+
+
+def test_other_numerics_are_reused_but_marked(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train()
+    longer = train("trainer.epochs=14", "trainer.channels_last=false")
+    assert longer[0]["updates_reused"] == 36
+    assert longer[0]["exact"] is False
+    assert "channels_last True there, False here" in capsys.readouterr().err
+    longest = train("trainer.epochs=30", "trainer.channels_last=false")
+    assert longest[0]["exact"] is False, "an inexact beginning stays one"
+
+
+# --- runs that ended badly -----------------------------------------------------------------------
+
+
+def test_a_diverged_run_is_reported_and_tried_again_on_request(train: Any) -> None:
+    hot = ("optimizer.lr=1e5",)
+    first, again, retried = train(*hot), train(*hot), train(*hot, "retry=true")
+    assert [r[0]["status"] for r in (first, again, retried)] == ["diverged"] * 3
+    assert first[0]["updates_trained"] > 0
+    assert "updates_trained" not in again[0]
+    assert "retry=true" in again[0]["error"]
+    assert retried[0]["updates_trained"] > 0
+    assert first[1] == again[1] == retried[1]
+    assert all(row["train/loss"] < float("inf") for row in first[1])
+
+
+def test_a_failed_run_is_reported_and_tried_again_on_request(
+    train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise OSError("the cable is out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "fit", broken)
+        with pytest.raises(OSError, match="cable"):
+            train()
+    with pytest.raises(run.FailedBefore, match=r"the cable is out.*retry=true"):
+        train()
+    assert train("retry=true")[0]["status"] == "complete"
+    assert train()[0]["updates_reused"] == 36
+
+
+# --- damage --------------------------------------------------------------------------------------
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _foreign(path: Path) -> None:
+    """A sound checkpoint of another network, under this one's name."""
+    import hashlib
+
+    torch.save({"network": {"weight": torch.zeros(3)}, "optimizer": {}, "scaler": {}}, path)
+    beside = next(p for p in path.parent.glob("000000036-*.json"))
+    document = json.loads(beside.read_text())
+    document["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        pytest.param(".pt", _flip, id="a flipped bit"),
+        pytest.param(".pt", lambda p: p.write_bytes(p.read_bytes()[:-100]), id="truncated"),
+        pytest.param(".pt", lambda p: p.write_bytes(b""), id="empty"),
+        pytest.param(".pt", Path.unlink, id="weights gone"),
+        pytest.param(".pt", _foreign, id="another network"),
+        pytest.param(".json", lambda p: p.write_text("{"), id="half a JSON"),
+        pytest.param(".json", lambda p: p.write_text("[]"), id="another JSON"),
+        pytest.param(".json", lambda p: p.write_text('{"format": 99}'), id="another format"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_next_shorter_one_serves(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, damage: Any
+) -> None:
+    whole = train()
+    (path,) = (tmp_path / "store").glob(f"*/000000036-*{suffix}")
+    damage(path)
+    again = train()
+    assert again[0]["updates_reused"] == 12
+    assert same(whole, again)
+    told = capsys.readouterr().err
+    assert "000000036-" in told
+    assert "passed over" in told
+
+
+def test_a_pickle_is_not_executed(train: Any, tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    train()
+    (path,) = (tmp_path / "store").glob("*/000000036-*.pt")
+    (beside,) = (tmp_path / "store").glob("*/000000036-*.json")
+    path.write_bytes(pickle.dumps(Bomb()))
+    document = json.loads(beside.read_text())
+    document["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.write_text(json.dumps(document))
+    assert train()[0]["updates_reused"] == 12
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_store_that_cannot_be_written_costs_a_warning(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be")
+    result, rows = train()
+    assert result["status"] == "complete"
+    assert "no checkpoint of update" in capsys.readouterr().err
+    assert rows[-1]["step"] == 36
+
+
+# --- several at once -----------------------------------------------------------------------------
+
+
+def _child(settings: Config, folder: Path) -> None:
+    folder.mkdir()
+    run.run(settings, Place(folder, "child"))
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
+
+
+def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> None:
+    settings = tiny(f"store.dir={tmp_path / 'store'}", "trainer.checkpoint_every=0")
+    processes = multiprocessing.get_context("spawn")
+    both = [
+        processes.Process(target=_child, args=(settings, tmp_path / name)) for name in ("a", "b")
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    one, other = _result(tmp_path / "a"), _result(tmp_path / "b")
+    assert one["status"] == other["status"] == "complete"
+    assert one["weights_sha256"] == other["weights_sha256"]
+    store = Store(tmp_path / "store")
+    for path in store.folder.glob("*/*-*.json"):
+        trajectory.read_state(trajectory.read_prefix(path))
+
+
+def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:
+    settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
+    other = run._prepare(settings, run.Seconds()).trajectory
+    done: list[Any] = []
+    waiting = threading.Thread(target=lambda: done.append(train("store.wait=true")))
+    with Store(tmp_path / "store").training(other, [12, 24, 36], wait=False):
+        waiting.start()
+        waiting.join(1.5)
+        assert waiting.is_alive(), "it waits while the other run has not got to update 12"
+        train("scheduler.t_mult=1")
+        waiting.join(30)
+    assert done[0][0]["updates_reused"] == 12
+
+
+def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path) -> None:
+    settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
+    other = run._prepare(settings, run.Seconds()).trajectory
+    claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
+    claim.parent.mkdir(parents=True)
+    claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))
+    os.utime(claim, (time.time() - 100, time.time() - 100))
+    assert train("store.wait=true")[0]["updates_trained"] == 36
