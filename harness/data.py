@@ -170,9 +170,8 @@ def outline(config: conf.Dataset) -> Outline:
         case conf.TorchvisionDataset():
             whole = _TORCHVISION[config.name]
         case conf.ImageFolder():
-            found = _folder(config, "train")
-            classes = int(found.labels.max()) + 1
-            whole = Outline(len(found.labels), 3, config.image_size, classes)
+            found, names = _folder(config, "train", None)
+            whole = Outline(len(found.labels), 3, config.image_size, len(names))
         case _:
             raise TypeError(f"no data for {type(config).__name__}")
     train = whole.train
@@ -201,7 +200,8 @@ def _wanted(size: float, images: int, name: str) -> int:
         raise ConfigError(f"{key}: must be a share below 1 or a whole number of images")
     wanted = round(size * images) if size < 1 else int(size)
     if not 0 < wanted <= images - (name != "train_size"):
-        raise ConfigError(f"{key}: must leave images on both sides of {images}")
+        there = f"there are {images}" + ("" if name == "train_size" else ", and some must be left")
+        raise ConfigError(f"{key}: takes {wanted} images, {there}")
     return wanted
 
 
@@ -259,8 +259,8 @@ def _read(config: conf.Dataset) -> tuple[Any, Any]:
         case conf.TorchvisionDataset():
             return _torchvision(config, train=True), _torchvision(config, train=False)
         case conf.ImageFolder():
-            train, test = (_folder(config, part) for part in ("train", "test"))
-            return train, test
+            train, classes = _folder(config, "train", None)
+            return train, _folder(config, "test", classes)[0]
     raise TypeError(f"no data for {type(config).__name__}")
 
 
@@ -307,7 +307,10 @@ def _torchvision(config: conf.TorchvisionDataset, train: bool) -> Resident:
     return Resident(np.ascontiguousarray(pixels), np.asarray(labels, dtype=np.int64))
 
 
-def _folder(config: conf.ImageFolder, part: str) -> Streamed:
+def _folder(
+    config: conf.ImageFolder, part: str, classes: list[str] | None
+) -> tuple[Streamed, list[str]]:
+    """The images below `part`, numbered by `classes` (None: by its own folders), and the classes."""
     from torchvision.datasets import ImageFolder
 
     try:
@@ -319,18 +322,23 @@ def _folder(config: conf.ImageFolder, part: str) -> Streamed:
         ) from error
     root = Path(config.root)
     paths = tuple(str(Path(path).relative_to(root)) for path, _ in found.samples)
-    labels = np.array(found.targets, dtype=np.int64)
-    return Streamed(root, paths, labels, config.image_size, config.workers)
+    classes = classes or found.classes
+    if strange := sorted(set(found.classes) - set(classes)):
+        raise ConfigError(f"dataset.root={root}: {part}/{strange[0]} is a class that train/ lacks")
+    number = np.array([classes.index(name) for name in found.classes])
+    labels = number[np.array(found.targets)].astype(np.int64)
+    return Streamed(root, paths, labels, config.image_size, config.workers), classes
 
 
 def _decode(path: Path, size: int) -> Tensor:
     """The image as uint8 (size, size, 3)."""
-    from torchvision.io import ImageReadMode, decode_image
+    from PIL import Image
     from torchvision.transforms.v2 import functional as v2
 
     try:
-        image = decode_image(str(path), ImageReadMode.RGB)
-    except RuntimeError as error:
+        with Image.open(path) as file:
+            image = v2.pil_to_tensor(file.convert("RGB"))
+    except OSError as error:
         raise ConfigError(f"dataset.root: {path} is not an image that can be read") from error
     cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
     return cut.permute(1, 2, 0)
@@ -393,10 +401,16 @@ class _FromDisk:
 
     def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         self.order.images = order
-        for pixels, labels in self.loader:
+        for pixels, labels in self._loaded():
             padded = _pad(pixels.to(self.device, non_blocking=True), self.crop)
             rows = torch.arange(len(labels), device=self.device)
             yield padded, rows, labels.to(self.device, non_blocking=True)
+
+    def _loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
+        try:
+            yield from self.loader
+        except ConfigError as error:  # a worker's comes with its traceback in the message
+            raise ConfigError(str(error).rpartition("ConfigError: ")[2].strip()) from None
 
 
 class _Order(Sampler[list[int]]):

@@ -211,7 +211,9 @@ def fit(
         for images, labels in batches.epoch(epoch, start):
             lr = float(plan.lr[state.updates])
             if group["lr"] != lr:
-                raise RuntimeError(f"update {state.updates}: LR {group['lr']}, the plan says {lr}")
+                raise RuntimeError(
+                    f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
+                )
             state.unseen.append(step.train(state, images, labels))
             done = state.updates
             if cadence.is_row(done):

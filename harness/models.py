@@ -99,7 +99,8 @@ def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: 
             f"model.stem=imagenet: needs images of at least {_MIN_IMAGENET_STEM} pixels, these "
             f"have {image_size}; use model.stem=small"
         )
-    options = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+    with_defaults_about_to_change = arch in ("googlenet", "inception_v3")
+    options = {"aux_logits": False, "init_weights": True} if with_defaults_about_to_change else {}
     network: nn.Module = torchvision.models.get_model(
         arch, weights=None, num_classes=classes, **options
     )

@@ -117,10 +117,12 @@ def whole(key: str, value: float, per_unit: int) -> int:
     steps = round(value * per_unit)
     if abs(value * per_unit - steps) > _TOLERANCE:
         low, high = math.floor(value * per_unit), math.ceil(value * per_unit)
-        fits = [f"{n / per_unit:.8g} ({n} updates)" for n in (low, high) if n > 0]
+        fits = [
+            f"{shortest(n, per_unit)} ({n} update{'s' * (n != 1)})" for n in (low, high) if n > 0
+        ]
         raise ConfigError(
             f"{key}={value:g}: is not a whole number of updates at {per_unit} an epoch; "
-            f"the nearest are {' and '.join(fits)}"
+            f"the nearest {'are' if len(fits) > 1 else 'is'} {' and '.join(fits)}"
             if per_unit > 1
             else f"{key}={value:g}: must be a whole number here"
         )
@@ -129,6 +131,12 @@ def whole(key: str, value: float, per_unit: int) -> int:
             f"{key}={value:g}: is less than one update; the least is {1 / per_unit:.8g}"
         )
     return steps
+
+
+def shortest(steps: int, per_unit: int) -> str:
+    """The shortest decimal number of epochs that `whole` takes for `steps`."""
+    numbers = (f"{steps / per_unit:.{digits}g}" for digits in range(1, 18))
+    return next(n for n in numbers if abs(float(n) * per_unit - steps) <= _TOLERANCE / 2)
 
 
 def total_updates(config: Config, updates_per_epoch: int) -> int:
@@ -206,6 +214,11 @@ def _check(config: Config, d: Durations) -> None:
             f"optimizer.lr={config.optimizer.lr:g}"
         )
     match s:
+        case conf.OneCycle(pct_start=pct_start) if pct_start * d.total <= 1:
+            raise ConfigError(
+                f"scheduler.pct_start={pct_start:g}: leaves no update in which the LR rises; "
+                f"must be above 1 / {d.total} here"
+            )
         case conf.CosineWarm(t_0=length):
             name = "t_0"
         case conf.WSD(cooldown=length):
@@ -270,7 +283,7 @@ def misalignment(plan: Plan) -> str | None:
     """One line if the budget ends in mid-cycle: the LR's share there, and the nearest budgets."""
     if plan.aligned:
         return None
-    fits = " and ".join(f"{plan.epochs(end):g}" for end in plan.nearest_aligned)
+    fits = " and ".join(shortest(end, plan.updates_per_epoch) for end in plan.nearest_aligned)
     return (
         f"trainer.epochs={plan.epochs(plan.updates):g} ends in mid-cycle, with the LR at "
         f"{plan.share_at_end:.0%} of its peak; the nearest budgets that end a cycle: {fits}"

@@ -115,6 +115,7 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
 
 def _quiet_run(settings: Config, place: Path) -> None:
     place.mkdir()
+    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in train.py
     with (place / "stderr").open("w") as sys.stderr:
         run(settings, Place(place, "verify"))
 

@@ -70,3 +70,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `gpu` skip on machines without one, under HARNESS_REQUIRE_ALL too."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU, and this machine has none")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run in CI, and where they are asked for with -m slow."""
+    if os.environ.get("HARNESS_REQUIRE_ALL") or "slow" in config.getoption("markexpr"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run it with `pytest -m slow`"))

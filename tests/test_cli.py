@@ -150,7 +150,7 @@ def test_a_sweep_with_an_arm_that_cannot_be_composed_does_not_begin(tmp_path, ma
     done = main("-m", *TINY, *arms, f"hydra.sweep.dir={tmp_path}", "reuse=false")
     assert done.returncode == 1
     assert statuses(tmp_path) == []
-    assert done.stderr == f"error: scheduler.t_mult=1.5: {WHOLE}\n"
+    assert done.stderr == f"error: t_mult=1.5: scheduler.t_mult=1.5: {WHOLE}\n"
 
 
 def test_an_arm_that_fails_does_not_stop_the_good_ones(tmp_path):
@@ -159,12 +159,12 @@ def test_an_arm_that_fails_does_not_stop_the_good_ones(tmp_path):
     errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
     said = [re.sub(r"no GPU is found|this machine has \d+ GPUs?", "GPUS", e) for e in errors]
     name, failed = (
-        r"device=cuda\:99",
+        "device=cuda:99",
         "trainer.device=cuda:99: GPUS; use trainer.device=auto or cpu",
     )
-    assert [line.replace(name, "NAME") for line in said] == [
-        f"error: 1/2 NAME: {failed}",
-        f"error: 1 of 2 runs failed: NAME: {failed}",
+    assert said == [
+        f"error: 1/2 {name}: {failed}",
+        f"error: 1 of 2 runs failed: {name}: {failed}",
     ]
     assert "Traceback" not in done.stderr
     assert done.returncode == 1

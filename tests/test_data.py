@@ -132,17 +132,17 @@ def test_loading_does_not_touch_the_global_generators() -> None:
         ),
         pytest.param(
             "dataset.val_size=1438",
-            "dataset.val_size=1438: must leave images on both sides of 1438",
+            "dataset.val_size=1438: takes 1438 images, there are 1438, and some must be left",
             id="no training images",
         ),
         pytest.param(
             "dataset.test_size=5000",
-            "dataset.test_size=5000: must leave images on both sides of 1797",
+            "dataset.test_size=5000: takes 5000 images, there are 1797, and some must be left",
             id="more than there are",
         ),
         pytest.param(
             "dataset.val_size=0.0001",
-            "dataset.val_size=0.0001: must leave images on both sides of 1438",
+            "dataset.val_size=0.0001: takes 0 images, there are 1438, and some must be left",
             id="less than one image",
         ),
         pytest.param(

@@ -158,7 +158,7 @@ def test_an_lr_that_is_not_the_plans_stops_the_training() -> None:
     t = prepare("scheduler=constant", "trainer.epochs=3")
     t.fit(until=4)
     t.state.optimizer.param_groups[0]["lr"] = 0.05
-    with pytest.raises(RuntimeError, match=r"update 4: LR 0.05, the plan says 0.1$"):
+    with pytest.raises(RuntimeError, match=r"update 5: LR 0.05, the plan says 0.1$"):
         t.fit()
     assert t.state.updates == 4
 

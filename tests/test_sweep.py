@@ -223,7 +223,7 @@ def test_a_misfit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     assert swept.done.returncode == 1
     assert not list(swept.folder.glob("*/result.json"))
     (line,) = swept.done.stderr.splitlines()
-    assert line.startswith("error: t_mult=1, epochs=0.5: scheduler.t_0=1: does not fit")
+    assert line.startswith("error: epochs=0.5, t_mult=1: scheduler.t_0=1: does not fit")
 
 
 # --- interruptions -------------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Runs that are killed end like runs that are not: `scripts/verify_resume.py`, on several recipes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+from sklearn.datasets import load_digits
+
+RECIPES = {
+    "digits": (),
+    "dropout": (
+        "model=torchvision", "model.arch=mobilenet_v3_small", "dataset=synthetic",
+        "dataset.image_size=32", "dataset.images=300", "trainer.epochs=6", "scheduler.t_0=2",
+    ),
+    "adamw": ("optimizer=adamw", "optimizer.lr=1e-3"),
+    "one_cycle": ("scheduler=one_cycle", "trainer.evals_per_epoch=2"),
+    "image_folder": (
+        "dataset=image_folder", "dataset.image_size=8", "dataset.crop=1", "trainer.batch_size=32",
+        "model=torchvision", "model.arch=resnet18", "model.stem=small", "trainer.epochs=3",
+        "scheduler.t_0=1",
+    ),
+}  # fmt: skip
+
+
+def folder_of_digits(root: Path) -> Path:
+    """Some of scikit-learn's digits as PNG files, a folder a class."""
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images[:260], digits.target, strict=False)):
+        path = root / ("test" if number >= 200 else "train") / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).save(path)
+    return root
+
+
+def verify(*arguments: str) -> str:
+    script = ROOT / "scripts/verify_resume.py"
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_run_killed_and_stopped_again_and_again_ends_the_same() -> None:
+    printed = verify("--kills", "10")
+    assert printed.splitlines()[-1] == "equal, bit for bit"
+    assert "10 kills" in printed
+    for signal in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        assert signal in printed
+    assert " 0 starts from the middle" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "digits"])
+def test_other_recipes_end_the_same(recipe: str, tmp_path: Path) -> None:
+    extra = ()
+    if recipe == "image_folder":
+        extra = (f"dataset.root={folder_of_digits(tmp_path)}",)
+    assert "equal, bit for bit" in verify("--kills", "10", *RECIPES[recipe], *extra)
