@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _colour(arms: list[str]) -> alt.Color:
     colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(arms))]
     scale = alt.Scale(domain=arms, range=colours)
     return alt.Color("arm:N", scale=scale, sort=arms).legend(
-        orient="top", title=None, labelLimit=400, columns=3, symbolType="stroke"
+        orient="top", title=None, labelLimit=400, columns=3, symbolType="stroke", symbolOpacity=1
     )
 
 
@@ -126,10 +127,11 @@ def val_acc(runs: pl.DataFrame, arms: list[str]) -> Any:
         .with_columns(low=pl.col("mean") - pl.col("sd"), high=pl.col("mean") + pl.col("sd"))
     )
     seeds: int = points.select(pl.col("seeds").max()).item()
-    base = alt.Chart(points).encode(_epochs(points))
-    band = base.mark_area(opacity=0.18).encode(
-        _colour(arms).legend(None),
-        alt.Y("low:Q").title("validation accuracy (%)").scale(zero=False),
+    base = alt.Chart(points).encode(_epochs(points), _colour(arms))
+    lowest, highest = points.select(pl.col("low").min(), pl.col("high").max()).row(0)
+    tens = [max(0, 10 * floor(lowest / 10)), min(100, 10 * ceil(highest / 10))]
+    band = base.mark_area(opacity=0.18, clip=True).encode(
+        alt.Y("low:Q").title("validation accuracy (%)").scale(domain=tens, nice=False),
         alt.Y2("high:Q"),
     )
     tooltip = [
@@ -139,7 +141,7 @@ def val_acc(runs: pl.DataFrame, arms: list[str]) -> Any:
         alt.Tooltip("sd:Q", format=".2f", title="standard deviation"),
         alt.Tooltip("seeds:Q"),
     ]
-    line = base.mark_line(strokeWidth=1.5).encode(alt.Y("mean:Q"), _colour(arms), tooltip=tooltip)
+    line = base.mark_line(strokeWidth=1.5).encode(alt.Y("mean:Q"), tooltip=tooltip)
     subtitle = f"mean ± 1 standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     return alt.layer(band, line).properties(
         width=_WIDTH, height=300, title=alt.Title("Validation accuracy", subtitle=subtitle)

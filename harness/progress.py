@@ -30,7 +30,7 @@ class Progress:
             initial=done,
             desc=label,
             disable=not self._terminal,
-            bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}{postfix}",
+            bar_format="{desc}: {percentage:.0f} %{postfix} |{bar}| {elapsed}<{remaining}",
         )
 
     def tick(self) -> None:
@@ -44,7 +44,9 @@ class Progress:
             return
         images = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
         end = self._plan.epochs(self._plan.updates)
-        text = f"epoch {row['epoch']:.3g}/{end:g}, lr {row['lr']:.4f}{self._val}, {images:,.0f} images/s"
+        text = (
+            f"epoch {row['epoch']:.3g}/{end:g}, lr {row['lr']:.4f}{self._val}, {images:,.0f} img/s"
+        )
         if self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
         else:
