@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 _CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -406,6 +407,22 @@ class Wandb(Tracking):
 
 
 @dataclass
+class Claim(Section):
+    """What a sweep is judged by; fixed in its `plan.json` before the first update."""
+
+    section: ClassVar[str] = "claim"
+
+    factor: str | None = (
+        MISSING  # the swept key that is judged; null: the scheduler's, or the only one
+    )
+    baseline: str | None = MISSING  # null: the first level of the sweep
+    treatments: list[str] | None = MISSING  # null: all other levels
+    metric: str = choice("val/acc", "test/acc")  # after the last update
+    margin: float = number(at_least=0, below=100)  # points of accuracy that matter
+    level: float = number(above=0, below=0.5)  # of the test
+
+
+@dataclass
 class Config(Section):
     """A whole run: with the code, all that its weights and its history follow from."""
 
@@ -416,6 +433,7 @@ class Config(Section):
     trainer: Trainer = MISSING
     store: Store = MISSING
     tracking: Tracking = MISSING
+    claim: Claim = MISSING
     reuse: bool = MISSING  # start from what the store holds, and add to it
     retry: bool = MISSING  # train again what failed or diverged before
     seed: int = number(at_least=0, below=2**63)
@@ -442,6 +460,7 @@ SCHEMAS: dict[str, dict[str, type[Section]]] = {
     },
     "trainer": {"default": Trainer},
     "store": {"default": Store},
+    "claim": {"default": Claim},
     "tracking": {"wandb": Wandb, "none": NoTracking},
 }
 
@@ -494,10 +513,11 @@ def load(composed: DictConfig) -> Config:
     Raises `ConfigError` for a value out of its range, for a value that nobody gave, and for a key
     that `+` added to the schema.
     """
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise ConfigError(f"{missing[0]}: has no value; give one with {missing[0]}=VALUE")
-    config = OmegaConf.to_object(composed)
+    try:
+        config = OmegaConf.to_object(composed)
+    except MissingMandatoryValue:
+        key = min(OmegaConf.missing_keys(composed))
+        raise ConfigError(f"{key}: has no value; give one with {key}=VALUE") from None
     assert isinstance(config, Config)
     for section in (config, *vars(config).values()):
         if isinstance(section, Section):
@@ -531,3 +551,17 @@ def to_dict(config: Config) -> dict[str, Any]:
         else value
         for f in dataclasses.fields(config)
     }
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit."""
+    try:
+        parts: dict[str, Any] = {
+            name: SCHEMAS[name][value["kind"]](**{k: v for k, v in value.items() if k != "kind"})
+            if name in SCHEMAS
+            else value
+            for name, value in values.items()
+        }
+        return Config(**parts)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"a recorded configuration is not of this version: {error}") from error

@@ -21,6 +21,7 @@ class Place:
     position: str = ""  # "2/8" in a sweep
     branches: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
     overrides: list[str] = field(default_factory=list)
+    claim_sha256: str | None = None  # of the sweep's claim, as it stands when the run begins
 
 
 def given_by(settings: DictConfig) -> Place:
@@ -29,10 +30,18 @@ def given_by(settings: DictConfig) -> Place:
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.RUN:
         return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
-    arms = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())["arms"]
+    plan = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())
+    arms, claim = plan["arms"], plan["claim"] or {}
     own = arms[settings.job.num]
     position = f"{settings.job.num + 1}/{len(arms)}"
     group = Path(settings.sweep.dir).name
     return Place(
-        folder, own["name"], own["arm"], group, position, frozenset(own["branches"]), overrides
+        folder,
+        own["name"],
+        own["arm"],
+        group,
+        position,
+        frozenset(own["branches"]),
+        overrides,
+        claim.get("sha256"),
     )

@@ -5,17 +5,26 @@ Nothing is read but the number and the shape of the images.
 
 from __future__ import annotations
 
+import html
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import polars as pl
 import torch
 
 from harness import data, models, schedules, trajectory
 from harness.config import AdamW, Config
-from harness.results import common
+from harness.paired import FEWEST_PAIRS, fewest_pairs
+from harness.results import columns, common
 from harness.schedules import Plan
+
+_POINTS = 40_000  # of all LR curves in the picture
+_FEWEST_POINTS = 60  # of one
+_UNLIKE = 0.05  # of the peak: how far the LRs at the ends of fairly compared arms may lie apart
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Arm:
     """One run of a sweep, planned."""
 
     name: str
+    arm: str  # the name without the seed
     config: Config
     plan: Plan
 
@@ -33,11 +43,17 @@ class Arm:
         return trajectory.fingerprint(self.config, dataset, self.config.trainer.precision)
 
 
-def plan(name: str, config: Config) -> Arm:
+_PLANS: dict[str, Plan] = {}  # seeds have the same
+
+
+def plan(name: str, arm: str, config: Config) -> Arm:
     """Raises `ConfigError` if the schedule does not fit the data and the budget."""
     outline = data.outline(config.dataset)
     updates_per_epoch = data.updates_per_epoch(outline.train, config.trainer.batch_size)
-    return Arm(name, config, schedules.plan(config, updates_per_epoch))
+    key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
+    if key not in _PLANS:
+        _PLANS[key] = schedules.plan(config, updates_per_epoch)
+    return Arm(name, arm, config, _PLANS[key])
 
 
 @dataclass(frozen=True)
@@ -65,11 +81,15 @@ def tree(arms: Sequence[Arm]) -> list[Stretch]:
 
 
 def _branches(arms: Sequence[Arm], begin: int) -> list[Stretch]:
-    """The stretches that begin after `begin` updates, all of `arms` being equal up to there."""
-    by_next: dict[float, list[Arm]] = {}
+    """The stretches that begin after `begin` updates, all of `arms` being equal up to there.
+
+    What is equal for less than another epoch is not worth a checkpoint: it counts as different.
+    """
+    by_next: dict[bytes, list[Arm]] = {}
     for arm in arms:
         if arm.plan.updates > begin:
-            by_next.setdefault(float(arm.plan.lr[begin]), []).append(arm)
+            epoch = arm.plan.lr[begin : begin + arm.plan.updates_per_epoch]
+            by_next.setdefault(epoch.tobytes(), []).append(arm)
     return [_stretch(group, begin) for group in by_next.values()]
 
 
@@ -108,8 +128,13 @@ def epochs_to_train(roots: Sequence[Stretch]) -> float:
 def checkpoints_bytes(roots: Sequence[Stretch]) -> int:
     """About what the store keeps of the sweep with `store.keep=cycles`."""
     total = 0
+    sizes: dict[str, int] = {}
     for root in roots:
-        size = _checkpoint_bytes(root.arms[0].config)
+        config = root.arms[0].config
+        network = f"{config.model} {config.dataset} {type(config.optimizer)}"
+        if network not in sizes:
+            sizes[network] = _checkpoint_bytes(config)
+        size = sizes[network]
         for stretch in root:
             inside = {
                 end for end in stretch.arms[0].plan.cycle_ends if stretch.begin < end <= stretch.end
@@ -128,17 +153,96 @@ def _checkpoint_bytes(config: Config) -> int:
     return 4 * (parameters * (1 + moments) + buffers)
 
 
+def table(arms: Sequence[Arm]) -> str:
+    """One row an arm: what its LR does, and where it ends."""
+    seeds = Counter(arm.arm for arm in arms)
+    first = {arm.arm: arm for arm in reversed(arms)}
+    header = ["arm", "seeds", "epochs", "restarts at epochs", "last cycle", "LR at end", "mean LR",
+              "ends a cycle"]  # fmt: skip
+    rows = [[name, str(seeds[name]), *_cells(first[name].plan)] for name in seeds]
+    return columns(header, rows)
+
+
+def _cells(plan: Plan) -> list[str]:
+    restarts = [f"{plan.epochs(update):g}" for update in plan.restarts]
+    shown = ", ".join(restarts[:6]) + (f", … ({len(restarts)})" if len(restarts) > 6 else "")
+    ends = [end for end in plan.cycle_ends if end < plan.updates]
+    last = plan.epochs(plan.updates - (ends[-1] if ends else 0))
+    return [
+        f"{plan.epochs(plan.updates):g}", shown or "-", f"{last:g}", f"{plan.share_at_end:.1%}",
+        f"{plan.lr.mean():.4f}", ("yes" if plan.aligned else "NO") if plan.cycle_ends else "-",
+    ]  # fmt: skip
+
+
+def warnings(arms: Sequence[Arm]) -> list[str]:
+    """What would make the comparison of `arms` unfair or undecided, a line each."""
+    found = list(
+        dict.fromkeys(
+            f"{arm.arm}: {line}" for arm in arms if (line := schedules.misalignment(arm.plan))
+        )
+    )
+    shares = {arm.arm: arm.plan.share_at_end for arm in arms if arm.plan.cycle_ends}
+    if shares and max(shares.values()) - min(shares.values()) > _UNLIKE:
+        told = ", ".join(f"{share:.0%} in {name}" for name, share in shares.items())
+        found.append(f"the arms do not end alike, an unfair comparison: LR at the end {told}")
+    budgets = {arm.plan.epochs(arm.plan.updates) for arm in arms}
+    if len(budgets) > 1:
+        found.append(
+            f"arms have different budgets ({', '.join(f'{b:g}' for b in sorted(budgets))} epochs): "
+            "only arms of one budget are compared with each other"
+        )
+    counts = Counter(arm.arm for arm in arms)
+    seeds, comparisons = min(counts.values()), max(1, len(counts) - 1)
+    needed = max(FEWEST_PAIRS, fewest_pairs(arms[0].config.claim.level, comparisons))
+    if seeds < needed:
+        found.append(
+            f"{seeds} seed{'s' * (seeds != 1)} an arm: a verdict over {comparisons} "
+            f"comparison{'s' * (comparisons != 1)} needs at least {needed}, "
+            f"as in 'seed=range(0,{needed})'"
+        )
+    return found
+
+
+def write(folder: Path, arms: Sequence[Arm], text: str) -> list[Path]:
+    """`preview.html`, with `text` above the LR curves, and `preview.png`, the curves alone."""
+    from harness import charts
+
+    first = {arm.arm: arm.plan for arm in reversed(arms)}
+    names = list(dict.fromkeys(arm.arm for arm in arms))
+    most = max(_FEWEST_POINTS, _POINTS // len(names))
+    curves = [charts.lr_curve(n, first[n].lr, first[n].updates_per_epoch, most) for n in names]
+    chart = charts.lr_panels(pl.concat(curves), names)
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / "preview.html", folder / "preview.png"
+    told = f"<body>\n<pre>{html.escape(text)}</pre>"
+    head, _, body = chart.to_html(inline=True).rpartition("<body>")  # scripts hold the word too
+    page.write_text(head + told + body)
+    chart.save(picture, scale_factor=2)
+    return [page, picture]
+
+
 def draw(roots: Sequence[Stretch]) -> str:
-    """The trees as text: a line a stretch, in epochs, with the arms that end in it."""
+    """The trees as text: a line a stretch, in epochs, with the arms that end in it.
+
+    Trees of equal shape, as different seeds have them, are drawn once.
+    """
+    alike = Counter(tuple(_drawn(root)) for root in roots)
+    blocks = []
+    for lines, times in alike.items():
+        head = [f"{times} times, once a seed:"] if times > 1 else []
+        blocks.append("\n".join([*head, *lines]))
+    return "\n".join(blocks)
+
+
+def _drawn(root: Stretch) -> list[str]:
     lines: list[str] = []
-    for root in roots:
-        _draw(root, "", "", lines)
-    return "\n".join(lines)
+    _draw(root, "", "", lines)
+    return lines
 
 
 def _draw(stretch: Stretch, lead: str, below: str, lines: list[str]) -> None:
     plan = stretch.arms[0].plan
-    ending = [arm.name for arm in stretch.arms if arm.plan.updates == stretch.end]
+    ending = dict.fromkeys(arm.arm for arm in stretch.arms if arm.plan.updates == stretch.end)
     shared = f", shared by {len(stretch.arms)}" if len(stretch.arms) > 1 else ""
     ends = f": ends {'; '.join(ending)}" if ending else ""
     span = f"{plan.epochs(stretch.begin):g}–{plan.epochs(stretch.end):g}"

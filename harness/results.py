@@ -11,38 +11,54 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+_FROM_RESULT = (
+    "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
+    "claim_sha256",
+)  # fmt: skip
+
 
 def read(sweep: Path) -> pl.DataFrame:
     """One row a run of the sweep's plan; a run that left no result has the status `missing`.
 
-    Columns: num, folder, name, arm, status, error, `final`, `best` (val/acc in percent), `test`
-    (test/acc in percent), fingerprint, updates_per_epoch, restarts (of the LR), lr_share_at_end, aligned, seconds.
+    Columns: num, folder, name, arm, seed; level (of the claim's factor) and cell (what else is
+    swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
+    budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
+    fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
+    tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
     """
-    arms = json.loads((sweep / "plan.json").read_text())["arms"]
-    return pl.DataFrame([_row(sweep, arm) for arm in arms], infer_schema_length=None)
+    plan = json.loads((sweep / "plan.json").read_text())
+    factor = (plan["claim"] or {}).get("factor")
+    rows = [_row(sweep, arm, factor) for arm in plan["arms"]]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _row(sweep: Path, arm: dict[str, Any]) -> dict[str, Any]:
+def _row(sweep: Path, arm: dict[str, Any], factor: str | None) -> dict[str, Any]:
     folder = sweep / str(arm["num"])
     path = folder / "result.json"
     result = json.loads(path.read_text()) if path.exists() else {}
-    plan = result.get("plan", {})
+    others = {key: value for key, value in arm["swept"].items() if key not in (factor, "seed")}
+    own, planned = result.get("plan", {}), arm["plan"]
     return {
         "num": arm["num"],
         "folder": str(folder),
         "name": arm["name"],
         "arm": arm["arm"],
+        "seed": arm["seed"],
+        "level": arm["swept"].get(factor),
+        "cell": ", ".join(f"{key}={value}" for key, value in others.items()),
         "status": result.get("status", "missing"),
         "error": result.get("error") or (None if result else "left no result"),
         "final": result.get("final", {}).get("val/acc"),
         "best": result.get("best", {}).get("val/acc"),
         "test": result.get("test", {}).get("test/acc"),
-        "fingerprint": result.get("fingerprint"),
-        "updates_per_epoch": plan.get("updates_per_epoch"),
-        "restarts": len(plan["restart_epochs"]) if plan else None,
-        "lr_share_at_end": plan.get("lr_share_at_end"),
-        "aligned": plan.get("aligned"),
+        "budget": planned["budget_epochs"],
+        "aligned": planned["aligned"],
+        "nearest_aligned": planned["nearest_aligned_epochs"],
+        "restarts": len(own["restart_epochs"]) if own else None,
+        "lr_share_at_end": own.get("lr_share_at_end"),
         "seconds": result.get("seconds", {}).get("total"),
+        **{name: result.get(name) for name in _FROM_RESULT},
+        "updates_per_epoch": planned["updates_per_epoch"],
     }
 
 
@@ -120,19 +136,89 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
+    """For each arm: how good the best-so-far accuracy is along the way, on average over its runs.
+
+    `area` is its mean over epochs (percent); `epochs_to` the mean number of epochs until it reaches
+    an accuracy, null unless all runs do. The accuracies lie 5, 2, 1 and 0 points below the first
+    arm's mean final one. A maximum over epochs is optimistic: none of this enters a verdict.
+    """
+    done = runs.filter(pl.col("status") == "complete")
+    if done.is_empty():
+        return None
+    first = done.filter(pl.col("arm") == done["arm"][0])["final"].mean()
+    assert isinstance(first, float)
+    goals = [round(first - below, 2) for below in (5, 2, 1, 0)]
+    arms = []
+    for (arm,), group in done.group_by("arm", maintain_order=True):
+        curves = [_best_so_far(Path(folder)) for folder in group["folder"]]
+        areas = [
+            float(np.average(best, weights=np.diff(epoch, prepend=0))) for epoch, best in curves
+        ]
+        reached = {
+            str(goal): [_first(epoch, best >= goal) for epoch, best in curves] for goal in goals
+        }
+        arms.append(
+            {
+                "arm": arm,
+                "area": float(np.mean(areas)),
+                "epochs_to": {
+                    goal: None
+                    if None in times
+                    else float(np.mean([t for t in times if t is not None]))
+                    for goal, times in reached.items()
+                },
+            }
+        )
+    return arms
+
+
+def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows = history(folder).filter(pl.col("val/acc").is_not_null())
+    return rows["epoch"].to_numpy(), np.maximum.accumulate(rows["val/acc"].to_numpy())
+
+
+def _first(epoch: NDArray[np.float64], holds: NDArray[np.bool_]) -> float | None:
+    return float(epoch[np.argmax(holds)]) if holds.any() else None
+
+
+def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
+    """For each arm: test accuracy of the mean prediction of the last m cycle ends, over its runs.
+
+    From the `snapshots.json` that `scripts/snapshot_ensemble.py` leaves in run folders.
+    """
+    rows = [
+        {"arm": run["arm"], "members": members, "acc": acc}
+        for run in runs.to_dicts()
+        if (path := Path(run["folder"]) / "snapshots.json").exists()
+        for members, acc in enumerate(json.loads(path.read_text())["test/acc"], start=1)
+    ]
+    if not rows:
+        return None
+    table = pl.DataFrame(rows).group_by("arm", "members", maintain_order=True)
+    return table.agg(
+        pl.col("acc").mean().alias("test_acc_mean"), pl.col("acc").std().alias("sd")
+    ).to_dicts()
+
+
 def table(runs: pl.DataFrame) -> str:
     """The arms as text, to be printed."""
     header = ["arm", "seeds", "final val/acc %", "best val/acc %", "test/acc %", "restarts",
               "LR at end", "seconds"]  # fmt: skip
-    lines = [header, *(_cells(row) for row in arms(runs).to_dicts())]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return columns(header, [_cells(row) for row in arms(runs).to_dicts()])
+
+
+def columns(header: list[str], rows: list[list[str]]) -> str:
+    """A table as text: the first column to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     rule = ["-" * width for width in widths]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in [header, rule, *lines[1:]]
+        for line in [header, rule, *rows]
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,16 +14,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness import checkpoints, data, machine, models, schedules, tracking, trajectory
 from harness import config as conf
-from harness import data, models, schedules, tracking, trajectory
+from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
 from harness.files import atomic, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.place import Place
 from harness.progress import Progress
-from harness.schedules import Plan
-from harness.signals import Interrupted, Stop, stopping
-from harness.trajectory import Prefix, Store, Trajectory
+from harness.signals import Interrupted, stopping
+from harness.trajectory import Store, Trajectory
 
 
 class Seconds(dict[str, float]):
@@ -71,6 +69,7 @@ def run(config: Config, place: Place) -> dict[str, Any]:
         "error": None,
         "config": to_dict(config),
         "overrides": place.overrides,
+        "claim_sha256": place.claim_sha256,
     }
     (place.folder / "result.json").unlink(missing_ok=True)
     seconds = Seconds()
@@ -93,9 +92,9 @@ def run(config: Config, place: Place) -> dict[str, Any]:
 
 
 def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds) -> None:
-    p = _prepare(config, seconds)
+    p = prepare(config, seconds)
     t = p.trajectory
-    result |= {"run_id": t.run_id, "fingerprint": t.fingerprint, "plan": _describe(t.plan)}
+    result |= {"run_id": t.run_id, "fingerprint": t.fingerprint, "plan": t.plan.describe()}
     result["numerics"] = p.numerics
     with atomic(place.folder / "lr.npy") as file:
         np.save(file, t.plan.lr)
@@ -118,10 +117,11 @@ def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds)
         raise
 
 
-def _prepare(config: Config, seconds: Seconds) -> Prepared:
-    device = _device(config.trainer.device)
+def prepare(config: Config, seconds: Seconds) -> Prepared:
+    """Data, plan and identity of a run. Raises `ConfigError` for what does not fit or is not there."""
+    device = machine.device(config.trainer.device)
     precision = Precision.resolve(config.trainer.precision, device)
-    _reset(config, device)
+    machine.reset(config, device)
     with seconds.phase("data"):
         splits = data.load(config.dataset)
         batches = data.TrainBatches(splits, config, device)
@@ -132,7 +132,7 @@ def _prepare(config: Config, seconds: Seconds) -> Prepared:
     cadence = Cadence.of(plan, config.trainer)
     fingerprint = trajectory.fingerprint(config, splits.sha256, precision.name)
     t = Trajectory(fingerprint, plan, cadence)
-    numerics = _numerics(config, device, precision)
+    numerics = machine.numerics(config, device, precision)
     return Prepared(device, precision, splits, batches, val, test, t, numerics)
 
 
@@ -148,7 +148,7 @@ def _train(
     plan, cadence = p.trajectory.plan, p.trajectory.cadence
     with seconds.phase("build"):
         state, step = build(config, p.splits, p.device, p.precision)
-    keep = _kept(config.store.keep, plan, place.branches)
+    keep = checkpoints.kept(config.store.keep, plan, place.branches)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
         alive: Callable[[], None] = lambda: None  # noqa: E731
@@ -157,13 +157,20 @@ def _train(
             with seconds.phase("store"):
                 claim = store.training(p.trajectory, keep, config.store.wait)
                 alive = stack.enter_context(claim)
-                origin = _restore(store, p, state)
+                origin = checkpoints.restore(store, p.trajectory, state)
         rows = cadence.select(origin.rows) if origin else []
         recording = stack.enter_context(Recording(config, place, p, result, seconds, rows))
-        checkpoints = Checkpoints(
-            store, p, state, recording.rows, origin, keep, config.trainer.checkpoint_every
+        saving = Checkpoints(
+            store,
+            p.trajectory,
+            p.numerics,
+            state,
+            recording.rows,
+            origin,
+            keep,
+            config.trainer.checkpoint_every,
         )
-        result |= checkpoints.source()
+        result |= saving.source()
 
         def evaluate() -> Row:
             with seconds.phase("evaluate"):
@@ -174,7 +181,7 @@ def _train(
             alive()
             result["updates_trained"] += 1
             with seconds.phase("store"):
-                checkpoints.after_update(stop)
+                saving.after_update(stop)
 
         try:
             with seconds.phase("fit"):
@@ -188,126 +195,12 @@ def _train(
                 with seconds.phase("evaluate"):
                     result["test"] = step.evaluate(state.network, p.test, "test")
                 with seconds.phase("store"):
-                    checkpoints.finish(result["test"], config.store.keep)
+                    saving.finish(result["test"], config.store.keep)
             result["status"] = "complete"
             result["weights_sha256"] = trajectory.weights_sha256(state.network)
         result |= _summary(recording.rows)
         if store:
             store.note_outcome(p.trajectory, result["status"], result["error"], recording.rows)
-
-
-def _kept(keep: str, plan: Plan, branches: Collection[int]) -> frozenset[int]:
-    """After which updates checkpoints are kept; the end is written last, with the test's metrics."""
-    match keep:
-        case "cycles":
-            return frozenset({*plan.cycle_ends, *branches, plan.updates})
-        case "last":
-            return frozenset({plan.updates})
-    return frozenset()
-
-
-def _restore(store: Store, p: Prepared, state: TrainState) -> Prefix | None:
-    """Take `state` to the longest stored prefix of the run; None if there is none."""
-    for prefix in store.prefixes(p.trajectory):
-        try:
-            state.restore(trajectory.read_state(prefix))
-        except (trajectory.Damaged, KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            trajectory.warn(f"{prefix.path}: {reason}; it is passed over")
-            continue
-        return prefix
-    return None
-
-
-class Checkpoints:
-    """When a run writes checkpoints, and which of them it takes away again."""
-
-    def __init__(
-        self,
-        store: Store | None,
-        p: Prepared,
-        state: TrainState,
-        rows: list[Row],
-        origin: Prefix | None,
-        keep: frozenset[int],
-        every_seconds: float,
-    ) -> None:
-        self._store, self._trajectory, self._numerics = store, p.trajectory, p.numerics
-        self._state, self._rows, self._origin = state, rows, origin
-        self._keep, self._every_seconds = keep, every_seconds
-        self._begin = self._last = time.monotonic()
-        self._passing = origin.path if origin and not origin.kept else None
-        same = origin is None or (origin.exact and origin.numerics == p.numerics)
-        self._exact = origin is None or (same and p.numerics["deterministic"])
-
-    def source(self) -> dict[str, Any]:
-        """For the result: where the run comes from."""
-        origin = self._origin
-        if origin and not self._exact:
-            _warn_inexact(origin.numerics, self._numerics)
-        return {
-            "parent": origin.key if origin else None,
-            "updates_reused": origin.step if origin else 0,
-            "updates_trained": 0,
-            "seconds_reused": origin.seconds if origin else 0.0,
-            "exact": self._exact,
-        }
-
-    def after_update(self, stop: Stop) -> None:
-        """Raises `Interrupted`, with the checkpoint written, if a signal asked for it."""
-        if stop.number is not None:
-            self._save(kept=False)
-            raise Interrupted(stop.number)
-        done = self._state.updates
-        if done == self._trajectory.plan.updates:
-            return
-        if done in self._keep:
-            self._save(kept=True)
-        elif time.monotonic() - self._last >= self._every_seconds:
-            self._save(kept=False)
-
-    def finish(self, test: Row, keep: str) -> None:
-        """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""
-        if keep != "none":
-            self._save(kept=True, test=test)
-        elif self._passing and self._store:
-            self._store.drop(self._passing)
-
-    def _save(self, kept: bool, test: Row | None = None) -> None:
-        if self._store is None:
-            return
-        before = self._origin.seconds if self._origin else 0.0
-        path = self._store.save(
-            self._trajectory,
-            self._state.updates,
-            self._state.snapshot(),
-            rows=self._rows,
-            numerics=self._numerics,
-            exact=self._exact,
-            kept=kept,
-            seconds=before + time.monotonic() - self._begin,
-            test=test,
-        )
-        self._last = time.monotonic()
-        if path is None:
-            return
-        if self._passing and self._passing != path:
-            self._store.drop(self._passing)
-        self._passing = None if kept else path
-
-
-@cache
-def _warned_of(difference: str) -> None:
-    trajectory.warn(
-        f"starts from a checkpoint of other numerics ({difference}): results are close, not bit-equal"
-    )
-
-
-def _warn_inexact(there: dict[str, Any], here: dict[str, Any]) -> None:
-    differing = [
-        f"{n} {there.get(n)} there, {here[n]} here" for n in here if there.get(n) != here[n]
-    ]
-    _warned_of("; ".join(differing) or "it had such a beginning itself, or is not deterministic")
 
 
 class Recording:
@@ -395,56 +288,6 @@ def _optimizer(config: conf.Optimizer, network: nn.Module) -> torch.optim.Optimi
                 fused=True,
             )
     raise TypeError(f"no optimizer for {type(config).__name__}")
-
-
-def _device(wanted: str) -> torch.device:
-    """Raises `ConfigError` for a GPU that is not there."""
-    found = torch.cuda.device_count()
-    if wanted == "auto":
-        return torch.device("cuda", 0) if found else torch.device("cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= found:
-        has = f"this machine has {found} GPU{'s' * (found != 1)}" if found else "no GPU is found"
-        raise ConfigError(f"trainer.device={wanted}: {has}; use trainer.device=auto or cpu")
-    return device
-
-
-def _reset(config: Config, device: torch.device) -> None:
-    """Process-wide settings, all set by every run: several runs may share one process."""
-    strict = config.trainer.deterministic
-    if strict:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(strict)
-    torch.backends.cudnn.benchmark = not strict
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs, where precision is fp32
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-
-
-def _numerics(config: Config, device: torch.device, precision: Precision) -> dict[str, Any]:
-    """What changes rounding but not the trajectory: equal numerics, equal bits."""
-    trainer = config.trainer
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {
-        "torch": torch.__version__,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "precision": precision.name,
-        "deterministic": trainer.deterministic or device.type == "cpu",
-        "channels_last": trainer.channels_last,
-        "compile": trainer.compile,
-    }
-
-
-def _describe(plan: Plan) -> dict[str, Any]:
-    return {
-        "updates": plan.updates,
-        "updates_per_epoch": plan.updates_per_epoch,
-        "restart_epochs": [plan.epochs(update) for update in plan.restarts],
-        "cycle_end_epochs": [plan.epochs(update) for update in plan.cycle_ends],
-        "aligned": plan.aligned,
-        "lr_share_at_end": plan.share_at_end,
-    }
 
 
 def _summary(rows: list[Row]) -> dict[str, Any]:

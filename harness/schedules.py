@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, repeat
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,20 @@ class Plan:
 
     def epochs(self, updates: int) -> float:
         return updates / self.updates_per_epoch
+
+    def describe(self) -> dict[str, Any]:
+        """What is worth knowing of the plan, in epochs, as plain values."""
+        return {
+            "updates": self.updates,
+            "updates_per_epoch": self.updates_per_epoch,
+            "budget_epochs": self.epochs(self.updates),
+            "restart_epochs": [self.epochs(update) for update in self.restarts],
+            "cycle_end_epochs": [self.epochs(update) for update in self.cycle_ends],
+            "aligned": self.aligned,
+            "nearest_aligned_epochs": [self.epochs(update) for update in self.nearest_aligned],
+            "lr_share_at_end": self.share_at_end,
+            "lr_mean": float(self.lr.mean()),
+        }
 
 
 @dataclass(frozen=True)

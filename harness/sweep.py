@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from harness.config import Config, choices, load
+from harness import config as conf
+from harness.claims import Claim
+from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
 from harness.files import write_json
 
@@ -50,23 +54,55 @@ def begin(config: DictConfig) -> None:
     arms = [plan(job) for job in jobs]
     roots = preview.tree(arms)
     parts = preview.branches(roots)
-    for job in jobs:
+    for job, arm in zip(jobs, arms, strict=True):
         job["branches"] = sorted(parts[job["name"]])
+        job["seed"] = arm.config.seed
+        job["plan"] = arm.plan.describe()
+    claim = infer(arms[0].config.claim, jobs)
     folder = Path(config.hydra.sweep.dir)
-    write_json(folder / "plan.json", {"command": sys.argv, "arms": jobs})
+    document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
+    write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
 
 
-def end(folder: Path) -> None:
-    """The table and the pictures of a sweep; exits with 1 if runs of it failed."""
-    from harness import charts, results
+def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
+    """The claim that the sweep can be judged by: as `settings` say, else from what is swept.
 
+    None if nothing but seeds is swept, or several keys of which none is the scheduler's. Raises
+    `ConfigError` for a factor or a level that the sweep does not have.
+    """
+    swept = [key for key in jobs[0]["swept"] if key != "seed"]
+    schedules = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
+    guess = schedules[0] if schedules else swept[0] if len(swept) == 1 else None
+    factor = settings.factor or guess
+    if factor is None:
+        return None
+    if factor not in swept:
+        raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
+    levels = list(dict.fromkeys(job["swept"][factor] for job in jobs))
+    baseline = settings.baseline or levels[0]
+    treatments = settings.treatments or [level for level in levels if level != baseline]
+    for key, level in [("baseline", baseline), *(("treatments", level) for level in treatments)]:
+        if level not in levels:
+            raise ConfigError(f"claim.{key}={level}: {factor} has the levels {', '.join(levels)}")
+    return Claim(
+        factor=factor,
+        baseline=baseline,
+        treatments=tuple(treatments),
+        metric=settings.metric,
+        margin=settings.margin,
+        level=settings.level,
+        seeds=tuple(dict.fromkeys(job["seed"] for job in jobs)),
+        inferred=settings.factor is None,
+    )
+
+
+def end(folder: Path) -> None:
+    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it failed."""
+    from harness import results, summary
+
+    print(summary.write([folder], folder))
     runs = results.read(folder)
-    print(results.table(runs))
-    for path in charts.write(folder, runs):
-        print(path)
-    for pair in results.disagreements(runs):
-        print(f"warning: {pair}; see numerics in their result.json", file=sys.stderr)
     failed = runs.filter(runs["status"].is_in(["failed", "missing"]))
     if len(failed):
         names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
@@ -76,14 +112,36 @@ def end(folder: Path) -> None:
 def compose(overrides: Sequence[str]) -> Config:
     """The checked configuration of one job, composed as Hydra will compose it.
 
-    Raises `ConfigError` and what composing raises.
+    Raises `ConfigError` and what composing raises. Jobs that differ in the seed alone are composed
+    once, unless a value follows the seed by interpolation.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    values = [one for one in parsed if not one.is_add() and one.key_or_group not in choices()]
-    groups = [one.input_line or "" for one in parsed if one not in values]
-    composed = copy.deepcopy(_compose_groups(tuple(groups)))
+    seeds = [word for word in overrides if re.fullmatch(r"seed=\d{1,18}", word)]
+    others = tuple(word for word in overrides if word not in seeds)
+    if len(seeds) != 1 or _follows_seed(others):
+        return _compose(tuple(overrides))
+    return replace(_compose(others), seed=int(seeds[0].removeprefix("seed=")))
+
+
+@lru_cache
+def _follows_seed(overrides: tuple[str, ...]) -> bool:
+    groups, _ = _parsed(overrides)
+    whole = OmegaConf.to_yaml(_compose_groups(groups)) + " ".join(overrides)
+    return "seed}" in whole
+
+
+@lru_cache
+def _compose(overrides: tuple[str, ...]) -> Config:
+    groups, values = _parsed(overrides)
+    composed = copy.deepcopy(_compose_groups(groups))
     ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     return load(composed)
+
+
+def _parsed(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
+    """The overrides that choose files of `conf/`, as text, and those of single values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [one for one in parsed if not one.is_add() and one.key_or_group not in choices()]
+    return tuple(one.input_line or "" for one in parsed if one not in values), values
 
 
 @lru_cache
@@ -97,7 +155,7 @@ def plan(job: dict[str, Any]) -> Arm:
     from harness import preview
 
     try:
-        return preview.plan(job["name"], compose(job["overrides"]))
+        return preview.plan(job["name"], job["arm"], compose(job["overrides"]))
     except Exception as error:
         report(error, f"{job['name']}: ")
         raise SystemExit(1) from None
@@ -132,14 +190,16 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
 
 def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
     """Each job's number, overrides, `name` (what differs between jobs) and `arm` (without seed)."""
-    values = [dict(override.split("=", 1) for override in job) for job in jobs]
+    values = [
+        {key: _ESCAPE.sub(r"\1", value) for key, _, value in (o.partition("=") for o in job)}
+        for job in jobs
+    ]
     differing = [key for key in values[0] if len({job[key] for job in values}) > 1]
     short = Counter(key.rpartition(".")[2] for key in differing)
     names = {key: last if short[last := key.rpartition(".")[2]] == 1 else key for key in differing}
 
     def named(job: dict[str, str], keys: list[str]) -> str:
-        shown = (names[key].lstrip("+") + "=" + _ESCAPE.sub(r"\1", job[key]) for key in keys)
-        return ", ".join(shown) or "run"
+        return ", ".join(f"{names[key].lstrip('+')}={job[key]}" for key in keys) or "run"
 
     without_seed = [key for key in differing if key != "seed"]
     return [
@@ -148,6 +208,7 @@ def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
             "overrides": list(overrides),
             "name": named(job, differing),
             "arm": named(job, without_seed),
+            "swept": {key.lstrip("+"): job[key] for key in differing},
         }
         for number, (overrides, job) in enumerate(zip(jobs, values, strict=True))
     ]

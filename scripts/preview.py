@@ -2,7 +2,9 @@
 
     python scripts/preview.py -m <the same as for train.py>
 
-Trains nothing. Prints the tree of plans: a beginning that several runs share is trained once.
+Trains nothing. Tells of each arm where its LR restarts and where it ends, what the arms share (a
+beginning that several runs have is trained once), and what would make their comparison unfair.
+Draws the LR curves too: preview.html and preview.png in outputs/preview/.
 """
 
 from __future__ import annotations
@@ -30,8 +32,15 @@ def main() -> None:
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         arms = [sweep.plan(job) for job in sweep.expand(composed)]
     roots = preview.tree(arms)
-    print(preview.draw(roots))
-    print(sweep.announce(arms, roots))
+    text = (
+        f"{preview.table(arms)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
+        f"{sweep.announce(arms, roots)}"
+    )
+    print(text)
+    warnings = [f"warning: {warning}" for warning in preview.warnings(arms)]
+    print("\n".join(warnings), file=sys.stderr)
+    for path in preview.write(Path("outputs/preview"), arms, "\n".join([text, "", *warnings])):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, make_config
+from hydra import compose, initialize_config_dir
 
-from harness import preview, results, run, sweep
+from harness import config, preview, results, run, sweep
+from harness.config import ConfigError
 from harness.place import Place
 
 TINY = (
@@ -249,7 +252,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     first = json.loads((tmp_path / "out/result.json").read_text())
     assert first["status"] == "interrupted"
     settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
-    stored = run._prepare(settings, run.Seconds()).trajectory
+    stored = run.prepare(settings, run.Seconds()).trajectory
     found = next(run.Store(tmp_path / "store").prefixes(stored))
     assert found.step == first["updates_trained"] > 0
 
@@ -284,7 +287,7 @@ def test_labels(jobs: list[list[str]], names: list[str], arms: list[str]) -> Non
 
 
 def plan(name: str, *overrides: str) -> preview.Arm:
-    return preview.plan(name, make_config(*overrides))
+    return preview.plan(name, name, make_config(*overrides))
 
 
 def test_the_tree_of_the_budgets_and_multipliers() -> None:
@@ -304,6 +307,95 @@ def test_the_tree_of_the_budgets_and_multipliers() -> None:
         "├ epochs 5.125–15, shared by 3: ends 1 15 0",
         "│ └ epochs 15–35, shared by 2: ends 1 35 0",
         "│   └ epochs 35–75: ends 1 75 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("swept", "settings", "told"),
+    [
+        pytest.param(
+            [{"scheduler.t_mult": m, "seed": s} for m in "12" for s in "01"], {},
+            ("scheduler.t_mult", "1", ("2",), True), id="the scheduler's key",
+        ),
+        pytest.param(
+            [{"optimizer.lr": r, "scheduler.t_mult": m} for r in ("0.1", "0.2") for m in "123"], {},
+            ("scheduler.t_mult", "1", ("2", "3"), True), id="the scheduler's before others",
+        ),
+        pytest.param(
+            [{"model.width": w} for w in ("8", "16")], {},
+            ("model.width", "8", ("16",), True), id="the one that is swept",
+        ),
+        pytest.param([{"seed": s} for s in "012"], {}, None, id="seeds alone"),
+        pytest.param(
+            [{"model.width": w, "optimizer.lr": r} for w in "12" for r in "34"], {}, None,
+            id="two, neither the scheduler's",
+        ),
+        pytest.param(
+            [{"scheduler.t_mult": m} for m in "123"],
+            {"factor": "scheduler.t_mult", "baseline": "3", "treatments": ["1"]},
+            ("scheduler.t_mult", "3", ("1",), False), id="a chosen claim",
+        ),
+    ],
+)  # fmt: skip
+def test_the_claim_is_chosen_or_inferred(
+    swept: list[dict[str, str]], settings: dict[str, Any], told: Any
+) -> None:
+    jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
+    claim = sweep.infer(dataclasses.replace(make_config().claim, **settings), jobs)
+    found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
+    assert found == told
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": "optimizer.lr"}, "claim.factor=optimizer.lr: is not swept; sweep it, as in optimizer.lr=A,B"),
+        ({"baseline": "4"}, "claim.baseline=4: scheduler.t_mult has the levels 1, 2"),
+        ({"treatments": ["2", "9"]}, "claim.treatments=9: scheduler.t_mult has the levels 1, 2"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_the_sweep_cannot_answer_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
+    with pytest.raises(ConfigError) as error:
+        sweep.infer(dataclasses.replace(make_config().claim, **settings), jobs)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(["scheduler.t_mult=1", "seed=3"], id="the seed alone"),
+        pytest.param(["dataset.split_seed=${seed}", "seed=4"], id="a value that follows the seed"),
+        pytest.param(["scheduler=wsd", "scheduler.cooldown=3", "seed=5"], id="groups"),
+        pytest.param(["arm=times_1", "experiment=article_figure_2"], id="arm and experiment"),
+    ],
+)
+def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
+            words = [*overrides[:-1], seed]
+            assert sweep.compose(words) == config.load(compose("config", words))
+
+
+def preview_of(*overrides: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "scripts/preview.py"), "-m", *overrides]
+    return subprocess.run(script, capture_output=True, text=True, check=False)
+
+
+def test_the_preview_says_what_is_unfair_before_anything_is_trained() -> None:
+    done = preview_of("scheduler.t_mult=1,2", "trainer.epochs=50", "seed=0,1")
+    assert done.returncode == 0
+    assert [line.split()[:3] for line in done.stdout.splitlines()[2:4]] == [
+        ["t_mult=1", "2", "50"], ["t_mult=2", "2", "50"],
+    ]  # fmt: skip
+    assert done.stderr.splitlines() == [
+        "warning: t_mult=2: trainer.epochs=50 ends in mid-cycle, with the LR at 70% of its peak; "
+        "the nearest budgets that end a cycle: 35 and 75",
+        "warning: the arms do not end alike, an unfair comparison: LR at the end 0% in t_mult=1, "
+        "70% in t_mult=2",
+        "warning: 2 seeds an arm: a verdict over 1 comparison needs at least 6, as in 'seed=range(0,6)'",
     ]
 
 

@@ -116,6 +116,12 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "store/default.dir": ((), "store.dir=elsewhere"),
     "store/default.keep": ((), "store.keep=last"),
     "store/default.wait": ((), "store.wait=true"),
+    "claim/default.factor": ((), "claim.factor=scheduler.t_mult"),
+    "claim/default.baseline": ((), "claim.baseline=1"),
+    "claim/default.treatments": ((), "claim.treatments=[2]"),
+    "claim/default.metric": ((), "claim.metric=test/acc"),
+    "claim/default.margin": ((), "claim.margin=0.5"),
+    "claim/default.level": ((), "claim.level=0.01"),
     "tracking/wandb.mode": (("tracking=wandb",), "tracking.mode=offline"),
     "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),
     "tracking/wandb.entity": (("tracking=wandb",), "tracking.entity=someone"),
@@ -406,7 +412,7 @@ def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> 
 
 def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run._prepare(settings, run.Seconds()).trajectory
+    other = run.prepare(settings, run.Seconds()).trajectory
     done: list[Any] = []
     waiting = threading.Thread(target=lambda: done.append(train("store.wait=true")))
     with Store(tmp_path / "store").training(other, [12, 24, 36], wait=False):
@@ -420,7 +426,7 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
 
 def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run._prepare(settings, run.Seconds()).trajectory
+    other = run.prepare(settings, run.Seconds()).trajectory
     claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))

@@ -1,0 +1,129 @@
+"""When a run writes checkpoints, which it keeps, and from which it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+from harness import trajectory
+from harness.loop import Row, TrainState
+from harness.schedules import Plan
+from harness.signals import Interrupted, Stop
+from harness.trajectory import Prefix, Store, Trajectory
+
+
+def kept(keep: str, plan: Plan, branches: Collection[int]) -> frozenset[int]:
+    """After which updates checkpoints are kept; the end is written last, with the test's metrics."""
+    match keep:
+        case "cycles":
+            return frozenset({*plan.cycle_ends, *branches, plan.updates})
+        case "last":
+            return frozenset({plan.updates})
+    return frozenset()
+
+
+def restore(store: Store, t: Trajectory, state: TrainState) -> Prefix | None:
+    """Take `state` to the longest stored prefix of the run; None if there is none."""
+    for prefix in store.prefixes(t):
+        try:
+            state.restore(trajectory.read_state(prefix))
+        except (trajectory.Damaged, KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            trajectory.warn(f"{prefix.path}: {reason}; it is passed over")
+            continue
+        return prefix
+    return None
+
+
+class Checkpoints:
+    """When a run writes checkpoints, and which of them it takes away again."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        t: Trajectory,
+        numerics: dict[str, Any],
+        state: TrainState,
+        rows: list[Row],
+        origin: Prefix | None,
+        keep: frozenset[int],
+        every_seconds: float,
+    ) -> None:
+        self._store, self._trajectory, self._numerics = store, t, numerics
+        self._state, self._rows, self._origin = state, rows, origin
+        self._keep, self._every_seconds = keep, every_seconds
+        self._begin = self._last = time.monotonic()
+        self._passing = origin.path if origin and not origin.kept else None
+        same = origin is None or (origin.exact and origin.numerics == numerics)
+        self._exact = origin is None or (same and numerics["deterministic"])
+
+    def source(self) -> dict[str, Any]:
+        """For the result: where the run comes from."""
+        origin = self._origin
+        if origin and not self._exact:
+            _warn_inexact(origin.numerics, self._numerics)
+        return {
+            "parent": origin.key if origin else None,
+            "updates_reused": origin.step if origin else 0,
+            "updates_trained": 0,
+            "seconds_reused": origin.seconds if origin else 0.0,
+            "exact": self._exact,
+        }
+
+    def after_update(self, stop: Stop) -> None:
+        """Raises `Interrupted`, with the checkpoint written, if a signal asked for it."""
+        if stop.number is not None:
+            self._save(kept=False)
+            raise Interrupted(stop.number)
+        done = self._state.updates
+        if done == self._trajectory.plan.updates:
+            return
+        if done in self._keep:
+            self._save(kept=True)
+        elif time.monotonic() - self._last >= self._every_seconds:
+            self._save(kept=False)
+
+    def finish(self, test: Row, keep: str) -> None:
+        """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""
+        if keep != "none":
+            self._save(kept=True, test=test)
+        elif self._passing and self._store:
+            self._store.drop(self._passing)
+
+    def _save(self, kept: bool, test: Row | None = None) -> None:
+        if self._store is None:
+            return
+        before = self._origin.seconds if self._origin else 0.0
+        path = self._store.save(
+            self._trajectory,
+            self._state.updates,
+            self._state.snapshot(),
+            rows=self._rows,
+            numerics=self._numerics,
+            exact=self._exact,
+            kept=kept,
+            seconds=before + time.monotonic() - self._begin,
+            test=test,
+        )
+        self._last = time.monotonic()
+        if path is None:
+            return
+        if self._passing and self._passing != path:
+            self._store.drop(self._passing)
+        self._passing = None if kept else path
+
+
+@cache
+def _warned_of(difference: str) -> None:
+    trajectory.warn(
+        f"starts from a checkpoint of other numerics ({difference}): results are close, not bit-equal"
+    )
+
+
+def _warn_inexact(there: dict[str, Any], here: dict[str, Any]) -> None:
+    differing = [
+        f"{n} {there.get(n)} there, {here[n]} here" for n in here if there.get(n) != here[n]
+    ]
+    _warned_of("; ".join(differing) or "it had such a beginning itself, or is not deterministic")

@@ -1,0 +1,140 @@
+"""What a sweep comes to: its table, its verdict, its pictures and its page, from its files alone."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness import charts, claims, phase, report, results
+from harness.claims import Claim
+from harness.config import ConfigError
+from harness.files import write_json
+
+
+def write(sweeps: Sequence[Path], out: Path) -> str:
+    """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`.
+
+    Returns the text for the terminal. Several sweeps are judged as one; a run that is in more than
+    one of them counts once. Raises `ConfigError` if they judge different things, or are none.
+    """
+    plans = [_plan(sweep) for sweep in sweeps]
+    runs = _once(pl.concat([results.read(sweep) for sweep in sweeps], how="vertical_relaxed"))
+    warnings = [
+        f"{pair}; see numerics in their result.json" for pair in results.disagreements(runs)
+    ]
+    verdict = judge([plan["claim"] for plan in plans if plan["claim"]], runs)
+    paths = charts.write(out, runs)
+    if verdict:
+        write_json(out / "verdict.json", verdict)
+    page = report.write(out, runs, verdict, about(out.name, plans, verdict, warnings))
+    lines = [results.table(runs), *(f"warning: {warning}" for warning in warnings)]
+    if verdict:
+        changed = "the claim was changed after the plan was written; " * verdict["claim_changed"]
+        lines.append(f"\nverdict: {changed}{verdict['sentence']}")
+    return "\n".join([*lines, "", *map(str, [*paths, page])])
+
+
+def _plan(sweep: Path) -> dict[str, Any]:
+    path = sweep / "plan.json"
+    if not path.exists():
+        raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
+    plan: dict[str, Any] = json.loads(path.read_text())
+    return plan
+
+
+def _once(runs: pl.DataFrame) -> pl.DataFrame:
+    """Each planned run once, the complete one if there is one."""
+    order = runs.with_columns(pl.col("status").ne("complete").alias("open")).sort(
+        "open", maintain_order=True
+    )
+    first = order.unique(["arm", "seed", "budget", "cell"], keep="first", maintain_order=True)
+    return first.sort("num", maintain_order=True).drop("open")
+
+
+def judge(claimed: Sequence[dict[str, Any]], runs: pl.DataFrame) -> dict[str, Any] | None:
+    """`verdict.json`: what the claims of the plans come to; None if nothing was compared."""
+    if not claimed:
+        return None
+    claim = _joined([Claim.from_dict(one) for one in claimed])
+    metric = pl.col("test" if claim.metric == "test/acc" else "final")
+    complete = pl.col("status") == "complete"
+    value = pl.when(complete).then(metric).alias("value")
+    table = runs.with_columns(value, metric.alias("last"))
+    judged = claims.judge(claim, table)
+    if told := longer_anneal(claim, table, judged):
+        judged["sentence"] += f" {told}"
+    said = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
+    return {
+        **judged,
+        "claim_changed": not said <= {Claim.from_dict(one).sha256() for one in claimed},
+        "phase": phase.judge(runs),
+        "anytime": results.anytime(runs),
+        "snapshots": results.snapshots(runs),
+    }
+
+
+def _joined(claimed: list[Claim]) -> Claim:
+    """The claim of several sweeps together: equal but for treatments and seeds, which add up."""
+    first = claimed[0]
+    for other in claimed[1:]:
+        if replace(other, treatments=first.treatments, seeds=first.seeds) != first:
+            raise ConfigError("these sweeps judge different claims: report them one by one")
+    treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
+    seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)
+    return replace(first, treatments=tuple(treatments), seeds=tuple(seeds))
+
+
+def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
+    """What times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
+
+    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
+    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
+    """
+    better = [
+        comparison
+        for comparison in judged["comparisons"]
+        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
+        and comparison["verdict"].startswith("supported")
+    ]
+    if not better or "one_cosine" not in runs["level"]:
+        return None
+    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
+    verdict = claims.judge(opponent, runs)["comparisons"][0]["verdict"]
+    if verdict.startswith("supported"):
+        return (
+            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
+        )
+    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
+
+
+def about(
+    title: str,
+    plans: Sequence[dict[str, Any]],
+    verdict: dict[str, Any] | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """How the sweeps were made, for their page."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    commands = ["python " + shlex.join(plan["command"]) for plan in plans]
+    return {
+        "title": title,
+        "command": commands[0],
+        "commands": commands,
+        "plan_sha256": verdict and verdict["claim"]["sha256"],
+        "versions": {name: version(name) for name in ("torch", "hydra-core", "wandb", "scipy")},
+        "commit": commit.stdout.strip() or None,
+        "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        "warnings": list(warnings),
+    }

@@ -1,0 +1,32 @@
+"""The table, verdict, pictures and page of sweeps: `python scripts/report.py SWEEP… [--out DIR]`
+
+For any sweep folders, unfinished ones too; several are judged as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness import summary
+from harness.config import ConfigError
+from harness.errors import one_line_errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
+    parser.add_argument("--out", type=Path, help="where to write; a single sweep: its own folder")
+    arguments = parser.parse_args()
+    with one_line_errors():
+        if arguments.out is None and len(arguments.sweeps) > 1:
+            raise ConfigError("--out: say where the report of several sweeps is to go")
+        out = arguments.out or arguments.sweeps[0]
+        out.mkdir(parents=True, exist_ok=True)
+        print(summary.write(arguments.sweeps, out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""C2 on made-up histories whose phase is known, and `anytime` by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from harness import phase, results
+
+PER_EPOCH = 4  # evaluations; an update each
+
+
+def runs(folder: Path, shapes: list[Any], cycle: int = 5, cycles: int = 6) -> pl.DataFrame:
+    """Runs of `cycles` warm restarts whose accuracy is `shape(time in cycle, cycle number)`."""
+    rows = []
+    for number, shape in enumerate(shapes):
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        steps = np.arange(1, cycles * cycle * PER_EPOCH + 1)
+        within = ((steps - 1) % (cycle * PER_EPOCH) + 1) / PER_EPOCH
+        lr = 0.05 * (1 + np.cos(np.pi * (within - 1 / PER_EPOCH) / cycle))
+        acc = [shape(t, (s - 1) // (cycle * PER_EPOCH)) for t, s in zip(within, steps, strict=True)]
+        history = [
+            {"step": int(s), "epoch": s / PER_EPOCH, "lr": float(r), "val/acc": float(a)}
+            for s, r, a in zip(steps, lr, acc, strict=True)
+        ]
+        (place / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+        np.save(place / "lr.npy", lr)
+        ends = [float(cycle * (k + 1)) for k in range(cycles)]
+        plan = {"cycle_end_epochs": ends, "budget_epochs": ends[-1]}
+        (place / "result.json").write_text(json.dumps({"plan": plan}))
+        rows.append({"arm": "a", "status": "complete", "folder": str(place), "final": acc[-1]})
+    return pl.DataFrame(rows)
+
+
+def peaks_at_ends(t: float, k: int) -> float:
+    return 80 + 2 * t  # from 80.5 after the restart to 90 at the end of each cycle
+
+
+def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
+    judged = phase.judge(runs(tmp_path, [peaks_at_ends] * 3))
+    assert judged is not None
+    (arm,) = judged["arms"]
+    assert arm["runs"] == 3
+    assert arm["drop_points"]["mean"] == pytest.approx(90 - 82)
+    assert arm["drop_points"]["ci95"] == pytest.approx([8, 8])
+    assert arm["recovery_epochs"] == {"median": pytest.approx(5), "recovered": 12, "of": 12}
+    assert arm["correlation_with_lr"]["mean"] < -0.9
+    assert arm["maxima_at_minima"]["share"] == 1
+    assert arm["maxima_at_minima"]["p"] < 0.001
+    assert judged["sentence"].startswith(
+        "One epoch after the LR's minimum, validation accuracy has dropped by +8.00"
+    )
+    at_zero = [point for point in judged["profile"] if point["offset_epochs"] == 0]
+    assert at_zero == [{"arm": "a", "offset_epochs": 0.0, "mean": 0.0, "low": 0.0, "high": 0.0}]
+    offsets = [point["offset_epochs"] for point in judged["profile"]]
+    assert (min(offsets), max(offsets)) == (-2.5, 2.5)
+
+
+def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
+    judged = phase.judge(runs(tmp_path, [lambda t, k: 90 - 2 * abs(t - 2.5)] * 3))
+    assert judged is not None
+    (arm,) = judged["arms"]
+    assert arm["maxima_at_minima"]["share"] == 0
+    assert arm["maxima_at_minima"]["p"] > 0.5
+    assert arm["drop_points"]["mean"] == pytest.approx(-2)
+
+
+def test_noise_has_no_phase(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    judged = phase.judge(runs(tmp_path, [lambda t, k: 80 + rng.standard_normal()] * 8))
+    assert judged is not None
+    (arm,) = judged["arms"]
+    low, high = arm["correlation_with_lr"]["ci95"]
+    assert low < 0 < high
+    assert 0.01 < arm["maxima_at_minima"]["p"] < 0.99
+    assert arm["maxima_at_minima"]["share"] == pytest.approx(
+        arm["maxima_at_minima"]["null_share"], abs=0.1
+    )
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+def test_without_a_second_trough_nothing_is_said(tmp_path: Path, cycles: int) -> None:
+    assert phase.judge(runs(tmp_path, [peaks_at_ends], cycles=cycles)) is None
+
+
+def test_a_recovery_that_does_not_come_is_counted_as_such(tmp_path: Path) -> None:
+    def sinking(t: float, k: int) -> float:
+        return 90 - k + 0.1 * t
+
+    judged = phase.judge(runs(tmp_path, [sinking]))
+    assert judged is not None
+    assert judged["arms"][0]["recovery_epochs"] == {"median": None, "recovered": 0, "of": 4}
+
+
+def test_anytime_by_hand(tmp_path: Path) -> None:
+    (one,) = results.anytime(runs(tmp_path, [peaks_at_ends], cycles=2)) or []
+    assert list(one["epochs_to"]) == ["85.0", "88.0", "89.0", "90.0"]
+    assert list(one["epochs_to"].values()) == [2.5, 4, 4.5, 5]
+    rising = np.array([80 + 2 * t / 4 for t in range(1, 21)])
+    assert one["area"] == pytest.approx((rising.sum() + 20 * 90) / 40)

@@ -1,0 +1,508 @@
+"""The report in a real browser: drawn, sorted, switched, in the dark, on a phone, under attack."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import need
+
+from harness import charts, report, results
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+ABOUT: dict[str, Any] = {
+    "title": "a sweep",
+    "command": "python train.py -m scheduler.t_mult=1,2",
+    "commands": ["python train.py -m scheduler.t_mult=1,2"],
+    "plan_sha256": "c0ffee" * 10,
+    "versions": {"torch": "2.14.1"},
+    "commit": "06a92dd",
+    "created": "2026-11-23 02:10 UTC",
+    "warnings": [],
+}
+HOSTILE = (
+    "<script>window.hacked=1;alert(1)</script>",
+    '"></script><img src=x onerror="window.hacked=1;alert(1)">',
+    "'; alert(1); //\\\" `${alert(1)}` {{ 7*7 }} datum['a'].b",
+    "<!-- <script> ünï 学習率 \u202e \u2028 javascript:alert(1)",
+)
+STATUSES = {"complete": None, "failed": "OSError: disk full", "diverged": "loss is not finite"}
+
+
+# --- sweeps as the harness leaves them -----------------------------------------------------------
+
+
+def write_sweep(
+    folder: Path,
+    arms: list[str],
+    seeds: int,
+    epochs: int = 20,
+    spoiled: dict[int, str] | None = None,
+    tracking: Callable[[int], str] = lambda num: "",
+) -> pl.DataFrame:
+    """A sweep's folder and its runs; `spoiled` runs end with that status, `missing` ones do not begin."""
+    plan: dict[str, Any] = {"command": ["train.py", "-m"], "claim": None, "arms": []}
+    for num in range(len(arms) * seeds):
+        at, seed = divmod(num, seeds)
+        status = (spoiled or {}).get(num, "complete")
+        plan["arms"].append(
+            {
+                "num": num, "overrides": [], "name": f"{arms[at]}, seed={seed}", "arm": arms[at],
+                "branches": [], "swept": {"t_mult": arms[at], "seed": str(seed)}, "seed": seed,
+                "plan": {"budget_epochs": epochs, "aligned": True, "nearest_aligned_epochs": [],
+                         "updates_per_epoch": 8},
+            }
+        )  # fmt: skip
+        if status != "missing":
+            _write_run(folder / str(num), num, 5 + 5 * (at % 2), epochs, status, tracking(num))
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return results.read(folder)
+
+
+def _write_run(folder: Path, num: int, cycle: int, epochs: int, status: str, tracking: str) -> None:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(num)
+    lr = 0.05 * (1 + np.cos(np.pi * (np.arange(8 * epochs) / 8 % cycle) / cycle))
+    np.save(folder / "lr.npy", lr)
+    held = epochs if status == "complete" else epochs // 2
+    acc = 98 - 60 * np.exp(-np.arange(1, held + 1) / 6) + random.normal(0, 0.3, held)
+    rows = [
+        {"step": 8 * epoch, "epoch": float(epoch), "lr": lr[8 * epoch - 1], "val/acc": acc[epoch - 1]}
+        for epoch in range(1, held + 1)
+    ]  # fmt: skip
+    with (folder / "history.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    restarts = list(range(cycle, epochs, cycle))
+    done = status == "complete"
+    result = {
+        "status": status, "error": STATUSES.get(status, status), "fingerprint": "f" * 64,
+        "plan": {"updates": 8 * epochs, "updates_per_epoch": 8, "aligned": True,
+                 "restart_epochs": restarts, "lr_share_at_end": 0.001},
+        "final": {"val/acc": acc[-1]} if done else {}, "best": {"val/acc": acc.max()},
+        "test": {"test/acc": acc[-1] - 1} if done else {},
+        "updates_trained": 8 * epochs - 40 * (num % 2), "updates_reused": 40 * (num % 2),
+        "tracking": tracking, "seconds": {"total": [9.5, 10.25, 100.0, 2.0][num % 4]},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def make_verdict(runs: pl.DataFrame, **changes: Any) -> dict[str, Any]:
+    """The second arm against the first, with every optional part."""
+    first, second, *_ = runs["arm"].unique(maintain_order=True)
+    seeds = runs.filter((pl.col("arm") == first) & (pl.col("status") == "complete"))
+    pairs = [
+        {"seed": row["seed"], "baseline": row["final"], "treatment": row["final"] + 0.1 * at,
+         "difference": 0.1 * at}
+        for at, row in enumerate(seeds.to_dicts())
+    ]  # fmt: skip
+    comparison = {
+        "cell": "", "baseline": first, "treatment": second, "pairs": pairs, "n": len(pairs),
+        "mean": 0.31, "sd": 0.2, "correlation": 0.4, "ci95": [0.1, 0.52], "ci90": [0.15, 0.47],
+        "bca95": None, "p": 0.0313, "p_holm": 0.0313, "probability_of_improvement": 0.8,
+        "verdict": "supported", "sentence": f"{second} is better.", "pairs_needed": None,
+        "left_out": [{"name": f"{first}, seed=9", "status": "failed"}], "intention_to_treat": None,
+    }  # fmt: skip
+    figure = {"mean": 1.5, "ci95": [1.2, 1.8]}
+    arm = {"arm": first, "runs": 4, "drop_points": figure, "correlation_with_lr": None,
+           "recovery_epochs": {"median": 2.0, "recovered": 3, "of": 4},
+           "maxima_at_minima": {"share": 0.8, "null_share": 0.3, "p": 0.00001}}  # fmt: skip
+    profile = [
+        {"arm": name, "offset_epochs": offset / 2, "mean": -abs(offset), "low": None, "high": None}
+        for name in (first, second)
+        for offset in range(-4, 5)
+    ]
+    verdict = {
+        "claim": {"factor": "scheduler.t_mult", "baseline": first, "treatments": [second],
+                  "metric": "val/acc", "margin": 0.2, "level": 0.05, "seeds": [], "inferred": True,
+                  "sha256": "c0ffee"},
+        "claim_changed": False,
+        "sentence": f"{second} beats {first} by 0.31 points.",
+        "comparisons": [comparison],
+        "phase": {"sentence": "It drops.", "arms": [arm], "profile": profile},
+        "anytime": [{"arm": first, "area": 90.1, "epochs_to": {"90": 4.0, "95": None}}],
+        "snapshots": [{"arm": first, "members": m, "test_acc_mean": 97 + m, "sd": 0.1}
+                      for m in (1, 2)],
+    }  # fmt: skip
+    return verdict | changes
+
+
+# --- the browser ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """What a page did beside showing itself."""
+
+    requests: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need(importlib.util.find_spec("playwright"), "needs playwright: pip install playwright")
+    need(CHROMIUM.exists(), "needs /usr/bin/chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a report; at the end of the test it must have asked for nothing and complained of nothing."""
+    contexts, seen = [], Seen()
+
+    def open_page(path: Path, **settings: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: seen.requests.append(request.url))
+        page.on("pageerror", lambda error: seen.faults.append(f"error: {error}"))
+        page.on("console", lambda message: seen.faults.append(f"{message.type}: {message.text}"))
+        page.on("dialog", lambda dialog: (seen.faults.append("dialog"), dialog.dismiss()))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=30_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert seen.faults == []
+    assert all(url.startswith("file://") for url in seen.requests)
+    assert len(seen.requests) == len(contexts), f"only the document itself: {seen.requests}"
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two arms, four seeds, a run of each kind that is not complete, a verdict with all its parts."""
+    folder = tmp_path_factory.mktemp("usual")
+    spoiled = {5: "failed", 6: "diverged", 7: "missing"}
+    links = {0: "https://wandb.ai/me/p/runs/a", 1: "javascript:alert(1)", 2: "/tmp/wandb/offline-1"}
+    runs = write_sweep(
+        folder, ["t_mult=1", "t_mult=2"], 4, spoiled=spoiled,
+        tracking=lambda num: links.get(num, ""),
+    )  # fmt: skip
+    return report.write(folder, runs, make_verdict(runs), ABOUT)
+
+
+def marks(page: Page, chart: str, kind: str) -> int:
+    """How many shapes a chart has of a kind of mark."""
+    shapes = page.locator(f'[data-chart="{chart}"] svg .mark-{kind}.role-mark path')
+    return sum(bool(shape.get_attribute("d")) for shape in shapes.all())
+
+
+def column(page: Page, number: int) -> list[str]:
+    return page.locator(f"#runs tbody tr > *:nth-child({number})").all_inner_texts()
+
+
+def background(page: Page) -> str:
+    color: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return color
+
+
+def test_the_page_shows_verdict_charts_and_tables(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    assert page.locator("#verdict").inner_text() == "t_mult=2 beats t_mult=1 by 0.31 points."
+    assert "+0.31 points" in page.locator(".big").inner_text()
+    assert "+0.10 to +0.52" in page.locator(".big").inner_text()
+    for chart in ("verdict", "pairs", "overview", "phase"):
+        box = page.locator(f'[data-chart="{chart}"] svg.marks').bounding_box()
+        assert box
+        assert box["width"] > 600, chart
+        assert box["height"] > 50, chart
+    assert marks(page, "pairs", "symbol") == 1 + 4, "the mean and a dot a seed"
+    text = page.inner_text("main")
+    for part in (
+        "Phase: accuracy around the LR's minima", "Anytime: best so far", "Snapshot ensembles",
+        "not by all", "80 %", "c0ffee", "torch 2.14.1", "06a92dd",
+        "python train.py -m scheduler.t_mult=1,2", "Left out: t_mult=1, seed=9 (failed)",
+        "3 of 8 runs are not complete: 1 failed, 1 diverged, 1 missing",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_holes_are_rows_with_their_reasons(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    holes = page.locator("#runs tr.hole").all_inner_texts()
+    reasons = [
+        "failed: OSError: disk full",
+        "diverged: loss is not finite",
+        "missing: left no result",
+    ]
+    assert len(holes) == 3
+    for hole, reason in zip(holes, reasons, strict=True):
+        assert reason in hole
+    assert page.locator("#runs tr").count() == 1 + 8
+
+
+def test_only_web_addresses_are_links(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    links = [link.get_attribute("href") for link in page.locator("a[href]").all()]
+    assert [link for link in links if link != "#"] == ["https://wandb.ai/me/p/runs/a"]
+    assert column(page, 9)[1:3] == ["javascript:alert(1)", "/tmp/wandb/offline-1"]
+    assert column(page, 9)[3].endswith("/3"), "without tracking, the folder"
+
+
+def test_headers_sort_numbers_as_numbers_and_toggle(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    head = page.locator("#runs thead th", has_text="seconds")
+    assert head.get_attribute("aria-sort") == "none"
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    up = ["2.0", "9.5", "9.5", "10.2", "10.2", "100.0", "100.0", "–"]
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column(page, 7) == up
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert column(page, 7) == [*reversed(up[:-1]), "–"], "what is missing stays last"
+    page.locator("#runs thead th button", has_text="status").click()
+    assert head.get_attribute("aria-sort") == "none"
+    assert [status.partition(":")[0] for status in column(page, 3)] == [
+        *["complete"] * 5, "diverged", "failed", "missing",
+    ]  # fmt: skip
+
+
+def test_the_legend_switches_arms_off(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    lines, areas = marks(page, "overview", "line"), marks(page, "overview", "area")
+    assert (lines, areas) == (2 + 2 + 7, 2), "means, LR curves and runs; bands"
+    button = page.locator("button[data-arm='0']")
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    page.wait_for_timeout(100)
+    assert (marks(page, "overview", "line"), marks(page, "overview", "area")) == (1 + 1 + 3, 1)
+    assert marks(page, "phase", "line") == 1
+    page.locator("#singles").uncheck()
+    page.wait_for_timeout(100)
+    assert marks(page, "overview", "line") == 2
+    page.locator("button[data-arms='all']").click()
+    page.wait_for_timeout(100)
+    assert marks(page, "overview", "line") == 4
+
+
+def test_both_panels_zoom_on_one_axis(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+
+    def ticks() -> list[list[str]]:
+        axes = page.locator('[data-chart="overview"] svg .role-axis-label')
+        return [sorted(axis.locator("text").all_text_contents()) for axis in axes.all()]
+
+    whole = ticks()
+    page.locator("button", has_text="enlarge").click()
+    page.wait_for_timeout(100)
+    enlarged = ticks()
+    assert enlarged != whole
+    assert not any("5" in labels for labels in enlarged), "the second half begins at epoch 10"
+    page.locator("button", has_text="whole").click()
+    page.wait_for_timeout(100)
+    assert ticks() == whole
+
+
+def test_hover_tells_all_arms_and_a_click_picks_a_run(
+    usual: Path, show: Callable[..., Page]
+) -> None:
+    page = show(usual)
+    chart = page.locator('[data-chart="overview"] svg.marks')
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 200)
+    page.wait_for_timeout(200)
+    told = page.locator("#vg-tooltip-element").inner_text()
+    assert re.search(r"t_mult=1\s+\d\d\.\d\d ± 0\.\d\d \(4\)", told)
+    assert "t_mult=2" in told
+    runs = page.locator('[data-chart="overview"] svg .runs_0_marks path')
+    before = runs.first.get_attribute("stroke-width")
+    runs.first.dispatch_event("click")
+    page.wait_for_timeout(100)
+    widths = [run.get_attribute("stroke-width") for run in runs.all()]
+    assert widths.count(before) == len(widths) - 1
+
+
+def test_dark_and_light(usual: Path, show: Callable[..., Page]) -> None:
+    light, dark = (show(usual, color_scheme=scheme) for scheme in ("light", "dark"))
+    assert background(light) == "rgb(255, 255, 255)"
+    assert background(dark) == "rgb(21, 23, 26)"
+    label = '[data-chart="overview"] svg .role-axis-label text'
+    ink = "element => getComputedStyle(element).fill"
+    assert light.locator(label).first.evaluate(ink) == "rgb(27, 27, 27)"
+    assert dark.locator(label).first.evaluate(ink) == "rgb(232, 232, 232)"
+
+
+def test_on_paper_it_is_light(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual, color_scheme="dark")
+    page.emulate_media(media="print")
+    assert background(page) == "rgb(255, 255, 255)"
+    assert not page.locator(".tools").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_a_phone_scrolls_tables_not_the_page(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual, viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator("#runs").evaluate("table => table.parentElement.scrollWidth") > 360
+    box = page.locator('[data-chart="overview"] svg.marks').bounding_box()
+    assert box
+    assert box["width"] <= 360 - 2 * 16
+
+
+def test_charts_follow_the_window(usual: Path, show: Callable[..., Page]) -> None:
+    page = show(usual)
+    page.set_viewport_size({"width": 500, "height": 900})
+    page.wait_for_timeout(1000)
+    box = page.locator('[data-chart="overview"] svg.marks').bounding_box()
+    assert box
+    assert 400 < box["width"] <= 500
+
+
+def test_hostile_names_are_text(tmp_path: Path, show: Callable[..., Page]) -> None:
+    arms = [f"arm={name}" for name in HOSTILE]
+    links = [f"https://x/{HOSTILE[0]}", HOSTILE[1], f"http://x/{HOSTILE[1]}", HOSTILE[3]]
+    runs = write_sweep(
+        tmp_path, arms, 2, spoiled={1: HOSTILE[0], 3: "failed"},
+        tracking=lambda num: links[num // 2],
+    )  # fmt: skip
+    verdict = make_verdict(runs, sentence=HOSTILE[1])
+    verdict["claim"]["metric"] = HOSTILE[2]
+    verdict["comparisons"].append(verdict["comparisons"][0] | {"cell": HOSTILE[1]})
+    about = dict.fromkeys(ABOUT, HOSTILE[1]) | {
+        "commands": list(HOSTILE), "warnings": list(HOSTILE), "versions": {HOSTILE[0]: HOSTILE[1]},
+    }  # fmt: skip
+    page = show(report.write(tmp_path, runs, verdict, about))
+    assert page.locator("#verdict").inner_text() == HOSTILE[1]
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 5, "specs, palette, arms, vega, the page's own"
+    names = column(page, 1)
+    assert all(f"arm={name}" in names[2 * at] for at, name in enumerate(HOSTILE[:3]))
+    chart = page.locator('[data-chart="overview"] svg.marks')
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box
+    for share in (0.4, 0.6, 0.8):
+        page.mouse.move(box["x"] + box["width"] * share, box["y"] + 200)
+        page.wait_for_timeout(100)
+    assert HOSTILE[0] in page.locator("#vg-tooltip-element").inner_text()
+    for button in page.locator("[data-arm]").all():
+        button.click()
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_changed_claim_is_said_first(tmp_path: Path, show: Callable[..., Page]) -> None:
+    runs = write_sweep(tmp_path, ["t_mult=1", "t_mult=2"], 2)
+    page = show(report.write(tmp_path, runs, make_verdict(runs, claim_changed=True), ABOUT))
+    first = page.inner_text("main").strip().splitlines()[0]
+    assert first.startswith("The claim was changed after the plan was written")
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "headline"),
+    [
+        ({0: "missing", 1: "missing"}, "No run is complete yet: 2 missing."),
+        ({0: "failed", 1: "missing"}, "No run is complete yet: 1 failed, 1 missing."),
+        ({}, "No verdict: nothing was compared. 2 of 2 runs are complete."),
+    ],
+    ids=["nothing began", "one failed", "no claim"],
+)
+def test_without_a_verdict(
+    tmp_path: Path, show: Callable[..., Page], spoiled: dict[int, str], headline: str
+) -> None:
+    runs = write_sweep(tmp_path, ["run"], 2, spoiled=spoiled)
+    page = show(report.write(tmp_path, runs, None, ABOUT))
+    assert page.locator("#verdict").inner_text() == headline
+    begun = len(spoiled) < 2 or "failed" in spoiled.values()
+    assert page.locator('[data-chart="overview"] svg.marks').count() == begun
+    assert page.locator("#runs tbody tr").count() == 2
+
+
+def test_a_verdict_over_no_pair(tmp_path: Path, show: Callable[..., Page]) -> None:
+    runs = write_sweep(tmp_path, ["t_mult=1", "t_mult=2"], 1, spoiled={0: "missing", 1: "missing"})
+    verdict = make_verdict(runs, phase=None, anytime=None, snapshots=None)
+    nothing = dict.fromkeys(
+        ("mean", "sd", "correlation", "ci95", "ci90", "p", "p_holm", "probability_of_improvement")
+    )
+    verdict["comparisons"][0] |= nothing
+    page = show(report.write(tmp_path, runs, verdict, ABOUT))
+    assert page.locator(".big").count() == 0
+    assert page.locator('[data-chart="verdict"] svg.marks').count() == 1
+
+
+def test_a_run_under_way_is_drawn_up_to_its_last_whole_line(
+    tmp_path: Path, show: Callable[..., Page]
+) -> None:
+    runs = write_sweep(tmp_path, ["run"], 2)
+    (tmp_path / "1" / "result.json").unlink()
+    with (tmp_path / "1" / "history.jsonl").open("a") as file:
+        file.write('{"step": 168, "epo')
+    runs = results.read(tmp_path)
+    page = show(report.write(tmp_path, runs, None, ABOUT))
+    assert marks(page, "overview", "line") == 1 + 1 + 2
+    before = len(charts.accuracies(runs))
+    assert before == 40
+
+
+def test_a_table_with_fewer_columns_has_holes(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2).select("folder", "name", "arm", "status")
+    text = report.write(tmp_path, runs, None, {"title": "old"}).read_text()
+    assert "a, seed=1" in text
+    assert "No run is planned" not in text
+    assert "There is no run to report." in report.render(pl.DataFrame(), None, ABOUT)
+
+
+def test_numbers_that_json_lacks_are_holes(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    verdict = make_verdict(runs)
+    verdict["comparisons"][0]["mean"] = float("nan")
+    assert "NaN" not in report.render(runs, verdict, ABOUT).partition('id="specs"')[2][:20_000]
+
+
+def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
+    arms = [f"t_mult={number}" for number in range(1, 11)]
+    runs = write_sweep(tmp_path, arms, 10, epochs=300)
+    path = report.write(tmp_path, runs, make_verdict(runs), ABOUT)
+    assert path.stat().st_size <= 3e6
+    page = show(path)
+    assert marks(page, "overview", "line") == 10 + 10 + 100
+    assert page.locator("#runs tbody tr").count() == 100
+
+
+def test_too_many_runs_are_drawn_as_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "MOST_RUNS", 3)
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    overview = charts.overview(runs, ["a", "b"])
+    assert overview
+    assert not overview.singles
+    assert overview.notes == ["Single runs are drawn if they are 3 at most; here are 4."]
+
+
+def test_thinning_keeps_every_curves_extremes() -> None:
+    epochs = np.arange(30_000)
+    acc = np.where(epochs == 12_345, 1.0, 50.0 + epochs % 7)
+    points = pl.DataFrame({"arm": np.repeat([0, 1], 30_000), "epoch": np.tile(epochs, 2),
+                           "mean": np.concatenate([acc, acc])})  # fmt: skip
+    few = charts._thinned(points, "arm", "mean")
+    assert len(few) <= 40_000
+    for _, curve in few.group_by("arm"):
+        assert curve["mean"].min() == 1.0
+        assert curve["epoch"].is_sorted()
