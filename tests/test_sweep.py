@@ -19,6 +19,7 @@ from conftest import ROOT, make_config
 from hydra import compose, initialize_config_dir
 
 from harness import config, preview, results, run, sweep
+from harness.claims import Claim
 from harness.config import ConfigError
 from harness.place import Place
 
@@ -84,19 +85,75 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
     assert main_job.done.returncode == 0, main_job.done.stderr
-    header, rule, first, second, *pictures = main_job.done.stdout.splitlines()
+    header, rule, first, second, _, verdict, _, *written = main_job.done.stdout.splitlines()
     assert header.split()[:2] == ["arm", "seeds"]
     assert set(rule) == {"-", " "}
     assert [line.split()[:2] for line in (first, second)] == [["t_mult=1", "4"], ["t_mult=2", "4"]]
     final = [main_job.result(number)["final"]["val/acc"] for number in range(4)]
     assert f"{sum(final) / 4:.2f} ±" in first
-    assert {Path(path).name for path in pictures} == {
-        "lr.png", "lr.html", "val_acc.png", "val_acc.html",
+    assert verdict.startswith("verdict: scheduler.t_mult=2 against 1 – inconclusive: ")
+    assert {Path(path).name for path in written} == {
+        "lr.png", "lr.html", "val_acc.png", "val_acc.html", "report.html",
     }  # fmt: skip
-    for path in pictures:
+    for path in written:
         begin = b"\x89PNG" if path.endswith("png") else b"<!DOCTYPE html>"
-        assert Path(path).read_bytes().lstrip().startswith(begin)
+        assert Path(path).read_bytes().lstrip().lower().startswith(begin.lower())
         assert b"https://cdn" not in Path(path).read_bytes(), "a page needs no network"
+
+
+def test_the_sweep_ends_in_a_verdict_on_the_claim_that_its_plan_fixed(main_job: Sweep) -> None:
+    claim = json.loads((main_job.folder / "plan.json").read_text())["claim"]
+    assert claim["factor"] == "scheduler.t_mult"
+    assert (claim["baseline"], claim["treatments"], claim["seeds"]) == ("1", ["2"], [0, 1, 2, 3])
+    assert {main_job.result(number)["claim_sha256"] for number in range(8)} == {claim["sha256"]}
+    verdict = json.loads((main_job.folder / "verdict.json").read_text())
+    assert verdict["claim_changed"] is False
+    (compared,) = verdict["comparisons"]
+    differences = [pair["difference"] for pair in compared["pairs"]]
+    finals = [main_job.result(number)["final"]["val/acc"] for number in range(8)]
+    assert differences == pytest.approx([finals[n + 4] - finals[n] for n in range(4)])
+    assert compared["verdict"] == "inconclusive", "four pairs decide nothing"
+
+
+def report(*arguments: Path | str) -> str:
+    script = [sys.executable, str(ROOT / "scripts/report.py"), *map(str, arguments)]
+    return subprocess.run(script, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_claim_that_was_changed_afterwards_is_called_so(main_job: Sweep, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(main_job.folder, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    plan["claim"] = Claim.from_dict(plan["claim"] | {"margin": 0.01}).to_dict()
+    (copy / "plan.json").write_text(json.dumps(plan))
+    assert "verdict: the claim was changed after the plan was written; " in report(copy)
+    assert json.loads((copy / "verdict.json").read_text())["claim_changed"] is True
+
+
+def test_an_unfinished_sweep_has_visible_holes(main_job: Sweep, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(main_job.folder, copy)
+    (copy / "5/result.json").unlink()
+    plan = json.loads((copy / "plan.json").read_text())
+    printed = report(copy)
+    assert "t_mult=2  3 of 4" in printed
+    verdict = json.loads((copy / "verdict.json").read_text())
+    (compared,) = verdict["comparisons"]
+    assert compared["n"] == 3
+    assert compared["left_out"] == [{"name": plan["arms"][5]["name"], "status": "missing"}]
+    joined = report(copy, main_job.folder, "--out", tmp_path / "joined")
+    assert [line.split()[1] for line in joined.splitlines()[2:4]] == ["4", "4"], "once a run"
+
+
+def test_snapshot_ensembles_begin_with_the_run_itself(main_job: Sweep) -> None:
+    script = [sys.executable, str(ROOT / "scripts/snapshot_ensemble.py"), str(main_job.folder)]
+    subprocess.run(script, capture_output=True, check=True)
+    for number, cycles in ((0, 3), (4, 2)):
+        path = main_job.folder / f"{number}/snapshots.json"
+        accuracies = json.loads(path.read_text())["test/acc"]
+        path.unlink()
+        assert len(accuracies) == cycles
+        assert accuracies[0] == main_job.result(number)["test"]["test/acc"]
 
 
 def test_the_sweep_says_what_it_costs_and_shares_the_first_cycle(main_job: Sweep) -> None:
