@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import subprocess
@@ -35,7 +36,7 @@ def write(sweeps: Sequence[Path], out: Path) -> str:
     paths = charts.write(out, runs)
     if verdict:
         write_json(out / "verdict.json", verdict)
-    page = report.write(out, runs, verdict, about(out.name, plans, verdict, warnings))
+    page = report.write(out, runs, verdict, about(out.name, sweeps, runs, warnings))
     lines = [results.table(runs), *(f"warning: {warning}" for warning in warnings)]
     if verdict:
         changed = "the claim was changed after the plan was written; " * verdict["claim_changed"]
@@ -117,24 +118,34 @@ def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> s
 
 
 def about(
-    title: str,
-    plans: Sequence[dict[str, Any]],
-    verdict: dict[str, Any] | None,
-    warnings: Sequence[str],
+    title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
 ) -> dict[str, Any]:
     """How the sweeps were made, for their page."""
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    commands = ["python " + shlex.join(plan["command"]) for plan in plans]
+    files = [sweep / "plan.json" for sweep in sweeps]
+    commands = ["python " + shlex.join(_plan(sweep)["command"]) for sweep in sweeps]
     return {
         "title": title,
         "command": commands[0],
         "commands": commands,
-        "plan_sha256": verdict and verdict["claim"]["sha256"],
-        "versions": {name: version(name) for name in ("torch", "hydra-core", "wandb", "scipy")},
+        "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
+        "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
         "commit": commit.stdout.strip() or None,
         "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "warnings": list(warnings),
     }
+
+
+def _numerics(runs: pl.DataFrame) -> dict[str, str]:
+    """What the runs were trained on and with, where they differ all of it."""
+    found: dict[str, dict[str, None]] = {}
+    for folder in runs["folder"]:
+        path = Path(folder) / "result.json"
+        told = json.loads(path.read_text()).get("numerics", {}) if path.exists() else {}
+        for name in ("torch", "device", "threads", "precision"):
+            if name in told:
+                found.setdefault(name, {})[str(told[name])] = None
+    return {name: " and ".join(values) for name, values in found.items()}
