@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -249,11 +250,7 @@ def _read(config: conf.Dataset) -> tuple[Any, Any]:
     """The training images, and the test images where the data set has its own (else None)."""
     match config:
         case conf.Digits():
-            from sklearn.datasets import load_digits
-
-            digits = load_digits()
-            pixels = digits.images.astype(np.uint8)[..., None]
-            return Resident(pixels, digits.target.astype(np.int64)), None
+            return _digits(), None
         case conf.Synthetic():
             return _synthetic(config), None
         case conf.TorchvisionDataset():
@@ -262,6 +259,16 @@ def _read(config: conf.Dataset) -> tuple[Any, Any]:
             train, classes = _folder(config, "train", None)
             return train, _folder(config, "test", classes)[0]
     raise TypeError(f"no data for {type(config).__name__}")
+
+
+def _digits() -> Resident:
+    """What sklearn.datasets.load_digits reads, without the second that its import takes."""
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "datasets/data/digits.csv.gz"
+    table = np.loadtxt(path, delimiter=",", dtype=np.int64)
+    return Resident(table[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8), table[:, -1])
 
 
 def _synthetic(c: conf.Synthetic) -> Resident:

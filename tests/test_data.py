@@ -582,3 +582,12 @@ def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> No
     for (images, labels), (x, y) in zip(on_gpu, batches(config, splits, epoch=1), strict=True):
         torch.testing.assert_close(images.cpu(), x, rtol=1e-6, atol=1e-6)
         assert torch.equal(labels.cpu(), y)
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    told, read = load_digits(), data._digits()
+    assert (read.pixels[..., 0] == told.images).all()
+    assert (read.labels == told.target).all()
+    assert read.pixels.dtype == np.uint8

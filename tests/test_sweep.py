@@ -314,6 +314,27 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     assert found.step == first["updates_trained"] > 0
 
 
+def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -> None:
+    overrides = (*TINY[:-1], "trainer.epochs=63", "tracking.mode=offline", "scheduler.t_mult=2")
+    process = subprocess.Popen(
+        command(tmp_path, *overrides), stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    history = tmp_path / "out/history.jsonl"
+    while process.poll() is None and not (history.exists() and history.stat().st_size):
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    again = train(tmp_path, *overrides)
+    assert again.done.returncode == 0, again.done.stderr
+    assert json.loads((tmp_path / "out/result.json").read_text())["updates_reused"] > 0
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    mirrored = [
+        {name: value for name, value in row["item"].items() if not name.startswith("_")}
+        for row in inspect(tmp_path / "out")["history"]
+    ]
+    assert mirrored == rows, "each point once"
+
+
 # --- the parts -----------------------------------------------------------------------------------
 
 
@@ -436,14 +457,19 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
             assert sweep.compose(words) == config.load(compose("config", words))
 
 
-def preview_of(*overrides: str) -> subprocess.CompletedProcess[str]:
+def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     script = [sys.executable, str(ROOT / "scripts/preview.py"), "-m", *overrides]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    return subprocess.run(script, capture_output=True, text=True, check=False, cwd=folder)
 
 
-def test_the_preview_says_what_is_unfair_before_anything_is_trained() -> None:
-    done = preview_of("scheduler.t_mult=1,2", "trainer.epochs=50", "seed=0,1")
+def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Path) -> None:
+    done = preview_of(tmp_path, "scheduler.t_mult=1,2", "trainer.epochs=50", "seed=0,1")
     assert done.returncode == 0
+    page = (tmp_path / "outputs/preview/preview.html").read_text()
+    assert "<pre>arm       seeds  epochs" in page
+    assert "70% of its peak" in page
+    assert (tmp_path / "outputs/preview/preview.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("**/result.json"))
     assert [line.split()[:3] for line in done.stdout.splitlines()[2:4]] == [
         ["t_mult=1", "2", "50"], ["t_mult=2", "2", "50"],
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_config
+from PIL import Image
 
 from harness import config as conf
 from harness import data, run, trajectory
@@ -168,6 +169,27 @@ def test_every_field_is_classified() -> None:
     }
     fields |= {f.name for f in dataclasses.fields(conf.Config)} - set(SCHEMAS)
     assert fields == {*MOVES, *STAYS, *IN_THE_PLAN, *BY_CONTENT}
+
+
+def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / part / label).mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(
+                    tmp_path / part / label / f"{number}.png"
+                )
+    settings = tiny(
+        "dataset=image_folder",
+        f"dataset.root={tmp_path}",
+        "dataset.image_size=8",
+        "dataset.val_size=2",
+        "dataset.workers=0",
+    )
+    before = fingerprint(settings)
+    assert fingerprint(settings) == before
+    Image.new("RGB", (8, 8), (1, 0, 0)).save(tmp_path / "train/a/0.png")
+    assert fingerprint(settings) != before
 
 
 # --- what a run starts from ----------------------------------------------------------------------
