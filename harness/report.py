@@ -14,7 +14,7 @@ import jinja2
 import polars as pl
 import vl_convert
 
-from harness import charts, results
+from harness import page_charts, results
 from harness.files import atomic
 
 _NONE = "–"
@@ -62,15 +62,15 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     profile = phase.get("profile") or []
     named = [*runs["arm"], *(point["arm"] for point in profile)]
     arms = list(dict.fromkeys(named))
-    overview = charts.overview(runs, arms)
+    overview = page_charts.overview(runs, arms)
     specs = {}
     if overview:
         specs["overview"] = overview.chart
     if verdict and verdict["comparisons"]:
-        specs["verdict"] = charts.differences(verdict, dots=False)
-        specs["pairs"] = charts.differences(verdict, dots=True)
+        specs["verdict"] = page_charts.differences(verdict, dots=False)
+        specs["pairs"] = page_charts.differences(verdict, dots=True)
     if profile:
-        specs["phase"] = charts.profile(profile, arms)
+        specs["phase"] = page_charts.profile(profile, arms)
     return _template().render(
         about=about,
         arms=results.arms(runs).to_dicts() if len(runs) else [],
@@ -81,7 +81,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         legend=[_Key(name, at) for at, name in enumerate(arms)],
         overview=overview,
         nonce=secrets.token_urlsafe(16),
-        palette=charts.COLOURS,
+        palette=page_charts.COLOURS,
         phase=phase,
         runs=[_run(run) for run in runs.to_dicts()],
         snapshots=_snapshots(verdict),
@@ -145,10 +145,10 @@ class _Key:
     """An arm in the legend: its number, colour and dashes are those of the charts."""
 
     def __init__(self, name: str, number: int) -> None:
-        again, colour = divmod(number, len(charts.COLOURS))
-        dashes = charts.DASHES[again % len(charts.DASHES)]
-        self.name, self.number, self.colour = name, number, charts.COLOURS[colour]
-        self.dashes = "none" if dashes == charts.DASHES[0] else " ".join(map(str, dashes))
+        again, colour = divmod(number, len(page_charts.COLOURS))
+        dashes = page_charts.DASHES[again % len(page_charts.DASHES)]
+        self.name, self.number, self.colour = name, number, page_charts.COLOURS[colour]
+        self.dashes = "none" if dashes == page_charts.DASHES[0] else " ".join(map(str, dashes))
 
 
 def _headline(runs: pl.DataFrame, verdict: dict[str, Any] | None) -> str:
@@ -182,7 +182,7 @@ def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
     listed = [
-        {**one, "label": charts.comparison_label(one, factor), "pairs": one.get("pairs") or []}
+        {**one, "label": page_charts.comparison_label(one, factor), "pairs": one.get("pairs") or []}
         for one in verdict["comparisons"]
     ]
     if sum(len(one["pairs"]) for one in listed) > _MOST_PAIRS:

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from conftest import need
 
-from harness import charts, report, results
+from harness import charts, page_charts, report, results
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -488,9 +488,9 @@ def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
 
 
 def test_too_many_runs_are_drawn_as_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "MOST_RUNS", 3)
+    monkeypatch.setattr(page_charts, "MOST_RUNS", 3)
     runs = write_sweep(tmp_path, ["a", "b"], 2)
-    overview = charts.overview(runs, ["a", "b"])
+    overview = page_charts.overview(runs, ["a", "b"])
     assert overview
     assert not overview.singles
     assert overview.notes == ["Single runs are drawn if they are 3 at most; here are 4."]
@@ -501,7 +501,7 @@ def test_thinning_keeps_every_curves_extremes() -> None:
     acc = np.where(epochs == 12_345, 1.0, 50.0 + epochs % 7)
     points = pl.DataFrame({"arm": np.repeat([0, 1], 30_000), "epoch": np.tile(epochs, 2),
                            "mean": np.concatenate([acc, acc])})  # fmt: skip
-    few = charts._thinned(points, "arm", "mean")
+    few = page_charts._thinned(points, "arm", "mean")
     assert len(few) <= 40_000
     for _, curve in few.group_by("arm"):
         assert curve["mean"].min() == 1.0
