@@ -22,8 +22,8 @@ from harness.paired import FEWEST_PAIRS, fewest_pairs
 from harness.results import columns, common
 from harness.schedules import Plan
 
-_POINTS = 40_000  # of all LR curves in the picture
-_FEWEST_POINTS = 60  # of one
+_DRAWN = 100  # arms, at most, in the picture: nobody tells more apart
+_POINTS = 20_000  # of all LR curves in the picture
 _UNLIKE = 0.05  # of the peak: how far the LRs at the ends of fairly compared arms may lie apart
 
 
@@ -208,8 +208,11 @@ def write(folder: Path, arms: Sequence[Arm], text: str) -> list[Path]:
     from harness import charts
 
     first = {arm.arm: arm.plan for arm in reversed(arms)}
-    names = list(dict.fromkeys(arm.arm for arm in arms))
-    most = max(_FEWEST_POINTS, _POINTS // len(names))
+    every = list(dict.fromkeys(arm.arm for arm in arms))
+    names = every[:_DRAWN]
+    if len(every) > len(names):
+        text += f"\n\ndrawn below: the first {len(names)} of {len(every)} arms"
+    most = _POINTS // len(names)
     curves = [charts.lr_curve(n, first[n].lr, first[n].updates_per_epoch, most) for n in names]
     chart = charts.lr_panels(pl.concat(curves), names)
     folder.mkdir(parents=True, exist_ok=True)

