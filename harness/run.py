@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +71,7 @@ def run(config: Config, place: Place) -> dict[str, Any]:
         "config": to_dict(config),
         "overrides": place.overrides,
         "claim_sha256": place.claim_sha256,
+        "restarts": _note_start(place.folder),
     }
     (place.folder / "result.json").unlink(missing_ok=True)
     seconds = Seconds()
@@ -115,6 +117,14 @@ def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds)
         if store:
             store.note_outcome(t, "failed", str(error), [])
         raise
+
+
+def _note_start(folder: Path) -> int:
+    """How often a run has begun in `folder` before, killed ones too: a line each in `starts.txt`."""
+    path = folder / "starts.txt"
+    with path.open("a") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}\n")
+    return len(path.read_text().splitlines()) - 1
 
 
 def prepare(config: Config, seconds: Seconds) -> Prepared:

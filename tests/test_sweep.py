@@ -326,7 +326,9 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
     assert process.wait() == 128 + signal.SIGTERM
     again = train(tmp_path, *overrides)
     assert again.done.returncode == 0, again.done.stderr
-    assert json.loads((tmp_path / "out/result.json").read_text())["updates_reused"] > 0
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["updates_reused"] > 0
+    assert result["restarts"] == 1
     rows = [json.loads(line) for line in history.read_text().splitlines()]
     mirrored = [
         {name: value for name, value in row["item"].items() if not name.startswith("_")}
