@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Collection
 from functools import cache
@@ -25,11 +26,21 @@ def kept(keep: str, plan: Plan, branches: Collection[int]) -> frozenset[int]:
 
 
 def restore(store: Store, t: Trajectory, state: TrainState) -> Prefix | None:
-    """Take `state` to the longest stored prefix of the run; None if there is none."""
+    """Take `state` to the longest stored prefix of the run; None, and `state` as it was, without one.
+
+    A file that does not fit is named in a warning and passed over.
+    """
     for prefix in store.prefixes(t):
         try:
-            state.restore(trajectory.read_state(prefix))
-        except (trajectory.Damaged, KeyError, RuntimeError, ValueError, TypeError) as error:
+            saved = trajectory.read_state(prefix)
+        except trajectory.Damaged as error:
+            trajectory.warn(f"{prefix.path}: {error}; it is passed over")
+            continue
+        before = copy.deepcopy(state.snapshot())
+        try:
+            state.restore(saved)
+        except Exception as error:  # whatever a foreign file makes torch raise, half applied
+            state.restore(before)
             reason = " ".join(str(error).split())[:200]
             trajectory.warn(f"{prefix.path}: {reason}; it is passed over")
             continue

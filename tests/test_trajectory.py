@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -336,8 +337,6 @@ def _flip(path: Path) -> None:
 
 def _foreign(path: Path) -> None:
     """A sound checkpoint of another network, under this one's name."""
-    import hashlib
-
     torch.save({"network": {"weight": torch.zeros(3)}, "optimizer": {}, "scaler": {}}, path)
     beside = next(p for p in path.parent.glob("000000036-*.json"))
     document = json.loads(beside.read_text())
@@ -372,8 +371,24 @@ def test_a_damaged_checkpoint_is_named_and_the_next_shorter_one_serves(
     assert "passed over" in told
 
 
+def test_a_checkpoint_that_fits_in_part_leaves_nothing_behind(train: Any, tmp_path: Path) -> None:
+    """Its weights load, its optimizer is missing, and there is no shorter one: a fresh start."""
+    whole = train("store.keep=last")
+    (path,) = (tmp_path / "store").glob("*/000000036-*.pt")
+    state = torch.load(path, weights_only=True)
+    state["network"] = {name: torch.ones_like(value) for name, value in state["network"].items()}
+    del state["optimizer"]
+    torch.save(state, path)
+    beside = next(path.parent.glob("000000036-*.json"))
+    document = json.loads(beside.read_text())
+    document["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.write_text(json.dumps(document))
+    again = train("store.keep=last")
+    assert again[0]["updates_reused"] == 0
+    assert same(whole, again)
+
+
 def test_a_pickle_is_not_executed(train: Any, tmp_path: Path) -> None:
-    import hashlib
     import pickle
 
     class Bomb:
