@@ -26,6 +26,8 @@ from harness.progress import Progress
 from harness.signals import Interrupted, stopping
 from harness.trajectory import Store, Trajectory
 
+_STOPS = (Interrupted, KeyboardInterrupt)
+
 
 class Seconds(dict[str, float]):
     """Seconds by phase."""
@@ -67,6 +69,7 @@ def run(config: Config, place: Place) -> dict[str, Any]:
         "status": "failed",
         "name": place.name,
         "arm": place.arm,
+        "group": place.group,
         "error": None,
         "config": to_dict(config),
         "overrides": place.overrides,
@@ -78,7 +81,7 @@ def run(config: Config, place: Place) -> dict[str, Any]:
     try:
         with seconds.phase("total"):
             _run(config, place, result, seconds)
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except _STOPS as stop:
         result["status"] = "interrupted"
         result["error"] = f"stopped by {getattr(stop, 'signal', 'SIGINT')}"
         again = "; the same command goes on from there" if config.reuse else ""
@@ -225,15 +228,13 @@ class Recording:
         seconds: Seconds,
         rows: list[Row],
     ) -> None:
-        self._result, t = result, p.trajectory
+        self._result, self._seconds, t = result, seconds, p.trajectory
         with seconds.phase("tracking"):
             self._history = tracking.History(place.folder / "history.jsonl", rows)
-            label = tracking.Label(t.run_id, place.name, place.group, place.arm)
-            values = {**result["config"], "plan": result["plan"], "overrides": place.overrides}
+            label, values = tracking.described(result)
             self._mirror = tracking.Mirror.open(config.tracking, label, place.folder, values)
             for row in rows:
                 self._mirror.log(row)
-        result["tracking"] = self._mirror.where
         self.rows = self._history.rows
         name = f"{place.position} {place.name}".strip()
         done = int(rows[-1]["step"]) if rows else 0
@@ -247,12 +248,16 @@ class Recording:
         self._mirror.log(row)
         self.progress.show(row)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._history.close()
-        status = self._result["status"] if error[0] is None else "failed"
+        status = self._result["status"]
+        if kind is not None:
+            status = "interrupted" if issubclass(kind, _STOPS) else "failed"
         self.progress.end(status, self._result)
-        summary = {**self._result.get("test", {}), "status": status}
-        self._mirror.finish(summary, exit_code=int(status != "complete"))
+        summary = tracking.summary(self._result | {"status": status})
+        with self._seconds.phase("tracking"):
+            self._mirror.finish(summary, exit_code=int(status != "complete"))
+        self._result["tracking"] = self._mirror.where
 
 
 def build(

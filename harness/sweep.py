@@ -99,9 +99,11 @@ def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
 
 def end(folder: Path) -> None:
     """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it failed."""
-    from harness import results, summary
+    from harness import publish, results, summary
 
     print(summary.write([folder], folder))
+    if where := publish.publish(folder):
+        print(where)
     runs = results.read(folder)
     failed = runs.filter(runs["status"].is_in(["failed", "missing"]))
     if len(failed):

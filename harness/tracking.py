@@ -8,10 +8,11 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from harness import config as conf
+from harness.config import ConfigError
 from harness.files import atomic
 from harness.loop import Row
 
@@ -43,7 +44,7 @@ def _line(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """How a run is called on W&B."""
+    """How a run is called on W&B. `group` is the sweep's name; None outside of one."""
 
     run_id: str
     name: str
@@ -51,65 +52,143 @@ class Label:
     arm: str
 
 
-class Mirror:
-    """The W&B run that shows a history; without one (`tracking=none`), nothing happens."""
+def described(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
+    """How the run of `result` is called on W&B, and what its config there is."""
+    label = Label(result["run_id"], result["name"], result["group"], result["arm"])
+    return label, {**result["config"], "plan": result["plan"], "overrides": result["overrides"]}
 
-    def __init__(self, run: wandb.Run | None) -> None:
-        self._run = run
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """What W&B's summary adds to the last row: how the run ended, and the test's metrics."""
+    return {**result.get("test", {}), "status": result["status"]}
+
+
+UNSYNCED = "unsynced"  # in the folder of a run that was online, but is not wholly uploaded
+_INIT_SECONDS = 10  # how long a start waits for the server
+_FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
+
+
+class Mirror:
+    """The W&B run that shows a history; without one (`tracking=none`), nothing happens.
+
+    It is never in the way: where the server does not answer, the run is logged offline, and so are
+    those after it in this process.
+    """
+
+    _given_up = False  # for all runs of this process, so that a sweep waits for a dead server once
+
+    def __init__(self, run: wandb.Run | None, sync: Path | None = None) -> None:
+        self._run, self._sync = run, sync  # what to sync if it cannot be uploaded now; None: raise
+        self._lost = False
 
     @classmethod
     def open(
         cls, config: conf.Tracking, label: Label, folder: Path, values: dict[str, Any]
     ) -> Mirror:
         """Start the W&B run, its files below `folder`; never asks for a key."""
-        if not isinstance(config, conf.Wandb):
+        if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
             return cls(None)
-        mode = _mode(config.mode)
-        if mode == "disabled":
-            return cls(None)
-        if mode == "offline":
-            os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
+        sync = folder.parent if label.group else folder
+        if mode == "online" and not cls._given_up:
+            try:
+                return cls(start(config, "online", label, folder, values), sync)
+            except unreachable() as error:
+                cls._give_up(" ".join(str(error).split()), sync)
+        return cls(start(config, "offline", label, folder, values), sync)
+
+    @classmethod
+    def _give_up(cls, reason: str, sync: Path) -> None:
         import wandb
 
-        _put_aside(folder)
-        run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            id=label.run_id,
-            name=label.name,
-            group=label.group,
-            job_type=label.arm,
-            tags=config.tags,
-            config=values,
-            dir=folder,
-            mode="offline" if mode == "offline" else "online",
-            resume=None if mode == "offline" else "allow",
-            reinit="create_new",
-            settings=wandb.Settings(
-                silent=True, console="off", x_transaction_log_flush_interval=1, finish_timeout=60
-            ),
+        wandb.teardown()  # or the failed run keeps its id
+        cls._given_up = True
+        print(
+            f"warning: W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
+            f"later: python scripts/wandb_sync.py {sync}",
+            file=sys.stderr,
         )
-        run.define_metric("epoch", hidden=True)
-        run.define_metric("*", step_metric="epoch")
-        run.define_metric("val/acc", step_metric="epoch", summary="max,last")
-        return cls(run)
 
     @property
     def where(self) -> str:
-        """The page of the run, or the folder that `wandb sync` takes; empty if there is none."""
+        """The page of the run, or the local folder of one that is not uploaded; empty without any."""
         if self._run is None:
             return ""
-        folder = str(Path(self._run.dir).parent)
-        return folder if self._run.offline else str(self._run.url)
+        local = self._run.offline or self._lost
+        return str(Path(self._run.dir).parent) if local else str(self._run.url)
 
     def log(self, row: Row) -> None:
-        if self._run is not None:
+        """Rows that the server has from before a resume are left out."""
+        if self._run is not None and row["step"] >= self._run.starting_step:
             self._run.log(row, step=int(row["step"]), commit=True)
 
-    def finish(self, summary: dict[str, Any], exit_code: int) -> None:
+    def attach(self, artifact: wandb.Artifact) -> None:
         if self._run is not None:
-            self._run.summary.update(summary)
+            self._run.log_artifact(artifact)
+
+    def finish(self, summary: dict[str, Any], exit_code: int) -> None:
+        if self._run is None:
+            return
+        self._run.summary.update(summary)
+        try:
             self._run.finish(exit_code=exit_code)
+        except TimeoutError:
+            if self._sync is None:
+                raise
+            self._lost = True
+            (Path(self._run.dir).parent / UNSYNCED).touch()
+            self._give_up(f"the upload was not through after {_FINISH_SECONDS} s", self._sync)
+
+
+def start(
+    config: conf.Wandb,
+    mode: Literal["online", "offline"],
+    label: Label,
+    folder: Path,
+    values: dict[str, Any],
+) -> wandb.Run:
+    """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
+
+    Raises what wandb raises if the server does not answer.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
+    if mode == "offline":
+        os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
+        _put_aside(folder)
+    import wandb
+
+    run = wandb.init(
+        project=config.project,
+        entity=config.entity,
+        id=label.run_id,
+        name=label.name,
+        group=label.group,
+        job_type=label.arm,
+        tags=config.tags,
+        config=values,
+        dir=folder,
+        mode=mode,
+        resume=None if mode == "offline" else "allow",
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            x_transaction_log_flush_interval=1,
+            init_timeout=_INIT_SECONDS,
+            finish_timeout=_FINISH_SECONDS,
+            finish_timeout_raises=True,
+        ),
+    )
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("*", step_metric="epoch")
+    run.define_metric("val/acc", step_metric="epoch", summary="max,last")
+    return run
+
+
+def unreachable() -> tuple[type[Exception], ...]:
+    """What wandb raises where a server does not answer, or not in time."""
+    from wandb.errors import CommError
+
+    return (CommError, TimeoutError)
 
 
 def _put_aside(folder: Path) -> None:
@@ -123,6 +202,8 @@ def _mode(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     if mode := os.environ.get("WANDB_MODE"):
+        if mode not in ("online", "offline", "disabled"):
+            raise ConfigError(f"WANDB_MODE={mode}: must be online, offline or disabled")
         return mode
     return "online" if _has_key() else "offline"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import summary
 from harness.config import ConfigError
 from harness.errors import one_line_errors
+from harness.publish import publish
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
         print(summary.write(arguments.sweeps, out))
+        if [out] == arguments.sweeps and (where := publish(out)):
+            print(where)
 
 
 if __name__ == "__main__":

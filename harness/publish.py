@@ -1,0 +1,75 @@
+"""The W&B run of a whole sweep: its verdict, its paired differences, its page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import config as conf
+from harness.tracking import Label, Mirror, start
+
+if TYPE_CHECKING:
+    import wandb
+
+ARM = "summary"  # the job type of the run, by which dashboards leave it out of the curves
+
+
+def publish(sweep: Path, to: Path | None = None) -> str:
+    """Log the sweep's own run, tracked as the first of its runs is; again, if it was before.
+
+    With `to` it goes to the server, wandb's files there, and errors are raised. Returns its page or
+    its local folder; empty for a sweep without a verdict or without W&B.
+    """
+    results = sorted(sweep.glob("*/result.json"))
+    if not results or not (sweep / "verdict.json").exists():
+        return ""
+    tracked = conf.from_dict(_read(results[0])["config"]).tracking
+    verdict = _read(sweep / "verdict.json")
+    values = {"claim": verdict["claim"]}
+    if to and isinstance(tracked, conf.Wandb):
+        mirror = Mirror(start(tracked, "online", label(sweep), to, values))
+    else:
+        mirror = Mirror.open(tracked, label(sweep), sweep, values)
+    if not mirror.where:
+        return ""
+    mirror.attach(_page(sweep))
+    mirror.finish(_summary(verdict), exit_code=0)
+    return mirror.where
+
+
+def label(sweep: Path) -> Label:
+    """How the sweep's own run is called; its id follows from `plan.json`."""
+    plan = hashlib.sha256((sweep / "plan.json").read_bytes()).hexdigest()
+    return Label(f"sweep{plan[:16]}", sweep.name, sweep.name, ARM)
+
+
+def _summary(verdict: dict[str, Any]) -> dict[str, Any]:
+    """The sentence, the figures of each comparison, and the pairs as a table."""
+    import wandb
+
+    columns: list[str | int] = ["comparison", "seed", "baseline", "treatment", "difference"]
+    pairs, figures = [], {}
+    for one in verdict["comparisons"]:
+        name = f"{one['treatment']} against {one['baseline']}"
+        name += f" at {one['cell']}" if one["cell"] else ""
+        told = {key: one[key] for key in ("verdict", "n", "mean", "ci95", "p_holm")}
+        figures[name] = {key: value for key, value in told.items() if value is not None}
+        pairs += [[name, *(pair[str(key)] for key in columns[1:])] for pair in one["pairs"]]
+    table = wandb.Table(columns, pairs)
+    return {"verdict": verdict["sentence"], **figures, "paired differences": table}
+
+
+def _page(sweep: Path) -> wandb.Artifact:
+    import wandb
+
+    artifact = wandb.Artifact(f"report-{label(sweep).run_id}", type="report")
+    for name in ("report.html", "verdict.json", "plan.json"):
+        artifact.add_file(str(sweep / name), name)
+    return artifact
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document

@@ -1,0 +1,141 @@
+"""Upload runs that were logged offline: `python scripts/wandb_sync.py FOLDER…`
+
+For sweeps and single runs, in any number and again at any time: what is uploaded stays as it is. Of
+several attempts at a run the newest is sent. What the server does not know goes through `wandb sync`;
+what it has in part, which `wandb sync` would double, is completed from the run's history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tqdm import tqdm
+from wandb.errors import CommError, UsageError
+
+from harness import config as conf
+from harness import publish, tracking
+from harness.config import ConfigError
+from harness.errors import one_line_errors
+
+_NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
+_AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start
+
+
+@dataclass(frozen=True)
+class Log:
+    """What wandb wrote of one attempt at a run."""
+
+    folder: Path
+    run_id: str
+    time: str
+
+    @property
+    def home(self) -> Path:
+        """The folder of the run, or of the sweep whose verdict it is."""
+        return self.folder.parent.parent
+
+    @property
+    def is_summary(self) -> bool:
+        return (self.home / "plan.json").exists()
+
+    @property
+    def synced(self) -> bool:
+        online = not self.folder.name.startswith("offline-")
+        return self._marker.exists() or (online and not (self.folder / tracking.UNSYNCED).exists())
+
+    def mark(self) -> None:
+        self._marker.touch()
+
+    @property
+    def _marker(self) -> Path:
+        return self.folder / f"run-{self.run_id}.wandb.synced"  # as `wandb sync` leaves it
+
+
+def newest(roots: Iterable[Path]) -> list[Log]:
+    """The last attempt at each run below `roots`."""
+    logs: dict[str, Log] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise ConfigError(f"{root}: is not a folder")
+        for folder in sorted(root.rglob("wandb/*run-*")):
+            if match := _NAME.fullmatch(folder.name):
+                log = Log(folder, match["id"], match["time"])
+                if log.run_id not in logs or logs[log.run_id].time <= log.time:
+                    logs[log.run_id] = log
+    return list(logs.values())
+
+
+def send(log: Log, scratch: Path) -> bool:
+    """Send what the server lacks of a run that it knows; False if it knew nothing of it."""
+    if log.is_summary:
+        publish.publish(log.home, to=scratch)
+        return True
+    result = json.loads((log.home / "result.json").read_text())
+    label, values = tracking.described(result)
+    config = conf.from_dict(result["config"]).tracking
+    assert isinstance(config, conf.Wandb)
+    run = tracking.start(config, "online", label, scratch, values)
+    if run.resumed:
+        mirror = tracking.Mirror(run)
+        for line in (log.home / "history.jsonl").read_text().splitlines():
+            mirror.log(json.loads(line))
+        run.summary.update(tracking.summary(result))
+    run.finish(exit_code=int(result["status"] != "complete"))
+    return bool(run.resumed)
+
+
+def sync(logs: Sequence[Log]) -> None:
+    """What the server has nothing of, as it was logged: with its times and system metrics."""
+    wandb = Path(sys.executable).parent / "wandb"
+    command = [str(wandb), "sync", *(str(log.folder) for log in logs)]
+    online = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=online)
+    if unsent := [log.folder for log in logs if not log.synced]:
+        raise ConfigError(f"{unsent[0]}: wandb sync says: {done.stdout[-500:]}{done.stderr[-500:]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    with one_line_errors(), TemporaryDirectory() as scratch:
+        waiting = [log for log in newest(parser.parse_args().folders) if not log.synced]
+        ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
+        try:
+            upload(ended, Path(scratch))
+        except (CommError, TimeoutError, UsageError) as error:
+            raise ConfigError(f"W&B: {' '.join(str(error).split())}") from error
+        print(f"{len(ended)} runs uploaded" if ended else "nothing to upload")
+        if running := len(waiting) - len(ended):
+            print(
+                f"{running} left out: they still run, or were killed; train them to their end first"
+            )
+
+
+def upload(logs: Sequence[Log], scratch: Path) -> None:
+    fresh = []
+    with tqdm(total=len(logs), unit="run", disable=None) as bar:
+        for log in logs:
+            if send(log, scratch):
+                log.mark()
+                bar.update()
+            else:
+                fresh.append(log)
+        for begin in range(0, len(fresh), _AT_ONCE):
+            some = fresh[begin : begin + _AT_ONCE]
+            sync(some)
+            bar.update(len(some))
+
+
+if __name__ == "__main__":
+    main()

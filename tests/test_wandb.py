@@ -1,0 +1,362 @@
+"""Weights & Biases over the wire: real runs against a server on loopback (`wandb_server.py`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb_server
+from conftest import ROOT, need
+from wandb_server import KEY, Run, Server
+
+SWEEP = (
+    *("-m", "scheduler.t_mult=1,2", "seed=0,1", "scheduler.t_0=1", "trainer.epochs=3"),
+    *("tracking.tags=[one,two]", "hydra.sweep.dir=out", "store.dir=store"),
+)
+SHORT = ("trainer.epochs=3", "scheduler.t_0=1", "hydra.run.dir=out", "store.dir=store")
+LONG = ("trainer.epochs=155", "trainer.checkpoint_every=0.2", *SHORT[2:])
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with wandb_server.serve() as running:
+        yield running
+
+
+def command(script: str, *arguments: str | Path) -> list[str]:
+    return [sys.executable, str(ROOT / script), *map(str, arguments)]
+
+
+def environment(server: Server | None) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    return {**clean, **(server.environment() if server else {})}
+
+
+def train(
+    cwd: Path, server: Server | None, *overrides: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command("train.py", *overrides),
+        cwd=cwd, env=environment(server), capture_output=True, text=True, check=check,
+    )  # fmt: skip
+
+
+def sync(cwd: Path, server: Server, *folders: str) -> str:
+    done = subprocess.run(
+        command("scripts/wandb_sync.py", *folders),
+        cwd=cwd, env=environment(server), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def assert_arrived(server: Server, folder: Path) -> Run:
+    """The run of `folder` is on the server: every row once, in order, to the last bit; its end."""
+    result = read(folder / "result.json")
+    arrived = server.runs[result["run_id"]]
+    assert arrived.rows() == history(folder)
+    assert arrived.steps() == [row["step"] for row in history(folder)]
+    assert arrived.exit_code == 0
+    assert arrived.summary["status"] == "complete"
+    assert arrived.summary["test/acc"] == result["test"]["test/acc"]
+    best = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
+    assert arrived.summary["val/acc"] == best
+    return arrived
+
+
+def assert_described(arrived: Run, folder: Path) -> None:
+    """Name, group, tags, job type, configuration and metrics of a run of `SWEEP`."""
+    result = read(folder / "result.json")
+    told = arrived.fields
+    assert (told["displayName"], told["groupName"]) == (result["name"], "out")
+    assert (told["jobType"], told["tags"]) == (result["arm"], ["one", "two"])
+    assert arrived.config["scheduler"] == result["config"]["scheduler"]
+    assert arrived.config["plan"] == result["plan"]
+    assert arrived.config["overrides"] == result["overrides"]
+    names = {metric.get("1") or metric.get("2") for metric in arrived.metrics}
+    assert names == {"epoch", "*", "val/acc"}
+
+
+def assert_published(server: Server, sweep: Path) -> None:
+    """The sweep's own run: its verdict, its differences, its page."""
+    (own,) = (run for run in server.runs.values() if run.fields["jobType"] == "summary")
+    verdict = read(sweep / "verdict.json")
+    assert (own.fields["displayName"], own.fields["groupName"]) == ("out", "out")
+    assert own.summary["verdict"] == verdict["sentence"]
+    (compared,) = verdict["comparisons"]
+    assert own.summary["2 against 1"]["mean"] == compared["mean"]
+    (table,) = (json.loads(own.files[name]) for name in own.files if "paired" in name)
+    assert [row[-1] for row in table["data"]] == [pair["difference"] for pair in compared["pairs"]]
+    (page,) = (a for a in server.artifacts.values() if a.fields["artifactTypeName"] == "report")
+    assert page.files["report.html"] == (sweep / "report.html").read_bytes()
+    assert page.committed
+
+
+def assert_no_key(folder: Path, *printed: str) -> None:
+    for text in printed:
+        assert KEY not in text
+    for path in folder.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_an_online_sweep_arrives_whole(server: Server, tmp_path: Path) -> None:
+    done = train(tmp_path, server, *SWEEP)
+    for number in range(4):
+        folder = tmp_path / "out" / str(number)
+        assert_described(assert_arrived(server, folder), folder)
+        assert read(folder / "result.json")["tracking"].startswith(f"{server.url}/tester/")
+    assert_published(server, tmp_path / "out")
+    assert f"{server.url}/tester/" in done.stdout.splitlines()[-1], "the page of the sweep's run"
+    assert server.unknown == []
+    shown = train(tmp_path, server, "--cfg", "all").stdout
+    assert_no_key(tmp_path, done.stdout, done.stderr, shown)
+
+    train(tmp_path, server, *SWEEP, "hydra.sweep.dir=again/out")
+    for number in range(4):
+        again = tmp_path / "again/out" / str(number)
+        assert read(again / "result.json")["updates_trained"] == 0
+        assert_arrived(server, again)
+    assert len(server.runs) == 6, "four runs, and a summary of each sweep"
+
+
+def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
+    train(tmp_path, None, *SWEEP)
+    assert "5 runs uploaded" in sync(tmp_path, server, "out")
+    for number in range(4):
+        folder = tmp_path / "out" / str(number)
+        assert_described(assert_arrived(server, folder), folder)
+    assert_published(server, tmp_path / "out")
+    before = server.requests
+    assert "nothing to upload" in sync(tmp_path, server, "out")
+    assert server.requests == before
+    assert server.unknown == []
+
+    train(tmp_path, None, *SWEEP, "hydra.sweep.dir=again/out")
+    sync(tmp_path, server, "out", "again")
+    for number in range(4):
+        assert_arrived(server, tmp_path / "again/out" / str(number))
+
+
+def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Path) -> None:
+    train(tmp_path, None, *SHORT)
+    folder = read(tmp_path / "out/result.json")["tracking"]
+    tool = [str(Path(sys.executable).parent / "wandb"), "sync", folder]
+    subprocess.run(tool, env=environment(server), check=True, capture_output=True)
+    assert_arrived(server, tmp_path / "out")
+
+
+def killed(cwd: Path, server: Server | None, rows: int, overrides: tuple[str, ...] = LONG) -> None:
+    """Start a run and kill it dead once it has recorded `rows` rows in this attempt."""
+    path = cwd / "out/history.jsonl"
+    path.unlink(missing_ok=True)
+    running = subprocess.Popen(
+        command("train.py", *overrides), cwd=cwd, env=environment(server), stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < rows:
+        assert running.poll() is None, running.stderr and running.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_run_killed_twice_is_whole_on_the_server(
+    server: Server, tmp_path: Path, online: bool
+) -> None:
+    seen = server if online else None
+    for rows in (40, 120):
+        killed(tmp_path, seen, rows)
+        assert not (tmp_path / "out/result.json").exists()
+    if not online:
+        assert "1 left out: they still run, or were killed" in sync(tmp_path, server, "out")
+    train(tmp_path, seen, *LONG)
+    assert read(tmp_path / "out/result.json")["updates_reused"] > 0
+    assert read(tmp_path / "out/result.json")["restarts"] == 2
+    if not online:
+        assert len(list((tmp_path / "out/wandb").glob("replaced-offline-run-*"))) == 2
+        sync(tmp_path, server, "out")
+    assert_arrived(server, tmp_path / "out")
+
+
+def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
+    server: Server, tmp_path: Path
+) -> None:
+    """Here `wandb sync` would append the second attempt's rows to the first's."""
+    running = subprocess.Popen(command("train.py", *LONG), cwd=tmp_path, env=environment(None))
+    path = tmp_path / "out/history.jsonl"
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_bytes().count(b"\n") < 100:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait() == 128 + signal.SIGTERM
+    sync(tmp_path, server, "out")
+    (arrived,) = server.runs.values()
+    assert len(arrived.rows()) >= 100
+    assert (arrived.exit_code, arrived.summary["status"]) == (1, "interrupted")
+    train(tmp_path, None, *LONG)
+    sync(tmp_path, server, "out")
+    assert_arrived(server, tmp_path / "out")
+
+
+@pytest.mark.parametrize("fault", ["500", "hang", "refused"])
+def test_a_server_that_does_not_answer_is_waited_for_once(
+    server: Server, tmp_path: Path, fault: str
+) -> None:
+    server.fault = fault
+    address = server if fault != "refused" else Server("http://127.0.0.1:9")
+    done = train(tmp_path, address, *SWEEP, "seed=0")
+    assert done.stderr.count("warning: W&B") == 1
+    assert re.search(r"python scripts/wandb_sync.py \S*/?out$", done.stderr, re.MULTILINE)
+    for number in range(2):
+        result = read(tmp_path / "out" / str(number) / "result.json")
+        assert result["status"] == "complete"
+        assert "offline-run-" in result["tracking"]
+    assert_no_key(tmp_path, done.stdout, done.stderr)
+    server.fault = None
+    assert "3 runs uploaded" in sync(tmp_path, server, "out")
+    for number in range(2):
+        assert_arrived(server, tmp_path / "out" / str(number))
+    assert_published(server, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["500", "hang"])
+def test_a_server_lost_on_the_way_costs_nothing(server: Server, tmp_path: Path, fault: str) -> None:
+    """The first run begins online; its end waits for its upload, the other three are offline."""
+    server.fault_after = (8, fault)
+    done = train(tmp_path, server, *SWEEP)
+    assert done.stderr.count("warning: W&B") == 1
+    first = read(tmp_path / "out/0/result.json")
+    assert (first["status"], Path(first["tracking"]).exists()) == ("complete", True)
+    server.fault = server.fault_after = None
+    assert "5 runs uploaded" in sync(tmp_path, server, "out")
+    for number in range(4):
+        assert_arrived(server, tmp_path / "out" / str(number))
+
+
+def test_offline_opens_no_socket(tmp_path: Path) -> None:
+    need(os.access("/usr/bin/strace", os.X_OK), "strace is missing: apt-get install strace")
+    traced = ["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(tmp_path / "calls")]
+    subprocess.run(
+        [*traced, *command("train.py", *SWEEP)],
+        cwd=tmp_path, env=environment(None) | {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"},
+        check=True, capture_output=True,
+    )  # fmt: skip
+    calls = (tmp_path / "calls").read_text()
+    assert "AF_UNIX" in calls, "the trace has wandb's own socket to its service"
+    assert not re.findall(r".*AF_INET.*", calls)
+
+
+def test_offline_is_chosen_where_there_is_no_key(tmp_path: Path) -> None:
+    home = environment(None) | {"HOME": str(tmp_path)}
+    done = subprocess.run(
+        command("train.py", *SHORT),
+        cwd=tmp_path, env=home, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "offline-run-" in read(tmp_path / "out/result.json")["tracking"]
+    assert "warning" not in done.stderr
+
+
+def test_an_unknown_mode_in_the_environment_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("train.py", "hydra.run.dir=out"),
+        cwd=tmp_path, env=environment(None) | {"WANDB_MODE": "off"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: WANDB_MODE=off: must be online, offline or disabled"
+    )
+
+
+def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:
+    """The real `wandb sweep` and `wandb agent`; the server hands out two points of the grid."""
+    text = (ROOT / "conf/wandb_sweep.yaml").read_text()
+    sweep = tmp_path / "sweep.yaml"
+    places = f"hydra.run.dir={tmp_path}/${{scheduler.t_mult}}", f"store.dir={tmp_path}/store"
+    sweep.write_text(text + "".join(f"  - {one}\n" for one in (*places, *SHORT[:2])))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = environment(server) | {"PATH": path, "WANDB_DIR": str(tmp_path)}
+    tool = str(Path(sys.executable).parent / "wandb")
+    for words in (["sweep", str(sweep)], ["agent", "tester/cosine-restarts/sweep1"]):
+        server.commands = [
+            {
+                "type": "run",
+                "run_id": f"point{t_mult}",
+                "program": "train.py",
+                "args": {
+                    "scheduler.t_mult": {"value": t_mult},
+                    "seed": {"value": 1},
+                },
+            }
+            for t_mult in (1, 2)
+        ]
+        done = subprocess.run(
+            [tool, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for t_mult in (1, 2):
+        arrived, folder = server.runs[f"point{t_mult}"], tmp_path / str(t_mult)
+        assert arrived.rows() == history(folder)
+        assert arrived.fields["sweep"] == "sweep1"
+        assert arrived.config["scheduler"]["t_mult"] == t_mult
+        assert (read(folder / "result.json")["config"]["seed"], arrived.exit_code) == (1, 0)
+    assert server.unknown == []
+
+
+def test_a_workspace_and_a_report_are_made_once_and_updated(server: Server, tmp_path: Path) -> None:
+    train(tmp_path, None, *SWEEP)
+    urls = []
+    for name in ("first", "second"):
+        words = command("scripts/wandb_workspace.py", "out", "--name", name)
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env=environment(server),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        urls.append(done.stdout.split())
+    assert urls[0][0] == urls[1][0]
+    shown = {view["type"]: view for view in server.views.values()}
+    assert len(server.views) == len(shown) == 2
+    assert shown["project-view"]["displayName"] == "second"
+    assert shown["runs"]["displayName"] == "second: verdict"
+    sentence = read(tmp_path / "out/verdict.json")["sentence"]
+    assert sentence in _texts(json.loads(shown["runs"]["spec"]))
+    assert server.unknown == []
+
+
+def _texts(part: Any) -> list[str]:
+    """All strings of a document."""
+    match part:
+        case dict():
+            return [text for value in part.values() for text in _texts(value)]
+        case list():
+            return [text for value in part for text in _texts(value)]
+        case str():
+            return [part]
+    return []

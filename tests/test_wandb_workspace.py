@@ -1,0 +1,367 @@
+"""The workspace and the report of a sweep: what is sent to W&B, read from `--json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, need
+
+SCRIPT = ROOT / "scripts/wandb_workspace.py"
+
+# Python tells its audit hooks of every connection, look-up and child process; none can be undone.
+ALONE = """
+import os, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
+                 "os.posix_spawn", "os.exec", "os.fork"):
+        os.write(2, f"refused: {event} {arguments}\\n".encode())
+        os._exit(97)
+sys.addaudithook(refuse)
+"""
+HOSTILE = '<b>t_mult</b>|a=1 & [x](http://y) *`$1$`* "q"\'s \\ ~~<2'
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two arms of two seeds on the digits, tracked offline."""
+    folder = tmp_path_factory.mktemp("workspace")
+    made = folder / "t_mult=1,2"
+    done = run(
+        ROOT / "train.py", "-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1",
+        "scheduler.t_0=1", "trainer.epochs=3", "model.width=4", "tracking.mode=offline",
+        f"store.dir={folder / 'store'}", f"hydra.sweep.dir='{made}'",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python, without a key for W&B."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    home = {"HOME": "/nonexistent", "NETRC": "/nonexistent/netrc"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        env=kept | home | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> str:
+    """A PYTHONPATH under which Python exits with 97 before it opens a connection."""
+    folder = tmp_path / "alone"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(ALONE)
+    return str(folder)
+
+
+@pytest.fixture
+def written(sweep: Path, tmp_path: Path, alone: str) -> dict[str, Any]:
+    return write(sweep, tmp_path / "both.json", alone)
+
+
+def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, Any]:
+    """What --json writes of a sweep, by a process that can reach nobody."""
+    has_library()
+    done = run(SCRIPT, folder, "--json", file, *arguments, PYTHONPATH=alone)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{file}\n")
+    (document,) = json.loads(file.read_text())
+    return document
+
+
+def has_library() -> None:
+    need(find_spec("wandb_workspaces"), "pip install 'cosine-restarts[dashboards]'")
+
+
+def runset(document: dict[str, Any]) -> dict[str, Any]:
+    return document["workspace"]["spec"]["section"]["runSets"][0]
+
+
+def grids(document: dict[str, Any]) -> list[dict[str, Any]]:
+    blocks = document["report"]["spec"]["blocks"]
+    return [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
+
+
+def sections(document: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The panels of each section of the workspace."""
+    bank = document["workspace"]["spec"]["section"]["panelBankConfig"]
+    return [section["panels"] for section in bank["sections"]]
+
+
+def copy(sweep: Path, folder: Path, verdict: dict[str, Any] | None = None) -> Path:
+    shutil.copytree(sweep, folder)
+    for path in folder.glob("*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"group": folder.name}))
+    if verdict:
+        (folder / "verdict.json").write_text(json.dumps(verdict))
+    return folder
+
+
+def verdict_of(sweep: Path) -> dict[str, Any]:
+    return json.loads((sweep / "verdict.json").read_text())
+
+
+def keep_one_swept(folder: Path, key: str, values: tuple[str, str]) -> None:
+    """Rewrite the plan as if `key` had been swept instead of the factor."""
+    plan = json.loads((folder / "plan.json").read_text())
+    for number, arm in enumerate(plan["arms"]):
+        arm["swept"] = {key: values[number // 2], "seed": arm["swept"]["seed"]}
+    plan["claim"]["factor"] = key
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+
+def test_curves_are_means_and_deviations_of_the_arms_by_epoch(written: dict[str, Any]) -> None:
+    curves = [panel["config"] for panel in sections(written)[0]]
+    assert [curve["metrics"] for curve in curves] == [["lr"], ["val/acc"]]
+    for curve in curves:
+        assert curve["xAxis"] == "epoch"
+        assert curve["groupBy"] == "scheduler.value.t_mult"
+        assert (curve["aggregate"], curve["groupAgg"], curve["groupArea"]) == (
+            True, "mean", "stddev",
+        )  # fmt: skip
+        assert curve["limit"] == 4, "no run is left out of its mean"
+    assert runset(written)["grouping"] == [{"section": "config", "name": "scheduler.value.t_mult"}]
+
+
+def test_final_accuracy_is_the_last_and_stands_against_the_factor(written: dict[str, Any]) -> None:
+    bars, dots = (panel["config"] for panel in sections(written)[1])
+    assert (bars["metrics"], bars["groupBy"]) == (["val/acc.last"], "scheduler.value.t_mult")
+    assert (bars["groupAgg"], bars["groupArea"]) == ("mean", "stddev")
+    assert (dots["xAxis"], dots["yAxis"]) == (
+        "config:scheduler.value.t_mult", "summary:val/acc.last",
+    )  # fmt: skip
+    (parallel,) = (panel["config"] for panel in sections(written)[2])
+    assert [column["accessor"] for column in parallel["columns"]] == [dots["xAxis"], dots["yAxis"]]
+
+
+def test_what_is_drawn_is_in_the_runs_on_wandb(sweep: Path, written: dict[str, Any]) -> None:
+    (log,) = (sweep / "3").glob("wandb/offline-run-*/*.wandb")
+    wandb = Path(sys.executable).parent / "wandb"
+    printed = subprocess.run(
+        [wandb, "leet", "inspect", "--json", log], capture_output=True, text=True, check=True
+    )
+    records = [json.loads(line) for line in printed.stdout.splitlines()]
+    (begun,) = [record["run"] for record in records if record["type"] == "run"]
+    logged: set[str] = set()
+    summary: dict[str, Any] = {}
+    for record in records:
+        if record["type"] == "history":
+            logged |= record["history"]["item"].keys()
+        if record["type"] == "summary":
+            summary |= record["summary"]["update"]
+    assert {"epoch", "lr", "val/acc"} <= logged
+    assert summary["val/acc"]["last"] > 0
+    filters = runset(written)["filters"]["filters"]
+    groups = {one["key"]["name"]: one["value"] for one in filters}
+    assert begun["run_group"] == groups["group"]
+    assert begun["job_type"] == "t_mult=2" != groups["jobType"]
+    told = json.loads((sweep / "3/result.json").read_text())["config"]
+    assert told["scheduler"]["t_mult"] == 2, "scheduler.value.t_mult on the server"
+
+
+def test_only_the_runs_of_the_sweep_are_shown(written: dict[str, Any]) -> None:
+    wanted = [
+        {"key": {"section": "run", "name": "group"}, "op": "=", "value": "t_mult=1,2",
+         "disabled": False},
+        {"key": {"section": "run", "name": "jobType"}, "op": "!=", "value": "summary",
+         "disabled": False, "connector": "AND"},
+    ]  # fmt: skip
+    runsets = [runset(written), *(one for grid in grids(written) for one in grid["runSets"])]
+    assert len(runsets) == 4
+    for one in runsets:
+        assert one["filters"] == {"filterFormat": "filterV2", "filters": wanted}
+        assert "project" not in one, "naming a project would ask the server"
+
+
+def test_panels_do_not_overlap(written: dict[str, Any]) -> None:
+    banks = [grid["panelBankSectionConfig"]["panels"] for grid in grids(written)]
+    for panels in [*sections(written), *banks]:
+        cells = [
+            {(x, y) for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])}
+            for p in (panel["layout"] for panel in panels)
+        ]
+        assert all(cells)
+        assert all(0 <= x < 24 for cell in cells for x, _ in cell)
+        assert not any(one & other for one, other in combinations(cells, 2))
+
+
+def test_arms_that_are_no_single_value_are_told_by_the_job_type(
+    sweep: Path, tmp_path: Path, alone: str
+) -> None:
+    folder = copy(sweep, tmp_path / "arms")
+    keep_one_swept(folder, "scheduler", ("step", "cosine"))
+    told = write(folder, tmp_path / "both.json", alone)
+    curves, final, (parallel,) = sections(told)
+    assert {panel["config"]["groupBy"] for panel in [*curves, *final]} == {"jobType"}
+    assert runset(told)["grouping"] == [{"section": "run", "name": "jobType"}]
+    assert len(final) == 1, "no number to draw the accuracy against"
+    assert parallel["config"]["columns"][0] == {"accessor": "run:jobType"}
+
+
+def test_several_swept_keys_make_groups_of_all(sweep: Path, tmp_path: Path, alone: str) -> None:
+    folder = copy(sweep, tmp_path / "several")
+    plan = json.loads((folder / "plan.json").read_text())
+    for arm in plan["arms"]:
+        arm["swept"] = {"optimizer.kind": "sgd", **arm["swept"]}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    told = write(folder, tmp_path / "both.json", alone)
+    names = ["optimizer.value.kind", "scheduler.value.t_mult"]
+    assert [key["name"] for key in runset(told)["grouping"]] == names
+    (_, dots), (parallel,) = sections(told)[1:]
+    assert dots["config"]["xAxis"] == "config:scheduler.value.t_mult", "the claim's factor"
+    accessors = [column["accessor"] for column in parallel["config"]["columns"]]
+    assert accessors == [*(f"config:{name}" for name in names), "summary:val/acc.last"]
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def texts(document: dict[str, Any]) -> str:
+    """All that a reader of the report sees as plain text."""
+    return "\n".join(re.findall(r'"text": (".*?[^\\]")', json.dumps(document["report"])))
+
+
+def test_the_report_tells_the_verdict_and_how_it_was_made(
+    sweep: Path, written: dict[str, Any]
+) -> None:
+    blocks = written["report"]["spec"]["blocks"]
+    paragraphs = [b["children"][0]["text"] for b in blocks if b["type"] == "paragraph"]
+    assert verdict_of(sweep)["sentence"] in paragraphs
+    (code,) = [b for b in blocks if b["type"] == "code-block"]
+    command = code["children"][0]["children"][0]["text"]
+    assert command.startswith("python ")
+    assert "-m scheduler=cosine_warm scheduler.t_mult=1,2 seed=0,1" in command
+    assert written["report"]["title"] == "t_mult=1,2: verdict"
+    assert written["workspace"]["name"] == "t_mult-1,2", "the library refuses = there"
+    panels = [grid["panelBankSectionConfig"]["panels"] for grid in grids(written)]
+    own = [[panel["config"] for panel in section] for section in sections(written)]
+    assert [[panel["config"] for panel in section] for section in panels] == own
+    grouped = [bool(grid["runSets"][0]["grouping"]) for grid in grids(written)]
+    assert grouped == [True, False, False], "single runs where each seed is a dot"
+
+
+def test_the_report_has_a_row_for_each_comparison(sweep: Path, tmp_path: Path, alone: str) -> None:
+    verdict = verdict_of(sweep)
+    (one,) = verdict["comparisons"]
+    holes = dict.fromkeys(("mean", "ci95", "p_holm")) | {"n": 0, "cell": "seed=3"}
+    verdict["comparisons"] = [
+        one | {"mean": 0.5, "ci95": [0.25, 0.75], "p_holm": 0.03125, "n": 6}, one | holes,
+    ]  # fmt: skip
+    folder = copy(sweep, tmp_path / "two", verdict | {"claim_changed": True})
+    told = write(folder, tmp_path / "both.json", alone)
+    assert "The claim was changed after the plan was written. scheduler" in texts(told)
+    lines = [re.sub(r"\\(.)", r"\1", line) for line in table(told).splitlines()]
+    assert lines[2:] == [
+        "| scheduler.t_mult=2 against 1 | 6 | +0.50 | +0.25 to +0.75 (95 %) | 0.0312 "
+        "| inconclusive |",
+        "| scheduler.t_mult=2 against 1 at seed=3 | 0 | – | – | – | inconclusive |",
+    ]
+
+
+def table(document: dict[str, Any]) -> str:
+    (found,) = [b for b in document["report"]["spec"]["blocks"] if b["type"] == "markdown-block"]
+    return found["content"]
+
+
+def test_a_sweep_without_a_verdict_says_so(sweep: Path, tmp_path: Path, alone: str) -> None:
+    folder = copy(sweep, tmp_path / "none")
+    (folder / "verdict.json").unlink()
+    told = write(folder, tmp_path / "both.json", alone)
+    assert "No verdict: nothing was compared." in texts(told)
+    assert "markdown-block" not in json.dumps(told)
+
+
+def test_hostile_names_stay_text(sweep: Path, tmp_path: Path, alone: str) -> None:
+    verdict = verdict_of(sweep)
+    verdict["claim"]["factor"] = HOSTILE
+    verdict["comparisons"][0] |= {"treatment": f"{HOSTILE}\n\n# head", "cell": HOSTILE}
+    name = HOSTILE.replace("/", "")
+    folder = copy(sweep, tmp_path / name, verdict | {"sentence": HOSTILE})
+    told = write(folder, tmp_path / "both.json", alone)
+    _, _, row = table(told).splitlines()
+    assert not re.search(r"(?<!\\)(\\\\)*[<>|*_`$\[\]~#&!]", row[1:-1].replace(" | ", "")), row
+    shown = re.sub(r"\\(.)", r"\1", row)
+    assert shown.startswith(f"| {HOSTILE}={HOSTILE} # head against 1 at {HOSTILE} |")
+    assert runset(told)["filters"]["filters"][0]["value"] == name, "the group as it is"
+    assert told["report"]["title"] == f"{name}: verdict"
+
+
+def test_a_name_that_was_given_is_the_title(sweep: Path, tmp_path: Path, alone: str) -> None:
+    told = write(sweep, tmp_path / "both.json", alone, "--name", "cycles " + "x" * 200)
+    assert told["report"]["title"].startswith("cycles x")
+    assert told["report"]["title"].endswith("x: verdict")
+    assert runset(told)["filters"]["filters"][0]["value"] == "t_mult=1,2", "its runs all the same"
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def test_a_connection_would_have_been_noticed(alone: str) -> None:
+    ask = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    assert run("-c", ask, PYTHONPATH=alone).returncode == 97
+
+
+def test_several_sweeps_are_written_one_by_one(sweep: Path, tmp_path: Path) -> None:
+    has_library()
+    other, file = copy(sweep, tmp_path / "other"), tmp_path / "all.json"
+    assert run(SCRIPT, sweep, other, "--json", file).returncode == 0
+    assert [one["workspace"]["name"] for one in json.loads(file.read_text())] == [
+        "t_mult-1,2", "other",
+    ]  # fmt: skip
+    done = run(SCRIPT, sweep, other, "--json", file, "--name", "both")
+    assert "error: --name: of several sweeps each is named after its folder" in done.stderr
+
+
+def test_mistakes_end_in_one_line(sweep: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert mistake(empty) == f"{empty}: is not the folder of a sweep: it has no plan.json"
+    shutil.copy(sweep / "plan.json", empty)
+    assert mistake(empty) == f"{empty}: has no run with a result"
+    has_library()
+    assert mistake(sweep) == "W&B: No API key configured. Use `wandb login` to log in."
+    untracked = copy(sweep, tmp_path / "untracked")
+    for path in untracked.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        result["config"]["tracking"] = {"kind": "none"}
+        path.write_text(json.dumps(result))
+    told = f"{untracked}: its runs were not tracked; --project says where to"
+    assert mistake(untracked) == told
+
+
+def mistake(folder: Path, **environment: str) -> str:
+    done = run(SCRIPT, folder, **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+def test_without_the_library_it_says_how_to_get_it(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys; sys.modules['wandb_workspaces.workspaces'] = None\n"
+        "sys.modules['wandb_workspaces'] = None"
+    )
+    told = "wandb-workspaces is not installed: pip install 'cosine-restarts[dashboards]'"
+    assert mistake(sweep, PYTHONPATH=str(tmp_path)) == told
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: print(*sorted({'wandb', 'torch', 'polars'} & set(sys.modules)), 'end')"
+    )
+    assert run("-c", code).stdout.splitlines()[-1] == "end"
