@@ -93,7 +93,7 @@ class Mirror:
             try:
                 return cls(start(config, "online", label, folder, values), sync)
             except unreachable() as error:
-                cls._give_up(" ".join(str(error).split()), sync)
+                cls._give_up(" ".join(str(error).split()).rstrip("."), sync)
         return cls(start(config, "offline", label, folder, values), sync)
 
     @classmethod
@@ -148,7 +148,7 @@ def start(
 ) -> wandb.Run:
     """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
 
-    Raises what wandb raises if the server does not answer.
+    Raises `ConfigError` without a key, and what wandb raises if the server does not answer.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
     if mode == "offline":
@@ -156,28 +156,31 @@ def start(
         _put_aside(folder)
     import wandb
 
-    run = wandb.init(
-        project=config.project,
-        entity=config.entity,
-        id=label.run_id,
-        name=label.name,
-        group=label.group,
-        job_type=label.arm,
-        tags=config.tags,
-        config=values,
-        dir=folder,
-        mode=mode,
-        resume=None if mode == "offline" else "allow",
-        reinit="create_new",
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            x_transaction_log_flush_interval=1,
-            init_timeout=_INIT_SECONDS,
-            finish_timeout=_FINISH_SECONDS,
-            finish_timeout_raises=True,
-        ),
-    )
+    try:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            id=label.run_id,
+            name=label.name,
+            group=label.group,
+            job_type=label.arm,
+            tags=config.tags,
+            config=values,
+            dir=folder,
+            mode=mode,
+            resume=None if mode == "offline" else "allow",
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_transaction_log_flush_interval=1,
+                init_timeout=_INIT_SECONDS,
+                finish_timeout=_FINISH_SECONDS,
+                finish_timeout_raises=True,
+            ),
+        )
+    except wandb.errors.UsageError as error:
+        raise ConfigError(f"tracking.mode={mode}: {error}") from error
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
     run.define_metric("val/acc", step_metric="epoch", summary="max,last")

@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
-from wandb.errors import CommError, UsageError
 
 from harness import config as conf
 from harness import publish, tracking
@@ -113,7 +112,7 @@ def main() -> None:
         ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
         try:
             upload(ended, Path(scratch))
-        except (CommError, TimeoutError, UsageError) as error:
+        except tracking.unreachable() as error:
             raise ConfigError(f"W&B: {' '.join(str(error).split())}") from error
         print(f"{len(ended)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):

@@ -278,16 +278,25 @@ def test_offline_is_chosen_where_there_is_no_key(tmp_path: Path) -> None:
     assert "warning" not in done.stderr
 
 
-def test_an_unknown_mode_in_the_environment_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"WANDB_MODE": "off"}, "WANDB_MODE=off: must be online, offline or disabled"),
+        ({}, "tracking.mode=online: No API key configured. Use `wandb login` to log in."),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    tmp_path: Path, variables: dict[str, str], told: str
+) -> None:
+    mode = "auto" if variables else "online"
     done = subprocess.run(
-        command("train.py", "hydra.run.dir=out"),
-        cwd=tmp_path, env=environment(None) | {"WANDB_MODE": "off"}, capture_output=True, text=True,
-        check=False,
+        command("train.py", *SHORT, f"tracking.mode={mode}"),
+        cwd=tmp_path, env=environment(None) | variables | {"HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "error: WANDB_MODE=off: must be online, offline or disabled"
-    )
+    assert done.stderr.splitlines()[-1] == f"error: {told}"
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:
