@@ -19,8 +19,8 @@ ARM = "summary"  # the job type of the run, by which dashboards leave it out of 
 def publish(sweep: Path, to: Path | None = None) -> str:
     """Log the sweep's own run, tracked as the first of its runs is; again, if it was before.
 
-    With `to` it goes to the server, wandb's files there, and errors are raised. Returns its page or
-    its local folder; empty for a sweep without a verdict or without W&B.
+    With `to` it goes to the server, wandb's files there, and errors are raised. Returns the
+    address of its page; empty offline, without W&B, and for a sweep without a verdict.
     """
     results = sorted(sweep.glob("*/result.json"))
     if not results or not (sweep / "verdict.json").exists():
@@ -36,7 +36,7 @@ def publish(sweep: Path, to: Path | None = None) -> str:
         return ""
     mirror.attach(_page(sweep))
     mirror.finish(_summary(verdict), exit_code=0)
-    return mirror.where
+    return mirror.where if mirror.where.startswith("http") else ""
 
 
 def label(sweep: Path) -> Label:
