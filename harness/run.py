@@ -181,14 +181,14 @@ def _train(
         state, step = build(config, p.splits, p.device, p.precision)
     keep = checkpoints.kept(config.store.keep, plan, place.branches)
     with ExitStack() as stack:
+        stop = stack.enter_context(stopping())
         alive: Callable[[], None] = lambda: None  # noqa: E731
         origin = None
         if store:
             with seconds.phase("store"):
-                claim = store.training(p.trajectory, keep, config.store.wait)
-                alive = stack.enter_context(claim)  # may wait: a signal ends that at once
+                claim = store.training(p.trajectory, keep, config.store.wait, stop.check)
+                alive = stack.enter_context(claim)
                 origin = checkpoints.restore(store, p.trajectory, state)
-        stop = stack.enter_context(stopping())
         rows = cadence.select(origin.rows) if origin else []
         recording = stack.enter_context(Recording(config, place, p, result, seconds, rows))
         saving = Checkpoints(
@@ -265,15 +265,24 @@ class Recording:
 
     def record(self, row: Row) -> None:
         self._history.append(row)
-        self._mirror.log(row)
+        self._mirrored(lambda: self._mirror.log(row))
         self.progress.show(row)
+
+    def _mirrored(self, send: Callable[[], None]) -> None:
+        """Losing W&B costs a warning, not the run: Slurm, for one, ends W&B's process before the job."""
+        try:
+            send()
+        except Exception as error:  # whatever W&B raises
+            self._mirror = tracking.Mirror(None)
+            lost = f"warning: W&B is lost ({error}); the same command brings it up to date"
+            print(lost, file=sys.stderr)
 
     def __exit__(self, *error: object) -> None:
         self._history.close()
         status = self._result["status"] if error[0] is None else "failed"
         self.progress.end(status, self._result)
         summary = {**self._result.get("test", {}), "status": status}
-        self._mirror.finish(summary, exit_code=int(status != "complete"))
+        self._mirrored(lambda: self._mirror.finish(summary, exit_code=int(status != "complete")))
 
 
 def build(

@@ -38,6 +38,11 @@ class Stop:
         if self.number != signal.SIGUSR2:
             self.number = number
 
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number)
+
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
