@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -74,26 +73,31 @@ def hand_over(stop: Interrupted) -> bool:
     """Let submitit act on the signal that stopped a run, whose checkpoint is written.
 
     Its handlers are those from before ours. That of SIGUSR2 requeues the job and exits, or raises
-    if it may not. That of SIGTERM does nothing: the job was cancelled, and ends. False elsewhere.
+    if it may not. That of SIGTERM does nothing, and the job is to end with a result, as cancelled.
+    False where the job is to end without one: nobody waits for it, or it will start again.
     """
     if not in_a_job():
         return False
     number = stop.number
-    if number == signal.SIGTERM and _preempted():
-        number = signal.SIGUSR2  # a job that ends in its grace time is not requeued by Slurm
+    if number == signal.SIGTERM:
+        shown = _shown_by_slurm()
+        if shown.get("JobState") == "RUNNING" and shown.get("PreemptTime", "None") != "None":
+            number = signal.SIGUSR2  # Slurm does not requeue a job that ends in its grace time
+        elif int(shown.get("Restarts", 0)) > int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            return False  # Slurm is requeuing it
     handler = signal.getsignal(number)
     if callable(handler):
         handler(number, None)
     return True
 
 
-def _preempted() -> bool:
-    """Whether Slurm has given this job notice to make room for another."""
+def _shown_by_slurm() -> dict[str, str]:
+    """What Slurm says of this job; nothing if this is none of its."""
     from submitit import JobEnvironment
 
     job = JobEnvironment()
     if job.cluster != "slurm":
-        return False
+        return {}
     command = ["scontrol", "--oneliner", "show", "job", job.job_id]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return "JobState=RUNNING" in shown and re.search(r"\bPreemptTime=\d", shown) is not None
+    return {name: value for name, _, value in (word.partition("=") for word in shown.split())}
