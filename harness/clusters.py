@@ -34,11 +34,12 @@ def prepare(settings: DictConfig, jobs: int) -> None:
 
 
 def _prepare_slurm(launcher: DictConfig, folder: str) -> None:
-    if not shutil.which("sbatch"):
-        raise ConfigError(
-            "hydra/launcher=slurm: there is no sbatch here; log in to a cluster, "
-            "or use hydra/launcher=parallel"
-        )
+    for program in ("sbatch", "sacct"):
+        if not shutil.which(program):
+            raise ConfigError(
+                f"hydra/launcher=slurm: there is no {program} here; log in to a cluster, "
+                "or use hydra/launcher=parallel"
+            )
     if launcher.timeout_min <= 10:
         _warn(
             f"hydra.launcher.timeout_min={launcher.timeout_min}: up to 10 minutes every preemption "
