@@ -553,6 +553,29 @@ def to_dict(config: Config) -> dict[str, Any]:
     }
 
 
+# What a run may go on with changed: its checkpoints are found by what shapes its weights, and its claim
+# is the one of the sweep's plan.json.
+_MAY_CHANGE = ("store.", "tracking.", "claim.", "reuse", "retry", "trainer.checkpoint_every")
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What would make another run of it, as `KEY=NOW (was THEN)`, between two of `to_dict`."""
+    before, after = _flat(then), _flat(now)
+    return [
+        f"{key}={_show(after.get(key))} (was {_show(before.get(key))})"
+        for key in sorted(before.keys() | after.keys())
+        if not key.startswith(_MAY_CHANGE) and before.get(key) != after.get(key)
+    ]
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): part for key, part in parts.items()}
+    return flat
+
+
 def from_dict(values: dict[str, Any]) -> Config:
     """The `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit."""
     try:

@@ -30,6 +30,11 @@ from harness import config
 from harness.config import ConfigError, nearest
 
 _FULL = "HYDRA_FULL_ERROR"
+_EXTRAS = {  # files that plugins of Hydra bring
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/joblib": "parallel",
+}
 _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 
 
@@ -46,12 +51,12 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def report(error: Exception, label: str = "") -> None:
-    """Print `error` on stderr: one line if a user can mend it, otherwise its traceback."""
+def report(error: Exception, label: str = "", full: bool = False) -> None:
+    """Print `error` on stderr: one line if a user can mend it; otherwise, or if `full`, its traceback too."""
     line = explain(error)
-    if line is None:
+    if full or line is None:
         traceback.print_exception(error)
-        line = f"{type(error).__name__}: {error}"
+    line = line or f"{type(error).__name__}: {error}"
     if line.startswith(label.removesuffix(": ")):
         label = ""
     print(f"error: {label}{line}", file=sys.stderr)
@@ -60,7 +65,12 @@ def report(error: Exception, label: str = "") -> None:
 def explain(error: BaseException) -> str | None:
     """One line that names the key and the mend; None for errors that are ours, not the user's."""
     text = " ".join(str(error).split())
+    if about_job := _explain_job(error):
+        return about_job
     match error:
+        case MissingConfigException(missing_cfg_file=str(missing)) if missing in _EXTRAS:
+            extra = _EXTRAS[missing]
+            return f"hydra/launcher: a package is missing; pip install 'cosine-restarts[{extra}]'"
         case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
             group, _, name = missing.removesuffix(".yaml").rpartition("/")
             return f"{group}={name}: {nearest(name, sorted(options))}"
@@ -81,6 +91,29 @@ def explain(error: BaseException) -> str | None:
             return text
         case ValueError() | TypeError() if override := _group_override(error):
             return f"{override}: a group takes the name of one of its choices; see --help"
+    return None
+
+
+def _explain_job(error: BaseException) -> str | None:
+    """What submitit and joblib raise in the process that starts jobs and waits for them."""
+    text = str(error)
+    match type(error).__name__:
+        case "FailedJobError" if text.startswith("sbatch"):
+            return f"hydra.launcher: not accepted by Slurm: {' '.join(text.split())}"
+        case "UncompletedJobError":
+            lost = re.match(r"Job (\S+) .*?with path (.*)/\.submitit/.*\n.*\(state: (.*?)\)", text)
+            if lost is None:
+                return " ".join(text.split())
+            job, sweep, state = lost.groups()
+            return (
+                f"job {job} ended without a result ({state}; log: {sweep}/.submitit/{job}). The other "
+                f"jobs go on; when they have ended, scripts/report.py {sweep} makes the report"
+            )
+        case "TerminatedWorkerError":
+            return (
+                "the process of a run was killed, which ended the sweep; the same command goes on, "
+                "and scripts/report.py SWEEP reports what is there"
+            )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,8 +64,10 @@ def run(config: Config, place: Place) -> dict[str, Any]:
     """Train `config` in `place.folder` and return what its `result.json` says.
 
     A run that diverges ends as `diverged`, with its history. Any other error is written down as
-    `failed` (`interrupted` for a signal) and raised again.
+    `failed` (`interrupted` for a signal) and raised again. Raises `ConfigError`, with nothing touched,
+    if another run has begun in the folder.
     """
+    claim_sha256 = _freeze(config, place)
     result: dict[str, Any] = {
         "status": "failed",
         "name": place.name,
@@ -73,7 +76,7 @@ def run(config: Config, place: Place) -> dict[str, Any]:
         "error": None,
         "config": to_dict(config),
         "overrides": place.overrides,
-        "claim_sha256": place.claim_sha256,
+        "claim_sha256": claim_sha256,
         "restarts": _note_start(place.folder),
     }
     (place.folder / "result.json").unlink(missing_ok=True)
@@ -122,6 +125,24 @@ def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds)
         raise
 
 
+def _freeze(config: Config, place: Place) -> str | None:
+    """Note configuration and claim at the first start; later ones must agree. Returns the first claim.
+
+    A requeued job composes its configuration again, from files that may have been edited since.
+    """
+    path = place.folder / "config.json"
+    if not path.exists():
+        write_json(path, {"config": to_dict(config), "claim_sha256": place.claim_sha256})
+    frozen = json.loads(path.read_text())
+    if changed := conf.changes(frozen["config"], to_dict(config)):
+        raise ConfigError(
+            f"{', '.join(changed)}: not what the run in {place.folder} began with; "
+            "undo that, or take another folder (hydra.run.dir, hydra.sweep.dir)"
+        )
+    first: str | None = frozen["claim_sha256"]
+    return first
+
+
 def _note_start(folder: Path) -> int:
     """How often a run has begun in `folder` before, killed ones too: a line each in `starts.txt`."""
     path = folder / "starts.txt"
@@ -168,7 +189,7 @@ def _train(
         origin = None
         if store:
             with seconds.phase("store"):
-                claim = store.training(p.trajectory, keep, config.store.wait)
+                claim = store.training(p.trajectory, keep, config.store.wait, stop.check)
                 alive = stack.enter_context(claim)
                 origin = checkpoints.restore(store, p.trajectory, state)
         rows = cadence.select(origin.rows) if origin else []

@@ -16,11 +16,18 @@ class Interrupted(SystemExit):
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
+        self.number = number
         self.signal = signal.Signals(number).name
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        return type(self), (self.number,)  # as joblib brings it from a worker process
 
 
 class Stop:
-    """The first signal that asked the run to stop, if one did. A second Ctrl-C stops it at once."""
+    """The signal that asked the run to stop, if one did. A second Ctrl-C stops it at once.
+
+    SIGUSR2 counts before others: batch systems send it to a job that is to go on later.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -28,7 +35,13 @@ class Stop:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.number = number
+        if self.number != signal.SIGUSR2:
+            self.number = number
+
+    def check(self) -> None:
+        """Raises `Interrupted` if a signal has come."""
+        if self.number is not None:
+            raise Interrupted(self.number)
 
 
 @contextmanager

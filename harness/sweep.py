@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from harness import clusters
 from harness import config as conf
 from harness.claims import Claim
 from harness.config import Config, ConfigError, choices, load
@@ -63,6 +64,7 @@ def begin(config: DictConfig) -> None:
     document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
     write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
+    clusters.prepare(config.hydra, len(jobs))
 
 
 def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
@@ -98,17 +100,19 @@ def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
 
 
 def end(folder: Path) -> None:
-    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it failed."""
+    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it are not done."""
     from harness import publish, results, summary
 
     print(summary.write([folder], folder))
     if where := publish.publish(folder):
         print(where)
     runs = results.read(folder)
-    failed = runs.filter(runs["status"].is_in(["failed", "missing"]))
+    failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):
         names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
-        raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}")
+        logs = folder / ".submitit"
+        where = f" (logs in {logs})" if logs.exists() else ""
+        raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}{where}")
 
 
 def compose(overrides: Sequence[str]) -> Config:

@@ -6,6 +6,8 @@ import json
 import netrc
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,11 +61,20 @@ def described(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What W&B's summary adds to the last row: how the run ended, and the test's metrics."""
-    return {**result.get("test", {}), "status": result["status"]}
+    """What W&B's summary adds to the last row: how the run ended, and the test's metrics.
+
+    After a resume W&B takes `max` over the rows since then, so it is told.
+    """
+    told = {**result.get("test", {}), "status": result["status"]}
+    if result.get("final"):
+        told["val/acc"] = {key: result[of]["val/acc"] for key, of in _ENDS}
+    return told
 
 
-UNSYNCED = "unsynced"  # in the folder of a run that was online, but is not wholly uploaded
+_ENDS = (("last", "final"), ("max", "best"))
+INCOMPLETE = (
+    "incomplete"  # in a folder of wandb's that does not hold, or has not sent, the whole run
+)
 _INIT_SECONDS = 10  # how long a start waits for the server
 _FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
 
@@ -93,14 +104,15 @@ class Mirror:
             try:
                 return cls(start(config, "online", label, folder, values), sync)
             except unreachable() as error:
-                cls._give_up(" ".join(str(error).split()).rstrip("."), sync)
+                cls._give_up(one_line(error), sync)
         return cls(start(config, "offline", label, folder, values), sync)
 
     @classmethod
     def _give_up(cls, reason: str, sync: Path) -> None:
         import wandb
 
-        wandb.teardown()  # or the failed run keeps its id
+        with suppress(Exception):  # as where wandb's own process is gone
+            wandb.teardown()  # or the failed run keeps its id
         cls._given_up = True
         print(
             f"warning: W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
@@ -119,24 +131,31 @@ class Mirror:
     def log(self, row: Row) -> None:
         """Rows that the server has from before a resume are left out."""
         if self._run is not None and row["step"] >= self._run.starting_step:
-            self._run.log(row, step=int(row["step"]), commit=True)
+            self._send(lambda run: run.log(row, step=int(row["step"]), commit=True))
 
     def attach(self, artifact: wandb.Artifact) -> None:
-        if self._run is not None:
-            self._run.log_artifact(artifact)
+        self._send(lambda run: run.log_artifact(artifact))
 
     def finish(self, summary: dict[str, Any], exit_code: int) -> None:
-        if self._run is None:
+        self._send(lambda run: run.summary.update(summary))
+        self._send(lambda run: run.finish(exit_code=exit_code))
+
+    def _send(self, what: Callable[[wandb.Run], object]) -> None:
+        """Losing W&B costs a warning, not the run: the upload may not end, its process be killed."""
+        if self._run is None or self._lost:
             return
-        self._run.summary.update(summary)
         try:
-            self._run.finish(exit_code=exit_code)
-        except TimeoutError:
+            what(self._run)
+        except Exception as error:  # whatever wandb raises
             if self._sync is None:
                 raise
             self._lost = True
-            (Path(self._run.dir).parent / UNSYNCED).touch()
-            self._give_up(f"the upload was not through after {_FINISH_SECONDS} s", self._sync)
+            (Path(self._run.dir).parent / INCOMPLETE).touch()
+            self._give_up(one_line(error), self._sync)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def start(

@@ -254,12 +254,16 @@ class Store:
 
     @contextmanager
     def training(
-        self, t: Trajectory, keep: Iterable[int], wait: bool
+        self,
+        t: Trajectory,
+        keep: Iterable[int],
+        wait: bool,
+        check: Callable[[], None] = lambda: None,
     ) -> Iterator[Callable[[], None]]:
         """Tell others which checkpoints are on their way; yields a sign of life to be called often.
 
         With `wait`, first wait while another run is on its way to a longer prefix of `t` than any
-        that is stored.
+        that is stored; `check` is called meanwhile, and may raise.
         """
         own = self.folder / t.fingerprint / f"{t.run_id}.training"
         coming = [list(pair) for pair in plan_hashes(t.plan, keep)]
@@ -270,6 +274,7 @@ class Store:
                     if not (wait and self._worth_waiting(own, t)):
                         write_json(own, coming)
                         break
+                check()
                 time.sleep(_POLL)
         except OSError as error:
             warn(f"other runs cannot wait for this one: {error}")

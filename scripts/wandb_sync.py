@@ -49,7 +49,11 @@ class Log:
     @property
     def synced(self) -> bool:
         online = not self.folder.name.startswith("offline-")
-        return self._marker.exists() or (online and not (self.folder / tracking.UNSYNCED).exists())
+        return self._marker.exists() or (online and not self.incomplete)
+
+    @property
+    def incomplete(self) -> bool:
+        return (self.folder / tracking.INCOMPLETE).exists()
 
     def mark(self) -> None:
         self._marker.touch()
@@ -74,7 +78,7 @@ def newest(roots: Iterable[Path]) -> list[Log]:
 
 
 def send(log: Log, scratch: Path) -> bool:
-    """Send what the server lacks of a run that it knows; False if it knew nothing of it."""
+    """Send what the server lacks of a run; False if that is all, and `wandb sync` can do it."""
     if log.is_summary:
         publish.publish(log.home, to=scratch)
         return True
@@ -83,13 +87,14 @@ def send(log: Log, scratch: Path) -> bool:
     config = conf.from_dict(result["config"]).tracking
     assert isinstance(config, conf.Wandb)
     run = tracking.start(config, "online", label, scratch, values)
-    if run.resumed:
+    known = run.resumed or log.incomplete
+    if known:
         mirror = tracking.Mirror(run)
         for line in (log.home / "history.jsonl").read_text().splitlines():
             mirror.log(json.loads(line))
         run.summary.update(tracking.summary(result))
     run.finish(exit_code=int(result["status"] != "complete"))
-    return bool(run.resumed)
+    return known
 
 
 def sync(logs: Sequence[Log]) -> None:
@@ -113,7 +118,7 @@ def main() -> None:
         try:
             upload(ended, Path(scratch))
         except tracking.unreachable() as error:
-            raise ConfigError(f"W&B: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"W&B: {tracking.one_line(error)}") from error
         print(f"{len(ended)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):
             print(

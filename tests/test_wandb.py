@@ -163,18 +163,23 @@ def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Pa
     assert_arrived(server, tmp_path / "out")
 
 
-def killed(cwd: Path, server: Server | None, rows: int, overrides: tuple[str, ...] = LONG) -> None:
-    """Start a run and kill it dead once it has recorded `rows` rows in this attempt."""
+def wait_for_rows(cwd: Path, running: subprocess.Popen[str], rows: int) -> None:
     path = cwd / "out/history.jsonl"
-    path.unlink(missing_ok=True)
-    running = subprocess.Popen(
-        command("train.py", *overrides), cwd=cwd, env=environment(server), stderr=subprocess.PIPE
-    )
     deadline = time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(b"\n") < rows:
         assert running.poll() is None, running.stderr and running.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def killed(cwd: Path, server: Server | None, rows: int) -> None:
+    """Start a run and kill it dead once it has recorded `rows` rows in this attempt."""
+    (cwd / "out/history.jsonl").unlink(missing_ok=True)
+    running = subprocess.Popen(
+        command("train.py", *LONG), cwd=cwd, env=environment(server), stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    wait_for_rows(cwd, running, rows)
     running.send_signal(signal.SIGKILL)
     running.communicate()
 
@@ -202,12 +207,10 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     server: Server, tmp_path: Path
 ) -> None:
     """Here `wandb sync` would append the second attempt's rows to the first's."""
-    running = subprocess.Popen(command("train.py", *LONG), cwd=tmp_path, env=environment(None))
-    path = tmp_path / "out/history.jsonl"
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < 100:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    running = subprocess.Popen(
+        command("train.py", *LONG), cwd=tmp_path, env=environment(None), text=True
+    )
+    wait_for_rows(tmp_path, running, 100)
     running.send_signal(signal.SIGTERM)
     assert running.wait() == 128 + signal.SIGTERM
     sync(tmp_path, server, "out")
@@ -216,6 +219,22 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     assert (arrived.exit_code, arrived.summary["status"]) == (1, "interrupted")
     train(tmp_path, None, *LONG)
     sync(tmp_path, server, "out")
+    assert_arrived(server, tmp_path / "out")
+
+
+def test_a_run_outlives_the_process_of_wandb(server: Server, tmp_path: Path) -> None:
+    """As on Slurm, where a signal to the job ends it before the run has written its checkpoint."""
+    running = subprocess.Popen(
+        command("train.py", *LONG), cwd=tmp_path, env=environment(None), stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    wait_for_rows(tmp_path, running, 100)
+    service = f"pgrep --parent {running.pid} wandb-core | xargs --no-run-if-empty kill -9"
+    subprocess.run(service, shell=True, check=True)
+    _, printed = running.communicate()
+    assert running.returncode == 0
+    assert printed.count("warning: W&B") == 1
+    assert "1 runs uploaded" in sync(tmp_path, server, "out")
     assert_arrived(server, tmp_path / "out")
 
 

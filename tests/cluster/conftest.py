@@ -1,0 +1,33 @@
+"""A real Slurm on this machine, for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import need
+
+SCRIPT = Path(__file__).parent / "slurm_up.sh"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`sbatch` and its kin talk to a Slurm of one node, with the partitions main and urgent."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SLURM_TEST_DIR", str(tmp_path_factory.mktemp("slurm")))
+        environment.setenv("SLURM_TEST_PORT", str(10_000 + os.getpid() % 100 * 200))
+        started = subprocess.run([SCRIPT, "start"], capture_output=True, text=True, check=False)
+        packages = "apt-get install slurmctld slurmd slurm-client munge"
+        need(started.returncode != 3, f"{started.stderr.strip()}; {packages}")
+        assert started.returncode == 0, started.stderr
+        for export in shlex.split(subprocess.check_output([SCRIPT, "env"], text=True))[1:]:
+            name, _, value = export.partition("=")
+            environment.setenv(name, os.path.expandvars(value))
+        try:
+            yield
+        finally:
+            subprocess.run([SCRIPT, "stop"], check=True)
