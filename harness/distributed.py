@@ -26,7 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.config import ConfigError
+from harness.config import ConfigError, Trainer
 from harness.processes import Seat
 
 _ARRIVAL = timedelta(minutes=10)  # from the first process's start to the last's
@@ -129,10 +129,6 @@ class World:
 
     def weight(self, count: int) -> float:
         """By which the mean over the own part counts in the mean of the processes' means."""
-        if count < self.size:
-            raise ConfigError(
-                f"trainer.batch_size={count}: must be at least the number of processes, {self.size}"
-            )
         part = self.part(count)
         own: int = part.stop - part.start
         return own * self.size / count
@@ -207,17 +203,23 @@ class World:
         number, first_is_due = message.tolist()
         return number or None, bool(first_is_due)
 
-    def check_devices(self, device: torch.device, wanted: str) -> None:
-        """Raises `ConfigError` unless each process has a GPU of its own, or none has one."""
+    def check(self, trainer: Trainer, device: torch.device) -> None:
+        """Raises `ConfigError` for batches of less than an image a process, and unless each process
+        has a GPU of its own, or none has one."""
         if self.size == 1:
             return
+        if trainer.batch_size < self.size:
+            raise ConfigError(
+                f"trainer.batch_size={trainer.batch_size}: "
+                f"must be at least the number of processes, {self.size}"
+            )
         own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
         all_: list[Any] = [None] * self.size
         dist.all_gather_object(all_, own, group=self._patient)
         gpus = {gpu for gpu in all_ if gpu}
         if gpus and len(gpus) < self.size:
             raise ConfigError(
-                f"trainer.device={wanted}: {self.size} processes need a GPU each, there are "
+                f"trainer.device={trainer.device}: {self.size} processes need a GPU each, there are "
                 f"{len(gpus)}; start {len(gpus)}, or use trainer.device=cpu"
             )
 
@@ -268,7 +270,7 @@ class BatchNorm(_BatchNorm):
             )
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         own = values.new_tensor([x.numel() / x.shape[1]])
         sums: Tensor = _Sum.apply(torch.cat([values.sum(axes), own]))
         count = sums[-1].detach()

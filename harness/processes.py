@@ -55,10 +55,15 @@ def first_host(nodes: str) -> str:
 
 
 def refuse_sweep() -> None:
-    """Raises `ConfigError` for a sweep that torchrun or srun started: each run has its own processes."""
-    size = seat().size
-    if size > 1:
+    """Raises `ConfigError` for a sweep that torchrun or srun started: its runs have their own.
+
+    The first process alone says so; the others just exit.
+    """
+    own = seat()
+    if own.rank:
+        raise SystemExit(1)
+    if own.size > 1:
         raise ConfigError(
-            f"-m: is started once, not by {size} processes; for several processes a run, "
-            f"use hydra/launcher=slurm hydra.launcher.tasks_per_node={size}"
+            f"-m: is started once, not by {own.size} processes; for several processes a run, "
+            f"use hydra/launcher=slurm hydra.launcher.tasks_per_node={own.size}"
         )

@@ -139,7 +139,7 @@ def _note_start(folder: Path) -> int:
 def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     """Data, plan and identity of a run. Raises `ConfigError` for what does not fit or is not there."""
     device = machine.device(config.trainer.device, world)
-    world.check_devices(device, config.trainer.device)
+    world.check(config.trainer, device)
     precision = Precision.resolve(config.trainer.precision, device)
     machine.reset(config, device)
     with seconds.phase("data"):
