@@ -470,7 +470,9 @@ def test_a_divergence_ends_all(tmp_path: Path) -> None:
             id="a batch of one",
         ),
         pytest.param(
-            ("trainer.batch_size=0",), "error: trainer.batch_size=0: must be ≥ 1", id="a bad value"
+            ("trainer.batch_size=0",),
+            "error: trainer.batch_size=0: must be a whole number ≥ 1",
+            id="a bad value",
         ),
     ],
 )
