@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ def job(composed: DictConfig) -> float:
     label = ""
     seat = processes.seat()
     world: World | None = None
+    if seat.size > 1:  # or torch tells of a lost process in pages of addresses
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         checked = config.load(composed)
         where = place.given_by(settings)

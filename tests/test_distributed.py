@@ -364,14 +364,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def step_of_two(folder: Path, *given: str) -> Iterator[list[subprocess.Popen[str]]]:
+def step_of_two(
+    folder: Path, *given: str, script: Path = ROOT / "train.py"
+) -> Iterator[list[subprocess.Popen[str]]]:
     """Two processes as `srun` starts them, with nobody above who ends one when the other does."""
     overrides = [*SMALL, f"store.dir={folder}.store", f"hydra.run.dir={folder}"]
     arguments = sorted([*overrides, *given], key=lambda word: word != "-m")
     port = str(free_port())
     started = [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
+            [sys.executable, str(script), *arguments],
             stderr=subprocess.PIPE, text=True, cwd=folder.parent,
             env=environment(
                 SLURM_JOB_ID="1", SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="2",
@@ -416,8 +418,8 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
         wait_for_rows(run, 100)
         first.kill()  # it alone writes, and keeps the store where they meet
         error = second.communicate(timeout=60)[1]
-        line = error.splitlines()[-1]  # after what torch says of the store where they met
-        assert line.startswith("error: process 1 of 2: another process of the run was killed")
+        assert error.startswith("error: process 1 of 2: another process of the run was killed")
+        assert len(error.splitlines()) == 1
 
     with step_of_two(run, *LONG) as (first, second):
         wait_for_rows(run, 150)
@@ -437,6 +439,30 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
     assert result["weights_sha256"] == expected["weights_sha256"]
     assert (run / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
     assert not list(Path(f"{run}.store").glob("*/*.training"))
+
+
+BROKEN = """
+import os, runpy, sys
+from harness.loop import Step
+train = Step.train
+def broken(self, state, images, labels):
+    if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
+        raise MemoryError("no memory here")
+    return train(self, state, images, labels)
+Step.train = broken
+"""
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_is_said_by_it_and_recorded(tmp_path: Path) -> None:
+    broken = script(tmp_path, BROKEN)
+    with step_of_two(tmp_path / "run", script=broken) as started:
+        first, second = (process.communicate(timeout=60)[1] for process in started)
+    assert [process.returncode for process in started] == [1, 1]
+    assert first == ""
+    assert second.splitlines()[-1] == "error: process 1 of 2: MemoryError: no memory here"
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", "process 1 of 2: no memory here")
 
 
 @pytest.mark.slow
