@@ -27,7 +27,7 @@ from harness.processes import Seat, first_host, seat
 
 CPU = torch.device("cpu")
 SMALL = (
-    "tracking=none", "model.width=4", "dataset.crop=1", "dataset.flip=true", "trainer.batch_size=93",
+    "tracking=none", "dataset.crop=1", "dataset.flip=true", "trainer.batch_size=93",
     "optimizer.lr=0.01", "scheduler=constant", "trainer.log_every=1", "trainer.evals_per_epoch=2",
 )  # fmt: skip
 UPDATES_PER_EPOCH = 12
@@ -301,6 +301,20 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(
     assert not result["exact"]
     assert result["numerics"]["processes"] == second
     assert_close(tmp_path / "run", tmp_path / "one", 2 * UPDATES_PER_EPOCH, 1e-12)
+
+
+@pytest.mark.slow
+def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
+    dropping = (
+        "model=torchvision", "model.arch=mobilenet_v3_small", "dataset=synthetic",
+        "dataset.image_size=32", "dataset.images=80", "dataset.classes=2", "trainer.batch_size=8",
+    )  # fmt: skip
+    train(tmp_path / "run", *dropping, "trainer.epochs=1", size=2)
+    result = train(tmp_path / "run", *dropping, "trainer.epochs=2", size=2)
+    expected = train(tmp_path / "whole", *dropping, "trainer.epochs=2", size=2)
+    assert result["updates_reused"] > 0
+    assert result["exact"]
+    assert result["weights_sha256"] == expected["weights_sha256"]
 
 
 EXACT = """
