@@ -267,16 +267,24 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_several_processes_train_what_one_does(size: int, tmp_path: Path) -> None:
-    result = train(tmp_path / "several", "trainer.epochs=1", size=size)
+    double = script(tmp_path, DOUBLE)
+    result = train(tmp_path / "several", "trainer.epochs=1", size=size, script=double)
     others = files(tmp_path)
-    alone = train(tmp_path / "one", "trainer.epochs=1", size=1)
-    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH)
+    alone = train(tmp_path / "one", "trainer.epochs=1", size=1, script=double)
+    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH, 1e-12)
     assert result["numerics"] == alone["numerics"] | {"processes": size}
     for key in ("run_id", "fingerprint", "status", "updates_trained", "exact", "restarts"):
         assert result[key] == alone[key], key
     assert result["test"] == pytest.approx(alone["test"], rel=1e-5)
     assert files(tmp_path / "several") == files(tmp_path / "one")
-    assert {name.split("/")[0] for name in others} == {"several", "several.store"}
+    assert {name.split("/")[0] for name in others} == {"patched.py", "several", "several.store"}
+
+
+@pytest.mark.slow
+def test_in_float32_they_do_to_five_digits(tmp_path: Path) -> None:
+    for name, size in (("several", 2), ("one", 1)):
+        train(tmp_path / name, "trainer.epochs=1", "optimizer.lr=1e-4", size=size)
+    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH)
 
 
 @pytest.mark.slow
