@@ -19,7 +19,7 @@ class Moves:
     dx: Tensor
     flip: Tensor
 
-    def __getitem__(self, part: slice) -> Moves:
+    def __getitem__(self, part: slice | Tensor) -> Moves:
         return Moves(self.dy[part], self.dx[part], self.flip[part])
 
     def to(self, device: torch.device) -> Moves:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from harness import trajectory
+from harness.distributed import World
 from harness.loop import Row, TrainState
 from harness.schedules import Plan
 from harness.signals import Interrupted, Stop
@@ -48,6 +49,16 @@ def restore(store: Store, t: Trajectory, state: TrainState) -> Prefix | None:
     return None
 
 
+def hand_on(origin: Prefix | None, state: TrainState, world: World) -> Prefix | None:
+    """The first process's `origin`, and `state` as it is there."""
+    if world.size == 1:
+        return origin
+    origin, saved = world.from_first(lambda: (origin, state.snapshot() if origin else None))
+    if world.rank and saved:
+        state.restore(saved)
+    return origin
+
+
 class Checkpoints:
     """When a run writes checkpoints, and which of them it takes away again."""
 
@@ -83,18 +94,20 @@ class Checkpoints:
             "exact": self._exact,
         }
 
-    def after_update(self, stop: Stop) -> None:
+    def due(self) -> bool:
+        """Whether the last update asks for a checkpoint."""
+        done = self._state.updates
+        if self._store is None or done == self._trajectory.plan.updates:
+            return False
+        return done in self._keep or time.monotonic() - self._last >= self._every_seconds
+
+    def after_update(self, stop: Stop, due: bool) -> None:
         """Raises `Interrupted`, with the checkpoint written, if a signal asked for it."""
         if stop.number is not None:
             self._save(kept=False)
             raise Interrupted(stop.number)
-        done = self._state.updates
-        if done == self._trajectory.plan.updates:
-            return
-        if done in self._keep:
-            self._save(kept=True)
-        elif time.monotonic() - self._last >= self._every_seconds:
-            self._save(kept=False)
+        if due:
+            self._save(kept=self._state.updates in self._keep)
 
     def finish(self, test: Row, keep: str) -> None:
         """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""
@@ -104,13 +117,14 @@ class Checkpoints:
             self._store.drop(self._passing)
 
     def _save(self, kept: bool, test: Row | None = None) -> None:
+        state = self._state.snapshot()  # `Diverged` comes from every process, with a store or not
         if self._store is None:
             return
         before = self._origin.seconds if self._origin else 0.0
         path = self._store.save(
             self._trajectory,
             self._state.updates,
-            self._state.snapshot(),
+            state,
             rows=self._rows,
             numerics=self._numerics,
             exact=self._exact,

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from harness import augment
 from harness import config as conf
 from harness.config import ConfigError
+from harness.distributed import ALONE, World
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
@@ -453,40 +454,52 @@ class TrainBatches:
     """The training batches of every epoch: a function of (seed, epoch, index), on any device.
 
     Each epoch takes the images in a new order and leaves out the `images % batch_size` last ones,
-    so that all batches are of one size.
+    so that all batches are of one size. Of each, this process of `world` gets its part.
     """
 
-    def __init__(self, splits: Splits, config: conf.Config, device: torch.device) -> None:
+    def __init__(
+        self, splits: Splits, config: conf.Config, device: torch.device, world: World = ALONE
+    ) -> None:
         self.images = len(splits.train.labels)
         self.batch_size = config.trainer.batch_size
         self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size)
+        self.part = world.part(self.batch_size)
         self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
         self.size = (splits.image_size, splits.image_size)
         self.device = device
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
-        self.fetch = _fetcher(splits.train, self.batch_size, self.crop, device)
+        self.own_size = self.part.stop - self.part.start
+        self.fetch = _fetcher(splits.train, self.own_size, self.crop, device)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels of the batches from `start` on of epoch `epoch`."""
         generator = _generator(self.seed, epoch)
-        used = slice(start * self.batch_size, self.updates_per_epoch * self.batch_size)
-        order = torch.randperm(self.images, generator=generator)[used]
-        moves = augment.draw(self.images, self.crop, self.flip, generator)[used].to(self.device)
+        used = torch.arange(start * self.batch_size, self.updates_per_epoch * self.batch_size)
+        own = used.view(-1, self.batch_size)[:, self.part].flatten()
+        order = torch.randperm(self.images, generator=generator)[own]
+        moves = augment.draw(self.images, self.crop, self.flip, generator)[own].to(self.device)
         for index, (padded, rows, labels) in enumerate(self.fetch(order)):
-            batch = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            batch = slice(index * self.own_size, (index + 1) * self.own_size)
             yield self.normalise(augment.cut(padded, rows, moves[batch], self.size)), labels
 
 
 class EvalBatches:
-    """All images of a split, in order, without augmentation."""
+    """All images of a split, in order, without augmentation; the part of this process of `world`."""
 
     def __init__(
-        self, source: Source, splits: Splits, config: conf.Config, device: torch.device
+        self,
+        source: Source,
+        splits: Splits,
+        config: conf.Config,
+        device: torch.device,
+        world: World = ALONE,
     ) -> None:
-        self.images = len(source.labels)
+        self.own = torch.arange(len(source.labels))[world.part(len(source.labels))]
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
         self.fetch = _fetcher(source, _EVAL_BATCH[device.type], 0, device)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for padded, rows, labels in self.fetch(torch.arange(self.images)):
+        if not len(self.own):
+            return
+        for padded, rows, labels in self.fetch(self.own):
             yield self.normalise(padded[rows]), labels

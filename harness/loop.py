@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness import config as conf
 from harness.config import ConfigError
 from harness.data import TrainBatches
+from harness.distributed import ALONE, World
 from harness.schedules import Plan, Schedule
 
 Row = dict[str, int | float]  # of a history: metric → value; accuracies in percent
@@ -109,16 +110,21 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Step:
-    """What stays the same from update to update; `forward` is the network, compiled if wanted."""
+    """What stays the same from update to update; `forward` is the network, compiled if wanted.
+
+    `weight` is what the mean loss over this process's part of a batch counts.
+    """
 
     forward: Callable[[Tensor], Tensor]
     precision: Precision
     label_smoothing: float
+    world: World = ALONE
+    weight: float = 1.0
 
     def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        """One update on a batch. Returns its loss, still on the device; synchronises nothing."""
+        """One update on a batch. Returns its loss, still on the device; waits for no GPU."""
         with self.precision.autocast():
-            loss = F.cross_entropy(
+            loss = self.weight * F.cross_entropy(
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -127,7 +133,7 @@ class Step:
         state.optimizer.zero_grad()
         state.updates += 1
         state.schedule.advance(state.updates)
-        return loss.detach()
+        return self.world.mean(loss.detach())
 
     @torch.inference_mode()
     def evaluate(
@@ -143,7 +149,7 @@ class Step:
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
         network.train()
-        correct, loss, images_seen = sums.tolist()
+        correct, loss, images_seen = self.world.sum(sums).tolist()
         return {f"{split}/acc": 100 * correct / images_seen, f"{split}/loss": loss / images_seen}
 
 

@@ -8,14 +8,25 @@ from typing import Any
 import torch
 
 from harness.config import Config, ConfigError
+from harness.distributed import ALONE, World
 from harness.loop import Precision
 
 
-def device(wanted: str) -> torch.device:
-    """Raises `ConfigError` for a GPU that is not there."""
+def device(wanted: str, world: World = ALONE) -> torch.device:
+    """Raises `ConfigError` for a GPU that is not there.
+
+    Each of several processes takes the GPU of its own number, or the one that Slurm bound it to.
+    """
     found = torch.cuda.device_count()
-    if wanted == "auto":
-        return torch.device("cuda", 0) if found else torch.device("cpu")
+    if wanted == "auto" and not found:
+        return torch.device("cpu")
+    if wanted == "auto" or (wanted == "cuda" and found):
+        return torch.device("cuda", world.local_rank % found)
+    if wanted.startswith("cuda:") and world.size > 1:
+        raise ConfigError(
+            f"trainer.device={wanted}: is one GPU, and there are {world.size} processes; "
+            "use trainer.device=cuda"
+        )
     device = torch.device(wanted)
     if device.type == "cuda" and (device.index or 0) >= found:
         has = f"this machine has {found} GPU{'s' * (found != 1)}" if found else "no GPU is found"
@@ -35,13 +46,16 @@ def reset(config: Config, device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
-def numerics(config: Config, device: torch.device, precision: Precision) -> dict[str, Any]:
+def numerics(
+    config: Config, device: torch.device, precision: Precision, world: World = ALONE
+) -> dict[str, Any]:
     """What changes rounding but not the trajectory: equal numerics, equal bits."""
     trainer = config.trainer
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "torch": torch.__version__,
         "device": name,
+        "processes": world.size,
         "threads": torch.get_num_threads(),
         "precision": precision.name,
         "deterministic": trainer.deterministic or device.type == "cpu",

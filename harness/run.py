@@ -20,6 +20,7 @@ from harness import checkpoints, data, machine, models, schedules, tracking, tra
 from harness import config as conf
 from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
+from harness.distributed import ALONE, Lost, World
 from harness.files import atomic, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.place import Place
@@ -54,15 +55,17 @@ class Prepared:
     test: data.EvalBatches
     trajectory: Trajectory
     numerics: dict[str, Any]
+    world: World
 
 
 class FailedBefore(ConfigError):
     """The run failed the last time, and nobody asked to try it again."""
 
 
-def run(config: Config, place: Place) -> dict[str, Any]:
+def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
     """Train `config` in `place.folder` and return what its `result.json` says.
 
+    All processes of `world` do so; those after the first in a folder that nobody sees.
     A run that diverges ends as `diverged`, with its history. Any other error is written down as
     `failed` (`interrupted` for a signal) and raised again. Raises `ConfigError`, with nothing touched,
     if another run has begun in the folder.
@@ -82,13 +85,16 @@ def run(config: Config, place: Place) -> dict[str, Any]:
     (place.folder / "result.json").unlink(missing_ok=True)
     seconds = Seconds()
     try:
-        with seconds.phase("total"):
-            _run(config, place, result, seconds)
+        with seconds.phase("total"), world.guarded():
+            _run(config, place, result, seconds, world)
     except _STOPS as stop:
         result["status"] = "interrupted"
         result["error"] = f"stopped by {getattr(stop, 'signal', 'SIGINT')}"
         again = "; the same command goes on from there" if config.reuse else ""
         print(f"{place.name}: {result['error']}{again}", file=sys.stderr)
+        raise
+    except Lost as lost:
+        result["status"], result["error"] = "interrupted", str(lost)
         raise
     except Exception as error:
         result["status"], result["error"] = "failed", str(error).strip() or type(error).__name__
@@ -99,8 +105,10 @@ def run(config: Config, place: Place) -> dict[str, Any]:
     return result
 
 
-def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds) -> None:
-    p = prepare(config, seconds)
+def _run(
+    config: Config, place: Place, result: dict[str, Any], seconds: Seconds, world: World
+) -> None:
+    p = prepare(config, seconds, world)
     t = p.trajectory
     result |= {"run_id": t.run_id, "fingerprint": t.fingerprint, "plan": t.plan.describe()}
     result["numerics"] = p.numerics
@@ -110,7 +118,7 @@ def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds)
         print(f"warning: {place.name}: {warning}", file=sys.stderr)
 
     store = Store(Path(config.store.dir)) if config.reuse else None
-    if store and not config.retry and (end := store.outcome(t)):
+    if end := world.from_first(lambda: store.outcome(t) if store and not config.retry else None):
         again = f"{end['error']}; that was before, retry=true trains it again"
         with Recording(config, place, p, result, seconds, end["rows"]):
             result |= {"status": end["status"], "error": again, **_summary(end["rows"])}
@@ -118,7 +126,8 @@ def _run(config: Config, place: Place, result: dict[str, Any], seconds: Seconds)
             raise FailedBefore(again)
         return
     try:
-        _train(config, place, p, store, result, seconds)
+        with world.guarded():
+            _train(config, place, p, store, result, seconds)
     except Exception as error:
         if store:
             store.note_outcome(t, "failed", str(error), [])
@@ -151,23 +160,28 @@ def _note_start(folder: Path) -> int:
     return len(path.read_text().splitlines()) - 1
 
 
-def prepare(config: Config, seconds: Seconds) -> Prepared:
+def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     """Data, plan and identity of a run. Raises `ConfigError` for what does not fit or is not there."""
-    device = machine.device(config.trainer.device)
+    device = machine.device(config.trainer.device, world)
+    world.check(config.trainer, device)
     precision = Precision.resolve(config.trainer.precision, device)
     machine.reset(config, device)
     with seconds.phase("data"):
-        splits = data.load(config.dataset)
-        batches = data.TrainBatches(splits, config, device)
+        with world.in_turn():
+            splits = data.load(config.dataset)
+        batches = data.TrainBatches(splits, config, device, world)
         val, test = (
-            data.EvalBatches(split, splits, config, device) for split in (splits.val, splits.test)
+            data.EvalBatches(split, splits, config, device, world)
+            for split in (splits.val, splits.test)
         )
     plan = schedules.plan(config, batches.updates_per_epoch)
     cadence = Cadence.of(plan, config.trainer)
     fingerprint = trajectory.fingerprint(config, splits.sha256, precision.name)
     t = Trajectory(fingerprint, plan, cadence)
-    numerics = machine.numerics(config, device, precision)
-    return Prepared(device, precision, splits, batches, val, test, t, numerics)
+    if world.from_first(lambda: t.run_id) != t.run_id:
+        raise ConfigError(f"process {world.rank}: has other data or settings than the first one")
+    numerics = machine.numerics(config, device, precision, world)
+    return Prepared(device, precision, splits, batches, val, test, t, numerics, world)
 
 
 def _train(
@@ -179,9 +193,9 @@ def _train(
     seconds: Seconds,
 ) -> None:
     """Build the state, take it to where the store has got to, and train it to the end."""
-    plan, cadence = p.trajectory.plan, p.trajectory.cadence
+    plan, cadence, world = p.trajectory.plan, p.trajectory.cadence, p.world
     with seconds.phase("build"):
-        state, step = build(config, p.splits, p.device, p.precision)
+        state, step = build(config, p.splits, p.device, p.precision, world)
     keep = checkpoints.kept(config.store.keep, plan, place.branches)
     with ExitStack() as stack:
         stop = stack.enter_context(stopping())
@@ -192,6 +206,7 @@ def _train(
                 claim = store.training(p.trajectory, keep, config.store.wait, stop.check)
                 alive = stack.enter_context(claim)
                 origin = checkpoints.restore(store, p.trajectory, state)
+        origin = checkpoints.hand_on(origin, state, world)
         rows = cadence.select(origin.rows) if origin else []
         recording = stack.enter_context(Recording(config, place, p, result, seconds, rows))
         saving = Checkpoints(
@@ -210,12 +225,19 @@ def _train(
             with seconds.phase("evaluate"):
                 return step.evaluate(state.network, p.val, "val")
 
+        world.wait()
+        world.reseed(config.seed, state.updates)
+
         def after_update() -> None:
             recording.progress.tick()
             alive()
             result["updates_trained"] += 1
             with seconds.phase("store"):
-                saving.after_update(stop)
+                stop.number, due = world.agree(stop.number, saving.due())
+                saving.after_update(stop, due)
+                if due:
+                    world.wait()
+            world.reseed(config.seed, state.updates)
 
         try:
             with seconds.phase("fit"):
@@ -282,7 +304,11 @@ class Recording:
 
 
 def build(
-    config: Config, splits: data.Splits, device: torch.device, precision: Precision
+    config: Config,
+    splits: data.Splits,
+    device: torch.device,
+    precision: Precision,
+    world: World = ALONE,
 ) -> tuple[TrainState, Step]:
     """The network, its optimizer and its schedule before the first update, and the step itself.
 
@@ -290,15 +316,17 @@ def build(
     """
     torch.manual_seed(config.seed)
     network = models.build(config.model, splits.channels, splits.image_size, splits.classes)
+    network = world.synchronised(network, device)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = _optimizer(config.optimizer, network)
     updates_per_epoch = data.updates_per_epoch(len(splits.train.labels), config.trainer.batch_size)
     schedule = schedules.build(config, optimizer, updates_per_epoch)
-    forward: Any = network
+    forward: Any = world.averaging(network, device)
     if config.trainer.compile != "none":
-        forward = torch.compile(network, mode=config.trainer.compile)
-    step = Step(forward, precision, config.trainer.label_smoothing)
+        forward = torch.compile(forward, mode=config.trainer.compile)
+    weight = world.weight(config.trainer.batch_size)
+    step = Step(forward, precision, config.trainer.label_smoothing, world, weight)
     return TrainState(network, optimizer, schedule, precision.scaler()), step
 
 

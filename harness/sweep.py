@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,10 +20,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from harness import clusters
 from harness import config as conf
+from harness import processes
 from harness.claims import Claim
 from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
@@ -38,6 +40,11 @@ _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 class Sweep(Callback):
     """Hydra's callback, named in `conf/config.yaml`."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if processes.seat().rank:  # the first process alone writes
+            with read_write(config):
+                config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an exception
             begin(config)
@@ -51,6 +58,7 @@ def begin(config: DictConfig) -> None:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     from harness import preview
 
+    processes.refuse_sweep()
     jobs = expand(config)
     arms = [plan(job) for job in jobs]
     roots = preview.tree(arms)

@@ -40,7 +40,8 @@ def fingerprint(config: Config, data: str, precision: str) -> str:
     """SHA-256 over all that shapes the weights but the schedule and the length.
 
     `data` is the hash of the content of the splits, `precision` the one in use, never `auto`. What
-    changes rounding only (device, threads, versions, memory format, compilation) is not in it.
+    changes rounding only (device, threads, processes, versions, memory format, compilation) is not
+    in it.
     """
     c = to_dict(config)
     del c["optimizer"]["lr"]  # in the plan

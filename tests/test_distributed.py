@@ -1,0 +1,568 @@
+"""Several processes that train one run, against one that does: real ones, started as users start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, make_config
+from test_verify_resume import folder_of_digits
+from torch import Tensor, nn
+
+from harness import data, distributed, machine, processes
+from harness.config import ConfigError
+from harness.distributed import ALONE, World
+from harness.processes import Seat, first_host, seat
+
+CPU = torch.device("cpu")
+SMALL = (
+    "tracking=none", "dataset.crop=1", "dataset.flip=true", "trainer.batch_size=93",
+    "optimizer.lr=0.01", "scheduler=constant", "trainer.log_every=1", "trainer.evals_per_epoch=2",
+)  # fmt: skip
+UPDATES_PER_EPOCH = 12
+# `train.py` in float64, where rounding hides no error: in float32 an activation that rounding takes to
+# the other side of ReLU's kink changes weights by 1e-5 within an epoch or two.
+DOUBLE = """
+import runpy, sys
+from harness import data, models
+build, normalise = models.build, data.Normalise.__call__
+models.build = lambda *shape: build(*shape).double()
+data.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
+"""
+# … and with a network that has no batch norm.
+PLAIN = """
+import runpy, sys
+from torch import nn
+from harness import models
+models.build = lambda config, channels, image_size, classes: nn.Sequential(
+    nn.Conv2d(channels, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, classes))
+"""
+
+
+def script(folder: Path, patches: str) -> Path:
+    """`train.py` after `patches`."""
+    path, train = folder / "patched.py", str(ROOT / "train.py")
+    run = f"sys.argv[0] = {train!r}\nrunpy.run_path({train!r}, run_name='__main__')\n"
+    path.write_text(patches + run)
+    return path
+
+
+def world(rank: int, size: int) -> World:
+    return World(Seat(rank, size))
+
+
+# --- who is who ----------------------------------------------------------------------------------
+
+STEP = {
+    "SLURM_JOB_ID": "1001", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "node[07-08]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        pytest.param({}, Seat(), id="alone"),
+        pytest.param(
+            {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Seat(5, 8, 1, "env://"),
+            id="torchrun",
+        ),
+        pytest.param({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Seat(), id="torchrun of 1"),
+        pytest.param(STEP, Seat(3, 4, 1, "tcp://node07:23033"), id="srun"),
+        pytest.param(
+            STEP | {"SLURM_STEP_NUM_NODES": "1"}, Seat(3, 4, 1, "tcp://127.0.0.1:23033"),
+            id="srun on one node",
+        ),
+        pytest.param(
+            STEP | {"MASTER_ADDR": "login", "MASTER_PORT": "9"}, Seat(3, 4, 1, "tcp://login:9"),
+            id="srun, told where to meet",
+        ),
+        pytest.param(
+            STEP | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Seat(1, 2, 1, "env://"),
+            id="torchrun in srun",
+        ),
+        pytest.param(STEP | {"SLURM_STEP_NUM_TASKS": "1"}, Seat(), id="srun of one task"),
+        pytest.param(
+            {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Seat(),
+            id="in a batch script, without srun",
+        ),
+    ],
+)  # fmt: skip
+def test_the_seat_is_what_the_starter_gave(env: Mapping[str, str], expected: Seat) -> None:
+    assert seat(env) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu1", "gpu1"), ("a,b", "a"), ("node[03-05,9],gpu1", "node03"), ("n[7,9]-ib", "n7-ib"),
+        ("rack[1-2]node[3-4]", "rack1node3"),
+    ],
+)  # fmt: skip
+def test_the_first_of_slurms_nodes(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = World(Seat(5, 8, 1, "env://"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert machine.device("cuda", second) == machine.device("auto", second)
+    assert machine.device("cuda", second) == torch.device("cuda", 1)
+    assert machine.device("auto") == torch.device("cuda", 0)
+    assert machine.device("cpu", second) == CPU
+    with pytest.raises(ConfigError) as error:
+        machine.device("cuda:1", second)
+    assert str(error.value) == (
+        "trainer.device=cuda:1: is one GPU, and there are 8 processes; use trainer.device=cuda"
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # bound to it by Slurm
+    assert machine.device("cuda", second) == torch.device("cuda", 0)
+
+
+# --- what each does ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [8, 93, 128])
+def test_parts_are_all_of_it_and_weigh_one_on_average(count: int, size: int) -> None:
+    worlds = [world(rank, size) for rank in range(size)]
+    assert [i for w in worlds for i in range(count)[w.part(count)]] == list(range(count))
+    sizes = [len(range(count)[w.part(count)]) for w in worlds]
+    assert max(sizes) - min(sizes) <= 1
+    weights = [w.weight(count) for w in worlds]
+    assert sum(weights) == pytest.approx(size)
+    assert weights == pytest.approx([own * size / count for own in sizes])
+
+
+def test_a_batch_with_less_than_an_image_a_process_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        world(0, 3).check(make_config("trainer.batch_size=2").trainer, CPU)
+    assert str(error.value) == ("trainer.batch_size=2: must be at least the number of processes, 3")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("source", ["memory", "disk"])
+def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Path) -> None:
+    settings = ["dataset.crop=1", "dataset.flip=true", "trainer.batch_size=31"]
+    if source == "disk":
+        root = folder_of_digits(tmp_path)
+        settings += ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]
+        settings += ["dataset.workers=0"]
+    config = make_config(*settings)
+    splits = data.load(config.dataset)
+
+    def batches(of: World) -> list[tuple[Tensor, Tensor]]:
+        return list(data.TrainBatches(splits, config, CPU, of).epoch(2, start=1))
+
+    whole, parts = batches(ALONE), [batches(world(rank, size)) for rank in range(size)]
+    assert len(whole) > 2
+    for number, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([part[number][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[number][1] for part in parts]), labels)
+
+
+@pytest.mark.parametrize("size", [2, 3, 500])
+@pytest.mark.parametrize("source", ["memory", "disk"])
+def test_evaluation_sees_every_image_once(source: str, size: int, tmp_path: Path) -> None:
+    settings = []
+    if source == "disk":
+        root = folder_of_digits(tmp_path)
+        settings = ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]
+        settings += ["dataset.workers=0"]
+    config = make_config(*settings)
+    splits = data.load(config.dataset)
+
+    def images(of: World) -> list[Tensor]:
+        return [x for x, _ in data.EvalBatches(splits.val, splits, config, CPU, of)]
+
+    parts = [part for rank in range(size) for part in images(world(rank, size))]
+    assert torch.equal(torch.cat(parts), torch.cat(images(ALONE)))
+
+
+def test_alone_nothing_changes() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    assert ALONE.averaging(ALONE.synchronised(network, CPU), CPU) is network
+    assert type(network[1]) is nn.BatchNorm2d
+    assert ALONE.agree(None, due=True) == (None, True)
+    with ALONE.joined(), ALONE.in_turn():
+        assert not torch.distributed.is_initialized()
+    before = torch.get_rng_state()
+    ALONE.reseed(0, 5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_synchronised_batch_norms_keep_names_and_parameters() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2, affine=False)))
+    state, parameters = network.state_dict(), list(network.parameters())
+    changed = world(0, 2).synchronised(network, CPU)
+    assert isinstance(changed[1][0], distributed.BatchNorm)  # type: ignore[index]
+    assert changed.state_dict().keys() == state.keys()
+    assert all(a is b for a, b in zip(changed.parameters(), parameters, strict=True))
+
+
+# --- real processes ------------------------------------------------------------------------------
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Without a network, and without what started this process, if Slurm did."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "RANK", "WORLD_"))}
+    return env | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | extra
+
+
+def torchrun(size: int, script: Path | str, *arguments: str) -> list[str]:
+    run = ["torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    return [sys.executable, "-m", *run, str(script), *arguments]
+
+
+def train(folder: Path, *overrides: str, size: int, script: Path = ROOT / "train.py") -> Any:
+    """What `result.json` of the run in `folder` says, trained by `size` processes."""
+    arguments = (*SMALL, f"store.dir={folder}.store", *overrides, f"hydra.run.dir={folder}")
+    command = [sys.executable, str(script), *arguments]
+    if size > 1:
+        command = torchrun(size, script, *arguments)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(), cwd=folder.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "result.json").read_text())
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Of the longest checkpoint in the store beside `folder`."""
+    last = max(Path(f"{folder}.store").glob("*/*.pt"), key=lambda path: path.name)
+    state: dict[str, Tensor] = torch.load(last, weights_only=True)["network"]
+    return state
+
+
+def assert_close(folder: Path, other: Path, updates: int, tolerance: float = 1e-5) -> None:
+    rows, others = history(folder), history(other)
+    assert len(rows) == len(others) == updates
+    for row, expected in zip(rows, others, strict=True):
+        assert row == pytest.approx(expected, rel=max(tolerance, 1e-6))  # evaluated in float32
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=tolerance, atol=tolerance)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_processes_train_what_one_does(size: int, tmp_path: Path) -> None:
+    double = script(tmp_path, DOUBLE)
+    result = train(tmp_path / "several", "trainer.epochs=1", size=size, script=double)
+    others = files(tmp_path)
+    alone = train(tmp_path / "one", "trainer.epochs=1", size=1, script=double)
+    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH, 1e-12)
+    assert result["numerics"] == alone["numerics"] | {"processes": size}
+    for key in ("run_id", "fingerprint", "status", "updates_trained", "exact", "restarts"):
+        assert result[key] == alone[key], key
+    assert result["test"] == pytest.approx(alone["test"], rel=1e-5)
+    assert files(tmp_path / "several") == files(tmp_path / "one")
+    assert {name.split("/")[0] for name in others} == {"patched.py", "several", "several.store"}
+
+
+@pytest.mark.slow
+def test_in_float32_they_do_to_five_digits(tmp_path: Path) -> None:
+    for name, size in (("several", 2), ("one", 1)):
+        train(tmp_path / name, "trainer.epochs=1", "optimizer.lr=1e-4", size=size)
+    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH)
+
+
+@pytest.mark.slow
+def test_so_does_a_network_without_batch_norm(tmp_path: Path) -> None:
+    plain = script(tmp_path, PLAIN)
+    for name, size in (("several", 2), ("one", 1)):
+        train(tmp_path / name, "trainer.epochs=1", size=size, script=plain)
+    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH, 1e-6)
+    assert not any("running" in name for name in weights(tmp_path / "several"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
+def test_a_checkpoint_goes_on_with_another_number_of_processes(
+    first: int, second: int, tmp_path: Path
+) -> None:
+    double = script(tmp_path, DOUBLE)
+    train(tmp_path / "run", "trainer.epochs=1", size=first, script=double)
+    result = train(tmp_path / "run", "trainer.epochs=2", size=second, script=double)
+    train(tmp_path / "one", "trainer.epochs=2", size=1, script=double)
+    assert result["updates_reused"] == UPDATES_PER_EPOCH
+    assert not result["exact"]
+    assert result["numerics"]["processes"] == second
+    assert_close(tmp_path / "run", tmp_path / "one", 2 * UPDATES_PER_EPOCH, 1e-12)
+
+
+@pytest.mark.slow
+def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
+    dropping = (
+        "model=torchvision", "model.arch=mobilenet_v3_small", "dataset=synthetic",
+        "dataset.image_size=32", "dataset.images=80", "dataset.classes=2", "trainer.batch_size=8",
+    )  # fmt: skip
+    train(tmp_path / "run", *dropping, "trainer.epochs=1", size=2)
+    result = train(tmp_path / "run", *dropping, "trainer.epochs=2", size=2)
+    expected = train(tmp_path / "whole", *dropping, "trainer.epochs=2", size=2)
+    assert result["updates_reused"] > 0
+    assert result["exact"]
+    assert result["weights_sha256"] == expected["weights_sha256"]
+
+
+EXACT = """
+import sys, torch
+from torch import nn
+from harness import distributed, processes
+from harness.loop import Precision, Step, TrainState
+from harness.schedules import Schedule
+world, cpu = distributed.World(processes.seat()), torch.device("cpu")
+class Never:
+    def advance(self, updates): pass
+with world.joined():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3),
+        nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).double()
+    images, labels = torch.randn(6, 7, 1, 8, 8).double(), torch.randint(3, (6, 7))
+    network.eval()(images[0])
+    network = world.synchronised(network.train(), cpu)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
+    state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(world.averaging(network, cpu), Precision("fp32", cpu), 0.1, world, world.weight(7))
+    own = world.part(7)
+    for x, y in zip(images, labels):
+        state.unseen.append(step.train(state, x[own], y[own]))
+    state.last_loss = lambda: None
+    result = {"losses": torch.stack(state.unseen), **network.state_dict()}
+    torch.save(result, f"{sys.argv[1]}/{world.size}.{world.rank}.pt")
+"""
+
+
+def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(tmp_path: Path) -> None:
+    """In float64, where rounding cannot hide an error: seven images, on one and three processes."""
+    exact = tmp_path / "exact.py"
+    exact.write_text(EXACT)
+    for command in (
+        [sys.executable, str(exact), str(tmp_path)],
+        torchrun(3, exact, str(tmp_path)),
+    ):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+    alone = torch.load(tmp_path / "1.0.pt")
+    first = torch.load(tmp_path / "3.0.pt")
+    for rank in range(3):
+        other = torch.load(tmp_path / f"3.{rank}.pt")
+        assert all(torch.equal(other[name], first[name]) for name in first)
+    for name, tensor in alone.items():
+        torch.testing.assert_close(first[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+# --- stopped, killed, refused --------------------------------------------------------------------
+
+LONG = ("trainer.epochs=20", "trainer.checkpoint_every=0.2")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def step_of_two(
+    folder: Path, *given: str, script: Path = ROOT / "train.py"
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes as `srun` starts them, with nobody above who ends one when the other does."""
+    overrides = [*SMALL, f"store.dir={folder}.store", f"hydra.run.dir={folder}"]
+    arguments = sorted([*overrides, *given], key=lambda word: word != "-m")
+    port = str(free_port())
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stderr=subprocess.PIPE, text=True, cwd=folder.parent,
+            env=environment(
+                SLURM_JOB_ID="1", SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="2",
+                SLURM_STEP_NUM_NODES="1", SLURM_STEP_NODELIST="here", SLURM_PROCID=str(rank),
+                SLURM_LOCALID=str(rank), MASTER_PORT=port,
+            ),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def wait_for_rows(folder: Path, rows: int) -> None:
+    end = time.monotonic() + 120
+    while not (folder / "history.jsonl").exists() or len(history(folder)) < rows:
+        assert time.monotonic() < end, "no rows came"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    with step_of_two(run, *LONG) as (first, second):
+        wait_for_rows(run, 30)
+        second.kill()
+        begin = time.monotonic()
+        error = first.communicate(timeout=60)[1]
+        assert time.monotonic() - begin < 20
+    assert error.splitlines()[-1] == (
+        "error: process 0 of 2: another process of the run was killed or is out of reach; "
+        "the same command goes on from the last checkpoint"
+    )
+    assert "Traceback" not in error
+    assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
+
+    with step_of_two(run, *LONG) as (first, second):
+        wait_for_rows(run, 100)
+        first.kill()  # it alone writes, and keeps the store where they meet
+        error = second.communicate(timeout=60)[1]
+        assert error.startswith("error: process 1 of 2: another process of the run was killed")
+        assert len(error.splitlines()) == 1
+
+    with step_of_two(run, *LONG) as (first, second):
+        wait_for_rows(run, 150)
+        second.send_signal(signal.SIGTERM)
+        error = first.communicate(timeout=60)[1]
+        assert second.communicate(timeout=60)[1] == ""
+        assert (first.returncode, second.returncode) == (143, 143)
+    assert error.endswith("stopped by SIGTERM; the same command goes on from there\n")
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert result["updates_trained"] > 0
+
+    result = train(run, *LONG, size=2)
+    assert result["updates_reused"] >= 150
+    assert result["exact"]
+    expected = train(whole, *LONG, size=2)
+    assert result["weights_sha256"] == expected["weights_sha256"]
+    assert (run / "history.jsonl").read_bytes() == (whole / "history.jsonl").read_bytes()
+    assert not list(Path(f"{run}.store").glob("*/*.training"))
+
+
+BROKEN = """
+import os, runpy, sys
+from harness.loop import Step
+train = Step.train
+def broken(self, state, images, labels):
+    if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
+        raise MemoryError("no memory here")
+    return train(self, state, images, labels)
+Step.train = broken
+"""
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_is_said_by_it_and_recorded(tmp_path: Path) -> None:
+    broken = script(tmp_path, BROKEN)
+    with step_of_two(tmp_path / "run", script=broken) as started:
+        first, second = (process.communicate(timeout=60)[1] for process in started)
+    assert [process.returncode for process in started] == [1, 1]
+    assert first == ""
+    assert second.splitlines()[-1] == "error: process 1 of 2: MemoryError: no memory here"
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", "process 1 of 2: no memory here")
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = (*SMALL, *LONG, "trainer.checkpoint_every=600", f"store.dir={run}.store")
+    with subprocess.Popen(
+        torchrun(2, ROOT / "train.py", *arguments, f"hydra.run.dir={run}"),
+        stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path,
+    ) as started:  # fmt: skip
+        wait_for_rows(run, 30)
+        started.terminate()
+        error = started.communicate(timeout=60)[1]
+    assert "stopped by SIGTERM; the same command goes on from there" in error
+    (checkpoint,) = Path(f"{run}.store").glob("*/*-*.json")
+    assert json.loads(checkpoint.read_text())["step"] >= 30
+
+
+@pytest.mark.slow
+def test_a_divergence_ends_all(tmp_path: Path) -> None:
+    result = train(
+        tmp_path / "run", "optimizer.lr=9e5", "trainer.epochs=2", "trainer.log_every=5", size=2
+    )
+    assert result["status"] == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        pytest.param(
+            ("-m", "seed=0,1"),
+            "error: -m: is started once, not by 2 processes; for several processes a run, "
+            "use hydra/launcher=slurm hydra.launcher.tasks_per_node=2",
+            id="a sweep",
+        ),
+        pytest.param(
+            ("trainer.batch_size=1",),
+            "trainer.batch_size=1: must be at least the number of processes, 2",
+            id="a batch of one",
+        ),
+        pytest.param(
+            ("trainer.batch_size=0",),
+            "error: trainer.batch_size=0: must be a whole number ≥ 1",
+            id="a bad value",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said_once(
+    arguments: tuple[str, ...], line: str, tmp_path: Path
+) -> None:
+    with step_of_two(tmp_path / "run", *arguments) as started:
+        errors = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [1, 1]
+    said = [one for error in errors for one in error.splitlines()]
+    assert len(said) == 1, said
+    assert line in said[0]
+    assert {name.partition("/")[0] for name in files(tmp_path)} <= {"run"}
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_the_same(found: list[Any], own: object, group: object) -> None:
+        found[:] = [own] * len(found)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_the_same)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: type("Properties", (), {"uuid": "a"})
+    )
+    trainer = make_config().trainer
+    with pytest.raises(ConfigError) as error:
+        world(0, 2).check(trainer, torch.device("cuda", 0))
+    assert str(error.value) == (
+        "trainer.device=auto: 2 processes need a GPU each, there are 1; start 1, or use "
+        "trainer.device=cpu"
+    )
+    world(0, 2).check(trainer, torch.device("cpu"))
+
+
+def test_a_sweep_of_one_process_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    processes.refuse_sweep()
