@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -30,17 +31,20 @@ def given_by(settings: DictConfig) -> Place:
     overrides = list(settings.overrides.task)
     if settings.mode == RunMode.RUN:
         return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
-    plan = json.loads((Path(settings.sweep.dir) / "plan.json").read_text())
-    arms, claim = plan["arms"], plan["claim"] or {}
-    own = arms[settings.job.num]
-    position = f"{settings.job.num + 1}/{len(arms)}"
-    group = Path(settings.sweep.dir).name
+    sweep = Path(settings.sweep.dir)
+    plan = json.loads((sweep / "plan.json").read_text())
+    return replace(planned(plan, sweep, settings.job.num, overrides), folder=folder)
+
+
+def planned(plan: dict[str, Any], sweep: Path, number: int, overrides: list[str]) -> Place:
+    """The place of a job of the sweep whose `plan.json` holds `plan`."""
+    own, claim = plan["arms"][number], plan["claim"] or {}
     return Place(
-        folder,
+        sweep / str(number),
         own["name"],
         own["arm"],
-        group,
-        position,
+        sweep.resolve().name,
+        f"{number + 1}/{len(plan['arms'])}",
         frozenset(own["branches"]),
         overrides,
         claim.get("sha256"),

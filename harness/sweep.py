@@ -22,9 +22,8 @@ from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from harness import clusters
+from harness import clusters, processes
 from harness import config as conf
-from harness import processes
 from harness.claims import Claim
 from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
@@ -54,7 +53,7 @@ class Sweep(Callback):
             end(Path(config.hydra.sweep.dir))
 
 
-def begin(config: DictConfig) -> None:
+def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     from harness import preview
 
@@ -73,6 +72,7 @@ def begin(config: DictConfig) -> None:
     write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
     clusters.prepare(config.hydra, len(jobs))
+    return arms
 
 
 def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:

@@ -1,0 +1,216 @@
+"""Sweeps that are submitted and left: one Slurm job an arm, a last one for the report, and their state."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import submitit
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from submitit.helpers import Checkpointable
+
+from harness import cli
+from harness.config import ConfigError, from_dict, to_dict
+from harness.files import atomic, write_json
+from harness.place import Place, planned
+from harness.preview import Arm as Planned
+from harness.results import columns
+
+ENDS = ("complete", "diverged")  # what is not sent again
+_REPORT = Path(__file__).parent.parent / "scripts/report.py"
+_TAIL = 4096  # bytes of a history that hold its last rows
+
+
+@dataclass(frozen=True)
+class Arm(Checkpointable):
+    """One arm as a job: its configuration is the one that was submitted, whatever `conf/` says by now."""
+
+    sweep: Path
+    retry: bool
+
+    def __call__(self, number: int) -> None:
+        with (self.sweep / "arms.jsonl").open() as file:
+            told = json.loads(next(line for index, line in enumerate(file) if index == number))
+        placed = told["place"] | {"branches": frozenset(told["place"]["branches"])}
+        place = Place(**placed | {"folder": self.sweep / str(number)})
+        place.folder.mkdir(exist_ok=True)
+        cli.train(place, lambda: replace(from_dict(told["config"]), retry=self.retry))
+
+
+def write(sweep: Path, arms: Sequence[Planned], launcher: object) -> None:
+    """What a planned sweep's jobs need: `arms.jsonl`, a line an arm, and `launcher.json`."""
+    plan = _read(sweep / "plan.json")
+    with atomic(sweep / "arms.jsonl", "w") as file:
+        for number, arm in enumerate(arms):
+            place = planned(plan, sweep, number, plan["arms"][number]["overrides"])
+            told = asdict(place) | {"folder": str(number), "branches": sorted(place.branches)}
+            file.write(json.dumps({"config": to_dict(arm.config), "place": told}) + "\n")
+    write_json(sweep / "launcher.json", launcher)
+
+
+def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[str]:
+    """Send the arms that are neither ended nor on their way; returns the ids of the jobs.
+
+    `launcher` are the keys of `conf/hydra/launcher/slurm.yaml`; with `retry` failures that the store
+    remembers are trained again. `jobs.json` remembers what was sent. The last job writes the report when the others are over. Raises what submitit raises for what
+    Slurm does not accept; what it took before that is remembered.
+    """
+    known = _known(sweep)
+    arms = len(_read(sweep / "plan.json")["arms"])
+    under_way = _queue(known)
+    open_arms = [
+        number
+        for number in range(arms)
+        if _result(sweep, number).get("status") not in ENDS
+        and known.get(str(number)) not in under_way
+    ]
+    executor, sent = _executor(sweep, launcher), []
+    size = _largest_array()
+    for begin in range(0, len(open_arms), size):
+        some = open_arms[begin : begin + size]
+        jobs = executor.map_array(Arm(sweep.resolve(), retry), some)
+        known |= {str(n): job.job_id for n, job in zip(some, jobs, strict=True)}
+        write_json(sweep / "jobs.json", known)
+        sent.append(jobs[0].job_id.partition("_")[0])
+    return [*sent, _report_after(sweep, sent, launcher)] if sent else []
+
+
+def _executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
+    """As Hydra's launcher makes it of the same keys."""
+    shared = {field.name for field in fields(BaseQueueConf)}
+    own = {"_target_", "submitit_folder", "max_num_timeout"}
+    executor = submitit.AutoExecutor(
+        folder=sweep / ".submitit/%j",
+        cluster="slurm",
+        slurm_max_num_timeout=launcher["max_num_timeout"],
+    )
+    parameters = {key: value for key, value in launcher.items() if key not in own}
+    executor.update_parameters(
+        **{key if key in shared else f"slurm_{key}": value for key, value in parameters.items()}
+    )
+    return executor
+
+
+def _report_after(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -> str:
+    """Submit the job that writes the sweep's report once `jobs` have ended, however they did."""
+    command = shlex.join([sys.executable, str(_REPORT), str(sweep.resolve())])
+    given = {key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]}
+    options = {
+        **given,
+        "job-name": f"{launcher['name']}-report",
+        "dependency": f"afterany:{':'.join(jobs)}",
+        "output": str(sweep.resolve() / "report.log"),
+        "time": "60",
+        "wrap": command,
+    }
+    words = ["sbatch", "--parsable", *(f"--{key}={value}" for key, value in options.items())]
+    sent = subprocess.run(words, capture_output=True, text=True, check=False)
+    if sent.returncode:
+        raise ConfigError(
+            f"the job of the report was not accepted by Slurm: {sent.stderr.strip()}; "
+            f"later: {command}"
+        )
+    return sent.stdout.strip().partition(";")[0]
+
+
+def _largest_array() -> int:
+    """How many jobs Slurm takes in one array."""
+    shown = subprocess.run(
+        ["scontrol", "show", "config"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    assert found, shown
+    return int(found[1])
+
+
+def status(sweep: Path) -> str:
+    """A table of the arms: queued, running, done, failed, with what there is to tell of each."""
+    plan, known = _read(sweep / "plan.json"), _known(sweep)
+    queue = _queue(known)
+    rows = [
+        [arm["name"], *_state(sweep, arm["num"], known.get(str(arm["num"])), queue)]
+        for arm in plan["arms"]
+    ]
+    counted = Counter(row[1] for row in rows)
+    header = ["arm", "state", "epoch", "val/acc %"]
+    table = columns(header, [row[:4] for row in rows]).splitlines()
+    notes = ["", "", *(row[4] for row in rows)]
+    lines = [f"{line}  {note}".rstrip() for line, note in zip(table, notes, strict=True)]
+    return "\n".join([*lines, "", ", ".join(f"{count} {name}" for name, count in counted.items())])
+
+
+def _state(sweep: Path, number: int, job: str | None, queue: dict[str, str]) -> list[str]:
+    """State, epoch, accuracy, and the last line of an error."""
+    folder, result = sweep / str(number), _result(sweep, number)
+    row = _last_evaluation(folder)
+    told = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
+    if job in queue and queue[job] != "PENDING":
+        return [queue[job].lower(), *told, ""]
+    match result.get("status"):
+        case "complete":
+            return ["done", *told, ""]
+        case "diverged" as ended:
+            return [ended, *told, result["error"]]
+    if job in queue:
+        return ["queued", *told, ""]
+    if result:
+        return [result["status"], *told, result["error"].splitlines()[-1]]
+    if job is None:
+        return ["not sent", *told, ""]
+    return ["killed", *told, _last_line(sweep / f".submitit/{job}/{job}_0_log.err")]
+
+
+def _last_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The last whole row of the history, and of its end alone, that evaluates."""
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().splitlines(keepends=True)
+    for line in reversed(lines):
+        if line.startswith(b"{") and line.endswith(b"\n") and b'"val/acc"' in line:
+            row: dict[str, Any] = json.loads(line)
+            return row
+    return None
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return lines[-1] if lines else "left no result"
+
+
+def _queue(known: dict[str, str]) -> dict[str, str]:
+    """Slurm's state of the sweep's jobs that it still has to do, by id."""
+    if not known:
+        return {}
+    arrays = {job.partition("_")[0] for job in known.values()}
+    words = ["squeue", "--noheader", "--array", f"--jobs={','.join(arrays)}", "--format=%i %T"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    if shown.returncode and "Invalid job id" not in shown.stderr:  # as it calls jobs long ended
+        raise ConfigError(f"squeue: {shown.stderr.strip()}")
+    return dict(line.split() for line in shown.stdout.splitlines())
+
+
+def _known(sweep: Path) -> dict[str, str]:
+    """`jobs.json`: the last job of each arm, by its number."""
+    path = sweep / "jobs.json"
+    return _read(path) if path.exists() else {}
+
+
+def _result(sweep: Path, number: int) -> dict[str, Any]:
+    path = sweep / f"{number}/result.json"
+    return _read(path) if path.exists() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document

@@ -1,0 +1,25 @@
+"""How the arms of a submitted sweep are doing: `python scripts/slurm/status.py SWEEP`"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.config import ConfigError
+from harness.errors import one_line_errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", type=Path, metavar="SWEEP")
+    sweep = parser.parse_args().sweep
+    with one_line_errors():
+        if not (sweep / "plan.json").exists():
+            raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
+        from harness import batch
+
+        print(batch.status(sweep))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Submit a sweep to Slurm and leave: `python scripts/slurm/submit.py OVERRIDES…`
+
+    python scripts/slurm/submit.py hydra.launcher.partition=gpu hydra.launcher.gpus_per_node=1 \\
+        scheduler.t_mult=1,2 'seed=range(0,10)'
+    python scripts/slurm/submit.py --again SWEEP      only the arms that are missing or failed
+    python scripts/slurm/status.py SWEEP
+
+The same arguments as `python train.py -m hydra/launcher=slurm`, and the same keys of the launcher. One
+job an arm, and a last one that writes the report when the others are over. Nothing waits: the
+configurations are those of now, whatever becomes of conf/. Needs `pip install 'cosine-restarts[slurm]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from harness import config, sweep
+from harness.config import ConfigError
+from harness.errors import one_line_errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--again", type=Path, metavar="SWEEP", help="a sweep that was submitted")
+    arguments, overrides = parser.parse_known_args()
+    with one_line_errors():
+        try:
+            from harness import batch
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{error.name} is not installed: pip install 'cosine-restarts[slurm]'"
+            ) from error
+        if arguments.again and overrides:
+            raise ConfigError(f"{overrides[0]}: --again submits what was submitted")
+        folder = arguments.again or planned(overrides)
+        if not (folder / "launcher.json").exists():
+            raise ConfigError(f"{folder}: is not the folder of a sweep that was submitted")
+        launcher = json.loads((folder / "launcher.json").read_text())
+        jobs = batch.submit(folder, launcher, retry=bool(arguments.again))
+    if not jobs:
+        print("nothing to submit: every arm has ended or is on its way")
+        return
+    *arrays, last = jobs
+    print(f"submitted: arms {' '.join(arrays)}, report {last}")
+    print(f"python scripts/slurm/status.py {folder}    scancel {' '.join(jobs)}")
+
+
+def planned(overrides: list[str]) -> Path:
+    """The folder of the new sweep, with all that its jobs need."""
+    from harness import batch
+
+    config.register()
+    conf = Path(__file__).resolve().parents[2] / "conf"
+    words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
+    with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+        folder = Path(composed.hydra.sweep.dir)
+        if (folder / "plan.json").exists():
+            raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
+        arms = sweep.begin(composed)
+        batch.write(folder, arms, OmegaConf.to_container(composed.hydra.launcher, resolve=True))
+    return folder
+
+
+if __name__ == "__main__":
+    main()
