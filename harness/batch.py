@@ -11,18 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import submitit
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from harness import cli
 from harness.config import ConfigError, from_dict, to_dict
 from harness.files import atomic, write_json
 from harness.place import Place, planned
-from harness.preview import Arm as Planned
 from harness.results import columns
+
+if TYPE_CHECKING:
+    from harness.preview import Arm as Planned
 
 ENDS = ("complete", "diverged")  # what is not sent again
 _REPORT = Path(__file__).parent.parent / "scripts/report.py"
@@ -59,9 +62,10 @@ def write(sweep: Path, arms: Sequence[Planned], launcher: object) -> None:
 def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[str]:
     """Send the arms that are neither ended nor on their way; returns the ids of the jobs.
 
-    `launcher` are the keys of `conf/hydra/launcher/slurm.yaml`; with `retry` failures that the store
-    remembers are trained again. `jobs.json` remembers what was sent. The last job writes the report when the others are over. Raises what submitit raises for what
-    Slurm does not accept; what it took before that is remembered.
+    `launcher` are the keys of `conf/hydra/launcher/slurm.yaml`; with `retry`, failures that the store
+    remembers are trained again. `jobs.json` remembers what was sent. The last job writes the report
+    when the others are over. Raises `ConfigError` for what Slurm does not accept; what it took
+    before that is remembered.
     """
     known = _known(sweep)
     arms = len(_read(sweep / "plan.json")["arms"])
@@ -76,11 +80,20 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
     size = _largest_array()
     for begin in range(0, len(open_arms), size):
         some = open_arms[begin : begin + size]
-        jobs = executor.map_array(Arm(sweep.resolve(), retry), some)
+        try:
+            jobs = executor.map_array(Arm(sweep.resolve(), retry), some)
+        except FailedJobError as error:
+            raise ConfigError(
+                f"{begin} of {len(open_arms)} arms were submitted, for more Slurm says: "
+                f"{' '.join(str(error).split())}; later: --again {sweep}"
+            ) from error
         known |= {str(n): job.job_id for n, job in zip(some, jobs, strict=True)}
         write_json(sweep / "jobs.json", known)
         sent.append(jobs[0].job_id.partition("_")[0])
-    return [*sent, _report_after(sweep, sent, launcher)] if sent else []
+    if not sent:
+        return []
+    arrays = sorted({*sent, *(job.partition("_")[0] for job in under_way)})
+    return [*sent, _report_after(sweep, arrays, launcher)]
 
 
 def _executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
@@ -165,6 +178,8 @@ def _state(sweep: Path, number: int, job: str | None, queue: dict[str, str]) -> 
         return [result["status"], *told, result["error"].splitlines()[-1]]
     if job is None:
         return ["not sent", *told, ""]
+    if not (folder / "starts.txt").exists():
+        return ["cancelled", *told, "never began"]
     return ["killed", *told, _last_line(sweep / f".submitit/{job}/{job}_0_log.err")]
 
 
