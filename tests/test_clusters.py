@@ -17,7 +17,7 @@ from conftest import ROOT, make_config
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from harness import clusters, config, run, sweep, tracking
+from harness import clusters, config, run, sweep
 from harness.config import ConfigError
 from harness.errors import explain
 from harness.place import Place
@@ -240,20 +240,6 @@ def test_sigusr2_counts_before_others() -> None:
 def test_an_interruption_comes_whole_from_another_process() -> None:
     there = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert (there.number, there.signal, there.code) == (signal.SIGTERM, "SIGTERM", 143)
-
-
-def test_a_run_outlives_wandb(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Lost(tracking.Mirror):
-        def log(self, row: dict[str, float]) -> None:
-            raise ConnectionResetError("Connection lost")
-
-    monkeypatch.setattr(tracking.Mirror, "open", lambda *_: Lost(None))
-    told = run.run(make_config(*TINY, f"store.dir={tmp_path / 'store'}"), Place(tmp_path, "run"))
-    assert told["status"] == "complete"
-    warning = "warning: W&B is lost (Connection lost); the same command brings it up to date"
-    assert capsys.readouterr().err.splitlines().count(warning) == 1
 
 
 def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
