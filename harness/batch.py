@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import submitit
+from filelock import FileLock
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from harness import cli
-from harness.config import ConfigError, from_dict, to_dict
+from harness.config import Config, ConfigError, from_dict, to_dict
 from harness.files import atomic, write_json
 from harness.place import Place, planned
 from harness.results import columns
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 ENDS = ("complete", "diverged")  # what is not sent again
 _REPORT = Path(__file__).parent.parent / "scripts/report.py"
-_TAIL = 4096  # bytes of a history that hold its last rows
+_TAIL = 4096  # bytes of a history that usually hold an evaluation
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,27 @@ class Arm(Checkpointable):
         placed = told["place"] | {"branches": frozenset(told["place"]["branches"])}
         place = Place(**placed | {"folder": self.sweep / str(number)})
         place.folder.mkdir(exist_ok=True)
-        cli.train(place, lambda: replace(from_dict(told["config"]), retry=self.retry))
+
+        def configured() -> Config:
+            config = from_dict(told["config"])
+            return replace(config, retry=config.retry or self.retry)
+
+        cli.train(place, configured)
 
 
-def write(sweep: Path, arms: Sequence[Planned], launcher: object) -> None:
-    """What a planned sweep's jobs need: `arms.jsonl`, a line an arm, and `launcher.json`."""
+def write(sweep: Path, arms: Sequence[Planned], launcher: dict[str, Any]) -> None:
+    """What a planned sweep's jobs need: `arms.jsonl`, a line an arm, and `launcher.json`.
+
+    Relative paths mean the same to jobs that are sent again from another folder.
+    """
     plan = _read(sweep / "plan.json")
     with atomic(sweep / "arms.jsonl", "w") as file:
         for number, arm in enumerate(arms):
             place = planned(plan, sweep, number, plan["arms"][number]["overrides"])
             told = asdict(place) | {"folder": str(number), "branches": sorted(place.branches)}
             file.write(json.dumps({"config": to_dict(arm.config), "place": told}) + "\n")
-    write_json(sweep / "launcher.json", launcher)
+    sbatch = {"chdir": str(Path.cwd())} | launcher["additional_parameters"]
+    write_json(sweep / "launcher.json", launcher | {"additional_parameters": sbatch})
 
 
 def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[str]:
@@ -67,6 +78,11 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
     when the others are over. Raises `ConfigError` for what Slurm does not accept; what it took
     before that is remembered.
     """
+    with FileLock(sweep / "jobs.lock"):
+        return _submit(sweep, launcher, retry)
+
+
+def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
     known = _known(sweep)
     arms = len(_read(sweep / "plan.json")["arms"])
     under_way = _queue(known)
@@ -76,7 +92,7 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
         if _result(sweep, number).get("status") not in ENDS
         and known.get(str(number)) not in under_way
     ]
-    executor, sent = _executor(sweep, launcher), []
+    executor, sent = executor_of(sweep, launcher), []
     size = _largest_array()
     for begin in range(0, len(open_arms), size):
         some = open_arms[begin : begin + size]
@@ -85,7 +101,7 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
         except FailedJobError as error:
             raise ConfigError(
                 f"{begin} of {len(open_arms)} arms were submitted, for more Slurm says: "
-                f"{' '.join(str(error).split())}; later: --again {sweep}"
+                f"{' '.join(str(error).split())}; then --again {sweep}, with other wishes in its launcher.json if need be"
             ) from error
         known |= {str(n): job.job_id for n, job in zip(some, jobs, strict=True)}
         write_json(sweep / "jobs.json", known)
@@ -96,8 +112,13 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
     return [*sent, _report_after(sweep, arrays, launcher)]
 
 
-def _executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
-    """As Hydra's launcher makes it of the same keys."""
+def executor_of(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
+    """As Hydra's launcher makes it of the same keys; nothing is written.
+
+    Raises `ConfigError` for a key that submitit does not know, and where there is no Slurm.
+    """
+    if not shutil.which("srun"):
+        raise ConfigError("there is no srun here; log in to a cluster")
     shared = {field.name for field in fields(BaseQueueConf)}
     own = {"_target_", "submitit_folder", "max_num_timeout"}
     executor = submitit.AutoExecutor(
@@ -106,9 +127,16 @@ def _executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
         slurm_max_num_timeout=launcher["max_num_timeout"],
     )
     parameters = {key: value for key, value in launcher.items() if key not in own}
-    executor.update_parameters(
-        **{key if key in shared else f"slurm_{key}": value for key, value in parameters.items()}
-    )
+    try:
+        executor.update_parameters(
+            **{key if key in shared else f"slurm_{key}": value for key, value in parameters.items()}
+        )
+    except NameError as error:
+        unknown = ", ".join(re.findall(r"Unknown argument '(.*?)'", str(error)))
+        raise ConfigError(
+            f"hydra.launcher.{unknown}: is not a key of submitit's; what sbatch alone knows goes into "
+            "+hydra.launcher.additional_parameters.KEY=VALUE"
+        ) from error
     return executor
 
 
@@ -178,29 +206,36 @@ def _state(sweep: Path, number: int, job: str | None, queue: dict[str, str]) -> 
         return [result["status"], *told, result["error"].splitlines()[-1]]
     if job is None:
         return ["not sent", *told, ""]
-    if not (folder / "starts.txt").exists():
+    log = sweep / f".submitit/{job}/{job}_0_log.err"
+    if not log.exists():
         return ["cancelled", *told, "never began"]
-    return ["killed", *told, _last_line(sweep / f".submitit/{job}/{job}_0_log.err")]
+    return ["killed", *told, _last_error(log)]
 
 
 def _last_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The last whole row of the history, and of its end alone, that evaluates."""
+    """The last whole row of the history that evaluates, read from its end."""
     path = folder / "history.jsonl"
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        lines = file.read().splitlines(keepends=True)
-    for line in reversed(lines):
-        if line.startswith(b"{") and line.endswith(b"\n") and b'"val/acc"' in line:
-            row: dict[str, Any] = json.loads(line)
-            return row
-    return None
+    size, tail = path.stat().st_size, _TAIL
+    while True:
+        with path.open("rb") as file:
+            file.seek(max(0, size - tail))
+            lines = file.read().splitlines(keepends=True)
+        for line in reversed(lines):
+            if line.startswith(b"{") and line.endswith(b"\n") and b'"val/acc"' in line:
+                row: dict[str, Any] = json.loads(line)
+                return row
+        if tail >= size:
+            return None
+        tail *= 16
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    return lines[-1] if lines else "left no result"
+def _last_error(path: Path) -> str:
+    """The last line of a log that speaks of an error, not just of an exit code; else the last."""
+    lines = path.read_text(errors="replace").splitlines() or ["left no result"]
+    errors = (line for line in reversed(lines) if "error" in line.lower())
+    return next((line for line in errors if "Exited with exit code" not in line), lines[-1])
 
 
 def _queue(known: dict[str, str]) -> dict[str, str]:

@@ -46,7 +46,8 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an exception
-            begin(config)
+            arms = begin(config)
+            clusters.prepare(config.hydra, len(arms))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
@@ -71,7 +72,6 @@ def begin(config: DictConfig) -> list[Arm]:
     document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
     write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
-    clusters.prepare(config.hydra, len(jobs))
     return arms
 
 

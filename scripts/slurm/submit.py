@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -67,8 +68,13 @@ def planned(overrides: list[str]) -> Path:
         folder = Path(composed.hydra.sweep.dir)
         if (folder / "plan.json").exists():
             raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
+        launcher: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+        if not launcher["_target_"].endswith(".SlurmLauncher"):
+            chosen = composed.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(f"hydra/launcher={chosen}: leave it out; jobs go to Slurm")
+        batch.executor_of(folder, launcher)  # before anything is written
         arms = sweep.begin(composed)
-        batch.write(folder, arms, OmegaConf.to_container(composed.hydra.launcher, resolve=True))
+        batch.write(folder, arms, launcher)
     return folder
 
 
