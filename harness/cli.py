@@ -50,11 +50,12 @@ def train(where: Place, configured: Callable[[], Config]) -> dict[str, Any] | No
         from harness.distributed import World
 
         world = World(seat)
-        with world.joined():
-            return _run(checked, where, world)
-    except Interrupted as stop:
-        if not clusters.hand_over(stop):
-            raise
+        try:
+            with world.joined():
+                return _run(checked, where, world)
+        except Interrupted as stop:
+            if not clusters.hand_over(stop):  # raises what ends a job that may not be requeued
+                raise
     except Exception as error:
         if world.speaks if world else seat.rank == 0:
             label += f"{seat}: " if seat.rank else ""
