@@ -164,6 +164,7 @@ def start(
     label: Label,
     folder: Path,
     values: dict[str, Any],
+    patience_seconds: float = _INIT_SECONDS,
 ) -> wandb.Run:
     """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
 
@@ -193,7 +194,7 @@ def start(
                 silent=True,
                 console="off",
                 x_transaction_log_flush_interval=1,
-                init_timeout=_INIT_SECONDS,
+                init_timeout=patience_seconds,
                 finish_timeout=_FINISH_SECONDS,
                 finish_timeout_raises=True,
             ),
