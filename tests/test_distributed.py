@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -303,6 +304,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(
 ) -> None:
     double = script(tmp_path, DOUBLE)
     train(tmp_path / "run", "trainer.epochs=1", size=first, script=double)
+    shutil.rmtree(tmp_path / "run")  # the store is beside it
     result = train(tmp_path / "run", "trainer.epochs=2", size=second, script=double)
     train(tmp_path / "one", "trainer.epochs=2", size=1, script=double)
     assert result["updates_reused"] == UPDATES_PER_EPOCH
@@ -318,6 +320,7 @@ def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
         "dataset.image_size=32", "dataset.images=80", "dataset.classes=2", "trainer.batch_size=8",
     )  # fmt: skip
     train(tmp_path / "run", *dropping, "trainer.epochs=1", size=2)
+    shutil.rmtree(tmp_path / "run")  # the store is beside it
     result = train(tmp_path / "run", *dropping, "trainer.epochs=2", size=2)
     expected = train(tmp_path / "whole", *dropping, "trainer.epochs=2", size=2)
     assert result["updates_reused"] > 0
