@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config as conf
-from harness.tracking import Label, Mirror, start
+from harness.tracking import PATIENCE_SECONDS, Label, Mirror, start
 
 if TYPE_CHECKING:
     import wandb
@@ -29,7 +29,7 @@ def publish(sweep: Path, to: Path | None = None) -> str:
     verdict = _read(sweep / "verdict.json")
     values = {"claim": verdict["claim"]}
     if to and isinstance(tracked, conf.Wandb):
-        mirror = Mirror(start(tracked, "online", label(sweep), to, values))
+        mirror = Mirror(start(tracked, "online", label(sweep), to, values, PATIENCE_SECONDS))
     else:
         mirror = Mirror.open(tracked, label(sweep), sweep, values)
     if not mirror.where:
@@ -42,7 +42,8 @@ def publish(sweep: Path, to: Path | None = None) -> str:
 def label(sweep: Path) -> Label:
     """How the sweep's own run is called; its id follows from `plan.json`."""
     plan = hashlib.sha256((sweep / "plan.json").read_bytes()).hexdigest()
-    return Label(f"sweep{plan[:16]}", sweep.name, sweep.name, ARM)
+    name = sweep.resolve().name
+    return Label(f"sweep{plan[:16]}", name, name, ARM)
 
 
 def _summary(verdict: dict[str, Any]) -> dict[str, Any]:

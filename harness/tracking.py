@@ -67,15 +67,13 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     """
     told = {**result.get("test", {}), "status": result["status"]}
     if result.get("final"):
-        told["val/acc"] = {key: result[of]["val/acc"] for key, of in _ENDS}
+        told["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
     return told
 
 
-_ENDS = (("last", "final"), ("max", "best"))
-INCOMPLETE = (
-    "incomplete"  # in a folder of wandb's that does not hold, or has not sent, the whole run
-)
-_INIT_SECONDS = 10  # how long a start waits for the server
+INCOMPLETE = "incomplete"  # a file in wandb's folder of a run that is not wholly there, or not sent
+_INIT_SECONDS = 10  # how long a run's start waits for the server
+PATIENCE_SECONDS = 60  # how long an upload that was asked for does
 _FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
 
 

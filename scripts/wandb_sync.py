@@ -86,7 +86,7 @@ def send(log: Log, scratch: Path) -> bool:
     label, values = tracking.described(result)
     config = conf.from_dict(result["config"]).tracking
     assert isinstance(config, conf.Wandb)
-    run = tracking.start(config, "online", label, scratch, values, patience_seconds=60)
+    run = tracking.start(config, "online", label, scratch, values, tracking.PATIENCE_SECONDS)
     known = run.resumed or log.incomplete
     if known:
         mirror = tracking.Mirror(run)
