@@ -25,7 +25,7 @@ from harness.files import atomic, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.place import Place
 from harness.progress import Progress
-from harness.signals import Interrupted, stopping
+from harness.signals import Interrupted, Stop, stopping
 from harness.trajectory import Store, Trajectory
 
 _STOPS = (Interrupted, KeyboardInterrupt)
@@ -84,9 +84,21 @@ def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
     }
     (place.folder / "result.json").unlink(missing_ok=True)
     seconds = Seconds()
+    with (
+        stopping() as stop,
+        _told(config, place, result, seconds),
+        seconds.phase("total"),
+        world.guarded(),
+    ):
+        _run(config, place, result, seconds, world, stop)
+    return result
+
+
+@contextmanager
+def _told(config: Config, place: Place, result: dict[str, Any], seconds: Seconds) -> Iterator[None]:
+    """Write `result.json` at the end of a run, however it ends."""
     try:
-        with seconds.phase("total"), world.guarded():
-            _run(config, place, result, seconds, world)
+        yield
     except _STOPS as stop:
         result["status"] = "interrupted"
         result["error"] = f"stopped by {getattr(stop, 'signal', 'SIGINT')}"
@@ -102,11 +114,15 @@ def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
     finally:
         result["seconds"] = {name: round(s, 3) for name, s in seconds.items()}
         write_json(place.folder / "result.json", result)
-    return result
 
 
 def _run(
-    config: Config, place: Place, result: dict[str, Any], seconds: Seconds, world: World
+    config: Config,
+    place: Place,
+    result: dict[str, Any],
+    seconds: Seconds,
+    world: World,
+    stop: Stop,
 ) -> None:
     p = prepare(config, seconds, world)
     t = p.trajectory
@@ -127,7 +143,7 @@ def _run(
         return
     try:
         with world.guarded():
-            _train(config, place, p, store, result, seconds)
+            _train(config, place, p, store, result, seconds, stop)
     except Exception as error:
         if store:
             store.note_outcome(t, "failed", str(error), [])
@@ -191,14 +207,15 @@ def _train(
     store: Store | None,
     result: dict[str, Any],
     seconds: Seconds,
+    stop: Stop,
 ) -> None:
     """Build the state, take it to where the store has got to, and train it to the end."""
     plan, cadence, world = p.trajectory.plan, p.trajectory.cadence, p.world
     with seconds.phase("build"):
         state, step = build(config, p.splits, p.device, p.precision, world)
     keep = checkpoints.kept(config.store.keep, plan, place.branches)
+    stop.catch()
     with ExitStack() as stack:
-        stop = stack.enter_context(stopping())
         alive: Callable[[], None] = lambda: None  # noqa: E731
         origin = None
         if store:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -31,6 +32,12 @@ class Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def catch(self) -> None:
+        """From now on the signals that end a run are noted here, if this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self) for number in _STOPPING}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
@@ -46,14 +53,14 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Catch the signals that end a run, in the main thread; the handlers from before come back."""
+    """Where signals may be caught; the handlers from before come back at its end.
+
+    That end has to lie behind all that a stopped run still writes: several processes are stopped by
+    the signal that reaches the first, and it reaches the others a moment later.
+    """
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in stop.before.items():
             signal.signal(number, handler)

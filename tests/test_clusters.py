@@ -191,6 +191,7 @@ def test_a_stopped_run_is_handed_to_the_handler_from_before(
     handled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with stopping() as stop:
+        stop.catch()
         signal.raise_signal(signal.SIGUSR2)
     assert (stop.number, handled) == (signal.SIGUSR2, [])
     stopped = Interrupted(signal.SIGUSR2)
@@ -230,6 +231,7 @@ def test_sigterm_requeues_a_preempted_job_only(
 
 def test_sigusr2_counts_before_others() -> None:
     with stopping() as stop:
+        stop.catch()
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
             signal.raise_signal(number)
     assert stop.number == signal.SIGUSR2
@@ -256,6 +258,22 @@ def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
         signal.signal(signal.SIGALRM, before)
     told = json.loads((tmp_path / "result.json").read_text())
     assert (told["status"], told["error"]) == ("interrupted", "stopped by SIGUSR2")
+
+
+def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Path) -> None:
+    """As Slurm and torchrun send them: to each process of a run, of which the first has told all."""
+    arguments = (*TINY, "trainer.epochs=10000", f"store.dir={tmp_path / 'store'}", "reuse=false")
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={tmp_path}/run"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    ) as started:  # fmt: skip
+        history = tmp_path / "run/history.jsonl"
+        while started.poll() is None:
+            if history.exists() and history.stat().st_size:
+                started.terminate()  # again and again
+        error = started.stderr.read() if started.stderr else ""
+    assert "stopped by SIGTERM" in error
+    assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "interrupted"
 
 
 # --- what a requeued job goes on with ------------------------------------------------------------

@@ -493,7 +493,8 @@ def test_what_fails_in_one_process_is_said_by_it_and_recorded(tmp_path: Path) ->
 @pytest.mark.slow
 def test_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    arguments = (*SMALL, *LONG, "trainer.checkpoint_every=600", f"store.dir={run}.store")
+    endless = ("trainer.epochs=10000", "trainer.checkpoint_every=600")  # torchrun takes its time
+    arguments = (*SMALL, *endless, f"store.dir={run}.store")
     with subprocess.Popen(
         torchrun(2, ROOT / "train.py", *arguments, f"hydra.run.dir={run}"),
         stderr=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path,
