@@ -467,7 +467,8 @@ SCHEMAS: dict[str, dict[str, type[Section]]] = {
 
 def register() -> None:
     """Make the sections known to Hydra, as the `schema` group that the files in `conf/` build on."""
-    store = ConfigStore.instance()
+    store: Any = ConfigStore.instance()
+    store.__deepcopy__ = lambda memo: store  # Hydra copies it, whole, at each look at a group
     store.store(name="schema", node=Config)
     for group, kinds in SCHEMAS.items():
         for name, node in kinds.items():

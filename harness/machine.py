@@ -39,7 +39,8 @@ def reset(config: Config, device: torch.device) -> None:
     strict = config.trainer.deterministic
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(strict)
+    if torch.are_deterministic_algorithms_enabled() != strict:  # a change imports torch's compiler
+        torch.use_deterministic_algorithms(strict)
     torch.backends.cudnn.benchmark = not strict
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs, where precision is fp32
     if device.type == "cuda":

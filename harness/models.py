@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from harness import config as conf
@@ -74,7 +73,8 @@ class Block(nn.Module):
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if not conv.weight.is_meta:  # there a preview counts them, and torch would import its compiler
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
@@ -91,6 +91,8 @@ class Coloured(nn.Module):
 
 
 def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: int) -> nn.Module:
+    import torchvision  # seconds, which the networks of this file do not need
+
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
         raise ConfigError(f"model.arch={arch}: {nearest(arch, known)}")

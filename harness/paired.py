@@ -10,8 +10,8 @@ import math
 import warnings
 
 import numpy as np
+import scipy  # which imports scipy.stats, a second's work, where it is used
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def decide(
 def interval(differences: Floats, level: float) -> tuple[Floats, Floats]:
     """Student's 1-`level` interval of the mean along the last axis; a point if all are equal."""
     pairs = differences.shape[-1]
-    half = stats.t.ppf(1 - level / 2, pairs - 1) * spread(differences) / math.sqrt(pairs)
+    half = scipy.stats.t.ppf(1 - level / 2, pairs - 1) * spread(differences) / math.sqrt(pairs)
     return mean(differences) - half, mean(differences) + half
 
 
@@ -62,7 +62,7 @@ def bca(differences: Floats, level: float) -> list[float] | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # degenerate resamples give NaN
-        ends = stats.bootstrap(
+        ends = scipy.stats.bootstrap(
             (differences,), np.mean, confidence_level=1 - level, method="BCa",
             rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip
@@ -132,7 +132,7 @@ def pairs_needed(sd: float, effect: float, level: float, comparisons: int = 1) -
     if sd == 0:
         return fewest
     level /= comparisons
-    normal = (stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER)) * sd / effect
+    normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) * sd / effect
     pairs = max(fewest, math.floor(float(normal) ** 2))  # the t quantile is larger: never too many
     while _power(pairs, effect / sd, level) < POWER:
         pairs += 1
@@ -140,8 +140,8 @@ def pairs_needed(sd: float, effect: float, level: float, comparisons: int = 1) -
 
 
 def _power(pairs: int, shift: float, level: float) -> float:
-    quantile = stats.t.ppf(1 - level / 2, pairs - 1)
-    return float(stats.nct.sf(quantile, pairs - 1, shift * math.sqrt(pairs)))
+    quantile = scipy.stats.t.ppf(1 - level / 2, pairs - 1)
+    return float(scipy.stats.nct.sf(quantile, pairs - 1, shift * math.sqrt(pairs)))
 
 
 def mean(differences: Floats) -> Floats:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness import results
 
@@ -133,7 +133,7 @@ def _aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
     correlations = [r for run in runs if (r := run["correlation_with_lr"]) is not None]
     maxima = [run["maxima_at_minima"] for run in runs if run["maxima_at_minima"][0] is not None]
     # Stouffer's method: the shifts of different runs are independent
-    z = [stats.norm.isf(np.clip(p, 1e-6, 1 - 1e-6)) for _, _, p in maxima]
+    z = [scipy.stats.norm.isf(np.clip(p, 1e-6, 1 - 1e-6)) for _, _, p in maxima]
     offsets = sorted({offset for run in runs for offset in run["profile"]})
     return {
         "runs": len(runs),
@@ -147,7 +147,7 @@ def _aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "maxima_at_minima": {
             "share": float(np.mean([share for share, _, _ in maxima])) if maxima else None,
             "null_share": float(np.mean([null for _, null, _ in maxima])) if maxima else None,
-            "p": float(stats.norm.sf(np.sum(z) / np.sqrt(len(z)))) if maxima else None,
+            "p": float(scipy.stats.norm.sf(np.sum(z) / np.sqrt(len(z)))) if maxima else None,
         },
         "profile": [
             {"offset_epochs": offset, **_interval([run["profile"][offset] for run in runs if offset in run["profile"]])}
@@ -163,7 +163,7 @@ def _interval(values: list[float]) -> dict[str, Any]:
     mean = float(np.mean(values))
     if len(values) < 2:
         return {"mean": mean, "ci95": None}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
     return {"mean": mean, "ci95": [mean - half, mean + half]}
 
 

@@ -112,8 +112,8 @@ def _template() -> jinja2.Template:
 
 @cache
 def _bundle() -> str:
-    """vega, vega-lite and vega-embed, as vl-convert carries them: text for a <script>."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    """vega, vega-lite and vega-embed, as vl-convert makes them for altair's pages: for a <script>."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     assert "</script" not in bundle.lower()
     return bundle
 

@@ -19,9 +19,8 @@ from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -247,9 +246,17 @@ def _check(config: Config, d: Durations) -> None:
         )
 
 
+class _Rate(Optimizer):
+    """A learning rate for a scheduler to move; torch's optimizers import its compiler, for seconds."""
+
+    def __init__(self, lr: float) -> None:
+        self.defaults = {"lr": lr}
+        self.param_groups = [{"params": [], "lr": lr}]
+
+
 def plan(config: Config, updates_per_epoch: int) -> Plan:
     """The plan of `config`, made by stepping the very scheduler that training steps."""
-    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.optimizer.lr)
+    optimizer = _Rate(config.optimizer.lr)
     schedule = build(config, optimizer, updates_per_epoch)
     updates = total_updates(config, updates_per_epoch)
     lr = np.empty(updates)
