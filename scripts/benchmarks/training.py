@@ -1,0 +1,208 @@
+"""Throughput in one process: the loop, its floor, the usual programs, evaluation, arithmetic."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import usual
+from benchmarks.usual import IMAGES, ROOT, Epoch
+from harness import config as conf
+from harness import data, schedules
+from harness.config import Config
+from harness.loop import Cadence, Precision, Row, Step, TrainState, fit
+from harness.run import build
+
+CPU = torch.device("cpu")
+SETTING = (
+    "model=resnet8", "dataset=fashion_mnist", f"dataset.root={ROOT / 'data'}", "dataset.crop=2",
+    "dataset.flip=true", f"dataset.train_size={IMAGES}", f"dataset.val_size={IMAGES}",
+    "scheduler=cosine", "tracking=none",
+)  # fmt: skip
+_MATRIX = 2048
+
+Figures = dict[str, list[float]]  # contender → a figure a repeat, in the order of the repeats
+
+
+def interleaved(repeats: int, contenders: Mapping[str, Callable[[], float]]) -> Figures:
+    """Each contender in turn, `repeats` times, after one time that does not count."""
+    figures: Figures = {name: [] for name in contenders}
+    for repeat in range(repeats + 1):
+        for name, contender in contenders.items():
+            figure = contender()
+            if repeat:
+                figures[name].append(figure)
+    return figures
+
+
+def ratio(figures: Figures, of: str, to: str) -> str:
+    """Median of the ratio of two contenders, pair by pair, with its least and greatest."""
+    pairs = [a / b for a, b in zip(figures[of], figures[to], strict=True)]
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+
+
+def settings(epochs: float) -> Config:
+    from hydra import compose, initialize_config_dir
+
+    conf.register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        given = [*SETTING, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}"]
+        return conf.load(compose("config", given))
+
+
+class Loop:
+    """The harness's own loop, epoch by epoch, with validation or without."""
+
+    def __init__(self, config: Config) -> None:
+        splits = data.load(config.dataset)
+        self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
+        self.batches = data.TrainBatches(splits, config, CPU)
+        self.val = data.EvalBatches(splits.val, splits, config, CPU)
+        self.plan = schedules.plan(config, self.batches.updates_per_epoch)
+        self.log_every = config.trainer.log_every
+
+    def epoch(self, evaluations: bool) -> tuple[float, float]:
+        """Seconds, and validation accuracy in percent (0 without validation)."""
+        end = self.state.updates + self.plan.updates_per_epoch
+        plan = replace(self.plan, lr=self.plan.lr[:end])
+        cadence = Cadence(self.log_every, frozenset({end} if evaluations else ()))
+        rows: list[Row] = []
+        begin = time.perf_counter()
+        fit(
+            self.state, self.step, plan, self.batches, cadence, self.evaluate, rows.append, _nothing
+        )
+        return time.perf_counter() - begin, float(rows[-1].get("val/acc", 0))
+
+    def evaluate(self) -> Row:
+        return self.step.evaluate(self.state.network, self.val, "val")
+
+    @property
+    def images(self) -> int:
+        return self.plan.updates_per_epoch * self.batches.batch_size
+
+
+def _nothing() -> None:
+    pass
+
+
+def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
+    """Seconds of forward, backward and SGD on one fixed batch, `updates` times."""
+    begin = time.perf_counter()
+    for _ in range(updates):
+        F.cross_entropy(state.network(images), labels).backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+    return time.perf_counter() - begin
+
+
+def against_the_floor(repeats: int) -> list[tuple[str, str, str]]:
+    config = settings(repeats + 1)
+    loop, bare = Loop(config), Loop(config)
+    images, labels = next(bare.batches.epoch(0))
+    updates = loop.plan.updates_per_epoch
+
+    def evaluation() -> float:
+        begin = time.perf_counter()
+        loop.evaluate()
+        return IMAGES / (time.perf_counter() - begin)
+
+    figures = interleaved(
+        repeats,
+        {
+            "fit": lambda: loop.images / loop.epoch(evaluations=False)[0],
+            "floor": lambda: loop.images / floor(bare.state, images, labels, updates),
+            "evaluation": evaluation,
+        },
+    )
+    rows = [(f"{name}, images/s", _median(values), "") for name, values in figures.items()]
+    return [
+        *rows,
+        ("`fit` against the floor", ratio(figures, "fit", "floor"), "≥ 0.95"),
+        ("evaluation against training", ratio(figures, "evaluation", "fit"), "≥ 3.5"),
+        *_arithmetic(bare, images, labels, statistics.median(figures["fit"])),
+    ]
+
+
+def _arithmetic(
+    bare: Loop, images: torch.Tensor, labels: torch.Tensor, rate: float
+) -> list[tuple[str, str, str]]:
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(bare.state.network(images), labels).backward()  # type: ignore[no-untyped-call]
+    bare.state.optimizer.zero_grad()
+    per_image = counter.get_total_flops() / len(images)
+    a, b = torch.randn(2, _MATRIX, _MATRIX)
+
+    def product() -> float:
+        begin = time.perf_counter()
+        torch.mm(a, b)
+        return 2 * _MATRIX**3 / (time.perf_counter() - begin)
+
+    best = max(product() for _ in range(10))
+    achieved = rate * per_image
+    return [
+        ("FLOP an image, forward and backward", f"{per_image / 1e6:.1f} M", ""),
+        (f"best product of {_MATRIX} x {_MATRIX} matrices", f"{best / 1e9:.0f} GFLOP/s", ""),
+        ("`fit` achieves", f"{achieved / 1e9:.0f} GFLOP/s, {achieved / best:.0%} of it", ""),
+        ("where its time goes", profile(bare.step, bare.state, images, labels), ""),
+    ]
+
+
+def profile(step: Step, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
+    """The kernels that take most of an update, by their share of the time on the CPU."""
+    group = state.optimizer.param_groups[0]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        for _ in range(10):
+            F.cross_entropy(step.forward(images), labels).backward()  # type: ignore[no-untyped-call]
+            group["lr"] = 0.0
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+    events: list[Any] = list(recorded.key_averages())
+    whole = sum(event.self_cpu_time_total for event in events)
+    top = sorted(events, key=lambda event: -event.self_cpu_time_total)[:7]
+    return ", ".join(
+        f"{event.key.removeprefix('aten::')} {event.self_cpu_time_total / whole:.0%}"
+        for event in top
+    )
+
+
+def against_usual_programs(repeats: int) -> list[tuple[str, str, str]]:
+    """Epochs of training with a validation at each end; all train as many, under the same LRs."""
+    epochs = repeats + 1
+    loop = Loop(settings(epochs))
+    contenders: dict[str, Epoch] = {
+        "harness": partial(loop.epoch, evaluations=True),
+        "DataLoader, no workers": usual.plain(0, epochs),
+        "DataLoader, 2 workers": usual.plain(2, epochs),
+        "Lightning, no workers": usual.lightning(0, epochs),
+        "Lightning, 2 workers": usual.lightning(2, epochs),
+    }
+    last: dict[str, float] = {}
+
+    def timed(name: str) -> float:
+        seconds, last[name] = contenders[name]()
+        return loop.images / seconds
+
+    figures = interleaved(repeats, {name: partial(timed, name) for name in contenders})
+    rows = [
+        (f"{name}: images/s, accuracy after {epochs} epochs", f"{_median(values)}, {last[name]:.1f} %", "")
+        for name, values in figures.items()
+    ]  # fmt: skip
+    for kind in ("DataLoader", "Lightning"):
+        best = max(
+            (name for name in figures if name.startswith(kind)),
+            key=lambda name: statistics.median(figures[name]),
+        )
+        rows.append((f"harness against {best}", ratio(figures, "harness", best), "≥ 1.9"))
+    return rows
+
+
+def _median(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f}"

@@ -1,0 +1,156 @@
+"""What users would write instead: the same training by a `DataLoader`, in a plain loop or by Lightning.
+
+A usual program augments image by image with torchvision's v2 transforms and keeps torch's defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import FashionMNIST
+from torchvision.transforms import v2
+
+from harness.models import ResNet
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGES = 10_000  # to train on, and as many to validate on
+BATCH = 128
+LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+_MEAN, _STD = (0.286,), (0.353,)
+
+Batches = DataLoader[tuple[Tensor, Tensor]]
+Epoch = Callable[
+    [], tuple[float, float]
+]  # → seconds with validation, validation accuracy in percent
+
+
+def loaders(workers: int) -> tuple[Batches, Batches]:
+    """Training and validation images of Fashion-MNIST, read and augmented one by one."""
+    plain: list[Any] = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(_MEAN, _STD),
+    ]
+    moved = [v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip(), *plain]
+    root = str(ROOT / "data")
+    train = Subset(FashionMNIST(root, transform=v2.Compose(moved)), range(IMAGES))
+    val = Subset(FashionMNIST(root, transform=v2.Compose(plain)), range(IMAGES, 2 * IMAGES))
+    own: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    return (
+        DataLoader(train, BATCH, shuffle=True, drop_last=True, **own),
+        DataLoader(val, 1000, **own),
+    )
+
+
+def plain(workers: int, epochs: int) -> Epoch:
+    """A loop as tutorials have it."""
+    train, val = loaders(workers)
+    network = ResNet(8, 16, 1, 10)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    scheduler = CosineAnnealingLR(optimizer, epochs * len(train))
+
+    def epoch() -> tuple[float, float]:
+        begin = time.perf_counter()
+        network.train()
+        for images, labels in train:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+        network.eval()
+        correct = 0
+        with torch.no_grad():
+            for images, labels in val:
+                correct += int((network(images).argmax(1) == labels).sum())
+        return time.perf_counter() - begin, 100 * correct / IMAGES
+
+    return epoch
+
+
+def lightning(workers: int, epochs: int) -> Epoch:
+    """The same as a `LightningModule`; a trainer's own start and end are not counted."""
+    import logging
+
+    import lightning as pl
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    train, val = loaders(workers)
+
+    class Classifier(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network: nn.Module = ResNet(8, 16, 1, 10)
+            self.seconds = self.accuracy = 0.0
+
+        def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+            images, labels = batch
+            return F.cross_entropy(self.network(images), labels)
+
+        def validation_step(self, batch: list[Tensor], index: int) -> None:
+            images, labels = batch
+            hits = (self.network(images).argmax(1) == labels).float().mean()
+            self.log("val/acc", 100 * hits, batch_size=len(labels))
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(
+                self.network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+            )
+            scheduler = CosineAnnealingLR(optimizer, epochs * len(train))
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+        def on_train_epoch_start(self) -> None:
+            self.begin = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:  # validation has ended
+            self.seconds = time.perf_counter() - self.begin
+            self.accuracy = float(self.trainer.callback_metrics["val/acc"])
+
+    trained, state = Classifier(), None
+    folder = ROOT / "outputs/bench"
+
+    def epoch() -> tuple[float, float]:
+        nonlocal state
+        done = 0 if state is None else state["epoch"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = pl.Trainer(
+                accelerator="cpu", max_epochs=done + 1, num_sanity_val_steps=0, logger=False,
+                enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+                default_root_dir=folder,
+            )  # fmt: skip
+            path = folder / "last.ckpt"
+            trainer.fit(trained, train, val, ckpt_path=path if state else None)
+            trainer.save_checkpoint(path)
+        state = {"epoch": done + 1}
+        return trained.seconds, trained.accuracy
+
+    return epoch
+
+
+def main() -> None:
+    """`epochs` of the plain loop in this process, as one of several side by side: images/s."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("epochs", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    epoch = plain(0, arguments.epochs)
+    seconds = [epoch()[0] for _ in range(arguments.epochs)]
+    print(IMAGES // BATCH * BATCH * len(seconds) / sum(seconds))
+
+
+if __name__ == "__main__":
+    main()
