@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format bench
+.PHONY: help sweep test check format bench bench-gpu
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ format: $(VENV)/installed-dev ## rewrite the code in the project's format
 
 bench: $(VENV)/installed-dev ## throughput of the training loop against the bare arithmetic
 	$(BIN)/python scripts/bench.py
+
+bench-gpu: $(VENV)/installed-dev ## eager against compiled updates on a GPU; a table
+	$(BIN)/python scripts/bench_gpu.py
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness import compiled
 from harness import config as conf
 from harness.config import ConfigError
 from harness.data import TrainBatches
@@ -110,9 +111,10 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Step:
-    """What stays the same from update to update; `forward` is the network, compiled if wanted.
+    """What stays the same from update to update; `forward` is the network.
 
-    `weight` is what the mean loss over this process's part of a batch counts.
+    `weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
+    torch.compile, or none; evaluations are not compiled.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -120,20 +122,31 @@ class Step:
     label_smoothing: float
     world: World = ALONE
     weight: float = 1.0
+    mode: str = "none"
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of a batch of this process, to be differentiated."""
+        with self.precision.autocast():
+            return self.weight * F.cross_entropy(
+                self.forward(images), labels, label_smoothing=self.label_smoothing
+            )
 
     def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
         """One update on a batch. Returns its loss, still on the device; waits for no GPU."""
-        with self.precision.autocast():
-            loss = self.weight * F.cross_entropy(
-                self.forward(images), labels, label_smoothing=self.label_smoothing
-            )
+        if self.mode == "none":
+            loss = self.loss(images, labels)
+            kept = loss.detach()
+        else:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            loss = compiled.function(Step.loss, self.mode)(self, images, labels)
+            kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad()
         state.updates += 1
         state.schedule.advance(state.updates)
-        return self.world.mean(loss.detach())
+        return self.world.mean(kept)
 
     @torch.inference_mode()
     def evaluate(

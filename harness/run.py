@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import checkpoints, data, machine, models, schedules, tracking, trajectory
+from harness import checkpoints, compiled, data, machine, models, schedules, tracking, trajectory
 from harness import config as conf
 from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
@@ -336,38 +336,34 @@ def build(
     network = world.synchronised(network, device)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = _optimizer(config.optimizer, network)
+    mode = config.trainer.compile if world.size == 1 else "none"
+    by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
+    optimizer = _optimizer(config.optimizer, network, "none" if by_scaler else mode)
     updates_per_epoch = data.updates_per_epoch(len(splits.train.labels), config.trainer.batch_size)
     schedule = schedules.build(config, optimizer, updates_per_epoch)
     forward: Any = world.averaging(network, device)
-    if config.trainer.compile != "none":
+    if config.trainer.compile != mode:  # gradients are averaged within the update
         forward = torch.compile(forward, mode=config.trainer.compile)
     weight = world.weight(config.trainer.batch_size)
-    step = Step(forward, precision, config.trainer.label_smoothing, world, weight)
+    step = Step(forward, precision, config.trainer.label_smoothing, world, weight, mode)
     return TrainState(network, optimizer, schedule, precision.scaler()), step
 
 
-def _optimizer(config: conf.Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    parameters = network.parameters()
+def _optimizer(config: conf.Optimizer, network: nn.Module, mode: str) -> torch.optim.Optimizer:
+    """With a step that is torch's fused one, or compiled in `mode`."""
+    parameters = list(network.parameters())
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     match config:
         case conf.SGD():
-            return torch.optim.SGD(
-                parameters,
-                lr=config.lr,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-                nesterov=config.nesterov,
-                fused=True,
-            )
+            options |= {"momentum": config.momentum, "nesterov": config.nesterov}
+            if mode == "none":
+                return torch.optim.SGD(parameters, fused=True, **options)
+            return compiled.SGD(parameters, mode, **options)
         case conf.AdamW():
-            return torch.optim.AdamW(
-                parameters,
-                lr=config.lr,
-                betas=(config.beta1, config.beta2),
-                eps=config.eps,
-                weight_decay=config.weight_decay,
-                fused=True,
-            )
+            options |= {"betas": (config.beta1, config.beta2), "eps": config.eps}
+            if mode == "none":
+                return torch.optim.AdamW(parameters, fused=True, **options)
+            return compiled.AdamW(parameters, mode, **options)
     raise TypeError(f"no optimizer for {type(config).__name__}")
 
 
