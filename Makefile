@@ -13,7 +13,7 @@ sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; 
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
 
 test: $(VENV)/installed-dev ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 check: $(VENV)/installed-dev ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .
@@ -25,7 +25,7 @@ format: $(VENV)/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev ## throughput of the training loop against the bare arithmetic
+bench: $(VENV)/installed-dev ## what the harness costs, beside usual programs and Lightning; half an hour
 	$(BIN)/python scripts/bench.py
 
 bench-gpu: $(VENV)/installed-dev ## eager against compiled updates on a GPU; a table
