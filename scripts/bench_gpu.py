@@ -26,13 +26,9 @@ from harness.run import build
 
 _ROOT = Path(__file__).parent.parent
 _CUDA = torch.device("cuda", 0)
-_SETTING = [
-    "dataset=synthetic",
-    "dataset.images=10000",
-    "optimizer.lr=0.01",
-    "scheduler=constant",
-    "tracking=none",
-]
+_SETTING = (
+    "dataset=synthetic dataset.images=10000 optimizer.lr=0.01 scheduler=constant tracking=none"
+)
 _WORKLOADS = {
     "ResNet-18, as on CIFAR-10": [
         "model=resnet18", "dataset.image_size=32", "dataset.channels=3", "dataset.crop=4", "dataset.flip=true",
@@ -40,7 +36,6 @@ _WORKLOADS = {
     "ResNet-8, as on Fashion-MNIST": ["model=resnet8", "dataset.image_size=28", "dataset.crop=2"],
 }  # fmt: skip
 _MODES = ("none", "default", "reduce-overhead")
-
 Run = Callable[[int], None]  # so many updates
 
 
@@ -58,8 +53,8 @@ def main() -> None:
           f"{arguments.repeats} interleaved repeats of {arguments.updates} updates, batch 128\n\n"
           f"    python {' '.join(sys.argv)}")  # fmt: skip
     for name, overrides in _WORKLOADS.items():
-        print(f"\n**{name}**, images/s\n")
-        print(_table(overrides, arguments.repeats, arguments.updates))
+        table = _table(overrides, arguments.repeats, arguments.updates)
+        print(f"\n**{name}**, images/s\n\n{table}")
 
 
 def _table(overrides: list[str], repeats: int, updates: int) -> str:
@@ -88,7 +83,7 @@ def _table(overrides: list[str], repeats: int, updates: int) -> str:
 def _parts(overrides: list[str]) -> dict[str, Run]:
     """The step, the whole loop and, not compiled, the floor; each with a network of its own."""
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
-        settings = config.load(compose("config", [*_SETTING, *overrides]))
+        settings = config.load(compose("config", [*_SETTING.split(), *overrides]))
     machine.reset(settings, _CUDA)
     splits = data.load(settings.dataset)
     precision = Precision(settings.trainer.precision, _CUDA)
