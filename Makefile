@@ -12,8 +12,12 @@ help: ## this list
 sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
 
+# Tests of several processes first, with nothing beside them that takes their cores; then the rest, a file each.
+BY_THE_CLOCK := tests/cluster tests/test_distributed.py
+
 test: $(VENV)/installed-dev ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest $(BY_THE_CLOCK)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(BY_THE_CLOCK:%=--ignore=%)
 
 check: $(VENV)/installed-dev ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .

@@ -73,13 +73,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run in CI, and where they are asked for with -m slow.
-
-    Where several processes test, one has all of a file, whose tests share fixtures, and one Slurm.
-    """
-    for item in items:
-        group = "slurm" if item.path.parent.name == "cluster" else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Slow tests run in CI, and where they are asked for with -m slow."""
     if os.environ.get("HARNESS_REQUIRE_ALL") or "slow" in config.getoption("markexpr"):
         return
     for item in items:
