@@ -277,7 +277,8 @@ def process_of(job: str) -> int:
 
 
 def test_ctrl_c_says_how_to_cancel_the_jobs_that_go_on(launch: Launch) -> None:
-    sweep = launch(*LONG, "tracking=none")
+    endless = "trainer.epochs=20000"  # however long the parent takes to end, the job is still there
+    sweep = launch(*LONG, endless, "tracking=none")
     sweep.wait_for_rows(0)
     sweep.process.send_signal(signal.SIGINT)
     code, _, err = sweep.end()
