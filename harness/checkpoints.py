@@ -13,7 +13,7 @@ from harness.distributed import World
 from harness.loop import Row, TrainState
 from harness.schedules import Plan
 from harness.signals import Interrupted, Stop
-from harness.trajectory import Prefix, Store, Trajectory
+from harness.trajectory import Prefix, RowsFile, Store, Trajectory
 
 
 def kept(keep: str, plan: Plan, branches: Collection[int]) -> frozenset[int]:
@@ -75,6 +75,7 @@ class Checkpoints:
     ) -> None:
         self._store, self._trajectory, self._numerics = store, t, numerics
         self._state, self._rows, self._origin = state, rows, origin
+        self._rows_file = RowsFile()
         self._keep, self._every_seconds = keep, every_seconds
         self._begin = self._last = time.monotonic()
         self._passing = origin.path if origin and not origin.kept else None
@@ -115,6 +116,7 @@ class Checkpoints:
             self._save(kept=True, test=test)
         elif self._passing and self._store:
             self._store.drop(self._passing)
+            self._rows_file.remove(self._passing.parent)
 
     def _save(self, kept: bool, test: Row | None = None) -> None:
         state = self._state.snapshot()  # `Diverged` comes from every process, with a store or not
@@ -126,6 +128,7 @@ class Checkpoints:
             self._state.updates,
             state,
             rows=self._rows,
+            rows_file=self._rows_file,
             numerics=self._numerics,
             exact=self._exact,
             kept=kept,

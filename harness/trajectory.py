@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from harness.loop import Cadence, Row
 from harness.schedules import Plan
 
 FORMAT = (
-    1  # raised when the same configuration comes to train differently, or is stored differently
+    2  # raised when the same configuration comes to train differently, or is stored differently
 )
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
@@ -93,7 +96,9 @@ class Prefix:
     plan_sha256: str
     file: str
     sha256: str
-    rows: list[Row]
+    rows_file: str  # beside it too: the history is the first `rows_bytes` of this file
+    rows_bytes: int
+    rows_sha256: str
     numerics: dict[str, Any]
     exact: bool  # one machine's arithmetic made it, from the first update on
     kept: bool  # a cycle end, a branch or an end; not just where a run stood
@@ -103,6 +108,19 @@ class Prefix:
     @property
     def key(self) -> str:
         return f"{self.fingerprint}/{self.path.stem}"
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The history up to here, checked against its checksum. Raises `Damaged`."""
+        path = self.path.parent / self.rows_file
+        try:
+            with path.open("rb") as file:
+                content = file.read(self.rows_bytes)
+        except OSError as error:
+            raise Damaged(f"{self.path}: {path.name} cannot be read ({error.strerror})") from error
+        if hashlib.sha256(content).hexdigest() != self.rows_sha256:
+            raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
+        return [json.loads(line) for line in content.splitlines()]
 
 
 class Damaged(Exception):
@@ -116,7 +134,8 @@ def read_prefix(path: Path) -> Prefix:
         if document.pop("format") != FORMAT:
             raise Damaged(f"{path} is of another format")
         prefix = Prefix(path=path, **document)
-        if Path(prefix.file).name != prefix.file or prefix.fingerprint != path.parent.name:
+        inside = all(Path(name).name == name for name in (prefix.file, prefix.rows_file))
+        if not inside or prefix.fingerprint != path.parent.name:
             raise Damaged(f"{path} does not belong here")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Damaged(f"{path} cannot be read ({type(error).__name__})") from error
@@ -141,9 +160,51 @@ def read_state(prefix: Prefix) -> dict[str, Any]:
     return state
 
 
+class RowsFile:
+    """The rows of a run under way, in a file that only grows and that only this process writes.
+
+    Each checkpoint names the part that is there so far, so that none costs more than those before.
+    """
+
+    def __init__(self) -> None:
+        self._name = f"{secrets.token_hex(16)}.rows"
+        self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
+
+    def extend(self, folder: Path, rows: list[Row]) -> dict[str, Any]:
+        """Append those of `rows` that are not there yet. Returns what a `Prefix` says of its rows.
+
+        Raises OSError; the next call then begins where the last good one ended.
+        """
+        path = folder / self._name
+        if not path.exists():  # the first time, or someone has tidied up
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
+        new = "".join(
+            json.dumps(row, allow_nan=False) + "\n" for row in rows[self._count :]
+        ).encode()
+        with path.open("r+b") as file:
+            file.seek(self._bytes)
+            file.write(new)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        self._count, self._bytes = len(rows), self._bytes + len(new)
+        self._hash.update(new)
+        return {
+            "rows_file": self._name,
+            "rows_bytes": self._bytes,
+            "rows_sha256": self._hash.hexdigest(),
+        }
+
+    def remove(self, folder: Path) -> None:
+        with suppress(OSError):
+            (folder / self._name).unlink()
+
+
 @dataclass(frozen=True)
 class Store:
-    """Checkpoints of all runs, `folder/FINGERPRINT/STEP-PLAN.json` and the weights beside them.
+    """Checkpoints of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
 
     Several processes and machines may share the folder: files appear whole, by renaming.
     """
@@ -167,10 +228,13 @@ class Store:
                     continue
                 try:
                     prefix = read_prefix(path)
+                    serves = prefix.plan_sha256 == hashes[step] and t.cadence.covers(
+                        prefix.rows, step
+                    )
                 except Damaged as error:
                     warn(f"{error}; it is passed over")
                     continue
-                if prefix.plan_sha256 == hashes[step] and t.cadence.covers(prefix.rows, step):
+                if serves:
                     yield prefix
 
     def save(
@@ -180,6 +244,7 @@ class Store:
         state: dict[str, Any],
         *,
         rows: list[Row],
+        rows_file: RowsFile,
         numerics: dict[str, Any],
         exact: bool,
         kept: bool,
@@ -202,10 +267,11 @@ class Store:
         file = f"{path.stem}-{sha256[:16]}.pt"
         document = {
             "format": FORMAT, "fingerprint": t.fingerprint, "step": step, "plan_sha256": plan_sha256,
-            "file": file, "sha256": sha256, "rows": rows, "numerics": numerics, "exact": exact,
-            "kept": kept, "seconds": round(seconds, 3), "test": test,
+            "file": file, "sha256": sha256, "numerics": numerics, "exact": exact, "kept": kept,
+            "seconds": round(seconds, 3), "test": test,
         }  # fmt: skip
         try:
+            document |= rows_file.extend(path.parent, rows)
             with atomic(path.parent / file) as opened:
                 opened.write(content)
             write_json(path, document)
@@ -215,7 +281,7 @@ class Store:
         return path
 
     def drop(self, path: Path) -> None:
-        """Remove a checkpoint that a later one has replaced."""
+        """Remove a checkpoint that a later one has replaced; its rows are the later one's too."""
         try:
             file = read_prefix(path).file
             path.unlink(missing_ok=True)

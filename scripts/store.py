@@ -26,7 +26,7 @@ _DAY = 86_400.0  # seconds
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint with the size and the age of its files."""
+    """A checkpoint with the size and the age of its own files; its rows are its run's."""
 
     prefix: Prefix
     size: int  # bytes
@@ -97,15 +97,17 @@ def _ls(stored: list[Stored]) -> None:
     groups: dict[str, list[Stored]] = {}
     for one in stored:
         groups.setdefault(one.prefix.fingerprint, []).append(one)
+    whole = 0.0
     for fingerprint, group in groups.items():
+        rows = group[0].prefix.path.parent.glob("*.rows")
+        size = _mb(group) + sum(path.stat().st_size for path in rows) / 1e6
+        whole += size
         steps = sorted({one.prefix.step for one in group})
         shown = ", ".join(map(str, steps[:6])) + (f", … {steps[-1]}" if len(steps) > 6 else "")
         newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.written for one in group)))
         ends = sum(one.is_end for one in group)
-        print(
-            f"{fingerprint[:12]}  {len(group):>11}  {ends:>4}  {_mb(group):>8.1f}  {newest}  {shown}"
-        )
-    print(f"{len(groups)} fingerprints, {len(stored)} checkpoints, {_mb(stored):.1f} MB")
+        print(f"{fingerprint[:12]}  {len(group):>11}  {ends:>4}  {size:>8.1f}  {newest}  {shown}")
+    print(f"{len(groups)} fingerprints, {len(stored)} checkpoints, {whole:.1f} MB")
 
 
 def _verify(stored: list[Stored]) -> list[str]:
@@ -113,6 +115,7 @@ def _verify(stored: list[Stored]) -> list[str]:
     for one in tqdm(stored, unit="checkpoint", disable=not sys.stderr.isatty()):
         try:
             read_state(one.prefix)
+            one.prefix.rows  # noqa: B018 - reading checks
         except Damaged as error:
             damaged.append(str(error))
     print(f"{len(stored) - len(damaged)} of {len(stored)} checkpoints are sound")
@@ -144,19 +147,27 @@ def _remove(chosen: list[Stored], dry_run: bool) -> None:
 
 
 def _remove_strays(folder: Path, dry_run: bool) -> None:
-    """Files that a crash left: unfinished ones, and weights that no JSON names."""
-    named = {path.parent / read_prefix(path).file for path in _sound(folder)}
+    """Unfinished files that a crash left, and weights and rows that no checkpoint names (any more)."""
+    named = {
+        path.parent / name
+        for path in _sound(folder)
+        for prefix in [read_prefix(path)]
+        for name in (prefix.file, prefix.rows_file)
+    }
     old = time.time() - _DAY
     strays = [
         path
-        for path in [*folder.glob("*/.*"), *folder.glob("*/*.pt")]
+        for pattern in ("*/.*", "*/*.pt", "*/*.rows")
+        for path in folder.glob(pattern)
         if path not in named and path.stat().st_mtime < old
     ]
     for path in strays:
         if not dry_run:
             path.unlink(missing_ok=True)
     if strays:
-        print(f"{'would remove' if dry_run else 'removed'} {len(strays)} files left by crashes")
+        print(
+            f"{'would remove' if dry_run else 'removed'} {len(strays)} files that none of them needs"
+        )
 
 
 def _sound(folder: Path) -> Iterable[Path]:

@@ -20,7 +20,7 @@ from PIL import Image
 from harness import config as conf
 from harness import data, run, trajectory
 from harness.config import SCHEMAS, Config
-from harness.loop import Cadence
+from harness.loop import Cadence, Row
 from harness.place import Place
 from harness.trajectory import Store, plan_hashes
 
@@ -335,6 +335,12 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _cut_rows(path: Path) -> None:
+    """The last row of the history that the checkpoint needs is half there."""
+    rows = path.parent / json.loads(path.read_text())["rows_file"]
+    rows.write_bytes(rows.read_bytes()[:-20])
+
+
 def _foreign(path: Path) -> None:
     """A sound checkpoint of another network, under this one's name."""
     torch.save({"network": {"weight": torch.zeros(3)}, "optimizer": {}, "scaler": {}}, path)
@@ -353,6 +359,7 @@ def _foreign(path: Path) -> None:
         pytest.param(".pt", Path.unlink, id="weights gone"),
         pytest.param(".pt", _foreign, id="another network"),
         pytest.param(".json", lambda p: p.write_text("{"), id="half a JSON"),
+        pytest.param(".json", _cut_rows, id="half a row"),
         pytest.param(".json", lambda p: p.write_text("[]"), id="another JSON"),
         pytest.param(".json", lambda p: p.write_text('{"format": 99}'), id="another format"),
     ],
@@ -414,6 +421,48 @@ def test_a_store_that_cannot_be_written_costs_a_warning(
     assert result["status"] == "complete"
     assert "no checkpoint of update" in capsys.readouterr().err
     assert rows[-1]["step"] == 36
+
+
+def test_a_history_that_is_gone_is_no_beginning(train: Any, tmp_path: Path) -> None:
+    whole = train()
+    (rows,) = (tmp_path / "store").glob("*/*.rows")
+    rows.unlink()
+    again = train()
+    assert again[0]["updates_reused"] == 0
+    assert same(whole, again)
+
+
+def test_rows_that_someone_removes_from_under_a_run_are_written_anew(tmp_path: Path) -> None:
+    rows: list[Row] = [{"step": float(step)} for step in range(9)]
+    file = trajectory.RowsFile()
+    file.extend(tmp_path, rows[:4])
+    (path,) = tmp_path.glob("*.rows")
+    path.unlink()
+    part = file.extend(tmp_path, rows)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+    assert part["rows_bytes"] == path.stat().st_size
+
+
+def test_what_a_failed_write_left_behind_is_overwritten(tmp_path: Path) -> None:
+    rows: list[Row] = [{"step": float(step)} for step in range(9)]
+    file = trajectory.RowsFile()
+    before = file.extend(tmp_path, rows[:4])
+    (path,) = tmp_path.glob("*.rows")
+    with path.open("a") as opened:
+        opened.write('{"step": 4.0}\n{"ste')
+    assert path.stat().st_size > before["rows_bytes"]
+    part = file.extend(tmp_path, rows)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows
+    assert part["rows_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_checkpoint_costs_no_more_late_in_a_run_than_early(train: Any, tmp_path: Path) -> None:
+    train("scheduler.t_0=1", "scheduler.t_mult=1", "trainer.epochs=40", "trainer.log_every=1")
+    paths = sorted((tmp_path / "store").glob("*/*-*.json"))
+    assert len(paths) == 40
+    sizes = [path.stat().st_size for path in paths[:-1]]  # the last has the test's metrics too
+    assert max(sizes) < min(sizes) + 50
+    assert len(list((tmp_path / "store").glob("*/*.rows"))) == 1
 
 
 # --- several at once -----------------------------------------------------------------------------
