@@ -234,7 +234,7 @@ def growth(repeats: int) -> Rows:
             seconds(*train(where, *_TINY, *words, "trainer.evals_per_epoch=1"))
             told = json.loads((where / "runs/result.json").read_text())
             size = sum(f.stat().st_size for f in (where / "store").rglob("*") if f.is_file())
-        an_update = 1e3 * told["seconds"]["total"] / told["updates_trained"]
+        an_update = 1e3 * told["seconds"]["fit"] / told["updates_trained"]
         rows.append((f"a tiny net, {epochs} epochs, {epochs} cycles: an update, with all that it entails",
                      f"{an_update:.2f} ms, store {size / epochs / 1e3:.0f} kB a cycle", "constant"))  # fmt: skip
     with folder() as where:
