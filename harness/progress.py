@@ -62,7 +62,8 @@ class Progress:
             val, test = result["final"]["val/acc"], result["test"]["test/acc"]
             trained = self._plan.epochs(result["updates_trained"])
             reused = self._plan.epochs(result["updates_reused"])
-            parts = f"{trained:g} epochs trained" + (f", {reused:g} reused" if reused else "")
+            epochs = "epoch" if trained == 1 else "epochs"
+            parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
             print(
                 f"{self._label}: val/acc {val:.2f} %, test/acc {test:.2f} % "
                 f"({parts}, {time.monotonic() - self._begin:.1f} s)",

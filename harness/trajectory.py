@@ -31,9 +31,8 @@ from harness.files import atomic, write_json
 from harness.loop import Cadence, Row
 from harness.schedules import Plan
 
-FORMAT = (
-    2  # raised when the same configuration comes to train differently, or is stored differently
-)
+# Raised when the same configuration comes to train differently, or is stored differently.
+FORMAT = 2
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
 _STALE = 60.0  # seconds without one after which nobody waits any longer
@@ -116,8 +115,8 @@ class Prefix:
         try:
             with path.open("rb") as file:
                 content = file.read(self.rows_bytes)
-        except OSError as error:
-            raise Damaged(f"{self.path}: {path.name} cannot be read ({error.strerror})") from error
+        except (OSError, TypeError) as error:
+            raise Damaged(f"{self.path}: {path.name} cannot be read ({error})") from error
         if hashlib.sha256(content).hexdigest() != self.rows_sha256:
             raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
         return [json.loads(line) for line in content.splitlines()]
@@ -206,7 +205,8 @@ class RowsFile:
 class Store:
     """Checkpoints of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
 
-    Several processes and machines may share the folder: files appear whole, by renaming.
+    Several processes and machines may share the folder: a checkpoint is there once its JSON is, which
+    comes last and whole, by renaming.
     """
 
     folder: Path

@@ -149,10 +149,9 @@ def _remove(chosen: list[Stored], dry_run: bool) -> None:
 def _remove_strays(folder: Path, dry_run: bool) -> None:
     """Unfinished files that a crash left, and weights and rows that no checkpoint names (any more)."""
     named = {
-        path.parent / name
-        for path in _sound(folder)
-        for prefix in [read_prefix(path)]
-        for name in (prefix.file, prefix.rows_file)
+        one.prefix.path.parent / name
+        for one in _read(folder)[0]
+        for name in (one.prefix.file, one.prefix.rows_file)
     }
     old = time.time() - _DAY
     strays = [
@@ -168,15 +167,6 @@ def _remove_strays(folder: Path, dry_run: bool) -> None:
         print(
             f"{'would remove' if dry_run else 'removed'} {len(strays)} files that none of them needs"
         )
-
-
-def _sound(folder: Path) -> Iterable[Path]:
-    for path in folder.glob("*/*-*.json"):
-        try:
-            read_prefix(path)
-        except Damaged:
-            continue
-        yield path
 
 
 def _mb(stored: Iterable[Stored]) -> float:

@@ -341,6 +341,10 @@ def _cut_rows(path: Path) -> None:
     rows.write_bytes(rows.read_bytes()[:-20])
 
 
+def _words_for_bytes(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rows_bytes": "all"}))
+
+
 def _foreign(path: Path) -> None:
     """A sound checkpoint of another network, under this one's name."""
     torch.save({"network": {"weight": torch.zeros(3)}, "optimizer": {}, "scaler": {}}, path)
@@ -360,6 +364,7 @@ def _foreign(path: Path) -> None:
         pytest.param(".pt", _foreign, id="another network"),
         pytest.param(".json", lambda p: p.write_text("{"), id="half a JSON"),
         pytest.param(".json", _cut_rows, id="half a row"),
+        pytest.param(".json", _words_for_bytes, id="another type"),
         pytest.param(".json", lambda p: p.write_text("[]"), id="another JSON"),
         pytest.param(".json", lambda p: p.write_text('{"format": 99}'), id="another format"),
     ],
