@@ -152,16 +152,21 @@ def side_by_side(repeats: int) -> Rows:
                "dataset=fashion_mnist", f"dataset.train_size={IMAGES}")  # fmt: skip
     rows: Rows = []
     for name, words, must in (("digits", digits, "≥ 1.4"), ("Fashion-MNIST", fashion, "≥ 1.1")):
-        gains, rates = [], []
+        gains, steady, rates = [], [], []
         for _ in range(repeats):
-            taken = {}
+            taken, busy = {}, {}
             for launcher in ("basic", "parallel"):
                 with folder() as where:
                     own = (*words, "tracking=none", f"hydra/launcher={launcher}")
                     taken[launcher] = seconds(*train(where, *own))
                     told = results(where)
+                busy[launcher] = sum(result["seconds"]["total"] for result in told)
             gains.append(taken["basic"] / taken["parallel"])
+            steady.append(2 * busy["basic"] / busy["parallel"])
             rates.append(2 * 2 * 78 * BATCH / statistics.median(t["seconds"]["fit"] for t in told))
+        rows.append(
+            (f"parallel against basic, {name}, by the seconds of runs", _middle(steady, ""), must)
+        )
         rows.append((f"parallel against basic, {name}, whole command", _middle(gains, ""), must))
     usual = [_two_usual_programs() for _ in range(repeats)]
     two = f"{_middle(rates, '')} against {_middle(usual, '')}"
