@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format bench bench-gpu
+.PHONY: help sweep test check format bench bench-gpu audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,15 @@ format: $(VENV)/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev ## what the harness costs, beside usual programs and Lightning; half an hour
+bench: $(VENV)/installed-dev ## what the harness costs, beside usual programs and Lightning; over an hour
 	$(BIN)/python scripts/bench.py
 
 bench-gpu: $(VENV)/installed-dev ## eager against compiled updates on a GPU; a table
 	$(BIN)/python scripts/bench_gpu.py
+
+audit: $(VENV)/installed-dev ## look the versions of constraints.txt up among the known vulnerabilities
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

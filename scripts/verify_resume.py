@@ -91,7 +91,7 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
     whole = _hashes(folder / "whole")
     seconds = json.loads((folder / "whole" / "result.json").read_text())["seconds"]["fit"]
 
-    rng, report = random.Random(seed), Report()
+    rng, report = random.Random(seed), Report()  # noqa: S311
     todo: list[signal.Signals] = [signal.SIGKILL] * kills + list(_SIGNALS)
     rng.shuffle(todo)
     number = 0
