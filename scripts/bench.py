@@ -2,7 +2,7 @@
 
 Prints a table in Markdown; docs/benchmarks.md holds one, with what was found on the way to it. All
 contenders of a row run in turn, on an otherwise idle machine; figures are medians, with the least and
-the greatest. The whole takes about half an hour on two cores.
+the greatest. The whole takes more than an hour on two cores.
 """
 
 from __future__ import annotations

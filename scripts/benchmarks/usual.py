@@ -131,7 +131,7 @@ def lightning(workers: int, epochs: int) -> Epoch:
                 enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
                 default_root_dir=folder,
             )  # fmt: skip
-            path = folder / "last.ckpt"
+            path = folder / f"last-{workers}.ckpt"
             trainer.fit(trained, train, val, ckpt_path=path if state else None)
             trainer.save_checkpoint(path)
         state = {"epoch": done + 1}
