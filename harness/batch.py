@@ -22,7 +22,7 @@ from submitit.helpers import Checkpointable
 
 from harness import cli
 from harness.config import Config, ConfigError, from_dict, to_dict
-from harness.files import atomic, write_json
+from harness.files import atomic, read_json, write_json
 from harness.place import Place, planned
 from harness.results import columns
 
@@ -60,7 +60,7 @@ def write(sweep: Path, arms: Sequence[Planned], launcher: dict[str, Any]) -> Non
 
     Relative paths mean the same to jobs that are sent again from another folder.
     """
-    plan = _read(sweep / "plan.json")
+    plan = read_json(sweep / "plan.json")
     with atomic(sweep / "arms.jsonl", "w") as file:
         for number, arm in enumerate(arms):
             place = planned(plan, sweep, number, plan["arms"][number]["overrides"])
@@ -84,7 +84,7 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
 
 def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
     known = _known(sweep)
-    arms = len(_read(sweep / "plan.json")["arms"])
+    arms = len(read_json(sweep / "plan.json")["arms"])
     under_way = _queue(known)
     open_arms = [
         number
@@ -174,7 +174,7 @@ def _largest_array() -> int:
 
 def status(sweep: Path) -> str:
     """A table of the arms: queued, running, done, failed, with what there is to tell of each."""
-    plan, known = _read(sweep / "plan.json"), _known(sweep)
+    plan, known = read_json(sweep / "plan.json"), _known(sweep)
     queue = _queue(known)
     rows = [
         [arm["name"], *_state(sweep, arm["num"], known.get(str(arm["num"])), queue)]
@@ -253,14 +253,9 @@ def _queue(known: dict[str, str]) -> dict[str, str]:
 def _known(sweep: Path) -> dict[str, str]:
     """`jobs.json`: the last job of each arm, by its number."""
     path = sweep / "jobs.json"
-    return _read(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _result(sweep: Path, number: int) -> dict[str, Any]:
     path = sweep / f"{number}/result.json"
-    return _read(path) if path.exists() else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+    return read_json(path) if path.exists() else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness import results
+from harness.files import atomic
 
 # Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -40,7 +40,8 @@ def write(sweep: Path, runs: pl.DataFrame) -> list[Path]:
         for suffix in ("png", "html"):
             path = sweep / f"{name}.{suffix}"
             options = {"scale_factor": 2} if suffix == "png" else {"inline": True}
-            chart.save(path, **options)
+            with atomic(path, "wb" if suffix == "png" else "w") as file:
+                chart.save(file, format=suffix, **options)
             paths.append(path)
     return paths
 
@@ -159,22 +160,13 @@ def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
     A run that has no history yet has no row; of one that is being written, the whole lines count.
     """
     frames = [
-        frame.select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", acc="val/acc")
+        results.history(Path(folder))
+        .filter(pl.col("val/acc").is_finite())
+        .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", acc="val/acc")
         for row, (folder, arm) in enumerate(runs.select("folder", "arm").iter_rows())
-        if (frame := _evaluations(Path(folder))) is not None
     ]
     schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "acc": pl.Float64}
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
-
-
-def _evaluations(folder: Path) -> pl.DataFrame | None:
-    path = folder / "history.jsonl"
-    text = path.read_bytes() if path.exists() else b""
-    whole = text[: text.rfind(b"\n") + 1]
-    if not whole:
-        return None
-    schema = {"epoch": pl.Float64, "val/acc": pl.Float64}
-    return pl.read_ndjson(BytesIO(whole), schema=schema).filter(pl.col("val/acc").is_finite())
 
 
 def means(points: pl.DataFrame) -> pl.DataFrame:

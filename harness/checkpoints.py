@@ -31,14 +31,18 @@ def restore(store: Store, t: Trajectory, state: TrainState) -> Prefix | None:
 
     A file that does not fit is named in a warning and passed over.
     """
+    weights = sum(tensor.nbytes for tensor in state.network.state_dict().values())
+    most = 4 * weights + 2**20  # bytes: with two moments a parameter, and the generators
     for prefix in store.prefixes(t):
         try:
-            saved = trajectory.read_state(prefix)
+            saved = trajectory.read_state(prefix, most)
         except trajectory.Damaged as error:
             trajectory.warn(f"{prefix.path}: {error}; it is passed over")
             continue
         before = copy.deepcopy(state.snapshot())
         try:
+            if saved["updates"] != prefix.step:
+                raise ValueError(f"it is of update {saved['updates']}")
             state.restore(saved)
         except Exception as error:  # whatever a foreign file makes torch raise, half applied
             state.restore(before)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from harness import augment
+from harness import augment, files
 from harness import config as conf
 from harness.config import ConfigError
 from harness.distributed import ALONE, World
@@ -84,7 +85,7 @@ class Streamed(Dataset[tuple[Tensor, int]]):
     def digest(self) -> str:
         whole = hashlib.sha256(str(self.image_size).encode())
         for path, label in zip(self.paths, self.labels, strict=True):
-            content = hashlib.sha256((self.root / path).read_bytes()).hexdigest()
+            content = hashlib.sha256(_content(self.root / path)).hexdigest()
             whole.update(f"{path}\0{label}\0{content}\n".encode())
         return whole.hexdigest()
 
@@ -301,13 +302,15 @@ def _torchvision(config: conf.TorchvisionDataset, train: bool) -> Resident:
                 }
                 data = classes[name](config.root, train=train, download=config.download)
                 pixels, labels = np.asarray(data.data), data.targets
-    except (RuntimeError, OSError, ValueError) as error:
+        if len(pixels) != len(labels):
+            raise ValueError(f"{len(pixels)} images, {len(labels)} labels")
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         mend = (
             "scripts/fetch_fashion_mnist.sh fetches it"
             if config.name == "fashion_mnist"
             else "put its files there, or set dataset.root"
         )
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".") or "a file of another kind"
         raise ConfigError(
             f"dataset.root={config.root}: {config.name} cannot be read there ({reason}); {mend}"
         ) from error
@@ -338,15 +341,26 @@ def _folder(
     return Streamed(root, paths, labels, config.image_size, config.workers), classes
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return files.read(path)
+    except OSError as error:
+        raise ConfigError(f"dataset.root: {path} cannot be read ({error})") from error
+
+
 def _decode(path: Path, size: int) -> Tensor:
     """The image as uint8 (size, size, 3)."""
     from PIL import Image
     from torchvision.transforms.v2 import functional as v2
 
     try:
-        with Image.open(path) as file:
+        with Image.open(BytesIO(_content(path))) as file:
+            if file.mode[0] in "IF":
+                raise ConfigError(
+                    f"dataset.root: {path} has more than 8 bits a channel; save it with 8"
+                )
             image = v2.pil_to_tensor(file.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError(f"dataset.root: {path} is not an image that can be read") from error
     cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
     return cut.permute(1, 2, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import sys
@@ -35,6 +36,10 @@ _EXTRAS = {  # files that plugins of Hydra bring
     "hydra/launcher/submitit_local": "slurm",
     "hydra/launcher/joblib": "parallel",
 }
+_MEMORY = (
+    "out of memory: lower trainer.batch_size, the model's size (model.width) or the data's "
+    "(dataset.train_size, dataset.images)"
+)
 _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 
 
@@ -64,6 +69,11 @@ def report(error: Exception, label: str = "", full: bool = False) -> None:
 
 def explain(error: BaseException) -> str | None:
     """One line that names the key and the mend; None for errors that are ours, not the user's."""
+    told = _explain(error)
+    return told and " ".join(told.split())
+
+
+def _explain(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if about_job := _explain_job(error):
         return about_job
@@ -87,8 +97,22 @@ def explain(error: BaseException) -> str | None:
             return text
         case OmegaConfBaseException():
             return _explain_omegaconf(error)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return (
+                f"{text}: make room (hydra.run.dir, hydra.sweep.dir, store.dir), "
+                "then the same command with retry=true goes on"
+            )
         case ConfigError() | HydraException() | OSError() | YAMLError():
             return text
+        case MemoryError():
+            return f"{_MEMORY} ({text or 'Python'})"
+        case RuntimeError() if "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
+            return f"{_MEMORY} ({text.partition('. ')[0]})"
+        case RuntimeError() if text.startswith("DataLoader worker"):
+            return (
+                "dataset.workers: a process that reads images died, perhaps for want of memory; "
+                f"lower dataset.workers or trainer.batch_size ({text.partition('. ')[0]})"
+            )
         case ValueError() | TypeError() if override := _group_override(error):
             return f"{override}: a group takes the name of one of its choices; see --help"
     return None
@@ -123,7 +147,7 @@ def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> st
     override = re.search(r"(?:Error merging override|To append .*? use) [+~]*(.*)", composing)
     file = re.match(r"In '(.*?)'", composing)
     dangling = isinstance(error, InterpolationResolutionError)
-    raw = error.child_node._value() if dangling else error.value
+    raw = error.child_node._value() if dangling and error.child_node is not None else error.value
     given = override[1] if override else f"{key}={raw}" if raw is not None else key
     where = [f"{file[1]}.yaml"] if file else []
     where += [given] if given.partition("=")[0] == key else [given, key]

@@ -1,14 +1,21 @@
-"""Writing so that a crash leaves the old file or the new one, never a part."""
+"""Writing so that a crash leaves the old file or the new one, never a part; reading what may be anyone's."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+MOST_BYTES = 2**28  # of a file that is read whole; two million rows of a history
+
+
+class Unreadable(OSError):
+    """A file, perhaps someone else's, that is not what it should be; the message names it."""
 
 
 @contextmanager
@@ -32,6 +39,27 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
+    """What is in a file of at most `most` bytes. Raises OSError; `Unreadable` for a larger one, or a device."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise Unreadable(f"{path}: is not a file")
+    if about.st_size > most:
+        raise Unreadable(f"{path}: has {about.st_size:,} bytes, and at most {most:,} are read")
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. Raises OSError; `Unreadable` for what is no JSON, or no object."""
+    try:
+        document = json.loads(read(path))
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise Unreadable(f"{path}: holds no JSON object")
+    return document
 
 
 def write_json(path: Path, document: object) -> None:

@@ -98,6 +98,15 @@ class TrainState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
         self.network.load_state_dict(saved["network"])
+        parameters = self.optimizer.param_groups[0]["params"]
+        for number, moments in saved["optimizer"].items():
+            for (
+                name,
+                value,
+            ) in moments.items():  # torch looks at their shapes only when it uses them
+                scalar = not isinstance(value, Tensor) or value.dim() == 0
+                if not scalar and value.shape != parameters[number].shape:
+                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
         whole = self.optimizer.state_dict()
         self.optimizer.load_state_dict(whole | {"state": saved["optimizer"]})
         if saved["scaler"]:

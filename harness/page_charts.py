@@ -6,7 +6,6 @@ here, names come in as data.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
@@ -16,7 +15,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from harness import charts
+from harness import charts, results
 from harness.charts import MARKS, WIDTH, accuracies, means, stored_lr_curve, thin
 
 COLOURS = [*charts.COLOURS[:-1], "currentColor"]  # on a page: black on white, white on black
@@ -117,9 +116,7 @@ def _restart_marks(runs: pl.DataFrame, number: dict[str, int]) -> pl.DataFrame:
 
 
 def _restart_epochs(folder: Path) -> Iterable[float]:
-    path = folder / "result.json"
-    result = json.loads(path.read_text()) if path.exists() else {}
-    epochs: list[float] = (result.get("plan") or {}).get("restart_epochs", [])
+    epochs: list[float] = (results.result(folder).get("plan") or {}).get("restart_epochs", [])
     return epochs
 
 

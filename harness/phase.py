@@ -6,7 +6,6 @@ whatever the LR does. A *trough* is a cycle end inside the budget, where the LR 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def judge(runs: pl.DataFrame) -> dict[str, Any] | None:
 
 
 def _measure(folder: Path) -> dict[str, Any] | None:
-    plan = json.loads((folder / "result.json").read_text())["plan"]
+    plan = results.result(folder)["plan"]
     rows = results.history(folder).filter(pl.col("val/acc").is_not_null())
     epoch, acc = rows["epoch"].to_numpy(), rows["val/acc"].to_numpy()
     lr = results.lr(folder)[rows["step"].to_numpy() - 1]
@@ -171,7 +170,8 @@ def _sentence(arms: list[dict[str, Any]]) -> str:
     def told(arm: dict[str, Any]) -> str:
         drop, interval = arm["drop_points"]["mean"], arm["drop_points"]["ci95"]
         sure = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-        return f"{drop:+.2f}{sure} points in {arm['arm']} ({arm['runs']} runs)"
+        runs = f"{arm['runs']} run{'s' * (arm['runs'] != 1)}"
+        return f"{drop:.2f}{sure} points in {arm['arm']} ({runs})"
 
     return (
         "One epoch after the LR's minimum, validation accuracy has dropped by "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from harness.files import read_json
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Place:
 def given_by(settings: DictConfig) -> Place:
     """The place of the job that Hydra runs with `settings`, its own part of the configuration."""
     folder = Path(settings.runtime.output_dir)
-    overrides = list(settings.overrides.task)
+    overrides = task_overrides(settings)
     if settings.mode == RunMode.RUN:
         return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
     sweep = Path(settings.sweep.dir)
-    plan = json.loads((sweep / "plan.json").read_text())
+    plan = read_json(sweep / "plan.json")
     return replace(planned(plan, sweep, settings.job.num, overrides), folder=folder)
+
+
+def task_overrides(settings: DictConfig) -> list[str]:
+    """The overrides as they were given: `${…}` in them is the task's, not Hydra's, to resolve."""
+    found: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
+    return list(found)
 
 
 def planned(plan: dict[str, Any], sweep: Path, number: int, overrides: list[str]) -> Place:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config as conf
+from harness.files import read_json
 from harness.tracking import PATIENCE_SECONDS, Label, Mirror, start
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def publish(sweep: Path, to: Path | None = None) -> str:
     results = sorted(sweep.glob("*/result.json"))
     if not results or not (sweep / "verdict.json").exists():
         return ""
-    tracked = conf.from_dict(_read(results[0])["config"]).tracking
-    verdict = _read(sweep / "verdict.json")
+    tracked = conf.from_dict(read_json(results[0])["config"]).tracking
+    verdict = read_json(sweep / "verdict.json")
     values = {"claim": verdict["claim"]}
     if to and isinstance(tracked, conf.Wandb):
         mirror = Mirror(start(tracked, "online", label(sweep), to, values, PATIENCE_SECONDS))
@@ -69,8 +69,3 @@ def _page(sweep: Path) -> wandb.Artifact:
     for name in ("report.html", "verdict.json", "plan.json"):
         artifact.add_file(str(sweep / name), name)
     return artifact
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document

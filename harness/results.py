@@ -1,8 +1,10 @@
-"""Run folders → tables. Reads files only."""
+"""Run folders → tables. Reads files only, whoever wrote them: what is not of this version is refused."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from harness.config import ConfigError
+from harness.files import Unreadable, read_json
+from harness.files import read as read_bytes
+
+_HISTORY = {
+    "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
+    "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
+}  # fmt: skip
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
     "claim_sha256",
@@ -25,52 +35,101 @@ def read(sweep: Path) -> pl.DataFrame:
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
+
+    Raises `ConfigError` without a plan; `Unreadable` for files that are not of this version.
     """
-    plan = json.loads((sweep / "plan.json").read_text())
-    factor = (plan["claim"] or {}).get("factor")
-    rows = [_row(sweep, arm, factor) for arm in plan["arms"]]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    document = plan(sweep)
+    with this_version(sweep / "plan.json"):
+        factor = (document["claim"] or {}).get("factor")
+        folders = [sweep / f"{arm['num']:d}" for arm in document["arms"]]
+    rows = [
+        _row(folder, arm, factor) for folder, arm in zip(folders, document["arms"], strict=True)
+    ]
+    with this_version(sweep / "plan.json"):
+        return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _row(sweep: Path, arm: dict[str, Any], factor: str | None) -> dict[str, Any]:
-    folder = sweep / str(arm["num"])
+def plan(sweep: Path) -> dict[str, Any]:
+    """The sweep's `plan.json`. Raises `ConfigError` if there is none."""
+    path = sweep / "plan.json"
+    if not path.exists():
+        raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
+    return read_json(path)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """A run's `result.json`; empty while there is none."""
     path = folder / "result.json"
-    result = json.loads(path.read_text()) if path.exists() else {}
-    others = {key: value for key, value in arm["swept"].items() if key not in (factor, "seed")}
-    own, planned = result.get("plan", {}), arm["plan"]
-    return {
-        "num": arm["num"],
-        "folder": str(folder),
-        "name": arm["name"],
-        "arm": arm["arm"],
-        "seed": arm["seed"],
-        "level": arm["swept"].get(factor),
-        "cell": ", ".join(f"{key}={value}" for key, value in others.items()),
-        "status": result.get("status", "missing"),
-        "error": result.get("error") or (None if result else "left no result"),
-        "final": result.get("final", {}).get("val/acc"),
-        "best": result.get("best", {}).get("val/acc"),
-        "test": result.get("test", {}).get("test/acc"),
-        "budget": planned["budget_epochs"],
-        "aligned": planned["aligned"],
-        "nearest_aligned": planned["nearest_aligned_epochs"],
-        "restarts": len(own["restart_epochs"]) if own else None,
-        "lr_share_at_end": own.get("lr_share_at_end"),
-        "seconds": result.get("seconds", {}).get("total"),
-        **{name: result.get(name) for name in _FROM_RESULT},
-        "updates_per_epoch": planned["updates_per_epoch"],
-    }
+    return read_json(path) if path.exists() else {}
+
+
+@contextmanager
+def this_version(path: Path) -> Iterator[None]:
+    """Raises `Unreadable` where the content of the file at `path` is not what the block expects."""
+    try:
+        yield
+    except (
+        LookupError, TypeError, AttributeError, ValueError, EOFError, MemoryError,
+        pl.exceptions.PolarsError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise Unreadable(
+            f"{path}: is not of this version ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def _row(folder: Path, arm: dict[str, Any], factor: str | None) -> dict[str, Any]:
+    told = result(folder)
+    with this_version(folder / "result.json" if told else folder.parent / "plan.json"):
+        swept = arm["swept"].items()
+        others = {key: value for key, value in swept if key not in (factor, "seed")}
+        own, planned = told.get("plan", {}), arm["plan"]
+        return {
+            "num": arm["num"],
+            "folder": str(folder),
+            "name": arm["name"],
+            "arm": arm["arm"],
+            "seed": arm["seed"],
+            "level": arm["swept"].get(factor),
+            "cell": ", ".join(f"{key}={value}" for key, value in others.items()),
+            "status": told.get("status", "missing"),
+            "error": told.get("error") or (None if told else "left no result"),
+            "final": told.get("final", {}).get("val/acc"),
+            "best": told.get("best", {}).get("val/acc"),
+            "test": told.get("test", {}).get("test/acc"),
+            "budget": planned["budget_epochs"],
+            "aligned": planned["aligned"],
+            "nearest_aligned": planned["nearest_aligned_epochs"],
+            "restarts": len(own["restart_epochs"]) if own else None,
+            "lr_share_at_end": own.get("lr_share_at_end"),
+            "seconds": told.get("seconds", {}).get("total"),
+            **{name: told.get(name) for name in _FROM_RESULT},
+            "updates_per_epoch": planned["updates_per_epoch"],
+        }
 
 
 def history(folder: Path) -> pl.DataFrame:
-    """The rows of one run's `history.jsonl`, null where a row lacks a metric."""
-    return pl.read_ndjson(folder / "history.jsonl", infer_schema_length=None)
+    """The whole rows of one run's `history.jsonl`, null where a row lacks a metric; none without one.
+
+    A last line that is being written is left out, and so is what is no metric of ours.
+    """
+    path = folder / "history.jsonl"
+    content = read_bytes(path) if path.exists() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        return pl.DataFrame(schema=_HISTORY)
+    with this_version(path):
+        return pl.read_ndjson(BytesIO(whole), schema=_HISTORY)
 
 
 def lr(folder: Path) -> NDArray[np.float64]:
     """The LR of every update of the run's plan."""
-    plan: NDArray[np.float64] = np.load(folder / "lr.npy", allow_pickle=False)
-    return plan
+    path = folder / "lr.npy"
+    with this_version(path):
+        plan = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
+        if plan.dtype != np.float64 or plan.ndim != 1:
+            raise TypeError(f"{plan.dtype}, {plan.ndim} dimensions")
+    return np.asarray(plan)
 
 
 def disagreements(runs: pl.DataFrame) -> list[str]:
@@ -100,22 +159,13 @@ def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
 
 
 def _first_difference(one: Path, other: Path, updates: int) -> int | None:
-    rows, others = (_rows_by_step(folder) for folder in (one, other))
-    for step, row in rows.items():
-        if step > updates:
-            return None
-        twin = others.get(step, row)
-        if any(row[name] != twin[name] for name in row.keys() & twin.keys()):
-            return step
-    return None
-
-
-def _rows_by_step(folder: Path) -> dict[int, dict[str, float]]:
-    path = folder / "history.jsonl"
-    if not path.exists():
-        return {}
-    rows = map(json.loads, path.read_text().splitlines())
-    return {int(row["step"]): row for row in rows}
+    """The first update with a metric that both histories have, and not the same."""
+    rows = history(one).filter(pl.col("step") <= updates)
+    both = rows.join(history(other), on="step", suffix=" of the other")
+    metrics = [name for name in _HISTORY if name != "step"]
+    unlike = [pl.col(name) != pl.col(f"{name} of the other") for name in metrics]
+    step: int | None = both.filter(pl.any_horizontal(unlike))["step"].min()  # type: ignore[assignment]
+    return step
 
 
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
@@ -191,7 +241,7 @@ def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
         {"arm": run["arm"], "members": members, "acc": acc}
         for run in runs.to_dicts()
         if (path := Path(run["folder"]) / "snapshots.json").exists()
-        for members, acc in enumerate(json.loads(path.read_text())["test/acc"], start=1)
+        for members, acc in enumerate(read_json(path)["test/acc"], start=1)
     ]
     if not rows:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from harness import checkpoints, compiled, data, machine, models, schedules, tracking, trajectory
@@ -21,7 +21,7 @@ from harness import config as conf
 from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
 from harness.distributed import ALONE, Lost, World
-from harness.files import atomic, write_json
+from harness.files import atomic, read_json, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.place import Place
 from harness.progress import Progress
@@ -58,6 +58,24 @@ class Prepared:
     world: World
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system takes away from a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another process is training this run; wait for its end, or take another "
+            "folder (hydra.run.dir, hydra.sweep.dir)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class FailedBefore(ConfigError):
     """The run failed the last time, and nobody asked to try it again."""
 
@@ -65,12 +83,21 @@ class FailedBefore(ConfigError):
 def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
     """Train `config` in `place.folder` and return what its `result.json` says.
 
-    All processes of `world` do so; those after the first in a folder that nobody sees.
-    A run that diverges ends as `diverged`, with its history. Any other error is written down as
+    All processes of `world` do so; those after the first in a folder that nobody sees. A run that is
+    complete there stays as it is. A run that diverges ends as `diverged`, with its history. Any other error is written down as
     `failed` (`interrupted` for a signal) and raised again. Raises `ConfigError`, with nothing touched,
-    if another run has begun in the folder.
+    if another run has begun in the folder, or another process is at it.
     """
-    claim_sha256 = _freeze(config, place)
+    with _alone(place.folder):
+        claim_sha256 = _freeze(config, place)
+        if before := world.from_first(lambda: _complete(config, place)):
+            if world.rank == 0:
+                print(f"{place.position} {place.name}: is complete".strip(), file=sys.stderr)
+            return before
+        return _begin(config, place, world, claim_sha256)
+
+
+def _begin(config: Config, place: Place, world: World, claim_sha256: str | None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "status": "failed",
         "name": place.name,
@@ -113,7 +140,8 @@ def _told(config: Config, place: Place, result: dict[str, Any], seconds: Seconds
         raise
     finally:
         result["seconds"] = {name: round(s, 3) for name, s in seconds.items()}
-        write_json(place.folder / "result.json", result)
+        if place.folder.exists():  # else someone has removed it
+            write_json(place.folder / "result.json", result)
 
 
 def _run(
@@ -158,7 +186,7 @@ def _freeze(config: Config, place: Place) -> str | None:
     path = place.folder / "config.json"
     if not path.exists():
         write_json(path, {"config": to_dict(config), "claim_sha256": place.claim_sha256})
-    frozen = json.loads(path.read_text())
+    frozen = read_json(path)
     if changed := conf.changes(frozen["config"], to_dict(config)):
         raise ConfigError(
             f"{', '.join(changed)}: not what the run in {place.folder} began with; "
@@ -166,6 +194,16 @@ def _freeze(config: Config, place: Place) -> str | None:
         )
     first: str | None = frozen["claim_sha256"]
     return first
+
+
+def _complete(config: Config, place: Place) -> dict[str, Any] | None:
+    """What the run in the folder came to, if it is over and mirrored where this one is to be."""
+    path, history = place.folder / "result.json", place.folder / "history.jsonl"
+    if not (path.exists() and history.exists()):
+        return None
+    before = read_json(path)
+    mirrored = before.get("config", {}).get("tracking") == to_dict(config)["tracking"]
+    return before if before.get("status") == "complete" and mirrored else None
 
 
 def _note_start(folder: Path) -> int:

@@ -138,7 +138,7 @@ def whole(key: str, value: float, per_unit: int) -> int:
             f"{key}={value:g}: is not a whole number of updates at {per_unit} an epoch; "
             f"the nearest {'are' if len(fits) > 1 else 'is'} {' and '.join(fits)}"
             if per_unit > 1
-            else f"{key}={value:g}: must be a whole number here"
+            else f"{key}={value:g}: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch"
         )
     if value > 0 and steps == 0:
         raise ConfigError(

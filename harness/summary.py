@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -45,10 +44,11 @@ def write(sweeps: Sequence[Path], out: Path) -> str:
 
 
 def _plan(sweep: Path) -> dict[str, Any]:
-    path = sweep / "plan.json"
-    if not path.exists():
-        raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
-    plan: dict[str, Any] = json.loads(path.read_text())
+    plan = results.plan(sweep)
+    with results.this_version(sweep / "plan.json"):
+        if plan["claim"]:
+            Claim.from_dict(plan["claim"])
+        shlex.join(plan["command"])
     return plan
 
 
@@ -126,7 +126,7 @@ def about(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     files = [sweep / "plan.json" for sweep in sweeps]
-    commands = ["python " + shlex.join(_plan(sweep)["command"]) for sweep in sweeps]
+    commands = ["python " + shlex.join(results.plan(sweep)["command"]) for sweep in sweeps]
     return {
         "title": title,
         "command": commands[0],
@@ -143,9 +143,9 @@ def _numerics(runs: pl.DataFrame) -> dict[str, str]:
     """What the runs were trained on and with, where they differ all of it."""
     found: dict[str, dict[str, None]] = {}
     for folder in runs["folder"]:
-        path = Path(folder) / "result.json"
-        told = json.loads(path.read_text()).get("numerics", {}) if path.exists() else {}
-        for name in ("torch", "device", "threads", "precision"):
-            if name in told:
-                found.setdefault(name, {})[str(told[name])] = None
+        told = results.result(Path(folder)).get("numerics", {})
+        with results.this_version(Path(folder) / "result.json"):
+            for name in ("torch", "device", "threads", "precision"):
+                if (value := told.get(name)) is not None:
+                    found.setdefault(name, {})[str(value)] = None
     return {name: " and ".join(values) for name, values in found.items()}

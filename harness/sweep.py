@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
+import shlex
 import sys
 import tempfile
 from collections import Counter
@@ -14,26 +16,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from harness import clusters, processes
+from harness import clusters, place, processes
 from harness import config as conf
 from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
-from harness.files import write_json
+from harness.files import read_json, write_json
 
 if TYPE_CHECKING:
     from harness.claims import Claim
     from harness.preview import Arm, Stretch
 
 
+_MOST_RUNS = 100_000
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
@@ -41,6 +45,9 @@ class Sweep(Callback):
     """Hydra's callback, named in `conf/config.yaml`."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with one_line_errors():
+            if not config.hydra.run.dir:  # Hydra would take the current folder
+                raise ConfigError("hydra.run.dir: has no value; give one with hydra.run.dir=VALUE")
         if processes.seat().rank:  # the first process alone writes
             with read_write(config):
                 config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
@@ -77,9 +84,25 @@ def begin(config: DictConfig) -> list[Arm]:
     claim = infer(arms[0].config.claim, jobs)
     folder = Path(config.hydra.sweep.dir)
     document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
-    write_json(folder / "plan.json", document)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        _refuse_another(folder, jobs)
+        write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
     return arms
+
+
+def _refuse_another(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
+    """Raises `ConfigError` if `folder` holds a sweep of other runs."""
+    path = folder / "plan.json"
+    if not path.exists():
+        return
+    plan = read_json(path)
+    if [arm["overrides"] for arm in plan["arms"]] != [job["overrides"] for job in jobs]:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(plan['arms'])} by "
+            f"`python {shlex.join(plan['command'])}`; take another folder"
+        )
 
 
 def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
@@ -155,7 +178,7 @@ def _follows_seed(overrides: tuple[str, ...]) -> bool:
 @lru_cache
 def _compose(overrides: tuple[str, ...]) -> Config:
     groups, values = _parsed(overrides)
-    composed: DictConfig = pickle.loads(_pickled(groups))  # three times faster than a deep copy
+    composed: DictConfig = pickle.loads(_pickled(groups))  # noqa: S301 - our own; thrice as fast as a deep copy
     ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     return load(composed)
 
@@ -216,9 +239,23 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
     params = config.hydra.sweeper.get("params") or {}
     overrides = [f"{key}={value}" for key, value in params.items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # for glob(...)
-    parsed = parser.parse_overrides([*overrides, *config.hydra.overrides.task])
+    parsed = parser.parse_overrides([*overrides, *place.task_overrides(config.hydra)])
+    if (runs := math.prod(map(_choices, parsed))) > _MOST_RUNS:
+        raise ConfigError(
+            f"the sweep has {runs:,} runs, and at most {_MOST_RUNS:,} are planned at once"
+        )
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return label(jobs)
+
+
+def _choices(override: Override) -> int:
+    """How many values an override sweeps over, without making them."""
+    match override.value() if override.is_sweep_override() else None:
+        case RangeSweep(start=start, stop=stop, step=step) if step and stop is not None:
+            return max(0, math.ceil((float(stop) - float(start or 0)) / step))
+        case ChoiceSweep(list=values):
+            return len(values)
+    return 1
 
 
 def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import os
 import secrets
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from harness import files
 from harness.config import Config, to_dict
 from harness.files import atomic, write_json
 from harness.loop import Cadence, Row
@@ -33,6 +35,7 @@ from harness.schedules import Plan
 
 # Raised when the same configuration comes to train differently, or is stored differently.
 FORMAT = 2
+_MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
 _STALE = 60.0  # seconds without one after which nobody waits any longer
@@ -113,13 +116,21 @@ class Prefix:
         """The history up to here, checked against its checksum. Raises `Damaged`."""
         path = self.path.parent / self.rows_file
         try:
-            with path.open("rb") as file:
-                content = file.read(self.rows_bytes)
-        except (OSError, TypeError) as error:
+            content = files.read(path)[: self.rows_bytes]
+            if hashlib.sha256(content).hexdigest() != self.rows_sha256:
+                raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
+            rows = [_row(json.loads(line)) for line in content.splitlines()]
+        except (OSError, TypeError, ValueError, RecursionError) as error:
             raise Damaged(f"{self.path}: {path.name} cannot be read ({error})") from error
-        if hashlib.sha256(content).hexdigest() != self.rows_sha256:
-            raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
-        return [json.loads(line) for line in content.splitlines()]
+        return rows
+
+
+def _row(values: Any) -> Row:
+    """A line of a history. Raises TypeError for anything else."""
+    numbers = isinstance(values, dict) and all(type(v) in (int, float) for v in values.values())
+    if not numbers or type(values.get("step")) is not int:
+        raise TypeError("a line is not a row of a history")
+    return dict(values)
 
 
 class Damaged(Exception):
@@ -129,7 +140,7 @@ class Damaged(Exception):
 def read_prefix(path: Path) -> Prefix:
     """The checkpoint that the JSON at `path` describes. Raises `Damaged`."""
     try:
-        document = json.loads(path.read_text())
+        document = files.read_json(path)
         if document.pop("format") != FORMAT:
             raise Damaged(f"{path} is of another format")
         prefix = Prefix(path=path, **document)
@@ -141,19 +152,27 @@ def read_prefix(path: Path) -> Prefix:
     return prefix
 
 
-def read_state(prefix: Prefix) -> dict[str, Any]:
-    """The state that `TrainState.restore` takes, checked against its checksum. Raises `Damaged`."""
+def read_state(prefix: Prefix, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
+    """The state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
+
+    Raises `Damaged`, also for what would unpack to more than the file holds.
+    """
     path = prefix.path.parent / prefix.file
     try:
-        content = path.read_bytes()
+        content = files.read(path, most)
     except OSError as error:
-        raise Damaged(f"{path} cannot be read ({error.strerror})") from error
+        raise Damaged(f"{path} cannot be read ({error})") from error
     if hashlib.sha256(content).hexdigest() != prefix.sha256:
         raise Damaged(f"{path} does not have the checksum that {prefix.path.name} says")
     try:
+        packed = zipfile.ZipFile(io.BytesIO(content)).infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in packed):
+            raise Damaged(f"{path} is compressed, which no checkpoint is")
         state: dict[str, Any] = torch.load(
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
+    except Damaged:
+        raise
     except Exception as error:  # whatever torch makes of a foreign file
         raise Damaged(f"{path} is not a checkpoint ({type(error).__name__})") from error
     return state
@@ -298,7 +317,7 @@ class Store:
         """How the run ended when it last ended badly: `status`, `error`, `rows`; else None."""
         path = self._outcome(t)
         try:
-            document: dict[str, Any] = json.loads(path.read_text())
+            document = files.read_json(path)
             return {name: document[name] for name in ("status", "error", "rows")}
         except FileNotFoundError:
             return None
@@ -364,10 +383,10 @@ class Store:
         stored = next((prefix.step for prefix in self.prefixes(t)), 0)
         for path in own.parent.glob("*.training"):
             try:
-                if path == own or time.time() - path.stat().st_mtime > _STALE:
-                    continue
-                coming: dict[int, str] = dict(json.loads(path.read_text()))
-            except (OSError, ValueError, TypeError):
+                if path == own or abs(time.time() - path.stat().st_mtime) > _STALE:
+                    continue  # dead, or a clock was set: then a beginning may be trained twice
+                coming: dict[int, str] = dict(json.loads(files.read(path)))
+            except (OSError, ValueError, TypeError, RecursionError):
                 continue  # it has just ended, or it is not ours
             longer = [step for step in coming if stored < step <= t.plan.updates]
             if any(coming[step] == plan for step, plan in plan_hashes(t.plan, longer)):
