@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -64,6 +68,30 @@ def need(condition: object, reason: str) -> None:
     if os.environ.get("HARNESS_REQUIRE_ALL"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+Main = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
+    """`python train.py ARGS`, in this process: without the seconds that imports take."""
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["train.py", *args])
+        code: object = 0
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        if isinstance(code, str):  # what Python does at the end
+            return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{code}\n")
+        return subprocess.CompletedProcess(args, int(code or 0), said.out, said.err)  # type: ignore[call-overload]
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by train.py; here so that it is unset again
+    monkeypatch.chdir(ROOT)
+    return run
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -49,24 +48,6 @@ def train(*args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProce
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
-
-
-@pytest.fixture
-def main(monkeypatch, capsys):
-    """`train`, in this process: without the seconds that imports take."""
-
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *args])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-        said = capsys.readouterr()
-        if isinstance(stop.value.code, str):  # what Python does at the end
-            return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{stop.value.code}\n")
-        return subprocess.CompletedProcess(args, stop.value.code, said.out, said.err)
-
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by train.py; here so that it is unset again
-    monkeypatch.chdir(ROOT)
-    return run
 
 
 def statuses(folder) -> list[str]:
@@ -123,6 +104,15 @@ def test_a_value_that_does_not_fit_is_one_line_and_no_success(tmp_path, main, ov
     assert done.stdout == ""
     assert done.returncode == 1
     assert statuses(tmp_path) == left
+
+
+@pytest.mark.parametrize("mode", [[], ["-m", "seed=0,1"]])
+def test_an_override_may_follow_another_key(tmp_path, main, mode):
+    where = [f"hydra.run.dir={tmp_path}/0", f"hydra.sweep.dir={tmp_path}", f"store.dir={tmp_path}"]
+    done = main(*mode, *TINY, "scheduler.t_0=${trainer.epochs}", *where)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "0/result.json").read_text())
+    assert result["config"]["scheduler"]["t_0"] == 2
 
 
 def test_data_that_is_not_there(tmp_path):

@@ -54,7 +54,7 @@ def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
     assert arm["maxima_at_minima"]["share"] == 1
     assert arm["maxima_at_minima"]["p"] < 0.001
     assert judged["sentence"].startswith(
-        "One epoch after the LR's minimum, validation accuracy has dropped by +8.00"
+        "One epoch after the LR's minimum, validation accuracy has dropped by 8.00"
     )
     at_zero = [point for point in judged["profile"] if point["offset_epochs"] == 0]
     assert at_zero == [{"arm": "a", "offset_epochs": 0.0, "mean": 0.0, "low": 0.0, "high": 0.0}]

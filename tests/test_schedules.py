@@ -408,12 +408,12 @@ def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -
         ),
         pytest.param(
             "scheduler.interval=epoch scheduler.t_0=2.5",
-            "scheduler.t_0=2.5: must be a whole number here",
+            "scheduler.t_0=2.5: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch",
             id="half an epoch, by epoch",
         ),
         pytest.param(
             "scheduler.unit=batch scheduler.t_0=2.5",
-            "scheduler.t_0=2.5: must be a whole number here",
+            "scheduler.t_0=2.5: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch",
             id="half a batch",
         ),
         pytest.param(

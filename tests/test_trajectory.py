@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,57 @@ def _foreign(path: Path) -> None:
     beside.write_text(json.dumps(document))
 
 
+def _signed(path: Path) -> None:
+    """Whoever changed the weights at `path` wrote their checksum too."""
+    (beside,) = path.parent.glob("000000036-*.json")
+    document = json.loads(beside.read_text())
+    document["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.write_text(json.dumps(document))
+
+
+def _packed(path: Path) -> None:
+    """Compressed, as a file that unpacks to a thousand times its size would be."""
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    _signed(path)
+
+
+def _endless(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(10 * 2**30)  # takes no space
+
+
+def _changed(path: Path, **values: Any) -> None:
+    state = torch.load(path, weights_only=True)
+    torch.save(state | values, path)
+    _signed(path)
+
+
+def _large_moments(path: Path) -> None:
+    """Four bytes that say they are 10^12 numbers."""
+    huge = torch.zeros(1, 1).expand(10**6, 10**6)
+    _changed(path, optimizer={0: {"momentum_buffer": huge}})
+
+
+def _rewritten(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def _rows_of_words(path: Path) -> None:
+    content = b'{"step": "first"}\n'
+    (path.parent / "words.rows").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    _rewritten(path, rows_file="words.rows", rows_bytes=len(content), rows_sha256=sha256)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
@@ -367,6 +419,18 @@ def _foreign(path: Path) -> None:
         pytest.param(".json", _words_for_bytes, id="another type"),
         pytest.param(".json", lambda p: p.write_text("[]"), id="another JSON"),
         pytest.param(".json", lambda p: p.write_text('{"format": 99}'), id="another format"),
+        pytest.param(".pt", _packed, id="compressed"),
+        pytest.param(".pt", _endless, id="ten gigabytes"),
+        pytest.param(".pt", _large_moments, id="moments of another shape"),
+        pytest.param(".pt", lambda p: _changed(p, updates=12), id="of another update"),
+        pytest.param(".pt", lambda p: _changed(p, optimizer=[1]), id="a list of moments"),
+        pytest.param(".pt", _pipe, id="a pipe"),
+        pytest.param(".json", _endless, id="ten gigabytes of JSON"),
+        pytest.param(".json", lambda p: p.write_text("[" * 10**6), id="deep JSON"),
+        pytest.param(".json", _rows_of_words, id="rows of words"),
+        pytest.param(".json", lambda p: _rewritten(p, rows_bytes=-5), id="less than nothing"),
+        pytest.param(".json", lambda p: _rewritten(p, file="../x.pt"), id="a path that leads out"),
+        pytest.param(".json", lambda p: _rewritten(p, step="36"), id="a step in words"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_next_shorter_one_serves(

@@ -274,6 +274,23 @@ def test_a_server_lost_on_the_way_costs_nothing(server: Server, tmp_path: Path, 
         assert_arrived(server, tmp_path / "out" / str(number))
 
 
+def test_the_key_is_nowhere(server: Server, tmp_path: Path) -> None:
+    """Where all is well, where a run fails, where W&B refuses; with tracebacks wanted."""
+    own = environment(server) | {"HYDRA_FULL_ERROR": "1"}
+    cases = [
+        (*SHORT, "seed=0"),
+        (*SHORT[:2], "hydra.run.dir=failed", "trainer.device=cuda:77"),
+        (*SHORT[:2], "hydra.run.dir=refused", "tracking.project=a/b"),
+    ]
+    for number, overrides in enumerate(cases):
+        done = subprocess.run(
+            command("train.py", *overrides),
+            cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == (number > 0), done.stderr
+        assert_no_key(tmp_path, done.stdout, done.stderr)
+
+
 def test_offline_opens_no_socket(tmp_path: Path) -> None:
     need(os.access("/usr/bin/strace", os.X_OK), "strace is missing: apt-get install strace")
     traced = ["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(tmp_path / "calls")]
