@@ -20,11 +20,10 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness import cli
+from harness import cli, results
 from harness.config import Config, ConfigError, from_dict, to_dict
 from harness.files import atomic, read_json, write_json
 from harness.place import Place, planned
-from harness.results import columns
 
 if TYPE_CHECKING:
     from harness.preview import Arm as Planned
@@ -89,7 +88,7 @@ def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
     open_arms = [
         number
         for number in range(arms)
-        if _result(sweep, number).get("status") not in ENDS
+        if results.result(sweep / str(number)).get("status") not in ENDS
         and known.get(str(number)) not in under_way
     ]
     executor, sent = executor_of(sweep, launcher), []
@@ -182,7 +181,7 @@ def status(sweep: Path) -> str:
     ]
     counted = Counter(row[1] for row in rows)
     header = ["arm", "state", "epoch", "val/acc %"]
-    table = columns(header, [row[:4] for row in rows]).splitlines()
+    table = results.columns(header, [row[:4] for row in rows]).splitlines()
     notes = ["", "", *(row[4] for row in rows)]
     lines = [f"{line}  {note}".rstrip() for line, note in zip(table, notes, strict=True)]
     return "\n".join([*lines, "", ", ".join(f"{count} {name}" for name, count in counted.items())])
@@ -190,7 +189,8 @@ def status(sweep: Path) -> str:
 
 def _state(sweep: Path, number: int, job: str | None, queue: dict[str, str]) -> list[str]:
     """State, epoch, accuracy, and the last line of an error."""
-    folder, result = sweep / str(number), _result(sweep, number)
+    folder = sweep / str(number)
+    result = results.result(folder)
     row = _last_evaluation(folder)
     told = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
     if job in queue and queue[job] != "PENDING":
@@ -253,9 +253,4 @@ def _queue(known: dict[str, str]) -> dict[str, str]:
 def _known(sweep: Path) -> dict[str, str]:
     """`jobs.json`: the last job of each arm, by its number."""
     path = sweep / "jobs.json"
-    return read_json(path) if path.exists() else {}
-
-
-def _result(sweep: Path, number: int) -> dict[str, Any]:
-    path = sweep / f"{number}/result.json"
     return read_json(path) if path.exists() else {}
