@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format bench bench-gpu audit
+.PHONY: help sweep test check format study bench bench-gpu audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ check: $(VENV)/installed-dev ## format, lint, strict types, import contract
 format: $(VENV)/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+study: $(VENV)/installed-dev data/FashionMNIST ## the study of docs/study.md, resumable; hours on two cores
+	$(BIN)/python scripts/study.py
+
+data/FashionMNIST:
+	scripts/fetch_fashion_mnist.sh
 
 bench: $(VENV)/installed-dev ## what the harness costs, beside usual programs and Lightning; over an hour
 	$(BIN)/python scripts/bench.py

@@ -472,7 +472,7 @@ from harness.loop import Step
 train = Step.train
 def broken(self, state, images, labels):
     if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
-        raise MemoryError("no memory here")
+        raise ArithmeticError("it does not add up")
     return train(self, state, images, labels)
 Step.train = broken
 """
@@ -485,9 +485,9 @@ def test_what_fails_in_one_process_is_said_by_it_and_recorded(tmp_path: Path) ->
         first, second = (process.communicate(timeout=60)[1] for process in started)
     assert [process.returncode for process in started] == [1, 1]
     assert first == ""
-    assert second.splitlines()[-1] == "error: process 1 of 2: MemoryError: no memory here"
+    assert second.splitlines()[-1] == "error: process 1 of 2: ArithmeticError: it does not add up"
     result = json.loads((tmp_path / "run/result.json").read_text())
-    assert (result["status"], result["error"]) == ("failed", "process 1 of 2: no memory here")
+    assert (result["status"], result["error"]) == ("failed", "process 1 of 2: it does not add up")
 
 
 @pytest.mark.slow
