@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import vl_convert
 
-from harness import results
+from harness import charts, claims, page_charts, paired, phase, report, results, summary
 from harness.claims import Claim
 from harness.config import ConfigError
 from harness.errors import one_line_errors
 from harness.files import atomic, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCS = Path("docs/study")
 SWEEPS = Path("sweeps/study")
 
@@ -119,11 +122,14 @@ def main() -> None:
     )
     parser.add_argument("part", nargs="?", choices=("plan", "run", "write"))
     part = parser.parse_args().part
+    os.chdir(Path(__file__).resolve().parent.parent)
     with one_line_errors():
         if part == "plan":
-            write_json(ROOT / DOCS / "plan.json", plan())
+            write_json(DOCS / "plan.json", plan())
         if part in (None, "run"):
             run()
+        if part in (None, "write"):
+            write()
 
 
 def plan() -> dict[str, Any]:
@@ -161,7 +167,7 @@ def plan() -> dict[str, Any]:
 
 def run() -> None:
     """Raises `ConfigError` if the plan is not the one that was written, or runs are left open."""
-    written = ROOT / DOCS / "plan.json"
+    written = DOCS / "plan.json"
     if not written.exists() or json.loads(written.read_text()) != plan():
         raise ConfigError(
             f"{DOCS / 'plan.json'}: is not this plan; scripts/study.py plan writes it"
@@ -169,8 +175,8 @@ def run() -> None:
     for cell in CELLS:
         for step, arguments in cell.steps().items():
             print(f"\n{cell.name}, {step}", flush=True)
-            subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, check=False)
-            runs = results.read(ROOT / cell.sweep(step))
+            subprocess.run([sys.executable, "train.py", *arguments], check=False)
+            runs = read(cell, step)
             left = runs.filter(~pl.col("status").is_in(["complete", "diverged"]))
             if len(left):
                 raise ConfigError(
@@ -184,24 +190,232 @@ def run() -> None:
 def tune(cell: Cell, runs: pl.DataFrame) -> None:
     """Write each arm with its LR, as configurations that `tuned=ARM` chooses."""
     for arm, lr in best_lrs(runs).items():
-        path = ROOT / cell.conf / "tuned" / f"{arm}.yaml"
+        path = cell.conf / "tuned" / f"{arm}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path, "w") as file:
-            file.write((ROOT / f"conf/arm/{arm}.yaml").read_text().rstrip())
+            file.write(Path(f"conf/arm/{arm}.yaml").read_text().rstrip())
             file.write(f"\n\noptimizer:\n  lr: {lr} # the best of {', '.join(map(str, LRS))}\n")
 
 
 def best_lrs(runs: pl.DataFrame) -> dict[str, float]:
-    """By arm (`level`), the LR (`cell`: `optimizer.lr=LR`) by the plan's rule."""
+    """By arm (`level`), the LR by the plan's rule."""
     tried = (
-        runs.with_columns(lr=pl.col("cell").str.strip_prefix("optimizer.lr=").cast(pl.Float64))
-        .group_by("level", "lr")
+        runs.group_by("level", "lr")
         .agg(pl.col("final").mean(), whole=(pl.col("status") == "complete").all())
         .filter("whole")
         .sort("final", "lr", descending=[True, False])
         .unique("level", keep="first", maintain_order=True)
     )
     return dict(tried.select("level", "lr").iter_rows())
+
+
+# --- what it came to -----------------------------------------------------------------------------
+
+
+def write() -> None:
+    """The verdicts, every run, tables, pictures and the page of what is in sweeps/study/."""
+    subprocess.run(
+        [sys.executable, "scripts/snapshot_ensemble.py", *(str(c.sweep("arms")) for c in CELLS)],
+        check=True,
+    )
+    runs = pl.concat(
+        [read(cell, step) for cell in CELLS for step in cell.steps()], how="vertical_relaxed"
+    )
+    with atomic(DOCS / "runs.csv") as file:
+        runs.select(_SHOWN).write_csv(file, float_precision=4)
+    found = verdicts(runs)
+    write_json(DOCS / "verdict.json", found)
+    with atomic(DOCS / "tables.md", "w") as file:
+        file.write(tables(runs, found))
+    pictures(runs, found)
+    page(runs, found)
+
+
+_SHOWN = (
+    "cell", "step", "level", "lr", "seed", "budget", "status", "final", "best", "test", "aligned",
+    "restarts", "lr_share_at_end", "updates_trained", "updates_reused", "seconds",
+    "name", "fingerprint",
+)  # fmt: skip
+
+
+def read(cell: Cell, step: str) -> pl.DataFrame:
+    """The step's runs, with `step`, `lr` (the peak; null without a result) and the study's `cell`."""
+    runs = results.read(cell.sweep(step))
+    told = [results.result(Path(folder)) for folder in runs["folder"]]
+    lrs = [one["config"]["optimizer"]["lr"] if one else None for one in told]
+    return runs.with_columns(
+        cell=pl.lit(cell.name), step=pl.lit(step), lr=pl.Series(lrs, dtype=pl.Float64)
+    )
+
+
+def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
+    """By question: `primary` over all cells, `arms` and `short` by cell, `phase`, `article`."""
+    whole = pl.when(pl.col("status") == "complete").then("final")
+    runs = runs.with_columns(value=whole, last="final")
+
+    def of(step: str, cell: str) -> pl.DataFrame:
+        return runs.filter(step=step, cell=cell)
+
+    def against_times_1(step: str, cell: str) -> dict[str, Any]:
+        """Its sentence has `times_2`'s opponent, a single cosine, too, where it is needed."""
+        table = of(step, cell).with_columns(cell=pl.lit(""))
+        levels = table["level"].unique(maintain_order=True).to_list()
+        claim = replace(PRIMARY, treatments=tuple(levels[1:]))
+        judged = claims.judge(claim, table)
+        if told := summary.longer_anneal(claim, table, judged):
+            judged["sentence"] += f" {told}"
+        return judged
+
+    return {
+        "primary": claims.judge(PRIMARY, runs.filter(step="claim")),
+        "arms": {
+            cell.name: against_times_1("arms", cell.name)
+            | {
+                "anytime": results.anytime(of("arms", cell.name)),
+                "snapshots": results.snapshots(of("arms", cell.name)),
+            }
+            for cell in CELLS
+        },
+        "short": {cell.name: against_times_1("short", cell.name) for cell in CELLS},
+        "article": against_times_1("article", "fashion"),
+        "phase": phase.judge(of("phase", "fashion")),
+    }
+
+
+def tables(runs: pl.DataFrame, found: dict[str, Any]) -> str:
+    """The reader's tables, in Markdown."""
+    parts = [
+        "# The study in tables\n\nWritten by `make study`; what they mean: [../study.md](../study.md). Accuracies are in "
+        "percent, means over seeds, ± half a 95 % t interval; differences are paired by seed, in points of `val/acc` after "
+        "the last update, each arm less times_1.\n",
+        f"## Claim: times_2 against times_1\n\n{found['primary']['sentence']}\n",
+        _differences(found["primary"]),
+    ]
+    for cell in CELLS:
+        judged = found["arms"][cell.name]
+        parts += [
+            f"## {cell.name}: {EPOCHS} epochs, {cell.others} seeds\n",
+            _arms(runs.filter(cell=cell.name, step="arms"), judged),
+            _differences(judged),
+            f"{judged['sentence']}\n",
+            f"## {cell.name}: the same runs after {SHORT} epochs\n",
+            _differences(found["short"][cell.name]),
+            f"## {cell.name}: tuning, mean `val/acc` over {len(TUNING_SEEDS)} seeds\n",
+            _tuning(runs.filter(cell=cell.name, step="tuning")),
+        ]
+    article = runs.filter(step="article")
+    parts += [
+        f"## The article's {MISALIGNED} epochs: fashion\n",
+        _arms(article, {"anytime": results.anytime(article), "snapshots": None}),
+        f"{found['article']['sentence']}\n",
+        f"## Accuracy around the LR's minima: fashion\n\n{found['phase']['sentence']}\n",
+        _phase(found["phase"]),
+    ]
+    return "\n".join(parts)
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _plus_minus(values: pl.Series) -> str:
+    complete = values.drop_nulls().to_numpy()
+    if len(complete) < 2:
+        return "–"
+    low, high = paired.interval(complete, 0.05)
+    return f"{complete.mean():.2f} ± {(high - low) / 2:.2f}"
+
+
+def _arms(runs: pl.DataFrame, judged: dict[str, Any]) -> str:
+    area = {one["arm"]: f"{one['area']:.2f}" for one in judged["anytime"] or []}
+    ensembles: dict[str, str] = {}
+    for one in judged["snapshots"] or []:  # the last row of an arm has the most members
+        ensembles[one["arm"]] = f"{one['test_acc_mean']:.2f} ({one['members']})"
+    header = ["arm", "peak LR", "complete", "final", "best", "test", "anytime area",
+              "snapshot ensemble (members)"]  # fmt: skip
+    return _markdown(
+        header,
+        (
+            [
+                group["level"][0], f"{group['lr'][0]:g}",
+                f"{(group['status'] == 'complete').sum()} of {len(group)}",
+                *(_plus_minus(group.filter(status="complete")[name]) for name in ("final", "best", "test")),
+                area.get(arm, "–"), ensembles.get(arm, "–"),
+            ]
+            for (arm,), group in runs.group_by("arm", maintain_order=True)
+        ),
+    )  # fmt: skip
+
+
+def _differences(judged: dict[str, Any]) -> str:
+    return _markdown(
+        ["arm", "pairs", "difference", "95 % interval", "p (Holm)", "verdict"],
+        (
+            [
+                ", ".join(filter(None, [one["treatment"], one["cell"]])), f"{one['n']}",
+                f"{one['mean']:+.2f}", f"{one['ci95'][0]:+.2f} to {one['ci95'][1]:+.2f}",
+                f"{one['p_holm']:.2g}", one["verdict"],
+            ]
+            for one in judged["comparisons"]
+        ),
+    )  # fmt: skip
+
+
+def _tuning(runs: pl.DataFrame) -> str:
+    best = best_lrs(runs)
+    rows = []
+    for arm in ARMS:
+        tried = [runs.filter(level=arm, lr=lr)["final"] for lr in LRS]
+        shown = [
+            "–" if one.null_count() else f"{float(np.mean(one.to_numpy())):.2f}" for one in tried
+        ]
+        rows.append(
+            [arm, *(f"**{m}**" if lr == best[arm] else m for lr, m in zip(LRS, shown, strict=True))]
+        )
+    return _markdown(["arm", *(f"LR {lr:g}" for lr in LRS)], rows)
+
+
+def _phase(judged: dict[str, Any]) -> str:
+    rows = []
+    for arm in judged["arms"]:
+        drop, r, maxima = arm["drop_points"], arm["correlation_with_lr"], arm["maxima_at_minima"]
+        back = arm["recovery_epochs"]
+        rows.append([
+            arm["arm"], f"{arm['runs']}", f"{drop['mean']:.2f} ({drop['ci95'][0]:.2f} to {drop['ci95'][1]:.2f})",
+            f"{back['median']:.2f} ({back['recovered']} of {back['of']} came back)",
+            f"{r['mean']:+.2f} ({r['ci95'][0]:+.2f} to {r['ci95'][1]:+.2f})",
+            f"{maxima['share']:.0%} against {maxima['null_share']:.0%}, p = {maxima['p']:.2g}",
+        ])  # fmt: skip
+    header = ["arm", "runs", "drop in the epoch after a minimum (points)", "epochs until it is back, median",
+              "correlation with the LR", "local maxima within one evaluation of a minimum, against chance"]  # fmt: skip
+    return _markdown(header, rows)
+
+
+def pictures(runs: pl.DataFrame, found: dict[str, Any]) -> None:
+    """The differences of the claim; accuracy and LR of fashion's arms, at 35 and at 50 epochs; C2."""
+    cycles = found["phase"]["profile"]
+    specs = {
+        "verdict": page_charts.differences(found["primary"], dots=True),
+        "phase": page_charts.profile(cycles, list(dict.fromkeys(one["arm"] for one in cycles))),
+    }
+    for step in ("arms", "article"):
+        table = runs.filter(step=step, cell="fashion").with_columns(arm="level")
+        arms = table["arm"].unique(maintain_order=True).to_list()
+        specs[f"{step}_val_acc"] = charts.val_acc(table, arms).to_dict()
+        specs[f"{step}_lr"] = charts.lr(table, arms).to_dict()
+    for name, spec in specs.items():
+        with atomic(DOCS / f"{name}.png") as file:
+            file.write(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+def page(runs: pl.DataFrame, found: dict[str, Any]) -> None:
+    """`report.html`: the claim over all cells, with C2."""
+    claim = runs.filter(step="claim").with_columns(arm=pl.format("{}: {}", "cell", "level"))
+    sweeps = [cell.sweep("claim") for cell in CELLS]
+    about = summary.about("The study: times_2 against times_1", sweeps, claim, [])
+    verdict = found["primary"] | {"phase": found["phase"], "claim_changed": False}
+    report.write(DOCS, claim, verdict, about)
 
 
 if __name__ == "__main__":
