@@ -394,10 +394,9 @@ def _phase(judged: dict[str, Any]) -> str:
 
 def pictures(runs: pl.DataFrame, found: dict[str, Any]) -> None:
     """The differences of the claim; accuracy and LR of fashion's arms, at 35 and at 50 epochs; C2."""
-    cycles = found["phase"]["profile"]
     specs = {
         "verdict": page_charts.differences(found["primary"], dots=True),
-        "phase": page_charts.profile(cycles, list(dict.fromkeys(one["arm"] for one in cycles))),
+        "phase": _profile(found["phase"]["profile"]),
     }
     for step in ("arms", "article"):
         table = runs.filter(step=step, cell="fashion").with_columns(arm="level")
@@ -407,6 +406,18 @@ def pictures(runs: pl.DataFrame, found: dict[str, Any]) -> None:
     for name, spec in specs.items():
         with atomic(DOCS / f"{name}.png") as file:
             file.write(vl_convert.vegalite_to_png(spec, scale=2))
+
+
+def _profile(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The page's picture of C2, with names in place of its legend."""
+    arms = list(dict.fromkeys(point["arm"] for point in points))
+    spec = page_charts.profile(points, arms)
+    names = [arm.removeprefix("tuned=") for arm in arms]
+    legend = {"title": None, "orient": "top", "labelExpr": f"{json.dumps(names)}[datum.value]"}
+    for layer in spec["layer"]:
+        if "color" in layer.get("encoding", {}):
+            layer["encoding"]["color"]["legend"] = legend
+    return spec | {"config": {"range": {"category": charts.COLOURS}}}
 
 
 def page(runs: pl.DataFrame, found: dict[str, Any]) -> None:
