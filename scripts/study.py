@@ -222,7 +222,7 @@ def write() -> None:
         [read(cell, step) for cell in CELLS for step in cell.steps()], how="vertical_relaxed"
     )
     with atomic(DOCS / "runs.csv") as file:
-        runs.select(_SHOWN).write_csv(file, float_precision=4)
+        runs.select(_SHOWN).write_csv(file)
     found = verdicts(runs)
     write_json(DOCS / "verdict.json", found)
     with atomic(DOCS / "tables.md", "w") as file:
@@ -233,7 +233,7 @@ def write() -> None:
 
 _SHOWN = (
     "cell", "step", "level", "lr", "seed", "budget", "status", "final", "best", "test", "aligned",
-    "restarts", "lr_share_at_end", "updates_trained", "updates_reused", "seconds",
+    "restarts", "lr_share_at_end", "updates_trained", "updates_reused", pl.col("seconds").round(1),
     "name", "fingerprint",
 )  # fmt: skip
 
