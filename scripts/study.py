@@ -349,17 +349,15 @@ def _arms(runs: pl.DataFrame, judged: dict[str, Any]) -> str:
 
 
 def _differences(judged: dict[str, Any]) -> str:
-    return _markdown(
-        ["arm", "pairs", "difference", "95 % interval", "p (Holm)", "verdict"],
-        (
-            [
-                ", ".join(filter(None, [one["treatment"], one["cell"]])), f"{one['n']}",
-                f"{one['mean']:+.2f}", f"{one['ci95'][0]:+.2f} to {one['ci95'][1]:+.2f}",
-                f"{one['p_holm']:.2g}", one["verdict"],
-            ]
-            for one in judged["comparisons"]
-        ),
-    )  # fmt: skip
+    rows = []
+    for one in judged["comparisons"]:
+        arm = ", ".join(filter(None, [one["treatment"], one["cell"]]))
+        measured = ["–", "–", "–"]
+        if one["ci95"] and one["p_holm"] is not None:
+            low, high = one["ci95"]
+            measured = [f"{one['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{one['p_holm']:.2g}"]
+        rows.append([arm, f"{one['n']}", *measured, one["verdict"]])
+    return _markdown(["arm", "pairs", "difference", "95 % interval", "p (Holm)", "verdict"], rows)
 
 
 def _tuning(runs: pl.DataFrame) -> str:
