@@ -29,7 +29,7 @@ format: $(VENV)/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-study: $(VENV)/installed-dev data/FashionMNIST ## the study of docs/study.md, resumable; hours on two cores
+study: $(VENV)/installed-dev data/FashionMNIST ## the study of docs/study.md, resumable; two hours on two cores
 	$(BIN)/python scripts/study.py
 
 data/FashionMNIST:

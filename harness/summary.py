@@ -66,13 +66,7 @@ def judge(claimed: Sequence[dict[str, Any]], runs: pl.DataFrame) -> dict[str, An
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    metric = pl.col("test" if claim.metric == "test/acc" else "final")
-    complete = pl.col("status") == "complete"
-    value = pl.when(complete).then(metric).alias("value")
-    table = runs.with_columns(value, metric.alias("last"))
-    judged = claims.judge(claim, table)
-    if told := longer_anneal(claim, table, judged):
-        judged["sentence"] += f" {told}"
+    judged = compare(claim, runs)
     said = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
@@ -81,6 +75,17 @@ def judge(claimed: Sequence[dict[str, Any]], runs: pl.DataFrame) -> dict[str, An
         "anytime": results.anytime(runs),
         "snapshots": results.snapshots(runs),
     }
+
+
+def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
+    """`claims.judge` over the complete ones of `runs`, its sentence with what a single cosine says."""
+    metric = pl.col("test" if claim.metric == "test/acc" else "final")
+    complete = pl.col("status") == "complete"
+    table = runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
+    judged = claims.judge(claim, table)
+    if told := longer_anneal(claim, table, judged):
+        judged["sentence"] += f" {told}"
+    return judged
 
 
 def _joined(claimed: list[Claim]) -> Claim:

@@ -16,13 +16,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import polars as pl
 import vl_convert
 
-from harness import charts, claims, page_charts, paired, phase, report, results, summary
+from harness import charts, page_charts, paired, phase, report, results, summary
 from harness.claims import Claim
 from harness.config import ConfigError
 from harness.errors import one_line_errors
@@ -254,24 +254,17 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
     `one_cosine` is not in the plan: times_2 against a single cosine, of which the sentences of
     `arms` tell the verdict.
     """
-    whole = pl.when(pl.col("status") == "complete").then("final")
-    runs = runs.with_columns(value=whole, last="final")
 
     def of(step: str, cell: str) -> pl.DataFrame:
         return runs.filter(step=step, cell=cell)
 
     def against_times_1(step: str, cell: str) -> dict[str, Any]:
-        """Its sentence has `times_2`'s opponent, a single cosine, too, where it is needed."""
         table = of(step, cell).with_columns(cell=pl.lit(""))
         levels = table["level"].unique(maintain_order=True).to_list()
-        claim = replace(PRIMARY, treatments=tuple(levels[1:]))
-        judged = claims.judge(claim, table)
-        if told := summary.longer_anneal(claim, table, judged):
-            judged["sentence"] += f" {told}"
-        return judged
+        return summary.compare(replace(PRIMARY, treatments=tuple(levels[1:])), table)
 
     return {
-        "primary": claims.judge(PRIMARY, runs.filter(step="claim")),
+        "primary": summary.compare(PRIMARY, runs.filter(step="claim")),
         "arms": {
             cell.name: against_times_1("arms", cell.name)
             | {
@@ -280,7 +273,7 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
             }
             for cell in CELLS
         },
-        "one_cosine": claims.judge(
+        "one_cosine": summary.compare(
             replace(PRIMARY, baseline="one_cosine"), runs.filter(step="arms")
         ),
         "short": {cell.name: against_times_1("short", cell.name) for cell in CELLS},
@@ -374,9 +367,7 @@ def _tuning(runs: pl.DataFrame) -> str:
     rows = []
     for arm in ARMS:
         tried = [runs.filter(level=arm, lr=lr)["final"] for lr in LRS]
-        shown = [
-            "–" if one.null_count() else f"{float(np.mean(one.to_numpy())):.2f}" for one in tried
-        ]
+        shown = ["–" if one.null_count() else f"{fmean(one):.2f}" for one in tried]
         rows.append(
             [arm, *(f"**{m}**" if lr == best[arm] else m for lr, m in zip(LRS, shown, strict=True))]
         )
