@@ -2,7 +2,7 @@
 
 Trains a run without a break; then the same run, killed with SIGKILL at random instants and stopped
 by each signal that a run notices, until all have happened and it is done. Prints the hashes of the
-weights and of the history of both, and exits with 1 unless they are equal.
+weights and of the history of both, and exits with 1 unless they are equal, or if a start hangs.
 
     python scripts/verify_resume.py                                  ten kills, four signals, digits
     python scripts/verify_resume.py optimizer=adamw optimizer.lr=1e-3
@@ -12,8 +12,10 @@ weights and of the history of both, and exits with 1 unless they are equal.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -34,6 +36,7 @@ from harness.run import run
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_HUNG = 200.0  # seconds without a new row, or with a signal that ends nothing
 
 
 @dataclass
@@ -87,9 +90,8 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
         process.start()
         return process
 
-    start(folder / "whole", folder / "store").join()
-    whole = _hashes(folder / "whole")
-    seconds = json.loads((folder / "whole" / "result.json").read_text())["seconds"]["fit"]
+    _go_on(start(folder / "whole", folder / "store"), folder / "whole")
+    whole, rows = _hashes(folder / "whole"), _rows(folder / "whole")
 
     rng, report = random.Random(seed), Report()  # noqa: S311
     todo: list[signal.Signals] = [signal.SIGKILL] * kills + list(_SIGNALS)
@@ -99,14 +101,14 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
         place, store = folder / str(number), folder / f"store{report.rounds}"
         number += 1
         process = start(place, store)
-        if todo and _strike(process, place, todo[-1], rng.uniform(0, seconds / 4)):
+        if todo and _strike(process, place, todo[-1], rng.randrange(rows // 4 + 1)):
             struck = todo.pop()
             if struck == signal.SIGKILL:
                 report.kills += 1
             else:
                 report.signals.append(struck.name)
         else:
-            process.join()
+            _go_on(process, place)
             report.ends.add(_hashes(place))
             report.rounds += 1
         report.mid_epoch += _began_in_mid_epoch(place)
@@ -116,21 +118,48 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
 def _quiet_run(settings: Config, place: Path) -> None:
     place.mkdir()
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in train.py
-    with (place / "stderr").open("w") as sys.stderr:
-        run(settings, Place(place, "verify"))
+    sys.stderr = (place / "stderr").open("w", buffering=1)
+    faulthandler.register(signal.SIGQUIT, chain=True)
+    run(settings, Place(place, "verify"))
 
 
-def _strike(process: BaseProcess, place: Path, number: signal.Signals, delay: float) -> bool:
-    """Send the signal `delay` seconds after training began; whether it hit a run under way."""
-    while process.is_alive() and not (place / "history.jsonl").exists():
-        time.sleep(0.005)
-    process.join(delay)
+def _strike(process: BaseProcess, place: Path, number: signal.Signals, rows: int) -> bool:
+    """Send the signal once `rows` rows are trained; whether it hit a run under way.
+
+    By rows, not by seconds: so it hits, and the next start gets further, at any speed of the machine.
+    """
+    _go_on(process, place, rows=0)
+    _go_on(process, place, rows=_rows(place) + rows)
+    process.join(random.uniform(0, 0.02))  # somewhere within an update  # noqa: S311
     if not process.is_alive() or process.pid is None:
         return False
     os.kill(process.pid, number)
-    process.join()
+    _go_on(process, place)
     expected = -number if number == signal.SIGKILL else 128 + number
     return process.exitcode is not None and process.exitcode == expected
+
+
+def _go_on(process: BaseProcess, place: Path, rows: float = math.inf) -> None:
+    """Wait until the history has `rows` rows, or the process has ended; say where it hangs if it does."""
+    there, since = _rows(place), time.monotonic()
+    while there < rows and process.is_alive():
+        process.join(0.002)
+        if (now := _rows(place)) != there:
+            there, since = now, time.monotonic()
+        elif time.monotonic() - since > _HUNG and process.pid is not None:
+            os.kill(process.pid, signal.SIGQUIT)
+            process.join()
+            sys.exit(
+                f"hangs, {there} rows, nothing new for {_HUNG:g} s\n{(place / 'stderr').read_text()}"
+            )
+
+
+def _rows(place: Path) -> int:
+    """How many rows the history has; -1 before there is one."""
+    try:
+        return (place / "history.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return -1
 
 
 def _began_in_mid_epoch(place: Path) -> bool:

@@ -27,6 +27,9 @@ RECIPES = {
 }  # fmt: skip
 
 
+pytestmark = pytest.mark.timeout(600)  # longer than the script waits until it says what hangs
+
+
 def folder_of_digits(root: Path) -> Path:
     """Some of scikit-learn's digits as PNG files, a folder a class."""
     digits = load_digits()
