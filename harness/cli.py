@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import clusters, config, place, processes
+from harness import clusters, config, imports, place, processes
 from harness.config import Config, NoTracking
 from harness.errors import report
 from harness.place import Place
@@ -47,6 +47,7 @@ def train(where: Place, configured: Callable[[], Config]) -> dict[str, Any] | No
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         checked = configured()
+        imports.load()
         from harness.distributed import World
 
         world = World(seat)

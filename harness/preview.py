@@ -215,6 +215,8 @@ _PAGE = """<!doctype html>
 
 def write(folder: Path, arms: Sequence[Arm], text: str) -> list[Path]:
     """`preview.html`, with `text` above the LR curves, and `preview.png`, the curves alone."""
+    import vl_convert
+
     from harness import charts
 
     first = {arm.arm: arm.plan for arm in reversed(arms)}
@@ -230,7 +232,7 @@ def write(folder: Path, arms: Sequence[Arm], text: str) -> list[Path]:
     drawing = io.StringIO()
     chart.save(drawing, format="svg")  # a page of scripts takes two seconds more
     page.write_text(_PAGE.format(text=html.escape(text), drawing=drawing.getvalue()))
-    chart.save(picture, scale_factor=2)
+    picture.write_bytes(vl_convert.svg_to_png(drawing.getvalue(), scale=2))
     return [page, picture]
 
 

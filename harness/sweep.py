@@ -26,7 +26,7 @@ from hydra.experimental.callback import Callback
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from harness import clusters, place, processes
+from harness import clusters, imports, place, processes
 from harness import config as conf
 from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
@@ -70,11 +70,11 @@ def _composed_already(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
 
 def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
-    from harness import preview
-
     processes.refuse_sweep()
     jobs = expand(config)
     arms = [plan(job) for job in jobs]
+    from harness import preview
+
     roots = preview.tree(arms)
     parts = preview.branches(roots)
     for job, arm in zip(jobs, arms, strict=True):
@@ -208,6 +208,7 @@ def _compose_groups(overrides: tuple[str, ...]) -> DictConfig:
 
 def plan(job: dict[str, Any]) -> Arm:
     """The job's configuration and LR plan. What does not fit ends the program, untrained."""
+    imports.load()
     from harness import preview
 
     try:

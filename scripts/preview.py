@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from harness import config, preview, sweep
+from harness import config, sweep
 from harness.errors import one_line_errors
 
 
@@ -31,6 +31,8 @@ def main() -> None:
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         arms = [sweep.plan(job) for job in sweep.expand(composed)]
+    from harness import preview
+
     roots = preview.tree(arms)
     text = (
         f"{preview.table(arms)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"

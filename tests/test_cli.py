@@ -434,3 +434,23 @@ def test_help_imports_nothing_heavy(helped):
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "hydra" in imported
     assert not imported & {"torch", "torchvision", "wandb", "polars", "altair", "scipy", "sklearn"}
+
+
+# --- imports -------------------------------------------------------------------------------------
+
+
+def test_the_help_of_the_preview_needs_no_torch():
+    command = [sys.executable, "-X", "importtime", str(ROOT / "scripts/preview.py"), "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "What a sweep costs" in told.stdout
+    assert re.search(r"\| +harness$", told.stderr, re.MULTILINE)
+    assert not re.search(r"\| +(torch|polars)$", told.stderr, re.MULTILINE)
+
+
+def test_the_heavy_imports_are_taken_from_the_garbage_collection_once_which_goes_on():
+    code = (
+        "import gc; from harness import imports; imports.load(); frozen = gc.get_freeze_count();"
+        "imports.load(); print(gc.isenabled(), frozen > 100_000, gc.get_freeze_count() == frozen)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "True True True\n"
