@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -101,6 +102,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "fixed": _fixed,
+        "minus": _minus,
         "signed": _signed,
         "ends": _ends,
         "p": _p,
@@ -227,6 +229,11 @@ def _signed(value: Any, places: int = 2) -> str:
     if _missing(value):
         return _NONE
     return f"{round(value, places) + 0.0:+.{places}f}".replace("-", "−")
+
+
+def _minus(sentence: Any) -> str:
+    """A sentence with minus signs for the hyphens that its numbers begin with."""
+    return re.sub(r"(?<= |\()-(?=\d)", "−", str(sentence))
 
 
 def _ends(interval: Sequence[float] | None, places: int = 2) -> str:

@@ -138,7 +138,7 @@ def make_verdict(runs: pl.DataFrame, **changes: Any) -> dict[str, Any]:
         "claim_changed": False,
         "sentence": f"{second} beats {first} by 0.31 points.",
         "comparisons": [comparison],
-        "phase": {"sentence": "It drops.", "arms": [arm], "profile": profile},
+        "phase": {"sentence": "It drops (-1.80 to -1.20), t-1.", "arms": [arm], "profile": profile},
         "anytime": [{"arm": first, "area": 90.1, "epochs_to": {"90": 4.0, "95": None}}],
         "snapshots": [{"arm": first, "members": m, "test_acc_mean": 97 + m, "sd": 0.1}
                       for m in (1, 2)],
@@ -235,7 +235,7 @@ def test_the_page_shows_verdict_charts_and_tables(usual: Path, show: Callable[..
     assert marks(page, "pairs", "symbol") == 1 + 4, "the mean and a dot a seed"
     text = page.inner_text("main")
     for part in (
-        "Phase: accuracy around the LR's minima", "Anytime: best so far", "Snapshot ensembles",
+        "Phase: accuracy around the LR's minima", "It drops (−1.80 to −1.20), t-1.", "Anytime: best so far", "Snapshot ensembles",
         "not by all", "80 %", "c0ffee", "torch 2.14.1", "06a92dd",
         "python train.py -m scheduler.t_mult=1,2", "Left out: t_mult=1, seed=9 (failed)",
         "3 of 8 runs are not complete: 1 failed, 1 diverged, 1 missing",
