@@ -12,7 +12,7 @@ from harness import trajectory
 from harness.distributed import World
 from harness.loop import Row, TrainState
 from harness.schedules import Plan
-from harness.signals import Interrupted, Stop
+from harness.signals import Interrupted
 from harness.trajectory import Prefix, RowsFile, Store, Trajectory
 
 
@@ -106,11 +106,11 @@ class Checkpoints:
             return False
         return done in self._keep or time.monotonic() - self._last >= self._every_seconds
 
-    def after_update(self, stop: Stop, due: bool) -> None:
+    def after_update(self, signal: int | None, due: bool) -> None:
         """Raises `Interrupted`, with the checkpoint written, if a signal asked for it."""
-        if stop.number is not None:
+        if signal is not None:
             self._save(kept=False)
-            raise Interrupted(stop.number)
+            raise Interrupted(signal)
         if due:
             self._save(kept=self._state.updates in self._keep)
 

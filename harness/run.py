@@ -288,8 +288,8 @@ def _train(
             alive()
             result["updates_trained"] += 1
             with seconds.phase("store"):
-                stop.number, due = world.agree(stop.number, saving.due())
-                saving.after_update(stop, due)
+                signal, due = world.agree(stop.number, saving.due())
+                saving.after_update(signal, due)
                 if due:
                     world.wait()
             world.reseed(config.seed, state.updates)

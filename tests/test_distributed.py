@@ -21,10 +21,12 @@ from conftest import ROOT, make_config
 from test_verify_resume import folder_of_digits
 from torch import Tensor, nn
 
-from harness import data, distributed, machine, processes
+from harness import data, distributed, machine, processes, run
 from harness.config import ConfigError
 from harness.distributed import ALONE, World
+from harness.place import Place
 from harness.processes import Seat, first_host, seat
+from harness.signals import Interrupted
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -505,6 +507,27 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert "stopped by SIGTERM; the same command goes on from there" in error
     (checkpoint,) = Path(f"{run}.store").glob("*/*-*.json")
     assert json.loads(checkpoint.read_text())["step"] >= 30
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agree, asked = World.agree, 0
+
+    def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
+        nonlocal asked
+        asked += 1
+        told = agree(self, number, due)
+        if asked == 3:
+            os.kill(os.getpid(), signal.SIGTERM)  # its handler runs before anything is returned
+        return told
+
+    monkeypatch.setattr(World, "agree", interrupted)
+    settings = make_config(*SMALL, "trainer.epochs=1", f"store.dir={tmp_path / 'store'}")
+    with pytest.raises(Interrupted) as stopped:
+        run.run(settings, Place(tmp_path / "run", "run"))
+    assert (stopped.value.number, asked) == (signal.SIGTERM, 4)
+    assert len(history(tmp_path / "run")) == 4
 
 
 @pytest.mark.slow
