@@ -101,7 +101,7 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
         place, store = folder / str(number), folder / f"store{report.rounds}"
         number += 1
         process = start(place, store)
-        if todo and _strike(process, place, todo[-1], rng.randrange(rows // 4 + 1)):
+        if todo and _strike(process, place, todo[-1], rng.randrange(rows // 4 + 1), rng):
             struck = todo.pop()
             if struck == signal.SIGKILL:
                 report.kills += 1
@@ -123,14 +123,16 @@ def _quiet_run(settings: Config, place: Path) -> None:
     run(settings, Place(place, "verify"))
 
 
-def _strike(process: BaseProcess, place: Path, number: signal.Signals, rows: int) -> bool:
+def _strike(
+    process: BaseProcess, place: Path, number: signal.Signals, rows: int, rng: random.Random
+) -> bool:
     """Send the signal once `rows` rows are trained; whether it hit a run under way.
 
     By rows, not by seconds: so it hits, and the next start gets further, at any speed of the machine.
     """
     _go_on(process, place, rows=0)
     _go_on(process, place, rows=_rows(place) + rows)
-    process.join(random.uniform(0, 0.02))  # somewhere within an update  # noqa: S311
+    process.join(rng.uniform(0, 0.02))  # somewhere within an update
     if not process.is_alive() or process.pid is None:
         return False
     os.kill(process.pid, number)
@@ -143,7 +145,7 @@ def _go_on(process: BaseProcess, place: Path, rows: float = math.inf) -> None:
     """Wait until the history has `rows` rows, or the process has ended; say where it hangs if it does."""
     there, since = _rows(place), time.monotonic()
     while there < rows and process.is_alive():
-        process.join(0.002)
+        process.join(0.005)
         if (now := _rows(place)) != there:
             there, since = now, time.monotonic()
         elif time.monotonic() - since > _HUNG and process.pid is not None:

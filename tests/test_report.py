@@ -235,7 +235,8 @@ def test_the_page_shows_verdict_charts_and_tables(usual: Path, show: Callable[..
     assert marks(page, "pairs", "symbol") == 1 + 4, "the mean and a dot a seed"
     text = page.inner_text("main")
     for part in (
-        "Phase: accuracy around the LR's minima", "It drops (−1.80 to −1.20), t-1.", "Anytime: best so far", "Snapshot ensembles",
+        "Phase: accuracy around the LR's minima", "It drops (−1.80 to −1.20), t-1.",
+        "Anytime: best so far", "Snapshot ensembles",
         "not by all", "80 %", "c0ffee", "torch 2.14.1", "06a92dd",
         "python train.py -m scheduler.t_mult=1,2", "Left out: t_mult=1, seed=9 (failed)",
         "3 of 8 runs are not complete: 1 failed, 1 diverged, 1 missing",

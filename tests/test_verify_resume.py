@@ -11,6 +11,8 @@ from conftest import ROOT
 from PIL import Image
 from sklearn.datasets import load_digits
 
+pytestmark = pytest.mark.timeout(600)  # longer than the script waits until it says what hangs
+
 RECIPES = {
     "digits": (),
     "dropout": (
@@ -25,9 +27,6 @@ RECIPES = {
         "scheduler.t_0=1",
     ),
 }  # fmt: skip
-
-
-pytestmark = pytest.mark.timeout(600)  # longer than the script waits until it says what hangs
 
 
 def folder_of_digits(root: Path) -> Path:
