@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import submitit
 from filelock import FileLock
@@ -20,13 +20,10 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness import cli, results
-from harness.config import Config, ConfigError, from_dict, to_dict
-from harness.files import atomic, read_json, write_json
+from harness import cli, results, sweep_plan
+from harness.config import Config, ConfigError
+from harness.files import read_json, write_json
 from harness.place import Place, planned
-
-if TYPE_CHECKING:
-    from harness.preview import Arm as Planned
 
 ENDS = ("complete", "diverged")  # what is not sent again
 _REPORT = Path(__file__).parent.parent / "scripts/report.py"
@@ -41,30 +38,20 @@ class Arm(Checkpointable):
     retry: bool
 
     def __call__(self, number: int) -> None:
-        with (self.sweep / "arms.jsonl").open() as file:
-            told = json.loads(next(line for index, line in enumerate(file) if index == number))
-        placed = told["place"] | {"branches": frozenset(told["place"]["branches"])}
-        place = Place(**placed | {"folder": self.sweep / str(number)})
-        place.folder.mkdir(exist_ok=True)
+        def found() -> tuple[Place, Config]:
+            plan = sweep_plan.frozen(self.sweep)
+            config = sweep_plan.config_of(plan, plan["arms"][number])
+            where = planned(self.sweep, plan, number)
+            return where, replace(config, retry=config.retry or self.retry)
 
-        def configured() -> Config:
-            config = from_dict(told["config"])
-            return replace(config, retry=config.retry or self.retry)
-
-        cli.train(place, configured)
+        cli.train(found)
 
 
-def write(sweep: Path, arms: Sequence[Planned], launcher: dict[str, Any]) -> None:
-    """What a planned sweep's jobs need: `arms.jsonl`, a line an arm, and `launcher.json`.
+def write(sweep: Path, launcher: dict[str, Any]) -> None:
+    """What a planned sweep's jobs need beside the plan: `launcher.json`.
 
     Relative paths mean the same to jobs that are sent again from another folder.
     """
-    plan = read_json(sweep / "plan.json")
-    with atomic(sweep / "arms.jsonl", "w") as file:
-        for number, arm in enumerate(arms):
-            place = planned(plan, sweep, number, plan["arms"][number]["overrides"])
-            told = asdict(place) | {"folder": str(number), "branches": sorted(place.branches)}
-            file.write(json.dumps({"config": to_dict(arm.config), "place": told}) + "\n")
     sbatch = {"chdir": str(Path.cwd())} | launcher["additional_parameters"]
     write_json(sweep / "launcher.json", launcher | {"additional_parameters": sbatch})
 
@@ -83,12 +70,12 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
 
 def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
     known = _known(sweep)
-    arms = len(read_json(sweep / "plan.json")["arms"])
+    folders = results.folders(sweep)
     under_way = _queue(known)
     open_arms = [
         number
-        for number in range(arms)
-        if results.result(sweep / str(number)).get("status") not in ENDS
+        for number, folder in enumerate(folders)
+        if results.result(folder).get("status") not in ENDS
         and known.get(str(number)) not in under_way
     ]
     executor, sent = executor_of(sweep, launcher), []
@@ -176,8 +163,8 @@ def status(sweep: Path) -> str:
     plan, known = read_json(sweep / "plan.json"), _known(sweep)
     queue = _queue(known)
     rows = [
-        [arm["name"], *_state(sweep, arm["num"], known.get(str(arm["num"])), queue)]
-        for arm in plan["arms"]
+        [arm["name"], *_state(sweep, folder, known.get(str(arm["num"])), queue)]
+        for arm, folder in zip(plan["arms"], results.folders(sweep), strict=True)
     ]
     counted = Counter(row[1] for row in rows)
     header = ["arm", "state", "epoch", "val/acc %"]
@@ -187,9 +174,8 @@ def status(sweep: Path) -> str:
     return "\n".join([*lines, "", ", ".join(f"{count} {name}" for name, count in counted.items())])
 
 
-def _state(sweep: Path, number: int, job: str | None, queue: dict[str, str]) -> list[str]:
+def _state(sweep: Path, folder: Path, job: str | None, queue: dict[str, str]) -> list[str]:
     """State, epoch, accuracy, and the last line of an error."""
-    folder = sweep / str(number)
     result = results.result(folder)
     row = _last_evaluation(folder)
     told = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import clusters, config, imports, place, processes
-from harness.config import Config, NoTracking
+from harness import arms, clusters, config, imports, place, processes, sweep_plan
+from harness.config import Composed, Config, NoTracking
 from harness.errors import report
 from harness.place import Place
 from harness.signals import Interrupted
@@ -26,27 +28,70 @@ def job(composed: DictConfig) -> float:
     """One job of Hydra's. Returns the last validation accuracy in percent.
 
     In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN.
+    Paths mean the same with `hydra.job.chdir=true`: they are relative to where the command was given.
     """
     settings: Any = HydraConfig.get()
-    result = train(place.given_by(settings), lambda: config.load(composed))
-    if result is None and settings.mode == RunMode.RUN:
+    with chdir(settings.runtime.cwd):
+        result = train(lambda: found(settings, composed))
+    if result is None and not place.in_sweep(settings):
         raise SystemExit(1)
     return float(result["final"].get("val/acc", math.nan)) if result else math.nan
 
 
-def train(where: Place, configured: Callable[[], Config]) -> dict[str, Any] | None:
-    """The result of a run; None after an error, which is printed.
+def found(settings: DictConfig, composed: DictConfig) -> tuple[Place, Config]:
+    """The place and the configuration of the job that Hydra runs with `settings`.
+
+    In a sweep both are those of the plan. Raises `ConfigError` for a job that is not in it.
+    """
+    if not place.in_sweep(settings):
+        return place.single(settings), config.load(composed)
+    sweep = Path(settings.sweep.dir).absolute()
+    given = config.load_composed(composed)
+    overrides = place.task_overrides(settings)
+    if sweep_plan.frozen(sweep)["search"]:
+        sweep_plan.append(sweep, given, lambda plan: _chosen(plan, settings, given))
+    plan, position = sweep_plan.find(sweep, overrides, given)
+    run = plan["arms"][position]
+    where = place.planned(sweep, plan, position)
+    if where.folder != Path(settings.runtime.output_dir) and settings.output_subdir:
+        # Hydra's files of this job, in the folder of another run
+        shutil.rmtree(Path(settings.runtime.output_dir, settings.output_subdir), ignore_errors=True)
+    return where, sweep_plan.trained(plan, run, given.config)
+
+
+def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict[str, Any]:
+    """The entry in the plan of a run that a search has chosen."""
+    imports.load()
+    from harness import preview
+
+    overrides = place.task_overrides(settings)
+    swept = {
+        key: value
+        for key, value in arms.values(overrides).items()
+        if key not in plan["search"]["fixed"]
+    }
+    job = arms.names(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
+    job["folder"] = sweep_plan.free_folder(
+        plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
+    )
+    shape = preview.shape(preview.plan(job["name"], job["arm"], given.config).plan)
+    return sweep_plan.entry(job, given, shape)
+
+
+def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:
+    """The result of the run that `found` gives; None after an error, which is printed.
 
     On a cluster a run that a signal stopped is requeued, or does not stop the others either. Of
     several processes that train the run, one prints its error.
     """
-    label = f"{where.position} {where.name}: " if where.position else ""
+    label = ""
     seat = processes.seat()
     world: World | None = None
     if seat.size > 1:  # or torch tells of a lost process in pages of addresses
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        checked = configured()
+        where, checked = found()
+        label = f"{where.position} {where.name}: " if where.position else ""
         imports.load()
         from harness.distributed import World
 

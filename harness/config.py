@@ -7,6 +7,8 @@ Defaults live in `conf/`, where users read them; the classes here give types, ra
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 import textwrap
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,7 +87,7 @@ def wanted(f: dataclasses.Field[Any]) -> str:
     return f"must be {words} or null" if null else f"must be {words}"
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """`value` as one would write it on the command line."""
     match value:
         case None | bool():
@@ -92,7 +95,7 @@ def _show(value: object) -> str:
         case float():
             return repr(value).removesuffix(".0")
         case list():
-            return f"[{','.join(map(_show, value))}]"
+            return f"[{','.join(map(show, value))}]"
     return str(value)
 
 
@@ -125,7 +128,7 @@ class Section:
             if value == MISSING:
                 raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
             if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
-                raise ConfigError(f"{key}={_show(value)}: {wanted(f)}")
+                raise ConfigError(f"{key}={show(value)}: {wanted(f)}")
             if "choices" in f.metadata and value not in f.metadata["choices"]:
                 names = [str(name) for name in f.metadata["choices"]]
                 raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
@@ -310,7 +313,7 @@ class MultiStep(Scheduler):
         super().__post_init__()
         if not self.milestones or sorted(set(self.milestones)) != self.milestones:
             raise ConfigError(
-                f"scheduler.milestones={_show(self.milestones)}: must be rising, with at least one"
+                f"scheduler.milestones={show(self.milestones)}: must be rising, with at least one"
             )
 
 
@@ -343,7 +346,7 @@ class OneCycle(Scheduler):
         super().__post_init__()
         if self.warmup:
             raise ConfigError(
-                f"scheduler.warmup={_show(self.warmup)}: one_cycle rises by itself; "
+                f"scheduler.warmup={show(self.warmup)}: one_cycle rises by itself; "
                 "set scheduler.pct_start and leave scheduler.warmup=0"
             )
 
@@ -474,7 +477,25 @@ def register() -> None:
         for name, node in kinds.items():
             store.store(group=f"schema/{group}", name=name, node=node, package=group)
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
+    OmegaConf.register_new_resolver("unused", unused_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(_CONF.parent), replace=True)
+
+
+def unused_folder(path: str) -> str:
+    """Make the folder `path`, with a number behind its name if it is there: the resolver `${unused:}`.
+
+    Two commands of one second then have two folders.
+    """
+    candidate = Path(path)
+    candidate.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(2):
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            candidate = Path(f"{path}_{number}")
+        else:
+            break
+    return str(candidate)
 
 
 @cache
@@ -524,7 +545,7 @@ def load(composed: DictConfig) -> Config:
         if isinstance(section, Section):
             known = {f.name for f in dataclasses.fields(section)}
             for name in [name for name in vars(section) if name not in known]:
-                given = f"{section.section}.{name}={_show(getattr(section, name))}".lstrip(".")
+                given = f"{section.section}.{name}={show(getattr(section, name))}".lstrip(".")
                 raise ConfigError(f"{given}: {unknown_key(type(section), name)}")
     return config
 
@@ -554,27 +575,59 @@ def to_dict(config: Config) -> dict[str, Any]:
     }
 
 
-# What a run may go on with changed: its checkpoints are found by what shapes its weights, and its claim
-# is the one of the sweep's plan.json.
-_MAY_CHANGE = ("store.", "tracking.", "claim.", "reuse", "retry", "trainer.checkpoint_every")
+# What leaves a run the one that was planned: where its files go, and whether it is trained at all.
+SAME_RUN = ("store.", "tracking.", "reuse", "retry", "trainer.checkpoint_every")
+_SAME_WEIGHTS = (*SAME_RUN, "claim.")  # its claim is the one of the sweep's plan.json
 
 
-def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What would make another run of it, as `KEY=NOW (was THEN)`, between two of `to_dict`."""
-    before, after = _flat(then), _flat(now)
+def changes(
+    then: dict[str, Any], now: dict[str, Any], allowed: tuple[str, ...] = _SAME_WEIGHTS
+) -> list[str]:
+    """What would make another run of it, as `KEY=NOW (was THEN)`, between two of `to_dict`.
+
+    Keys that begin with one of `allowed` may differ.
+    """
+    before, after = flat(then), flat(now)
     return [
-        f"{key}={_show(after.get(key))} (was {_show(before.get(key))})"
+        f"{key}={show(after.get(key))} (was {show(before.get(key))})"
         for key in sorted(before.keys() | after.keys())
-        if not key.startswith(_MAY_CHANGE) and before.get(key) != after.get(key)
+        if not key.startswith(allowed) and before.get(key) != after.get(key)
     ]
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """`{"optimizer": {"lr": 0.1}, "seed": 0}` as `{"optimizer.lr": 0.1, "seed": 0}`."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         parts = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{name}.{key}".rstrip("."): part for key, part in parts.items()}
-    return flat
+        found |= {f"{name}.{key}".rstrip("."): part for key, part in parts.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A checked configuration, and the text of each value that was given as `${…}`, by its key."""
+
+    config: Config
+    interpolated: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Equal for two jobs that are the same run of a sweep.
+
+        A value given as `${…}` counts by its text: what `${now:%f}` or `${oc.env:NAME}` came to when
+        the sweep was planned is what the run is trained with.
+        """
+        values = flat(to_dict(self.config)) | self.interpolated
+        same = {key: value for key, value in values.items() if not key.startswith(SAME_RUN)}
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def load_composed(composed: DictConfig) -> Composed:
+    """`load`, keeping the text of interpolations. Raises `ConfigError`."""
+    raw: Any = OmegaConf.to_container(composed, resolve=False)
+    texts = {key: value for key, value in flat(raw).items() if "${" in str(value)}
+    return Composed(load(composed), texts)
 
 
 def from_dict(values: dict[str, Any]) -> Config:

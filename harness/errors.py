@@ -35,6 +35,7 @@ _EXTRAS = {  # files that plugins of Hydra bring
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
     "hydra/launcher/joblib": "parallel",
+    "hydra/sweeper/optuna": "search",
 }
 _MEMORY = (
     "out of memory: lower trainer.batch_size, the model's size (model.width) or the data's "
@@ -80,7 +81,7 @@ def _explain(error: BaseException) -> str | None:
     match error:
         case MissingConfigException(missing_cfg_file=str(missing)) if missing in _EXTRAS:
             extra = _EXTRAS[missing]
-            return f"hydra/launcher: a package is missing; pip install 'cosine-restarts[{extra}]'"
+            return f"{missing.rpartition('/')[0]}: a package is missing; pip install 'cosine-restarts[{extra}]'"
         case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
             group, _, name = missing.removesuffix(".yaml").rpartition("/")
             return f"{group}={name}: {nearest(name, sorted(options))}"

@@ -1,20 +1,20 @@
-"""Where a run lies and how it is called: what Hydra and the sweep's `plan.json` say."""
+"""Where a run's files go and what it is called: what Hydra and the sweep's `plan.json` say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from harness.files import read_json
+from harness import sweep_plan
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run lies, and how people call it."""
+    """Where a run's files go, and what people call it."""
 
     folder: Path
     name: str  # its overrides, in short
@@ -23,18 +23,20 @@ class Place:
     position: str = ""  # "2/8" in a sweep
     branches: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
     overrides: list[str] = field(default_factory=list)
+    swept: dict[str, str] = field(default_factory=dict)  # what differs from other runs of the sweep
     claim_sha256: str | None = None  # of the sweep's claim, as it stands when the run begins
 
 
-def given_by(settings: DictConfig) -> Place:
-    """The place of the job that Hydra runs with `settings`, its own part of the configuration."""
-    folder = Path(settings.runtime.output_dir)
+def single(settings: DictConfig) -> Place:
+    """The place of a run outside of a sweep; `settings` is Hydra's own part of the configuration."""
     overrides = task_overrides(settings)
-    if settings.mode == RunMode.RUN:
-        return Place(folder, ", ".join(overrides) or "run", overrides=overrides)
-    sweep = Path(settings.sweep.dir)
-    plan = read_json(sweep / "plan.json")
-    return replace(planned(plan, sweep, settings.job.num, overrides), folder=folder)
+    return Place(
+        Path(settings.runtime.output_dir), ", ".join(overrides) or "run", overrides=overrides
+    )
+
+
+def in_sweep(settings: DictConfig) -> bool:
+    return bool(settings.mode == RunMode.MULTIRUN)
 
 
 def task_overrides(settings: DictConfig) -> list[str]:
@@ -43,16 +45,18 @@ def task_overrides(settings: DictConfig) -> list[str]:
     return list(found)
 
 
-def planned(plan: dict[str, Any], sweep: Path, number: int, overrides: list[str]) -> Place:
-    """The place of a job of the sweep whose `plan.json` holds `plan`."""
-    own, claim = plan["arms"][number], plan["claim"] or {}
+def planned(sweep: Path, plan: dict[str, Any], position: int) -> Place:
+    """The place of a run of `sweep`, whose `plan.json` holds `plan`."""
+    run, claim = plan["arms"][position], plan["claim"] or {}
+    of = "" if plan["search"] else f"/{len(plan['arms'])}"
     return Place(
-        sweep / str(number),
-        own["name"],
-        own["arm"],
+        sweep / sweep_plan.run_folder(run),
+        run["name"],
+        run["arm"],
         sweep.resolve().name,
-        f"{number + 1}/{len(plan['arms'])}",
-        frozenset(own["branches"]),
-        overrides,
+        f"{position + 1}{of}",
+        frozenset(run["branches"]),
+        run["overrides"],
+        run["swept"],
         claim.get("sha256"),
     )

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
 
 from harness import data, models, schedules, trajectory
+from harness.arms import Question
 from harness.config import AdamW, Config
-from harness.paired import FEWEST_PAIRS, fewest_pairs
 from harness.results import columns, common
 from harness.schedules import Plan
 
@@ -55,6 +56,13 @@ def plan(name: str, arm: str, config: Config) -> Arm:
     if key not in _PLANS:
         _PLANS[key] = schedules.plan(config, updates_per_epoch)
     return Arm(name, arm, config, _PLANS[key])
+
+
+def shape(plan: Plan) -> dict[str, Any]:
+    """What a sweep's plan says of the LR plan of a run."""
+    described = plan.describe()
+    names = ("budget_epochs", "aligned", "nearest_aligned_epochs", "updates_per_epoch")
+    return {name: described[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,7 @@ def _cells(plan: Plan) -> list[str]:
     ]  # fmt: skip
 
 
-def warnings(arms: Sequence[Arm]) -> list[str]:
+def warnings(arms: Sequence[Arm], question: Question) -> list[str]:
     """What would make the comparison of `arms` unfair or undecided, a line each."""
     found = list(
         dict.fromkeys(
@@ -192,15 +200,8 @@ def warnings(arms: Sequence[Arm]) -> list[str]:
             f"arms have different budgets ({', '.join(f'{b:g}' for b in sorted(budgets))} epochs): "
             "only arms of one budget are compared with each other"
         )
-    counts = Counter(arm.arm for arm in arms)
-    seeds, comparisons = min(counts.values()), max(1, len(counts) - 1)
-    needed = max(FEWEST_PAIRS, fewest_pairs(arms[0].config.claim.level, comparisons))
-    if seeds < needed:
-        found.append(
-            f"{seeds} seed{'s' * (seeds != 1)} an arm: a verdict over {comparisons} "
-            f"comparison{'s' * (comparisons != 1)} needs at least {needed}, "
-            f"as in 'seed=range(0,{needed})'"
-        )
+    if shortage := question.shortage():
+        found.append(shortage)
     return found
 
 

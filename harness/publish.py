@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config as conf
+from harness import results
 from harness.files import read_json
 from harness.tracking import PATIENCE_SECONDS, Label, Mirror, start
 
@@ -22,10 +24,12 @@ def publish(sweep: Path, to: Path | None = None) -> str:
     With `to` it goes to the server, wandb's files there, and errors are raised. Returns the
     address of its page; empty offline, without W&B, and for a sweep without a verdict.
     """
-    results = sorted(sweep.glob("*/result.json"))
-    if not results or not (sweep / "verdict.json").exists():
+    if not ((sweep / "plan.json").exists() and (sweep / "verdict.json").exists()):
         return ""
-    tracked = conf.from_dict(read_json(results[0])["config"]).tracking
+    known = [found for folder in results.folders(sweep) if (found := results.result(folder))]
+    if not known:
+        return ""
+    tracked = conf.from_dict(known[0]["config"]).tracking
     verdict = read_json(sweep / "verdict.json")
     values = {"claim": verdict["claim"]}
     if to and isinstance(tracked, conf.Wandb):
@@ -41,8 +45,12 @@ def publish(sweep: Path, to: Path | None = None) -> str:
 
 def label(sweep: Path) -> Label:
     """How the sweep's own run is called; its id follows from `plan.json`."""
-    plan = hashlib.sha256((sweep / "plan.json").read_bytes()).hexdigest()
     name = sweep.resolve().name
+    document = results.plan(sweep)
+    content = (sweep / "plan.json").read_bytes()
+    if document.get("search"):  # whose plan grows
+        content = json.dumps([name, document["command"]]).encode()
+    plan = hashlib.sha256(content).hexdigest()
     return Label(f"sweep{plan[:16]}", name, name, ARM)
 
 

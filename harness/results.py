@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
@@ -13,9 +13,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from harness import arms as arms_of
+from harness import config as conf
 from harness.config import ConfigError
 from harness.files import Unreadable, read_json
 from harness.files import read as read_bytes
+from harness.sweep_plan import run_folder
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
@@ -23,7 +26,6 @@ _HISTORY = {
 }  # fmt: skip
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
-    "claim_sha256",
 )  # fmt: skip
 
 
@@ -36,16 +38,20 @@ def read(sweep: Path) -> pl.DataFrame:
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
 
-    Raises `ConfigError` without a plan; `Unreadable` for files that are not of this version.
+    Name, arm, seed, level and cell are what the run recorded of itself, those of the plan while it left
+    no result. Raises `ConfigError` without a plan; `Unreadable` for files that are not of this version.
     """
-    document = plan(sweep)
-    with this_version(sweep / "plan.json"):
-        factor = (document["claim"] or {}).get("factor")
-        folders = [sweep / f"{arm['num']:d}" for arm in document["arms"]]
+    return rows_of(plan(sweep), folders(sweep), sweep / "plan.json")
+
+
+def rows_of(document: dict[str, Any], homes: Sequence[Path], path: Path) -> pl.DataFrame:
+    """As `read`, of a plan whose runs are in the folders `homes`; `path` is named in errors."""
+    factor = (document["claim"] or {}).get("factor")
     rows = [
-        _row(folder, arm, factor) for folder, arm in zip(folders, document["arms"], strict=True)
+        _row(home, run, factor, recorded="gathered" not in document)
+        for home, run in zip(homes, document["arms"], strict=True)
     ]
-    with this_version(sweep / "plan.json"):
+    with this_version(path):
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -55,6 +61,47 @@ def plan(sweep: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
     return read_json(path)
+
+
+def folders(sweep: Path) -> list[Path]:
+    """The folder of each planned run of a sweep, in the order of the plan; some may not be there yet."""
+    document = plan(sweep)
+    with this_version(sweep / "plan.json"):
+        return [sweep / run_folder(run) for run in document["arms"]]
+
+
+def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
+    """A plan made afterwards of runs that none was made for, as those of W&B agents; and their folders.
+
+    `paths` are run folders, or folders with run folders in them. Names, arms and levels are what differs
+    between the configurations that the runs recorded. Raises `ConfigError` where there is no run.
+    """
+    homes: list[Path] = []
+    for path in paths:
+        below = sorted(path.glob("*/config.json"))
+        found = [path] if (path / "config.json").exists() else [file.parent for file in below]
+        if not found:
+            raise ConfigError(
+                f"{path}: has neither the plan.json of a sweep nor the config.json of a run"
+            )
+        homes += found
+    configs = []
+    for home in homes:
+        with this_version(home / "config.json"):
+            configs.append(read_json(home / "config.json")["config"])
+    runs = []
+    for number, (home, config) in enumerate(zip(homes, configs, strict=True)):
+        shape = {"budget_epochs": config["trainer"]["epochs"]} | result(home).get("plan", {})
+        runs.append({"num": number, "seed": config["seed"], "plan": shape})
+    for run, swept in zip(runs, arms_of.differences(configs), strict=True):
+        run |= arms_of.names(swept)
+    claim = arms_of.question(conf.from_dict(configs[0]).claim, runs).claim
+    return {
+        "gathered": True,
+        "claim": claim and claim.to_dict(),
+        "arms": runs,
+        "command": ["scripts/report.py", *map(str, paths)],
+    }, homes
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -78,33 +125,37 @@ def this_version(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _row(folder: Path, arm: dict[str, Any], factor: str | None) -> dict[str, Any]:
-    told = result(folder)
-    with this_version(folder / "result.json" if told else folder.parent / "plan.json"):
-        swept = arm["swept"].items()
-        others = {key: value for key, value in swept if key not in (factor, "seed")}
-        own, planned = told.get("plan", {}), arm["plan"]
+def _row(
+    folder: Path, planned: dict[str, Any], factor: str | None, recorded: bool
+) -> dict[str, Any]:
+    """`recorded`: names are those that the run recorded, else those of the plan."""
+    own = result(folder)
+    with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
+        named = own if own and recorded else planned
+        swept = named.get("swept", planned["swept"])
+        schedule, shape = own.get("plan", {}), planned["plan"]
         return {
-            "num": arm["num"],
+            "num": planned["num"],
             "folder": str(folder),
-            "name": arm["name"],
-            "arm": arm["arm"],
-            "seed": arm["seed"],
-            "level": arm["swept"].get(factor),
-            "cell": ", ".join(f"{key}={value}" for key, value in others.items()),
-            "status": told.get("status", "missing"),
-            "error": told.get("error") or (None if told else "left no result"),
-            "final": told.get("final", {}).get("val/acc"),
-            "best": told.get("best", {}).get("val/acc"),
-            "test": told.get("test", {}).get("test/acc"),
-            "budget": planned["budget_epochs"],
-            "aligned": planned["aligned"],
-            "nearest_aligned": planned["nearest_aligned_epochs"],
-            "restarts": len(own["restart_epochs"]) if own else None,
-            "lr_share_at_end": own.get("lr_share_at_end"),
-            "seconds": told.get("seconds", {}).get("total"),
-            **{name: told.get(name) for name in _FROM_RESULT},
-            "updates_per_epoch": planned["updates_per_epoch"],
+            "name": named["name"],
+            "arm": named["arm"],
+            "seed": own["config"]["seed"] if own else planned["seed"],
+            "level": swept.get(factor),
+            "cell": arms_of.cell(swept, factor),
+            "status": own.get("status", "missing"),
+            "error": own.get("error") or (None if own else "left no result"),
+            "final": own.get("final", {}).get("val/acc"),
+            "best": own.get("best", {}).get("val/acc"),
+            "test": own.get("test", {}).get("test/acc"),
+            "budget": shape["budget_epochs"],
+            "aligned": shape.get("aligned"),
+            "nearest_aligned": shape.get("nearest_aligned_epochs"),
+            "restarts": len(schedule["restart_epochs"]) if schedule else None,
+            "lr_share_at_end": schedule.get("lr_share_at_end"),
+            "seconds": own.get("seconds", {}).get("total"),
+            **{name: own.get(name) for name in _FROM_RESULT},
+            "claim_sha256": own.get("claim_sha256") if recorded else None,
+            "updates_per_epoch": shape.get("updates_per_epoch"),
         }
 
 

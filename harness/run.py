@@ -106,6 +106,7 @@ def _begin(config: Config, place: Place, world: World, claim_sha256: str | None)
         "error": None,
         "config": to_dict(config),
         "overrides": place.overrides,
+        "swept": place.swept,
         "claim_sha256": claim_sha256,
         "restarts": _note_start(place.folder),
     }
@@ -308,7 +309,7 @@ def _train(
                 with seconds.phase("store"):
                     saving.finish(result["test"], config.store.keep)
             result["status"] = "complete"
-            result["weights_sha256"] = trajectory.weights_sha256(state.network)
+            result["weights_sha256"] = trajectory.weights_sha256(state.network.state_dict())
         result |= _summary(recording.rows)
         if store:
             store.note_outcome(p.trajectory, result["status"], result["error"], recording.rows)

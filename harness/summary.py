@@ -26,16 +26,24 @@ def write(sweeps: Sequence[Path], out: Path) -> str:
     Returns the text for the terminal. Several sweeps are judged as one; a run that is in more than
     one of them counts once. Raises `ConfigError` if they judge different things, or are none.
     """
-    plans = [_plan(sweep) for sweep in sweeps]
-    runs = _once(pl.concat([results.read(sweep) for sweep in sweeps], how="vertical_relaxed"))
+    planned = [sweep for sweep in sweeps if (sweep / "plan.json").exists()]
+    plans = [_plan(sweep) for sweep in planned]
+    tables = [results.read(sweep) for sweep in planned]
+    if loose := [sweep for sweep in sweeps if sweep not in planned]:
+        made, homes = results.gathered(loose)
+        plans.append(made)
+        tables.append(results.rows_of(made, homes, homes[0]))
+    runs = _once(pl.concat(tables, how="vertical_relaxed"))
     warnings = [
         f"{pair}; see numerics in their result.json" for pair in results.disagreements(runs)
     ]
     verdict = judge([plan["claim"] for plan in plans if plan["claim"]], runs)
+    if verdict and (said := _not_planned(plans)):
+        verdict["sentence"] = f"{said} {verdict['sentence']}"
     paths = charts.write(out, runs)
     if verdict:
         write_json(out / "verdict.json", verdict)
-    page = report.write(out, runs, verdict, about(out.name, sweeps, runs, warnings))
+    page = report.write(out, runs, verdict, about(out.name, planned, runs, warnings))
     lines = [results.table(runs), *(f"warning: {warning}" for warning in warnings)]
     if verdict:
         changed = "the claim was changed after the plan was written; " * verdict["claim_changed"]
@@ -50,6 +58,18 @@ def _plan(sweep: Path) -> dict[str, Any]:
             Claim.from_dict(plan["claim"])
         shlex.join(plan["command"])
     return plan
+
+
+def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
+    """What a verdict has to say where its comparison was not fixed before the first update."""
+    if any(plan.get("search") for plan in plans):
+        return (
+            "The arms were chosen by a search, from the results of other runs: "
+            "this is no test of a claim that was fixed before."
+        )
+    if any(plan.get("gathered") for plan in plans):
+        return "No plan fixed this comparison before the runs were trained."
+    return ""
 
 
 def _once(runs: pl.DataFrame) -> pl.DataFrame:
@@ -125,7 +145,7 @@ def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> s
 def about(
     title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """How the sweeps were made, for their page."""
+    """How the sweeps were made, for their page; nothing is known of runs without a plan."""
     commit = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
         capture_output=True, text=True, check=False,
@@ -134,7 +154,7 @@ def about(
     commands = ["python " + shlex.join(results.plan(sweep)["command"]) for sweep in sweeps]
     return {
         "title": title,
-        "command": commands[0],
+        "command": commands[0] if commands else None,
         "commands": commands,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},

@@ -8,37 +8,37 @@ import re
 import shlex
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.experimental.callback import Callback
-from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from harness import clusters, imports, place, processes
+from harness import arms, clusters, imports, place, processes, sweep_plan
 from harness import config as conf
-from harness.config import Config, ConfigError, choices, load
+from harness.arms import Question
+from harness.config import Composed, ConfigError
 from harness.errors import one_line_errors, report
-from harness.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from harness.claims import Claim
     from harness.preview import Arm, Stretch
 
 
 _MOST_RUNS = 100_000
-_ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
+_SEARCH_PATH = "hydra.searchpath="  # more folders of choices
+_BY_NUMBER = "${hydra.job.num}"  # the usual hydra.sweep.subdir
 
 
 class Sweep(Callback):
@@ -46,97 +46,197 @@ class Sweep(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
+            if processes.seat().rank:  # the first process alone writes
+                with read_write(config):
+                    config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
             if not config.hydra.run.dir:  # Hydra would take the current folder
                 raise ConfigError("hydra.run.dir: has no value; give one with hydra.run.dir=VALUE")
-        if processes.seat().rank:  # the first process alone writes
-            with read_write(config):
-                config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
+            if brought := ", ".join(config.hydra.sweeper.get("params") or {}):
+                print(
+                    f"warning: this experiment is a sweep over {brought}, which takes -m; "
+                    "without it, this is a single run of the defaults",
+                    file=sys.stderr,
+                )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an exception
-            arms = begin(config)
-            # Hydra would compose every job once more, a fifth of a second each
-            Sweeper.validate_batch_is_legal = _composed_already  # type: ignore[assignment]
-            clusters.prepare(config.hydra, len(arms))
+            if not OmegaConf.to_container(config.hydra.sweep, resolve=False)["dir"]:  # type: ignore[call-overload,index]
+                raise ConfigError(
+                    "hydra.sweep.dir: has no value; give one with hydra.sweep.dir=VALUE"
+                )
+            if sweeper := searches(config):
+                begin_search(config, sweeper)
+                at_once = config.hydra.sweeper.get("n_jobs", 1)
+            else:
+                at_once = len(begin(config))
+                # Hydra would compose every job once more, a fifth of a second each
+                BasicSweeper.validate_batch_is_legal = _composed_already  # type: ignore[assignment]
+            clusters.prepare(config.hydra, at_once)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
-            end(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            if searches(config):
+                end_search(folder)
+            end(folder)
 
 
-def _composed_already(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+def _composed_already(sweeper: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
     """In the place of Hydra's check that jobs compose: `begin` has done so."""
+
+
+class Planned(NamedTuple):
+    """The runs of a sweep before anything is written, `jobs`, `composed` and `arms` in the same order."""
+
+    jobs: list[dict[str, Any]]
+    composed: list[Composed]
+    arms: list[Arm]
+    question: Question
+
+
+def planned(config: DictConfig) -> Planned:
+    """Every job of the sweep, composed and checked: what `begin` trains and the preview shows.
+
+    Raises `ConfigError` for what does not fit; a misfit of one job ends the program.
+    """
+    if sweeper := searches(config):
+        raise ConfigError(
+            f"hydra/sweeper: {sweeper} chooses runs from the results of others, so what it will train is "
+            "not known before; python train.py -m trains it"
+        )
+    jobs = expand(config)
+    composed = [_composed(job, config) for job in jobs]
+    _refuse_twice(jobs, composed)
+    planned_runs = [plan(job, one) for job, one in zip(jobs, composed, strict=True)]
+    for job, one in zip(jobs, composed, strict=True):
+        job["seed"] = one.config.seed
+    return Planned(jobs, composed, planned_runs, arms.question(composed[0].config.claim, jobs))
 
 
 def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     processes.refuse_sweep()
-    jobs = expand(config)
-    arms = [plan(job) for job in jobs]
+    jobs, composed, runs, question = planned(config)
     from harness import preview
 
-    roots = preview.tree(arms)
+    roots = preview.tree(runs)
     parts = preview.branches(roots)
-    for job, arm in zip(jobs, arms, strict=True):
-        job["branches"] = sorted(parts[job["name"]])
-        job["seed"] = arm.config.seed
-        job["plan"] = arm.plan.describe()
-    claim = infer(arms[0].config.claim, jobs)
+    folders = run_folders(config, jobs)
+    entries = []
+    for job, one, run, name in zip(jobs, composed, runs, folders, strict=True):
+        job |= {"folder": name, "branches": sorted(parts[job["name"]])}
+        entries.append(sweep_plan.entry(job, one, preview.shape(run.plan)))
+    document = sweep_plan.document(sys.argv, entries)
+    document["claim"] = question.claim and question.claim.to_dict()
     folder = Path(config.hydra.sweep.dir)
-    document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
+    _write(folder, document)
+    print(f"sweep in {folder}: {announce(runs, roots)}\n{question.text()}", file=sys.stderr)
+    if shortage := question.shortage():
+        print(f"warning: {shortage}", file=sys.stderr)
+    return runs
+
+
+def _write(folder: Path, document: dict[str, Any]) -> None:
+    """Write `plan.json`. One of the same runs stays as it is, with the claim that it fixed.
+
+    Raises `ConfigError` if `folder` holds a sweep of other runs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        _refuse_another(folder, jobs)
-        write_json(folder / "plan.json", document)
-    print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
-    return arms
-
-
-def _refuse_another(folder: Path, jobs: Sequence[dict[str, Any]]) -> None:
-    """Raises `ConfigError` if `folder` holds a sweep of other runs."""
-    path = folder / "plan.json"
-    if not path.exists():
-        return
-    plan = read_json(path)
-    if [arm["overrides"] for arm in plan["arms"]] != [job["overrides"] for job in jobs]:
+        if not (folder / "plan.json").exists():
+            sweep_plan.write(folder / "plan.json", document)
+            return
+    before = sweep_plan.frozen(folder)
+    same = before["search"] == document["search"]
+    if not document["search"]:
+        keys = [{run["key"] for run in plan["arms"]} for plan in (before, document)]
+        same = same and keys[0] == keys[1]
+    if not same:
         raise ConfigError(
-            f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(plan['arms'])} by "
-            f"`python {shlex.join(plan['command'])}`; take another folder"
+            f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(before['arms'])} by "
+            f"`python {shlex.join(before['command'])}`; take another folder"
         )
 
 
-def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
-    """The claim that the sweep can be judged by: as `settings` say, else from what is swept.
+def searches(config: DictConfig) -> str | None:
+    """The name of a sweeper that chooses runs from the results of others; None for Hydra's own."""
+    target = str(config.hydra.sweeper._target_)
+    return None if target.endswith(".BasicSweeper") else target.rpartition(".")[2]
 
-    None if nothing but seeds is swept, or several keys of which none is the scheduler's. Raises
-    `ConfigError` for a factor or a level that the sweep does not have.
-    """
-    from harness.claims import Claim
 
-    swept = [key for key in jobs[0]["swept"] if key != "seed"]
-    schedules = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
-    guess = schedules[0] if schedules else swept[0] if len(swept) == 1 else None
-    factor = settings.factor or guess
-    if factor is None:
-        return None
-    if factor not in swept:
-        raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
-    levels = list(dict.fromkeys(job["swept"][factor] for job in jobs))
-    baseline = settings.baseline or levels[0]
-    treatments = settings.treatments or [level for level in levels if level != baseline]
-    for key, level in [("baseline", baseline), *(("treatments", level) for level in treatments)]:
-        if level not in levels:
-            raise ConfigError(f"claim.{key}={level}: {factor} has the levels {', '.join(levels)}")
-    return Claim(
-        factor=factor,
-        baseline=baseline,
-        treatments=tuple(treatments),
-        metric=settings.metric,
-        margin=settings.margin,
-        level=settings.level,
-        seeds=tuple(dict.fromkeys(job["seed"] for job in jobs)),
-        inferred=settings.factor is None,
+def begin_search(config: DictConfig, sweeper: str) -> None:
+    """Write a `plan.json` without runs, to which each job adds itself as `sweeper` asks for it."""
+    processes.refuse_sweep()
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    fixed = [
+        one.get_key_element()
+        for one in _parser().parse_overrides([*words, *place.task_overrides(config.hydra)])
+        if not one.is_sweep_override()
+    ]
+    search = {"sweeper": sweeper, "fixed": sorted(fixed)}
+    folder = Path(config.hydra.sweep.dir)
+    _write(folder, sweep_plan.document(sys.argv, [], search))
+    print(f"sweep in {folder}: runs are chosen by {sweeper} as it goes", file=sys.stderr)
+    direction = getattr(config.hydra.sweeper.get("direction"), "name", "maximize")
+    if direction == "minimize":
+        print(
+            "warning: hydra.sweeper.direction=minimize: a run returns its validation accuracy, of which "
+            "more is better; hydra.sweeper.direction=maximize",
+            file=sys.stderr,
+        )
+
+
+def end_search(folder: Path) -> None:
+    """Add to the plan what the runs that were chosen can be compared by."""
+    plan = sweep_plan.frozen(folder)
+    if not plan["arms"]:
+        return
+    settings = sweep_plan.config_of(plan, plan["arms"][0]).claim
+    question = arms.question(settings, plan["arms"])
+    sweep_plan.write(
+        folder / "plan.json", plan | {"claim": question.claim and question.claim.to_dict()}
     )
+    print(question.text(), file=sys.stderr)
+
+
+def run_folders(config: DictConfig, jobs: Sequence[dict[str, Any]]) -> list[str]:
+    """The folder of each job below the sweep's, as `hydra.sweep.subdir` says.
+
+    Raises `ConfigError` if it is not below it, or several jobs have the same.
+    """
+    raw = str(OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"])  # type: ignore[call-overload,index]
+    if raw == _BY_NUMBER:
+        return [str(job["num"]) for job in jobs]
+    found: dict[str, str] = {}
+    for job in jobs:
+        name = _subdir(config, job)
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ConfigError(
+                f"hydra.sweep.subdir={raw}: {name!r} is not a folder below hydra.sweep.dir"
+            )
+        if str(path) in found:
+            raise ConfigError(
+                f"hydra.sweep.subdir={raw}: {found[str(path)]} and {job['name']} would share the folder "
+                f"{name}; use what differs between runs, as {_BY_NUMBER}"
+            )
+        found[str(path)] = job["name"]
+    return list(found)
+
+
+def _subdir(config: DictConfig, job: dict[str, Any]) -> str:
+    """What Hydra makes of `hydra.sweep.subdir` for a job; slow, since all is composed again."""
+    loader = GlobalHydra.instance().config_loader()
+    composed = loader.load_sweep_config(config, job["overrides"])
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = job["num"]
+    current = HydraConfig.instance()
+    before = current.cfg
+    try:
+        current.set_config(composed)
+        return str(composed.hydra.sweep.subdir)
+    finally:
+        current.cfg = before
 
 
 def end(folder: Path) -> None:
@@ -155,7 +255,7 @@ def end(folder: Path) -> None:
         raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}{where}")
 
 
-def compose(overrides: Sequence[str]) -> Config:
+def compose(overrides: Sequence[str]) -> Composed:
     """The checked configuration of one job, composed as Hydra will compose it.
 
     Raises `ConfigError` and what composing raises. Jobs that differ in the seed alone are composed
@@ -165,7 +265,9 @@ def compose(overrides: Sequence[str]) -> Config:
     others = tuple(word for word in overrides if word not in seeds)
     if len(seeds) != 1 or _follows_seed(others):
         return _compose(tuple(overrides))
-    return replace(_compose(others), seed=int(seeds[0].removeprefix("seed=")))
+    composed = _compose(others)
+    seed = int(seeds[0].removeprefix("seed="))
+    return replace(composed, config=replace(composed.config, seed=seed))
 
 
 @lru_cache
@@ -176,18 +278,39 @@ def _follows_seed(overrides: tuple[str, ...]) -> bool:
 
 
 @lru_cache
-def _compose(overrides: tuple[str, ...]) -> Config:
+def _compose(overrides: tuple[str, ...]) -> Composed:
     groups, values = _parsed(overrides)
     composed: DictConfig = pickle.loads(_pickled(groups))  # noqa: S301 - our own; thrice as fast as a deep copy
     ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-    return load(composed)
+    OmegaConf.copy_cache(_resolved(), composed)  # or ${now:%f} would differ from job to job
+    loaded = conf.load_composed(composed)
+    OmegaConf.copy_cache(composed, _resolved())
+    return loaded
+
+
+@lru_cache
+def _resolved() -> DictConfig:
+    """What holds the values that `${now:…}` and the like came to."""
+    return OmegaConf.create()
 
 
 def _parsed(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
     """The overrides that choose files of `conf/`, as text, and those of single values."""
     parsed = _parser().parse_overrides(list(overrides))
-    values = [one for one in parsed if not one.is_add() and one.key_or_group not in choices()]
+    path = tuple(word for word in overrides if word.startswith(_SEARCH_PATH))
+    values = [
+        one
+        for one in parsed
+        if not (one.is_add() or one.input_line in path or _is_group(one.key_or_group, path))
+    ]
     return tuple(one.input_line or "" for one in parsed if one not in values), values
+
+
+@lru_cache
+def _is_group(key: str, path: tuple[str, ...]) -> bool:
+    """Whether `conf/`, or a folder of `--config-dir` or `hydra.searchpath`, has files to choose from."""
+    loader = GlobalHydra.instance().config_loader()
+    return bool(loader.get_group_options(key, ObjectType.CONFIG, "config", list(path)))
 
 
 @lru_cache
@@ -203,28 +326,73 @@ def _pickled(groups: tuple[str, ...]) -> bytes:
 @lru_cache
 def _compose_groups(overrides: tuple[str, ...]) -> DictConfig:
     """The slow part of composing, which most jobs of a sweep have in common."""
-    return hydra.compose("config", list(overrides))
+    composed = _compose_hydra(overrides).copy()
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed
 
 
-def plan(job: dict[str, Any]) -> Arm:
-    """The job's configuration and LR plan. What does not fit ends the program, untrained."""
-    imports.load()
-    from harness import preview
+@lru_cache
+def _compose_hydra(overrides: tuple[str, ...]) -> DictConfig:
+    return hydra.compose("config", list(overrides), return_hydra_config=True)
 
+
+def _composed(job: dict[str, Any], sweep: DictConfig) -> Composed:
+    """The job's configuration. What does not fit ends the program, untrained."""
     try:
-        return preview.plan(job["name"], job["arm"], compose(job["overrides"]))
+        given: Any = OmegaConf.to_container(sweep.hydra.overrides.hydra, resolve=False)
+        path = [word for word in given if word.startswith(_SEARCH_PATH)]
+        overrides = [*path, *job["overrides"]]
+        groups, _ = _parsed(tuple(overrides))
+        brought = _compose_hydra(groups).hydra.sweeper.get("params") or {}
+        if dropped := [
+            key for key in brought if key not in (sweep.hydra.sweeper.get("params") or {})
+        ]:
+            file = next((word for word in groups if word.partition("=")[0] in job["swept"]), "")
+            raise ConfigError(
+                f"{file}: brings a sweep of its own ({', '.join(dropped)}), which a sweep over such files "
+                "would drop; give each its own command"
+            )
+        return compose(overrides)
     except Exception as error:
         report(error, f"{job['name']}: ")
         raise SystemExit(1) from None
 
 
-def announce(arms: Sequence[Arm], roots: Sequence[Stretch]) -> str:
+def _refuse_twice(jobs: Sequence[dict[str, Any]], composed: Sequence[Composed]) -> None:
+    """Raises `ConfigError` if two jobs are the same run, which would count as two."""
+    first: dict[str, str] = {}
+    for job, one in zip(jobs, composed, strict=True):
+        key, name = sweep_plan.run_key(one), job["name"]
+        if key in first:
+            twice = (
+                "is in the sweep twice"
+                if first[key] == name
+                else f"is the same run as {first[key]}"
+            )
+            raise ConfigError(f"{name}: {twice}; leave one of them out")
+        first[key] = name
+
+
+def plan(job: dict[str, Any], composed: Composed) -> Arm:
+    """The job's configuration and LR plan. What does not fit ends the program, untrained."""
+    imports.load()
+    from harness import preview
+
+    try:
+        return preview.plan(job["name"], job["arm"], composed.config)
+    except Exception as error:
+        report(error, f"{job['name']}: ")
+        raise SystemExit(1) from None
+
+
+def announce(runs: Sequence[Arm], roots: Sequence[Stretch]) -> str:
     """What the sweep costs: runs, epochs, and what the store saves of them."""
     from harness import preview
 
-    config = arms[0].config
-    whole, to_train = preview.epochs(arms), preview.epochs_to_train(roots)
-    text = f"{len(arms)} run{'s' * (len(arms) != 1)}, {whole:g} epochs"
+    config = runs[0].config
+    whole, to_train = preview.epochs(runs), preview.epochs_to_train(roots)
+    text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {whole:g} epochs"
     if not config.reuse:
         return text
     if to_train < whole:
@@ -245,8 +413,13 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
         raise ConfigError(
             f"the sweep has {runs:,} runs, and at most {_MOST_RUNS:,} are planned at once"
         )
+    for override in parsed:
+        if override.is_sweep_override() and isinstance(
+            value := override.value(), ChoiceSweep | RangeSweep
+        ):
+            value.shuffle = False  # the plan's order, and so the baseline, is as written
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return label(jobs)
+    return arms.label(jobs)
 
 
 def _choices(override: Override) -> int:
@@ -257,29 +430,3 @@ def _choices(override: Override) -> int:
         case ChoiceSweep(list=values):
             return len(values)
     return 1
-
-
-def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Each job's number, overrides, `name` (what differs between jobs) and `arm` (without seed)."""
-    values = [
-        {key: _ESCAPE.sub(r"\1", value) for key, _, value in (o.partition("=") for o in job)}
-        for job in jobs
-    ]
-    differing = [key for key in values[0] if len({job[key] for job in values}) > 1]
-    short = Counter(key.rpartition(".")[2] for key in differing)
-    names = {key: last if short[last := key.rpartition(".")[2]] == 1 else key for key in differing}
-
-    def named(job: dict[str, str], keys: list[str]) -> str:
-        return ", ".join(f"{names[key].lstrip('+')}={job[key]}" for key in keys) or "run"
-
-    without_seed = [key for key in differing if key != "seed"]
-    return [
-        {
-            "num": number,
-            "overrides": list(overrides),
-            "name": named(job, differing),
-            "arm": named(job, without_seed),
-            "swept": {key.lstrip("+"): job[key] for key in differing},
-        }
-        for number, (overrides, job) in enumerate(zip(jobs, values, strict=True))
-    ]

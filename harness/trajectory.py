@@ -16,7 +16,7 @@ import secrets
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import nn
+from torch import Tensor
 
 from harness import files
 from harness.config import Config, to_dict
@@ -78,11 +78,11 @@ class Trajectory:
         return hashlib.sha256(whole).hexdigest()[:16]
 
 
-def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers."""
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, a `state_dict`."""
     whole = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        values = tensor.detach().cpu().contiguous().numpy()
+    for name, tensor in state.items():
+        values: Any = tensor.detach().cpu().contiguous().numpy()
         whole.update(f"{name} {values.dtype} {values.shape}\n".encode())
         whole.update(values)
     return whole.hexdigest()
@@ -243,7 +243,7 @@ class Store:
         hashes = dict(plan_hashes(t.plan, found))
         for step in sorted(found, reverse=True):
             for path in found[step]:
-                if path.stem != _stem(step, hashes[step]):
+                if path.stem != stem(step, hashes[step]):
                     continue
                 try:
                     prefix = read_prefix(path)
@@ -276,7 +276,7 @@ class Store:
         the store is full or read-only; that costs a warning, not the run.
         """
         ((_, plan_sha256),) = plan_hashes(t.plan, [step])
-        path = self.folder / t.fingerprint / f"{_stem(step, plan_sha256)}.json"
+        path = self.folder / t.fingerprint / f"{stem(step, plan_sha256)}.json"
         if path.exists() and not kept:
             return None
         buffer = io.BytesIO()
@@ -394,7 +394,8 @@ class Store:
         return False
 
 
-def _stem(step: int, plan_sha256: str) -> str:
+def stem(step: int, plan_sha256: str) -> str:
+    """The name of a checkpoint's files, but for their endings."""
     return f"{step:09d}-{plan_sha256[:32]}"
 
 

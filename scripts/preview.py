@@ -9,6 +9,8 @@ Draws the LR curves too: preview.html and preview.png in outputs/preview/.
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -21,27 +23,37 @@ from harness.errors import one_line_errors
 
 
 def main() -> None:
-    overrides = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
-    if {"-h", "--help"} & set(overrides):
-        print(__doc__.strip())
-        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="may be left out")
+    parser.add_argument(
+        "--config-dir", "-cd", metavar="DIR", help="a folder of more choices, as for train.py"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
+    arguments = parser.parse_intermixed_args()
     config.register()
     conf = Path(__file__).resolve().parent.parent / "conf"
+    overrides = arguments.overrides
+    if arguments.config_dir:
+        folder = Path(arguments.config_dir).absolute().as_posix()
+        overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
     with one_line_errors(), initialize_config_dir(str(conf), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
-        arms = [sweep.plan(job) for job in sweep.expand(composed)]
+        planned = sweep.planned(composed)
     from harness import preview
 
-    roots = preview.tree(arms)
+    runs, question = planned.arms, planned.question
+    roots = preview.tree(runs)
     text = (
-        f"{preview.table(arms)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
-        f"{sweep.announce(arms, roots)}"
+        f"{preview.table(runs)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
+        f"{sweep.announce(runs, roots)}\n{question.text()}"
     )
     print(text)
-    warnings = [f"warning: {warning}" for warning in preview.warnings(arms)]
+    warnings = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
     print("\n".join(warnings), file=sys.stderr)
-    for path in preview.write(Path("outputs/preview"), arms, "\n".join([text, "", *warnings])):
+    for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *warnings])):
         print(path)
 
 

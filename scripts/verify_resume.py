@@ -62,7 +62,7 @@ def main() -> None:
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = sweep.compose(
             ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]
-        )
+        ).config
     with tempfile.TemporaryDirectory(prefix="verify_resume.") as folder:
         whole, report = verify(settings, Path(folder), arguments.kills, arguments.seed)
     print(f"without a break   weights {whole[0][:16]}  history {whole[1][:16]}")

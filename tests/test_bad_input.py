@@ -408,7 +408,7 @@ def raised(overrides: list[str]) -> Exception | None:
         loader = GlobalHydra.instance().config_loader()
         whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
         for job in sweep.expand(whole)[:3]:
-            preview.plan(job["name"], job["arm"], sweep.compose(job["overrides"]))
+            preview.plan(job["name"], job["arm"], sweep.compose(job["overrides"]).config)
     except Exception as error:
         return error
     return None

@@ -75,6 +75,11 @@ def write_sweep(
         )  # fmt: skip
         if status != "missing":
             _write_run(folder / str(num), num, 5 + 5 * (at % 2), epochs, status, tracking(num))
+            path = folder / str(num) / "result.json"
+            own = {key: plan["arms"][num][key] for key in ("name", "arm", "swept")}
+            path.write_text(
+                json.dumps(json.loads(path.read_text()) | own | {"config": {"seed": seed}})
+            )
     (folder / "plan.json").write_text(json.dumps(plan))
     return results.read(folder)
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, make_config
 from hydra import compose, initialize_config_dir
 
-from harness import config, preview, results, run, sweep
+from harness import arms, config, preview, results, run, sweep
 from harness.claims import Claim
 from harness.config import ConfigError
 from harness.place import Place
@@ -341,7 +341,7 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("jobs", "names", "arms"),
+    ("jobs", "names", "without_seed"),
     [
         pytest.param([["seed=0"]], ["run"], ["run"], id="a single job"),
         pytest.param(
@@ -359,10 +359,10 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
         ),
     ],
 )  # fmt: skip
-def test_labels(jobs: list[list[str]], names: list[str], arms: list[str]) -> None:
-    labelled = sweep.label(jobs)
+def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]) -> None:
+    labelled = arms.label(jobs)
     assert [job["name"] for job in labelled] == names
-    assert [job["arm"] for job in labelled] == arms
+    assert [job["arm"] for job in labelled] == without_seed
     assert [job["overrides"] for job in labelled] == jobs
 
 
@@ -371,13 +371,13 @@ def plan(name: str, *overrides: str) -> preview.Arm:
 
 
 def test_the_tree_of_the_budgets_and_multipliers() -> None:
-    arms = [
+    planned = [
         plan(f"{t_mult} {epochs} {seed}", f"scheduler.t_mult={t_mult}", f"trainer.epochs={epochs}",
              f"seed={seed}")
         for t_mult in (1, 2) for epochs in (15, 35, 75) for seed in (0, 1)
     ]  # fmt: skip
-    roots = preview.tree(arms)
-    assert preview.epochs(arms) == 500
+    roots = preview.tree(planned)
+    assert preview.epochs(planned) == 500
     assert preview.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), "the restart's peak is shared"
     parts = preview.branches(roots)
     assert parts["1 75 0"] == {41, 120, 280}
@@ -407,6 +407,10 @@ def test_the_tree_of_the_budgets_and_multipliers() -> None:
         ),
         pytest.param([{"seed": s} for s in "012"], {}, None, id="seeds alone"),
         pytest.param(
+            [{"scheduler.t_0": t, "scheduler.t_mult": m} for t in "57" for m in "12"], {}, None,
+            id="two of the scheduler's",
+        ),
+        pytest.param(
             [{"model.width": w, "optimizer.lr": r} for w in "12" for r in "34"], {}, None,
             id="two, neither the scheduler's",
         ),
@@ -421,7 +425,9 @@ def test_the_claim_is_chosen_or_inferred(
     swept: list[dict[str, str]], settings: dict[str, Any], told: Any
 ) -> None:
     jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
-    claim = sweep.infer(dataclasses.replace(make_config().claim, **settings), jobs)
+    question = arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
+    claim = question.claim
+    assert (claim is None) == question.text().startswith("no verdict: ")
     found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
     assert found == told
 
@@ -439,7 +445,7 @@ def test_a_claim_that_the_sweep_cannot_answer_is_refused(
 ) -> None:
     jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
     with pytest.raises(ConfigError) as error:
-        sweep.infer(dataclasses.replace(make_config().claim, **settings), jobs)
+        arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
     assert str(error.value) == message
 
 
@@ -456,7 +462,7 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
             words = [*overrides[:-1], seed]
-            assert sweep.compose(words) == config.load(compose("config", words))
+            assert sweep.compose(words).config == config.load(compose("config", words))
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -86,6 +86,16 @@ def arms(**values: Any) -> Callable[[Path], None]:
     return change
 
 
+def unfinished(**values: Any) -> Callable[[Path], None]:
+    """The first arm of a plan, changed, and without the result that says the same of itself."""
+
+    def change(path: Path) -> None:
+        arms(**values)(path)
+        (path.parent / "0/result.json").unlink()
+
+    return change
+
+
 def pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -121,10 +131,10 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a plan of deep lists": ("plan.json", lambda p: p.write_text("[" * 10**6)),
     "a plan of ten gigabytes": ("plan.json", endless),
     "a plan without arms": ("plan.json", changed(arms=None)),
-    "an arm that leads out": ("plan.json", arms(num="../../other")),
+    "an arm that leads out": ("plan.json", arms(folder="../../other")),
     "an arm without a plan": ("plan.json", arms(plan=None)),
-    "an arm with a list for a name": ("plan.json", arms(name=["a"], arm={"b": 1})),
-    "an arm that was swept by nothing": ("plan.json", arms(swept=None)),
+    "an arm with a list for a name": ("plan.json", unfinished(name=["a"], arm={"b": 1})),
+    "an arm that was swept by nothing": ("plan.json", unfinished(swept=None)),
     "a claim in words": ("plan.json", changed(claim="t_mult")),
     "a claim with other keys": ("plan.json", changed(claim={"factor": "scheduler.t_mult"})),
     "a command in numbers": ("plan.json", changed(command=[1, 2])),
@@ -199,8 +209,8 @@ def test_links_in_a_sweeps_folder_are_replaced_not_followed(
 def test_the_preview_shows_names_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conf").symlink_to(ROOT / "conf")
     monkeypatch.chdir(tmp_path)
-    hostile = "tracking.project='<script>alert(1)</script>','</svg><img src=x onerror=alert(2)>'"
-    words = [*TINY[:-1], "tracking=wandb", hostile]
+    hostile = "dataset.root='<script>alert(1)</script>','</svg><img src=x onerror=alert(2)>'"
+    words = ["dataset=mnist", hostile]
     monkeypatch.setattr(sys, "argv", ["preview.py", "-m", *words])
     runpy.run_path(str(ROOT / "scripts/preview.py"), run_name="__main__")
     page = (tmp_path / "outputs/preview/preview.html").read_text()

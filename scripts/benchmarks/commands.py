@@ -259,9 +259,14 @@ def _copied(sweep: Path, to: Path, runs: int) -> None:
     plan["arms"] = []
     for number in range(runs):
         arm = known[number % len(known)]
-        shutil.copytree(sweep / str(arm["num"]), to / str(number))
+        shutil.copytree(sweep / arm["folder"], to / str(number))
         seed = number // len(known) * 10 + arm["seed"]
-        changed = {"num": number, "seed": seed, "name": f"{arm['arm']}, seed={seed}"}
+        changed = {"seed": seed, "name": f"{arm['arm']}, seed={seed}"}
+        path = to / str(number) / "result.json"
+        result = json.loads(path.read_text())
+        result |= {"name": changed["name"], "config": result["config"] | {"seed": seed}}
+        path.write_text(json.dumps(result))
+        changed |= {"num": number, "folder": str(number)}
         plan["arms"].append(arm | changed)
     plan["claim"]["seeds"] = list(range(runs // 2))
     (to / "plan.json").write_text(json.dumps(plan))

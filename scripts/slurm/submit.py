@@ -73,8 +73,8 @@ def planned(overrides: list[str]) -> Path:
             chosen = composed.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(f"hydra/launcher={chosen}: leave it out; jobs go to Slurm")
         batch.executor_of(folder, launcher)  # before anything is written
-        arms = sweep.begin(composed)
-        batch.write(folder, arms, launcher)
+        sweep.begin(composed)
+        batch.write(folder, launcher)
     return folder
 
 

@@ -1,0 +1,122 @@
+"""Whether the table of a sweep says what its runs did: `python scripts/verify_sweep.py SWEEP…`
+
+Holds every row against the run's own files: config.json (and the sweep's plan.json), lr.npy, history.jsonl
+and, where the store keeps it, the checkpoint of its end:
+
+  names          name, seed and levels are those of the configuration that was trained
+  configuration  result.json, config.json and plan.json agree
+  LR             lr.npy is what torch's scheduler gives for the configuration; each row used it
+  history        it has every row that the run had to record; final and best are in it
+  weights        the checkpoint has the weights, the rows and the test result of result.json
+
+Prints what does not hold, a line each, and exits with 1 then. Trains nothing and reads no images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from harness import config as conf
+from harness import results, schedules, trajectory, verify
+from harness.errors import one_line_errors
+from harness.loop import Cadence
+from harness.schedules import Plan
+from harness.trajectory import Prefix
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
+    arguments = parser.parse_args()
+    with one_line_errors():
+        wrong = sum(report(sweep) for sweep in arguments.sweeps)
+    sys.exit(wrong > 0)
+
+
+def report(sweep: Path) -> int:
+    """Print what does not hold in `sweep`. Returns how many lines that took."""
+    faults = verify.records(sweep)
+    complete, checkpoints, missing = 0, 0, 0
+    folders = results.folders(sweep)
+    for folder in tqdm(folders, unit="run", disable=not sys.stderr.isatty()):
+        result = results.result(folder)
+        missing += not result
+        if result.get("status") != "complete":
+            continue
+        complete += 1
+        with results.this_version(folder / "result.json"):
+            plan, found = learning_rates(folder, result)
+            found += verify.histories(folder, result) + cadence(folder, result, plan)
+            if prefix := end(result, plan):
+                checkpoints += 1
+                found += list(checkpoint(folder, result, prefix))
+        faults += [f"{result['name']} ({folder}): {fault}" for fault in found]
+    print(
+        "\n".join(f"error: {fault}" for fault in faults), file=sys.stderr, end="\n" * bool(faults)
+    )
+    print(
+        f"{sweep}: {len(folders)} rows, {len(folders) - missing} with a result, {complete} complete; "
+        f"{checkpoints} checkpoints held against them; "
+        + (f"{len(faults)} faults" if faults else "all rows hold")
+    )
+    return len(faults)
+
+
+def learning_rates(folder: Path, result: dict[str, Any]) -> tuple[Plan, list[str]]:
+    """The LR plan of the recorded configuration, and whether lr.npy and the run's id are its."""
+    config = conf.from_dict(result["config"])
+    plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
+    recorded = results.lr(folder)
+    found = []
+    if recorded.tobytes() != plan.lr.tobytes():
+        found.append("lr.npy is not the LR plan of its configuration")
+    named = hashlib.sha256(result["fingerprint"].encode() + recorded.tobytes()).hexdigest()
+    if not named.startswith(result["run_id"]):
+        found.append("run_id does not follow from its fingerprint and lr.npy")
+    return plan, found
+
+
+def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
+    """Whether the history has every row that the configuration asks for."""
+    rows = [
+        {name: value for name, value in row.items() if value is not None}
+        for row in results.history(folder).to_dicts()
+    ]
+    due = Cadence.of(plan, conf.from_dict(result["config"]).trainer)
+    return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
+
+
+def end(result: dict[str, Any], plan: Plan) -> Prefix | None:
+    """The checkpoint of the run's end, if the store keeps it where the configuration says."""
+    folder = Path(result["config"]["store"]["dir"], result["fingerprint"])
+    ((step, sha256),) = trajectory.plan_hashes(plan, [plan.updates])
+    path = folder / f"{trajectory.stem(step, sha256)}.json"
+    return trajectory.read_prefix(path) if path.exists() else None
+
+
+def checkpoint(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
+    """What differs between the checkpoint of the run's end and its result."""
+    weights = trajectory.weights_sha256(trajectory.read_state(prefix)["network"])
+    if weights != result["weights_sha256"]:
+        yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"
+    if prefix.test and prefix.test != result["test"]:
+        yield f"its checkpoint has the test result {prefix.test}, it {result['test']}"
+    stored = {row["step"]: row for row in prefix.rows}
+    for row in results.history(folder).to_dicts():
+        kept = stored.get(row["step"], {})
+        if any(value != kept.get(name) for name, value in row.items() if value is not None):
+            yield f"its checkpoint has another row of update {row['step']}"
+            return
+
+
+if __name__ == "__main__":
+    main()
