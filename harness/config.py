@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -611,14 +611,19 @@ class Composed:
     config: Config
     interpolated: dict[str, Any]
 
-    @property
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """`to_dict` of the configuration."""
+        return to_dict(self.config)
+
+    @cached_property
     def sha256(self) -> str:
         """Equal for two jobs that are the same run of a sweep.
 
         A value given as `${…}` counts by its text: what `${now:%f}` or `${oc.env:NAME}` came to when
         the sweep was planned is what the run is trained with.
         """
-        values = flat(to_dict(self.config)) | self.interpolated
+        values = flat(self.values) | self.interpolated
         same = {key: value for key, value in values.items() if not key.startswith(SAME_RUN)}
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 

@@ -59,7 +59,7 @@ def entry(job: dict[str, Any], composed: Composed, shape: dict[str, Any]) -> dic
         "seed": composed.config.seed,
         "key": run_key(composed),
         "plan": shape,
-        "config": conf.to_dict(composed.config),
+        "config": composed.values,
     }
 
 
@@ -110,7 +110,7 @@ def find(sweep: Path, overrides: Sequence[str], job: Composed) -> tuple[dict[str
     given = "its configuration"
     if alike:
         was = conf.to_dict(config_of(plan, alike))
-        given = ", ".join(conf.changes(was, conf.to_dict(job.config), SAME_RUN)) or given
+        given = ", ".join(conf.changes(was, job.values, SAME_RUN)) or given
     raise ConfigError(
         f"{given}: is not what {sweep / 'plan.json'} has for this job; undo the change (a file of conf/, "
         "the environment) and give the same command again, or take another folder (hydra.sweep.dir)"
