@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import submitit
-from filelock import FileLock
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from harness import cli, results
 from harness.config import Config, ConfigError, from_dict, to_dict
-from harness.files import atomic, read_json, write_json
+from harness.files import LOCK_SECONDS, atomic, lock, read_json, write_json
 from harness.place import Place, planned
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
     when the others are over. Raises `ConfigError` for what Slurm does not accept; what it took
     before that is remembered.
     """
-    with FileLock(sweep / "jobs.lock"):
+    with lock(sweep / "jobs.lock", LOCK_SECONDS):
         return _submit(sweep, launcher, retry)
 
 

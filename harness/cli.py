@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import clusters, config, imports, place, processes
+from harness import clusters, config, imports, place, processes, streams
 from harness.config import Config, NoTracking
 from harness.errors import report
 from harness.place import Place
@@ -40,6 +40,7 @@ def train(where: Place, configured: Callable[[], Config]) -> dict[str, Any] | No
     On a cluster a run that a signal stopped is requeued, or does not stop the others either. Of
     several processes that train the run, one prints its error.
     """
+    streams.secure()  # also in a launcher's processes
     label = f"{where.position} {where.name}: " if where.position else ""
     seat = processes.seat()
     world: World | None = None

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -30,7 +29,7 @@ from harness import clusters, imports, place, processes
 from harness import config as conf
 from harness.config import Config, ConfigError, choices, load
 from harness.errors import one_line_errors, report
-from harness.files import read_json, write_json
+from harness.files import LOCK_SECONDS, lock, read_json, write_json
 
 if TYPE_CHECKING:
     from harness.claims import Claim
@@ -85,7 +84,7 @@ def begin(config: DictConfig) -> list[Arm]:
     folder = Path(config.hydra.sweep.dir)
     document = {"command": sys.argv, "claim": claim and claim.to_dict(), "arms": jobs}
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with lock(folder / ".lock", LOCK_SECONDS):
         _refuse_another(folder, jobs)
         write_json(folder / "plan.json", document)
     print(f"sweep in {folder}: {announce(arms, roots)}", file=sys.stderr)
