@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from filelock import FileLock
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from harness import cli, results, sweep_plan
 from harness.config import Config, ConfigError
-from harness.files import read_json, write_json
+from harness.files import LOCK_SECONDS, lock, read_json, write_json
 from harness.place import Place, planned
 
 ENDS = ("complete", "diverged")  # what is not sent again
@@ -64,7 +63,7 @@ def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[s
     when the others are over. Raises `ConfigError` for what Slurm does not accept; what it took
     before that is remembered.
     """
-    with FileLock(sweep / "jobs.lock"):
+    with lock(sweep / "jobs.lock", LOCK_SECONDS):
         return _submit(sweep, launcher, retry)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from harness import arms, clusters, config, imports, place, processes, sweep_plan
+from harness import arms, clusters, config, imports, place, processes, streams, sweep_plan
 from harness.config import Composed, Config, NoTracking
 from harness.errors import report
 from harness.place import Place
@@ -84,6 +84,7 @@ def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:
     On a cluster a run that a signal stopped is requeued, or does not stop the others either. Of
     several processes that train the run, one prints its error.
     """
+    streams.secure()  # also in a launcher's processes
     label = ""
     seat = processes.seat()
     world: World | None = None

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from harness.config import ConfigError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -31,6 +33,21 @@ def function(plain: Callable[P, T], mode: str) -> Callable[P, T]:
     dynamo.recompile_limit = _SHAPES
     dynamo.accumulated_recompile_limit = _SHAPES
     return torch.compile(plain, mode=mode, dynamic=False)
+
+
+@cache
+def check(mode: str, device: torch.device) -> None:
+    """Raise `ConfigError` if torch.compile does not work here, as without a C++ compiler or Triton."""
+    if mode == "none":
+        return
+    try:
+        torch.compile(torch.add)(torch.zeros(2, device=device), 1)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"trainer.compile={mode}: torch.compile does not work here ({reason}); use "
+            "trainer.compile=none, or install a C++ compiler (g++, or what CXX names)"
+        ) from error
 
 
 class SGD(torch.optim.SGD):

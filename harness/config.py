@@ -23,9 +23,10 @@ from typing import Any, ClassVar
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 _CONF = Path(__file__).resolve().parent.parent / "conf"
+MOST_EPOCHS = 1e6  # of a budget
 
 
 class ConfigError(ValueError):
@@ -281,7 +282,7 @@ class Scheduler(Section):
 class Cosine(Scheduler):
     """CosineAnnealingLR: down in `t_max`, up in the next `t_max`, and so on."""
 
-    t_max: float = duration(above=0)
+    t_max: float | None = duration(above=0)  # null: all of the budget that warm-up leaves
     eta_min: float = number(at_least=0)
 
 
@@ -358,7 +359,7 @@ class OneCycle(Scheduler):
 class Trainer(Section):
     section: ClassVar[str] = "trainer"
 
-    epochs: float = number(above=0, at_most=1e6)
+    epochs: float = number(above=0, at_most=MOST_EPOCHS)
     batch_size: int = number(at_least=1)
     label_smoothing: float = number(at_least=0, below=1)
     precision: str = choice("auto", "fp32", "bf16", "fp16")
@@ -479,6 +480,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     OmegaConf.register_new_resolver("unused", unused_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(_CONF.parent), replace=True)
+    OmegaConf.register_new_resolver("epochs", _in_epochs, replace=True)
 
 
 def unused_folder(path: str) -> str:
@@ -529,6 +531,13 @@ def _groups() -> str:
     )
 
 
+def _in_epochs(default: Any, *, _parent_: DictConfig) -> Any:
+    """Return a default duration, as in `t_0: ${epochs:5}`; raise `ConfigError` where durations count updates."""
+    if (_parent_.unit, _parent_.interval) == ("batch", "batch"):
+        raise ConfigError(f"its default, {show(default)}, counts epochs")
+    return default
+
+
 def load(composed: DictConfig) -> Config:
     """The typed, checked configuration that Hydra composed.
 
@@ -537,6 +546,16 @@ def load(composed: DictConfig) -> Config:
     """
     try:
         config = OmegaConf.to_object(composed)
+    except InterpolationResolutionError as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, ConfigError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        key = error.full_key
+        raise ConfigError(
+            f"{key}: {cause}; with scheduler.unit=batch give updates, {key}=VALUE"
+        ) from None
     except MissingMandatoryValue:
         key = min(OmegaConf.missing_keys(composed))
         raise ConfigError(f"{key}: has no value; give one with {key}=VALUE") from None

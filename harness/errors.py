@@ -27,7 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from harness import config
+from harness import config, streams
 from harness.config import ConfigError, nearest
 
 _FULL = "HYDRA_FULL_ERROR"
@@ -47,6 +47,7 @@ _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Print errors that a user can mend as one line, and exit with 1."""
+    streams.secure()
     os.environ.setdefault(_FULL, "1")  # Hydra then raises its errors instead of printing them
     try:
         yield

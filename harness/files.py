@@ -1,17 +1,26 @@
-"""Writing so that a crash leaves the old file or the new one, never a part; reading what may be anyone's."""
+"""Writing so that a crash leaves the old file or the new one, never a part; locks; reading what may be anyone's."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import platform
 import stat
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 MOST_BYTES = 2**28  # of a file that is read whole; two million rows of a history
+LOCK_SECONDS = 60.0  # to wait for a lock that others hold for an instant
+_POLL_SECONDS = 0.2
+_WARNED_OF: set[int] = set()  # file systems without locks
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Unreadable(OSError):
@@ -66,3 +75,62 @@ def write_json(path: Path, document: object) -> None:
     with atomic(path, "w") as file:
         json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")
+
+
+class Locked(OSError):
+    """A lock that another process holds; `holder` is that process, in words."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path}: is locked by {holder}; wait for its end")
+        self.holder = holder
+
+
+@contextmanager
+def lock(
+    path: Path, seconds: float = 0.0, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Hold the lock file `path`; the system unlocks it when the process ends, however it ends.
+
+    Wait at most `seconds` for another process, then raise `Locked`; `check` is called meanwhile, and
+    may raise. On a file system without locks: warn, and go on without. The file stays.
+    """
+    with path.open("a+", encoding="utf-8", errors="replace") as file:
+        last = time.monotonic() + seconds
+        while not _locked(file):
+            if time.monotonic() >= last:
+                file.seek(0)
+                raise Locked(path, file.read(200).strip() or "another process")
+            check()
+            time.sleep(_POLL_SECONDS)
+        with suppress(OSError):  # on a full disk the lock holds all the same
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(
+                OSError
+            ):  # closing does not unlock while a forked process has the file too
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock is held now, as far as the file system has locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        device = os.fstat(file.fileno()).st_dev
+        if device not in _WARNED_OF:
+            _WARNED_OF.add(device)
+            folder = Path(file.name).parent
+            print(
+                f"warning: {folder}: file locks do not work there ({error.strerror}); nothing but you "
+                "keeps two commands from training the same run at once",
+                file=sys.stderr,
+            )
+    return True

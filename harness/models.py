@@ -96,43 +96,67 @@ def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: 
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
         raise ConfigError(f"model.arch={arch}: {nearest(arch, known)}")
-    if stem == "imagenet" and image_size < _MIN_IMAGENET_STEM:
-        raise ConfigError(
-            f"model.stem=imagenet: needs images of at least {_MIN_IMAGENET_STEM} pixels, these "
-            f"have {image_size}; use model.stem=small"
-        )
     with_defaults_about_to_change = arch in ("googlenet", "inception_v3")
     options = {"aux_logits": False, "init_weights": True} if with_defaults_about_to_change else {}
     network: nn.Module = torchvision.models.get_model(
         arch, weights=None, num_classes=classes, **options
     )
-    if stem == "small":
-        if not isinstance(network, torchvision.models.ResNet):
-            raise ConfigError(
-                f"model.stem=small: {arch} has no stem to exchange, only the ResNet family has; "
-                "use model.stem=imagenet"
-            )
+    resnet = isinstance(network, torchvision.models.ResNet)
+    if resnet and stem == "small":
         network.conv1 = _conv(channels, 64)
         network.maxpool = nn.Identity()
-        return network  # type: ignore[no-any-return]
+        return network
+    if image_size < _MIN_IMAGENET_STEM:
+        raise ConfigError(
+            (f"model.stem={stem}" if resnet else f"model.arch={arch}")
+            + f": needs images of at least {_MIN_IMAGENET_STEM} pixels, these have {image_size}; use "
+            + ("model.stem=small" if resnet else "model.arch=resnet18 model.stem=small")
+        )
     if channels == 1:
         network = Coloured(network)
-    _try(network, arch, channels, image_size)
-    return network
-
-
-def _try(network: nn.Module, arch: str, channels: int, image_size: int) -> None:
-    """A pass without data or arithmetic, for architectures that insist on an image size."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     was_training = network.training
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-            network.eval()(torch.zeros(2, channels, image_size, image_size))
+        _pass(network.eval(), 2, channels, image_size)
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"model.arch={arch}: does not take images of {image_size} pixels ({reason})"
+            f"model.arch={arch}: does not take images of {image_size} pixels ({reason}); "
+            "use model.arch=resnet18"
         ) from error
-    finally:
-        network.train(was_training)
+    network.train(was_training)
+    if stem == "small":
+        raise ConfigError(
+            f"model.stem=small: {arch} has no stem to exchange, only the ResNet family has; "
+            "use model.stem=imagenet"
+        )
+    return network
+
+
+def without_weights(config: conf.Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """Return the network that `build` makes, on the meta device: its shapes alone."""
+    try:
+        with torch.device("meta"):
+            return build(config, channels, image_size, classes)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        return build(config, channels, image_size, classes).to("meta")
+
+
+def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
+    """Raise `ConfigError` if a batch norm of the network would see one value a channel."""
+    if batch_size > 1:
+        return
+    try:
+        _pass(network.train(), batch_size, channels, image_size)
+    except ValueError as error:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size}: batch norm needs more than one value a channel, and "
+            f"this network comes down to one pixel; use trainer.batch_size=2"
+        ) from error
+
+
+def _pass(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
+    """A forward pass without data or arithmetic, which leaves the network as it is."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    images = torch.empty(batch_size, channels, image_size, image_size, device="meta")
+    with torch.no_grad():
+        torch.func.functional_call(network, {n: t.to("meta") for n, t in tensors}, images)

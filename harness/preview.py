@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
 from harness import data, models, schedules, trajectory
 from harness.arms import Question
@@ -52,6 +51,10 @@ def plan(name: str, arm: str, config: Config) -> Arm:
     """Raises `ConfigError` if the schedule does not fit the data and the budget."""
     outline = data.outline(config.dataset)
     updates_per_epoch = data.updates_per_epoch(outline.train, config.trainer.batch_size)
+    if config.trainer.batch_size == 1:
+        shape = outline.channels, outline.image_size
+        network = models.without_weights(config.model, *shape, outline.classes)
+        models.check_batch(network, 1, *shape)
     key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.plan(config, updates_per_epoch)
@@ -154,8 +157,9 @@ def checkpoints_bytes(roots: Sequence[Stretch]) -> int:
 
 def _checkpoint_bytes(config: Config) -> int:
     outline = data.outline(config.dataset)
-    with torch.device("meta"):
-        network = models.build(config.model, outline.channels, outline.image_size, outline.classes)
+    network = models.without_weights(
+        config.model, outline.channels, outline.image_size, outline.classes
+    )
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
     moments = 2 if isinstance(config.optimizer, AdamW) else 1

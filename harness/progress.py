@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from threading import RLock
@@ -22,7 +23,7 @@ class Progress:
     def __init__(self, label: str, plan: Plan, done: int, batch_size: int) -> None:
         self._label, self._plan, self._batch_size = label, plan, batch_size
         self._done = done  # updates that were there already
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._begin = self._spoke = time.monotonic()
         self._val = ""
         self._bar = tqdm(

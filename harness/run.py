@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from harness import checkpoints, compiled, data, machine, models, schedules, tracking, trajectory
@@ -21,7 +20,7 @@ from harness import config as conf
 from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
 from harness.distributed import ALONE, Lost, World
-from harness.files import atomic, read_json, write_json
+from harness.files import Locked, atomic, lock, read_json, write_json
 from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.place import Place
 from harness.progress import Progress
@@ -60,20 +59,17 @@ class Prepared:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes away from a process that dies."""
+    """Hold the folder's lock. Raise `ConfigError` if another process trains the run there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"{folder}: another process is training this run; wait for its end, or take another "
-            "folder (hydra.run.dir, hydra.sweep.dir)"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / ".lock"))
+        except Locked as locked:
+            raise ConfigError(
+                f"{folder}: {locked.holder} is training this run; wait for its end, or take another "
+                "folder (hydra.run.dir, hydra.sweep.dir)"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 class FailedBefore(ConfigError):
@@ -174,6 +170,7 @@ def _run(
         with world.guarded():
             _train(config, place, p, store, result, seconds, stop)
     except Exception as error:
+        stop.check()  # what a signal to all processes led to is no failure of the run
         if store:
             store.note_outcome(t, "failed", str(error), [])
         raise
@@ -219,6 +216,7 @@ def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     """Data, plan and identity of a run. Raises `ConfigError` for what does not fit or is not there."""
     device = machine.device(config.trainer.device, world)
     world.check(config.trainer, device)
+    compiled.check(config.trainer.compile, device)
     precision = Precision.resolve(config.trainer.precision, device)
     machine.reset(config, device)
     with seconds.phase("data"):
@@ -372,6 +370,7 @@ def build(
     """
     torch.manual_seed(config.seed)
     network = models.build(config.model, splits.channels, splits.image_size, splits.classes)
+    models.check_batch(network, config.trainer.batch_size, splits.channels, splits.image_size)
     network = world.synchronised(network, device)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]

@@ -44,7 +44,7 @@ class Plan:
     restarts: tuple[int, ...]
     cycle_ends: tuple[int, ...]
     aligned: bool  # the budget ends where a cycle does, or there are no cycles
-    nearest_aligned: tuple[int, ...]  # in updates, around the budget; empty without cycles
+    nearest_aligned: tuple[int, ...]  # in updates, around the budget, of those that may be given
 
     @property
     def updates(self) -> int:
@@ -118,38 +118,53 @@ class Durations:
 
     def steps(self, name: str, value: float) -> int:
         """`value` epochs (or batches) in scheduler steps. Raises `ConfigError` if not whole."""
-        by_batch = self.config.interval == "batch" and self.config.unit == "epoch"
-        return whole(f"scheduler.{name}", value, self.updates_per_epoch if by_batch else 1)
+        key = f"scheduler.{name}"
+        if self.config.interval == "epoch":
+            return whole(key, value, 1, "epochs, which scheduler.interval=epoch needs")
+        if self.config.unit == "batch":
+            return whole(key, value, 1, "updates, which scheduler.unit=batch counts")
+        return whole(key, value, self.updates_per_epoch)
 
     @property
     def warmup(self) -> int:
         return self.steps("warmup", self.config.warmup)
 
+    def anneal(self, t_max: float | None) -> int:
+        """Return the steps in which a cosine comes down; null: all that warm-up leaves."""
+        return self.total - self.warmup if t_max is None else self.steps("t_max", t_max)
 
-def whole(key: str, value: float, per_unit: int) -> int:
-    """`value * per_unit` if that is a whole number; else a `ConfigError` with the nearest values."""
+    @property
+    def budget(self) -> str:
+        """Return the budget for messages, also in the unit of the durations."""
+        epochs = f"trainer.epochs={self.updates / self.updates_per_epoch:g}"
+        return epochs if self.config.unit == "epoch" else f"{epochs} ({self.updates} updates)"
+
+
+def whole(key: str, value: float, per_unit: int, what: str = "") -> int:
+    """`value * per_unit` if that is a whole number; else a `ConfigError` with the nearest values.
+
+    `what` are the things counted, if not the updates of an epoch.
+    """
     steps = round(value * per_unit)
     if abs(value * per_unit - steps) > _TOLERANCE:
         low, high = math.floor(value * per_unit), math.ceil(value * per_unit)
         fits = [
-            f"{shortest(n, per_unit)} ({n} update{'s' * (n != 1)})" for n in (low, high) if n > 0
+            shortest(n, per_unit) + f" ({n} update{'s' * (n != 1)})" * (per_unit > 1)
+            for n in (low, high)
+            if n > 0
         ]
         raise ConfigError(
-            f"{key}={value:g}: is not a whole number of updates at {per_unit} an epoch; "
+            f"{key}={value:g}: is not a whole number of {what or f'updates at {per_unit} an epoch'}; "
             f"the nearest {'are' if len(fits) > 1 else 'is'} {' and '.join(fits)}"
-            if per_unit > 1
-            else f"{key}={value:g}: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch"
         )
     if value > 0 and steps == 0:
-        raise ConfigError(
-            f"{key}={value:g}: is less than one update; the least is {1 / per_unit:.8g}"
-        )
+        raise ConfigError(f"{key}={value:g}: is too short; the least is {shortest(1, per_unit)}")
     return steps
 
 
 def shortest(steps: int, per_unit: int) -> str:
     """The shortest decimal number of epochs that `whole` takes for `steps`."""
-    numbers = (f"{steps / per_unit:.{digits}g}" for digits in range(1, 18))
+    numbers = (f"{steps / per_unit:.{digits}f}" for digits in range(18))
     return next(n for n in numbers if abs(float(n) * per_unit - steps) <= _TOLERANCE / 2)
 
 
@@ -174,7 +189,7 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
 def _torch_scheduler(d: Durations, optimizer: Optimizer, total: int) -> LRScheduler:
     match d.config:
         case conf.Cosine(t_max=t_max, eta_min=eta_min):
-            return torch_schedulers.CosineAnnealingLR(optimizer, d.steps("t_max", t_max), eta_min)
+            return torch_schedulers.CosineAnnealingLR(optimizer, d.anneal(t_max), eta_min)
         case conf.CosineWarm(t_0=t_0, t_mult=t_mult, eta_min=eta_min):
             return torch_schedulers.CosineAnnealingWarmRestarts(
                 optimizer, d.steps("t_0", t_0), t_mult, eta_min
@@ -215,12 +230,10 @@ def _cooldown(total: int, length: int, step: int) -> float:
 
 
 def _check(config: Config, d: Durations) -> None:
-    epochs = config.trainer.epochs
     s = d.config
     if d.warmup >= d.total:
         raise ConfigError(
-            f"scheduler.warmup={s.warmup:g}: must be shorter than the budget, "
-            f"trainer.epochs={epochs:g}"
+            f"scheduler.warmup={s.warmup:g}: must be shorter than the budget, {d.budget}"
         )
     if getattr(s, "eta_min", 0) >= config.optimizer.lr:
         raise ConfigError(
@@ -228,6 +241,11 @@ def _check(config: Config, d: Durations) -> None:
             f"optimizer.lr={config.optimizer.lr:g}"
         )
     match s:
+        case conf.OneCycle() if d.total == 1:
+            raise ConfigError(
+                f"{d.budget}: one_cycle cannot rise and fall in one step of the scheduler; "
+                "raise trainer.epochs"
+            )
         case conf.OneCycle(pct_start=pct_start) if pct_start * d.total <= 1:
             raise ConfigError(
                 f"scheduler.pct_start={pct_start:g}: leaves no update in which the LR rises; "
@@ -241,7 +259,7 @@ def _check(config: Config, d: Durations) -> None:
             return
     if d.warmup + d.steps(name, length) > d.total:
         raise ConfigError(
-            f"scheduler.{name}={length:g}: does not fit into the budget, trainer.epochs={epochs:g}"
+            f"scheduler.{name}={length:g}: does not fit into the budget, {d.budget}"
             + (f" with scheduler.warmup={s.warmup:g}" if s.warmup else "")
         )
 
@@ -273,7 +291,8 @@ def plan(config: Config, updates_per_epoch: int) -> Plan:
     )
     aligned = not ends or updates in ends
     nearest = (*inside[-1:], *(end for end in ends if end > updates))
-    return Plan(lr, updates_per_epoch, restarts, inside, aligned, () if aligned else nearest)
+    allowed = tuple(end for end in nearest if end <= conf.MOST_EPOCHS * updates_per_epoch)
+    return Plan(lr, updates_per_epoch, restarts, inside, aligned, () if aligned else allowed)
 
 
 def _cycle_ends(d: Durations) -> list[int]:
@@ -283,14 +302,14 @@ def _cycle_ends(d: Durations) -> list[int]:
     `t_max`, for `cosine_warm` at t_0, t_0 (1 + t_mult), t_0 (1 + t_mult + t_mult^2), ...
     """
     match d.config:
+        case conf.Linear() | conf.WSD() | conf.OneCycle() | conf.Cosine(t_max=None):
+            return [d.updates]
         case conf.Cosine(t_max=t_max):
-            first = d.steps("t_max", t_max)
+            first = d.anneal(t_max)
             lengths = accumulate(repeat(2 * first), initial=first)
         case conf.CosineWarm(t_0=t_0, t_mult=t_mult):
             cycle = accumulate(repeat(t_mult), operator.mul, initial=d.steps("t_0", t_0))
             lengths = accumulate(cycle)
-        case conf.Linear() | conf.WSD() | conf.OneCycle():
-            return [d.updates]
         case _:
             return []
     ends = []
@@ -306,7 +325,8 @@ def misalignment(plan: Plan) -> str | None:
     if plan.aligned:
         return None
     fits = " and ".join(shortest(end, plan.updates_per_epoch) for end in plan.nearest_aligned)
+    advice = f"the nearest budgets that end a cycle: {fits}" if fits else "lower scheduler.t_max"
     return (
         f"trainer.epochs={plan.epochs(plan.updates):g} ends in mid-cycle, with the LR at "
-        f"{plan.share_at_end:.0%} of its peak; the nearest budgets that end a cycle: {fits}"
+        f"{plan.share_at_end:.0%} of its peak; {advice}"
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(SystemExit):
@@ -35,9 +35,13 @@ class Stop:
         self.before: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """From now on the signals that end a run are noted here, if this is the main thread."""
+        """From now on the signals that end a run are noted here, if this is the main thread.
+
+        Those that are ignored stay so: nohup ignores SIGHUP, a shell's `&` SIGINT.
+        """
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self) for number in _STOPPING}
+            caught = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self) for number in caught}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
@@ -51,9 +55,18 @@ class Stop:
             raise Interrupted(self.number)
 
 
+def leave_to_parent(worker: int) -> None:
+    """Ignore the signals that end a run: a terminal, and batch systems, send them to its workers too."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stopping() -> Iterator[Stop]:
     """Where signals may be caught; the handlers from before come back at its end.
+
+    A signal that came too late to stop the run then goes to them, as if it came a moment later: it
+    stops the sweep.
 
     That end has to lie behind all that a stopped run still writes: several processes are stopped by
     the signal that reaches the first, and it reaches the others a moment later.
@@ -64,3 +77,5 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in stop.before.items():
             signal.signal(number, handler)
+    if stop.number is not None:
+        signal.raise_signal(stop.number)

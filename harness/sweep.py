@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
-from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -31,6 +30,7 @@ from harness import config as conf
 from harness.arms import Question
 from harness.config import Composed, ConfigError
 from harness.errors import one_line_errors, report
+from harness.files import LOCK_SECONDS, lock
 
 if TYPE_CHECKING:
     from harness.preview import Arm, Stretch
@@ -142,7 +142,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
     Raises `ConfigError` if `folder` holds a sweep of other runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with lock(folder / ".lock", LOCK_SECONDS):
         if not (folder / "plan.json").exists():
             sweep_plan.write(folder / "plan.json", document)
             return

@@ -13,11 +13,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
 from harness import config as conf
 from harness.config import SAME_RUN, Composed, Config, ConfigError
-from harness.files import atomic, read_json
+from harness.files import LOCK_SECONDS, atomic, lock, read_json
 
 FORMAT = 2  # 1 froze no configurations
 _ID_DIGITS = 32  # of a run's SHA-256
@@ -133,7 +131,7 @@ def trained(plan: dict[str, Any], run: dict[str, Any], now: Config) -> Config:
 
 def append(sweep: Path, job: Composed, chosen: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Add `job` to the plan of a search, unless it is there; `chosen` makes its entry for the plan."""
-    with FileLock(sweep / ".lock"):
+    with lock(sweep / ".lock", LOCK_SECONDS):
         plan, positions = _read(sweep)
         if run_key(job) not in positions:
             changed = plan | {"arms": list(plan["arms"])}

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from harness import files
@@ -356,7 +355,7 @@ class Store:
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                with FileLock(own.parent / "training.lock"):
+                with files.lock(own.parent / "training.lock", files.LOCK_SECONDS, check):
                     if not (wait and self._worth_waiting(own, t)):
                         write_json(own, coming)
                         break

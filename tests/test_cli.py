@@ -256,8 +256,8 @@ EXPLAINED = {
         "scheduler.t_0=${trainer.device}: must be a number > 0 and ≤ 1e+09",
     ),
     "of itself": (
-        ["scheduler=cosine", "trainer.epochs=${scheduler.t_max}"],
-        "scheduler.t_max=${trainer.epochs}: Recursive interpolation detected",
+        ["scheduler.t_0=${trainer.epochs}", "trainer.epochs=${scheduler.t_0}"],
+        "scheduler.t_0=${trainer.epochs}: Recursive interpolation detected",
     ),
 }  # fmt: skip
 

@@ -185,6 +185,18 @@ def test_restarts_that_torch_misses_when_given_the_epoch_are_at_the_peak(
             "scheduler=cosine trainer.epochs=7", 3, 21, cosine(21), id="cosine: one single anneal",
         ),
         pytest.param(
+            "scheduler=cosine scheduler.warmup=2 trainer.epochs=7", 3, 21, warmed(6, cosine(15)),
+            id="cosine: one single anneal after the warm-up",
+        ),
+        pytest.param(
+            "scheduler=cosine scheduler.warmup=5 scheduler.unit=batch trainer.epochs=7", 3, 21,
+            warmed(5, cosine(16)), id="cosine: one single anneal, warm-up in batches",
+        ),
+        pytest.param(
+            "scheduler=cosine scheduler.interval=epoch scheduler.warmup=2 trainer.epochs=6.5", 4, 26,
+            held(4, warmed(2, cosine(5))), id="cosine: one single anneal by epoch, half an epoch at the end",
+        ),
+        pytest.param(
             "scheduler=cosine scheduler.t_max=2.5 scheduler.eta_min=0.01 scheduler.warmup=1.5 trainer.epochs=11",
             4, 44, warmed(6, cosine(10, 0.01)), id="cosine: fractions, warmup, eta_min",
         ),
@@ -239,6 +251,10 @@ def test_restarts_that_torch_misses_when_given_the_epoch_are_at_the_peak(
             "scheduler=linear scheduler.warmup=2 scheduler.interval=epoch trainer.epochs=6", 7, 42,
             held(7, warmed(2, line_to_zero(4, 4))), id="linear: by epoch, warmup",
         ),
+        pytest.param(
+            "scheduler=linear scheduler.interval=epoch trainer.epochs=6.5", 4, 26,
+            held(4, line_to_zero(7, 7)), id="linear: by epoch, half an epoch at the end",
+        ),
         pytest.param("scheduler=constant trainer.epochs=3", 5, 15, lambda step: PEAK, id="constant"),
         pytest.param(
             "scheduler=constant scheduler.warmup=2 trainer.epochs=3", 5, 15,
@@ -253,12 +269,20 @@ def test_restarts_that_torch_misses_when_given_the_epoch_are_at_the_peak(
             line_to_zero(20, 9), id="wsd: cooldown in batches",
         ),
         pytest.param(
+            "scheduler=wsd scheduler.cooldown=3 scheduler.interval=epoch scheduler.warmup=1 trainer.epochs=6.5",
+            4, 26, held(4, warmed(1, line_to_zero(6, 3))), id="wsd: by epoch, half an epoch at the end",
+        ),
+        pytest.param(
             "scheduler=one_cycle trainer.epochs=20", 5, 100, one_cycle(100, 0.3, 25, 1e4),
             id="one_cycle: defaults",
         ),
         pytest.param(
             "scheduler=one_cycle scheduler.pct_start=0.45 scheduler.div_factor=10 scheduler.interval=epoch trainer.epochs=20",
             5, 100, held(5, one_cycle(20, 0.45, 10, 1e4)), id="one_cycle: by epoch",
+        ),
+        pytest.param(
+            "scheduler=one_cycle scheduler.interval=epoch trainer.epochs=9.5", 4, 38,
+            held(4, one_cycle(10, 0.3, 25, 1e4)), id="one_cycle: by epoch, half an epoch at the end",
         ),
     ],
 )  # fmt: skip
@@ -320,6 +344,10 @@ def test_a_plan_is_its_closed_form(
             "scheduler=cosine scheduler.t_max=9 trainer.epochs=5", 2, [], [], [18],
             id="cosine: longer than the budget",
         ),
+        pytest.param(
+            "scheduler=cosine scheduler.warmup=1 trainer.epochs=5", 2, [], [10], [],
+            id="cosine: one single anneal after the warm-up",
+        ),
         pytest.param("scheduler=linear trainer.epochs=5", 2, [], [10], [], id="linear"),
         pytest.param("scheduler=wsd trainer.epochs=9", 2, [], [18], [], id="wsd"),
         pytest.param("scheduler=one_cycle trainer.epochs=9", 2, [], [18], [], id="one_cycle"),
@@ -351,6 +379,25 @@ def test_the_articles_budget_of_50_epochs_ends_at_69_percent_of_the_peak() -> No
         "trainer.epochs=50 ends in mid-cycle, with the LR at 69% of its peak; "
         "the nearest budgets that end a cycle: 35 and 75"
     )
+
+
+def test_where_no_budget_ends_a_cycle_t_max_is_to_be_lowered() -> None:
+    config = make_config("scheduler=cosine", "scheduler.t_max=2e6", "trainer.epochs=5")
+    assert schedules.misalignment(schedules.plan(config, updates_per_epoch=2)) == (
+        "trainer.epochs=5 ends in mid-cycle, with the LR at 100% of its peak; lower scheduler.t_max"
+    )
+
+
+@given(st.data())
+def test_a_budget_that_a_misalignment_names_ends_the_warning(
+    base: Config, data: st.DataObject
+) -> None:
+    config = with_schedule(base, data.draw(st.composite(any_scheduler)()), epochs=20)
+    updates_per_epoch = data.draw(st.integers(1, 7))
+    message = schedules.misalignment(schedules.plan(config, updates_per_epoch))
+    for budget in re.findall(r"[\d.]+", message.rpartition(":")[2]) if message else []:
+        followed = with_schedule(base, config.scheduler, float(budget))
+        assert schedules.misalignment(schedules.plan(followed, updates_per_epoch)) is None
 
 
 @pytest.mark.parametrize("t_0", [7, 12_345])
@@ -408,17 +455,19 @@ def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -
         ),
         pytest.param(
             "scheduler.interval=epoch scheduler.t_0=2.5",
-            "scheduler.t_0=2.5: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch",
+            "scheduler.t_0=2.5: is not a whole number of epochs, which scheduler.interval=epoch needs; "
+            "the nearest are 2 and 3",
             id="half an epoch, by epoch",
         ),
         pytest.param(
             "scheduler.unit=batch scheduler.t_0=2.5",
-            "scheduler.t_0=2.5: must be a whole number with scheduler.interval=epoch or scheduler.unit=batch",
+            "scheduler.t_0=2.5: is not a whole number of updates, which scheduler.unit=batch counts; "
+            "the nearest are 2 and 3",
             id="half a batch",
         ),
         pytest.param(
             "scheduler.t_0=0.00001",
-            "scheduler.t_0=1e-05: is less than one update; the least is 0.25",
+            "scheduler.t_0=1e-05: is too short; the least is 0.25",
             id="less than an update",
         ),
         pytest.param(
@@ -435,6 +484,16 @@ def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -
             "scheduler.t_0=34 scheduler.warmup=2",
             "scheduler.t_0=34: does not fit into the budget, trainer.epochs=35 with scheduler.warmup=2",
             id="t_0 longer than warmup leaves",
+        ),
+        pytest.param(
+            "scheduler.t_0=30 scheduler.warmup=120 scheduler.unit=batch",
+            "scheduler.t_0=30: does not fit into the budget, trainer.epochs=35 (140 updates) with scheduler.warmup=120",
+            id="t_0 in updates",
+        ),
+        pytest.param(
+            "scheduler=one_cycle trainer.epochs=1 scheduler.interval=epoch",
+            "trainer.epochs=1: one_cycle cannot rise and fall in one step of the scheduler; raise trainer.epochs",
+            id="one_cycle of one step",
         ),
         pytest.param(
             "scheduler=wsd scheduler.cooldown=35.25",
@@ -475,23 +534,31 @@ def test_the_nearest_values_that_a_refusal_names_are_accepted(value: float, per_
 
 
 @pytest.mark.parametrize(
-    ("total", "pct_start"),
+    ("total", "pct_start", "refused"),
     [
-        pytest.param(1, 0.3, id="one update"),
-        pytest.param(2, 0.3, id="no time to rise"),
-        pytest.param(10, 0.1, id="a rise of one update"),
-        pytest.param(30, 0.9, id="hardly a fall"),
+        pytest.param(1, 0.3, "^trainer.epochs=1: ", id="one update"),
+        pytest.param(2, 0.3, "must be above 1 / 2 here$", id="no time to rise"),
+        pytest.param(2, 0.5, "must be above 1 / 2 here$", id="just no time to rise"),
+        pytest.param(2, 0.51, None, id="just time to rise"),
+        pytest.param(10, 0.1, "must be above 1 / 10 here$", id="a rise of one update"),
+        pytest.param(10, 0.11, None, id="a rise of a little more than one update"),
+        pytest.param(30, 0.9, None, id="hardly a fall"),
+        pytest.param(30, 0.99, None, id="a fall within one update"),
     ],
 )
-def test_one_cycle_has_a_plan_or_a_refusal_for_every_length(total: int, pct_start: float) -> None:
+def test_one_cycle_has_a_plan_or_a_refusal_for_every_length(
+    total: int, pct_start: float, refused: str | None
+) -> None:
     config = make_config(
         "scheduler=one_cycle", f"scheduler.pct_start={pct_start}", f"trainer.epochs={total}"
     )
-    try:
-        plan = schedules.plan(config, updates_per_epoch=1)
-    except ConfigError:
+    if refused:
+        with pytest.raises(ConfigError, match=refused):
+            schedules.plan(config, updates_per_epoch=1)
         return
-    assert np.isfinite(plan.lr).all()
+    lr = schedules.plan(config, updates_per_epoch=1).lr
+    closed_form = one_cycle(total, pct_start, 25, 1e4)
+    np.testing.assert_allclose(lr, [closed_form(update) for update in range(total)], rtol=1e-12)
 
 
 # --- fast forward --------------------------------------------------------------------------------
@@ -509,6 +576,7 @@ def any_scheduler(draw: st.DrawFn) -> conf.Scheduler:
         st.sampled_from(
             [
                 conf.Cosine(**common, t_max=length, eta_min=eta_min),
+                conf.Cosine(**common, t_max=None, eta_min=eta_min),
                 conf.CosineWarm(
                     **common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min
                 ),
