@@ -82,7 +82,7 @@ class Checkpoints:
         self._rows_file = RowsFile()
         self._keep, self._every_seconds = keep, every_seconds
         self._begin = self._last = time.monotonic()
-        self._passing = origin.path if origin and not origin.kept else None
+        self._passing = origin.path if origin and not (origin.kept or origin.step in keep) else None
         same = origin is None or (origin.exact and origin.numerics == numerics)
         self._exact = origin is None or (same and numerics["deterministic"])
 
@@ -108,11 +108,12 @@ class Checkpoints:
 
     def after_update(self, signal: int | None, due: bool) -> None:
         """Raises `Interrupted`, with the checkpoint written, if a signal asked for it."""
+        kept = self._state.updates in self._keep
         if signal is not None:
-            self._save(kept=False)
+            self._save(kept)
             raise Interrupted(signal)
         if due:
-            self._save(kept=self._state.updates in self._keep)
+            self._save(kept)
 
     def finish(self, test: Row, keep: str) -> None:
         """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""

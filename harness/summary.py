@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -110,9 +110,9 @@ def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
 
 def _joined(claimed: list[Claim]) -> Claim:
     """The claim of several sweeps together: equal but for treatments and seeds, which add up."""
-    first = claimed[0]
-    for other in claimed[1:]:
-        if replace(other, treatments=first.treatments, seeds=first.seeds) != first:
+    first, adding_up = claimed[0], ("treatments", "seeds")
+    for name in (field.name for field in fields(Claim) if field.name not in adding_up):
+        if any(getattr(other, name) != getattr(first, name) for other in claimed):
             raise ConfigError("these sweeps judge different claims: report them one by one")
     treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
     seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)

@@ -7,7 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -76,22 +76,33 @@ Main = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
     """`python train.py ARGS`, in this process: without the seconds that imports take."""
+    return partial(_run, monkeypatch, capsys, "train.py")
 
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["train.py", *args])
-        code: object = 0
-        try:
-            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code
-        said = capsys.readouterr()
-        if isinstance(code, str):  # what Python does at the end
-            return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{code}\n")
-        return subprocess.CompletedProcess(args, int(code or 0), said.out, said.err)  # type: ignore[call-overload]
 
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by train.py; here so that it is unset again
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Main:
+    """`python scripts/report.py ARGS`, in this process."""
+    return partial(_run, monkeypatch, capsys, "scripts/report.py")
+
+
+def _run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    script: str,
+    *args: str | Path,
+) -> subprocess.CompletedProcess[str]:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by the script; here so that it is unset again
     monkeypatch.chdir(ROOT)
-    return run
+    monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+    code: object = 0
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr()
+    if isinstance(code, str):  # what Python does at the end
+        return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{code}\n")
+    return subprocess.CompletedProcess(args, int(code or 0), said.out, said.err)  # type: ignore[call-overload]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

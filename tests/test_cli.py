@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT, make_config
 
 from harness import config, errors
@@ -283,6 +285,13 @@ def test_a_key_of_a_swept_group_needs_plus_signs(monkeypatch):
         assert swept.scheduler.gamma == 0.5
 
 
+def test_a_key_of_a_group_that_is_not_swept_needs_none(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "scheduler=cosine_warm", "seed=1,2"])
+    with pytest.raises(Exception, match="Could not override") as error:
+        make_config("scheduler.gamma=0.5")
+    assert errors.explain(error.value) == f"scheduler.gamma=0.5: {WARM}; {WARM_KEYS}"
+
+
 FILES = {
     "misspelt key": (
         "scheduler:\n  tmult: 1\n",
@@ -334,9 +343,42 @@ def compose_with(folder, content: str) -> config.Config:
 # --- what is done with an error ------------------------------------------------------------------
 
 
+ROOM = (
+    "make room (hydra.run.dir, hydra.sweep.dir, store.dir), then the same command with retry=true "
+    "goes on"
+)
+LOWER = (
+    "out of memory: lower trainer.batch_size, the model's size (model.width) or the data's "
+    "(dataset.train_size, dataset.images)"
+)
+
+
+def _from_a_launcher(name, text):
+    """An exception of a package that may be missing here."""
+    return type(name, (RuntimeError,), {})(text)
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
+        (OSError(errno.ENOSPC, "No space left on device"), f"[Errno 28] No space left on device: {ROOM}"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), f"[Errno 122] Disk quota exceeded: {ROOM}"),
+        (OSError(errno.EIO, "Input/output error"), "[Errno 5] Input/output error"),
+        (MemoryError(), f"{LOWER} (Python)"),
+        (MemoryError("Unable to allocate 3 TiB"), f"{LOWER} (Unable to allocate 3 TiB)"),
+        (torch.OutOfMemoryError("CUDA: full. Tried to allocate 2 GiB."), f"{LOWER} (CUDA: full)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried. Buy"),
+         f"{LOWER} (DefaultCPUAllocator: can't allocate memory: you tried)"),
+        (RuntimeError("DataLoader worker (pid 7) is killed. Details."),
+         "dataset.workers: a process that reads images died, perhaps for want of memory; lower "
+         "dataset.workers or trainer.batch_size (DataLoader worker (pid 7) is killed)"),
+        (_from_a_launcher("FailedJobError", "sbatch: error: invalid\n account"),
+         "hydra.launcher: not accepted by Slurm: sbatch: error: invalid account"),
+        (_from_a_launcher("FailedJobError", "Job (task=0) failed during processing"), None),
+        (_from_a_launcher("UncompletedJobError", "Job 7 was\nlost"), "Job 7 was lost"),
+        (_from_a_launcher("TerminatedWorkerError", "A worker process was killed"),
+         "the process of a run was killed, which ended the sweep; the same command goes on, and "
+         "scripts/report.py SWEEP reports what is there"),
         (ConfigError("seed=x:\n  must be\n a number"), "seed=x: must be a number"),
         (FileNotFoundError(2, "No such file", "/data"), "[Errno 2] No such file: '/data'"),
         (ValueError("ours"), None),
@@ -344,7 +386,7 @@ def compose_with(folder, content: str) -> config.Config:
         (AssertionError(), None),
         (RuntimeError("CUDA out of memory"), None),
     ],
-)
+)  # fmt: skip
 def test_only_what_users_can_mend_is_one_line(error, line):
     assert errors.explain(error) == line
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 from test_loop import CPU, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -127,6 +128,46 @@ def test_compiled_code_keeps_no_network_alive() -> None:
     gc.collect()
     assert network() is None
     assert momentum() is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "optimizer"),
+    [
+        pytest.param((), "sgd", id="SGD"),
+        pytest.param(("optimizer.momentum=0",), "sgd", id="SGD without momentum"),
+        pytest.param(("optimizer=adamw",), "adamw", id="AdamW"),
+    ],
+)
+def test_loss_and_optimizer_are_compiled_in_the_mode_that_was_asked_for(
+    overrides: tuple[str, ...], optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[tuple[str, str]] = set()
+
+    def function(plain: Callable[..., Any], mode: str) -> Callable[..., Any]:
+        asked.add((plain.__name__, mode))
+        return with_torchs_kernels(plain, "default")
+
+    monkeypatch.setattr(compiled, "function", function)
+    prepare(*BUDGET, "trainer.compile=reduce-overhead", *overrides).fit(until=3)
+    assert asked == {("loss", "reduce-overhead"), (optimizer, "reduce-overhead")}
+
+
+def test_a_process_compiles_for_more_shapes_than_torch_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda plain, mode, **options: compile_(plain, backend="eager", **options)
+    )
+
+    def double(x: Tensor) -> Tensor:
+        return 2 * x
+
+    counters.clear()
+    with dynamo.patch(recompile_limit=8, accumulated_recompile_limit=8):
+        for size in range(2, 22):
+            compiled.function(double, "default")(torch.zeros(size))
+    assert counters["stats"]["unique_graphs"] == 20
 
 
 @pytest.mark.parametrize("overrides", [SGD, ADAMW])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from conftest import ROOT, make_config
@@ -205,6 +207,21 @@ def test_alone_nothing_changes() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_processes_draw_other_dropout_than_each_other_at_every_update() -> None:
+    def drawn(rank: int, seed: int, updates: int) -> float:
+        torch.manual_seed(1)
+        world(rank, 4).reseed(seed, updates)
+        return torch.rand(()).item()
+
+    cases = [
+        (rank, seed, updates) for rank in (1, 2, 3) for seed in (0, 1) for updates in (0, 1, 2)
+    ]
+    draws = {case: drawn(*case) for case in cases}
+    assert len(set(draws.values())) == len(cases)
+    assert all(drawn(*case) == draw for case, draw in draws.items()), "and again the same"
+    assert drawn(0, 0, 1) == drawn(0, 1, 2), "the first goes on with the generator it has"
+
+
 def test_synchronised_batch_norms_keep_names_and_parameters() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2, affine=False)))
     state, parameters = network.state_dict(), list(network.parameters())
@@ -377,6 +394,77 @@ def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(tmp_path: Pat
         assert all(torch.equal(other[name], first[name]) for name in first)
     for name, tensor in alone.items():
         torch.testing.assert_close(first[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+# Four processes on two nodes, by their local ranks; the last one ends as `sys.argv[2]` says.
+TALK = """
+import json, os, sys
+from pathlib import Path
+import torch
+from harness import distributed, processes
+from harness.distributed import Elsewhere, Lost
+folder, end = Path(sys.argv[1]), sys.argv[2]
+os.environ |= json.loads(sys.argv[3])
+world = distributed.World(processes.seat())
+rank, last = world.rank, world.rank == world.size - 1
+said = {}
+try:
+    with world.joined():
+        with world.in_turn(), (folder / "turns").open("a") as file:
+            file.write(str(rank))
+        said["signal of the third"] = world.agree(15 if rank == 2 else None, due=False)
+        said["signals of two"] = world.agree({1: 10, 2: 12}.get(rank), due=False)
+        said["due in the first"] = world.agree(None, due=rank == 0)
+        said["due in others"] = world.agree(None, due=rank > 0)
+        said["from the first"] = world.from_first(lambda: {"rank": rank, "x": torch.tensor(1.5)})["rank"]
+        said["sum"] = world.sum(torch.tensor(2.0**rank)).item()
+        said["mean"] = world.mean(torch.tensor(2.0**rank)).item()
+        with world.guarded():
+            if last and end == "fails":
+                raise ValueError("it does not add up")
+            if last and end == "is killed":
+                os._exit(9)
+            world.wait()
+except (Elsewhere, Lost, ValueError) as error:
+    said |= {"error": type(error).__name__, "why": str(error), "speaks": world.speaks}
+(folder / f"{rank}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("end", ["fails", "is killed"])
+def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
+    talk, port = tmp_path / "talk.py", str(free_port())
+    talk.write_text(TALK)
+    env = {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    seats = [env | {"RANK": str(rank), "LOCAL_RANK": str(rank % 2)} for rank in range(4)]
+    programs = [
+        forked.Program(tmp_path / f"log{rank}", str(talk), str(tmp_path), end, json.dumps(own))
+        for rank, own in enumerate(seats)
+    ]
+    codes = [program.wait() for program in programs]
+    assert codes == [0, 0, 0, 0 if end == "fails" else 9], [program.said for program in programs]
+    turns = (tmp_path / "turns").read_text()
+    assert (turns[:2], sorted(turns[2:])) == ("02", ["1", "3"])
+    said = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("?.json"))]
+    for one in said:
+        assert one["signal of the third"] == [signal.SIGTERM, False]
+        assert one["signals of two"] == [signal.SIGUSR2, False]
+        assert one["due in the first"] == [None, True]
+        assert one["due in others"] == [None, False]
+        assert (one["from the first"], one["sum"], one["mean"]) == (0, 15, 3.75)
+    if end == "fails":
+        ended = [("Elsewhere", False)] * 3 + [("ValueError", True)]
+        assert [(one["error"], one["speaks"]) for one in said] == ended
+        reasons = {"process 3 of 4: it does not add up", "it does not add up"}
+        assert {one["why"] for one in said} == reasons
+        return
+    assert [one["error"] for one in said] == ["Lost"] * 3
+    printed = [line for program in programs for line in program.said.splitlines()]
+    lost = (
+        r"error: process [0-2] of 4: another process of the run was killed or is out of reach; .*"
+    )
+    (line,) = printed
+    assert re.fullmatch(lost, line)
 
 
 # --- stopped, killed, refused --------------------------------------------------------------------
@@ -587,6 +675,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         "trainer.device=cpu"
     )
     world(0, 2).check(trainer, torch.device("cpu"))
+    world(0, 2).check(make_config("trainer.batch_size=2").trainer, CPU)
 
 
 def test_a_sweep_of_one_process_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import correlation
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,48 @@ def test_a_recovery_that_does_not_come_is_counted_as_such(tmp_path: Path) -> Non
     assert judged["arms"][0]["recovery_epochs"] == {"median": None, "recovered": 0, "of": 4}
 
 
+def test_every_figure_by_hand(tmp_path: Path) -> None:
+    """An evaluation an epoch; cycles of two epochs, of which the first, a wild one, counts nowhere."""
+    after = [80, 85, 81, 84, 82, 83, 80, 86]  # epochs 3 to 10; troughs at epochs 4, 6 and 8
+    lr = [0.1, 0.01, 0.08, 0.01, 0.09, 0.02, 0.1, 0.01, 0.07, 0.03]
+    rows = [
+        {"step": epoch, "epoch": float(epoch), "lr": lr[epoch - 1], "val/acc": float(acc)}
+        for epoch, acc in enumerate([5, 99, *after], start=1)
+    ]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.save(tmp_path / "lr.npy", lr)
+    plan = {"cycle_end_epochs": [2.0, 4.0, 6.0, 8.0, 10.0], "budget_epochs": 10.0}
+    (tmp_path / "result.json").write_text(json.dumps({"plan": plan}))
+    judged = phase.judge(
+        pl.DataFrame([{"arm": "a", "status": "complete", "folder": str(tmp_path), "final": 86.0}])
+    )
+    assert judged is not None
+    (arm,) = judged["arms"]
+    assert arm["drop_points"] == {"mean": pytest.approx((4 + 2 + 3) / 3), "ci95": None}
+    # 85 and 84 do not come back before the next trough; 83 does two epochs after it, as 86
+    assert arm["recovery_epochs"] == {"median": 2.0, "recovered": 1, "of": 3}
+    # Partial correlation, given log(epoch), of what lies behind the first cycle
+    log = np.log(range(3, 11)).tolist()
+    one, other, both = correlation(after, log), correlation(lr[2:], log), correlation(after, lr[2:])
+    partial = (both - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
+    assert arm["correlation_with_lr"]["mean"] == pytest.approx(partial)
+    # 85, 84 and 83 are maxima. All evaluations but the last are next to a trough: of the eight
+    # shifts, three have that one at a maximum
+    maxima = {"share": 1.0, "null_share": (5 + 3 * 2 / 3) / 8, "p": 5 / 8}
+    assert arm["maxima_at_minima"] == pytest.approx(maxima)
+    profile = {point["offset_epochs"]: point["mean"] for point in judged["profile"]}
+    assert profile == pytest.approx({-1: -(5 + 3 + 1) / 3, 0: 0, 1: -(4 + 2 + 3) / 3})
+
+
 def test_anytime_by_hand(tmp_path: Path) -> None:
     (one,) = results.anytime(runs(tmp_path, [peaks_at_ends], cycles=2)) or []
     assert list(one["epochs_to"]) == ["85.0", "88.0", "89.0", "90.0"]
     assert list(one["epochs_to"].values()) == [2.5, 4, 4.5, 5]
     rising = np.array([80 + 2 * t / 4 for t in range(1, 21)])
     assert one["area"] == pytest.approx((rising.sum() + 20 * 90) / 40)
+
+
+def test_a_goal_that_one_run_does_not_reach_has_no_time(tmp_path: Path) -> None:
+    table = runs(tmp_path, [lambda t, k: 80 + 2 * t, lambda t, k: 76 + 2 * t], cycles=2)
+    (one,) = results.anytime(table) or []  # ends of 90 and 86, goals from their mean
+    assert one["epochs_to"] == {"83.0": 2.5, "86.0": 4.0, "87.0": None, "88.0": None}

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import polars as pl
 import pytest
+from conftest import Main
 
 from harness import claims, summary
 from harness.claims import Claim
@@ -56,3 +64,171 @@ def test_a_longer_last_anneal_is_told_from_the_multiplication(
     table = runs(**values)
     claim = CLAIM if "one_cosine" in values else Claim("arm", "times_1", ("times_2",))
     assert summary.longer_anneal(claim, table, claims.judge(claim, table)) == told
+
+
+# --- through scripts/report.py, on folders of sweeps ---------------------------------------------
+
+TWO = Claim("scheduler.t_mult", "1", ("2",), seeds=(0, 1))
+Run = tuple[str, float]  # status, and the last accuracy
+
+
+def made(
+    folder: Path,
+    arms: Mapping[str, Sequence[Run]],
+    claim: Claim | None,
+    seeds: Sequence[int] = (0, 1, 2),
+    epochs: int = 4,
+) -> Path:
+    """The folder of a sweep over `scheduler.t_mult`, without W&B; a missing run has no folder."""
+    plan: dict[str, Any] = {"command": ["train.py", "-m"], "claim": claim and claim.to_dict()}
+    plan["arms"] = []
+    for level, runs in arms.items():
+        for seed, (status, final) in zip(seeds, runs, strict=False):
+            num = len(plan["arms"])
+            name = f"t_mult={level}, seed={seed}"
+            plan["arms"].append(
+                {
+                    "num": num, "overrides": [], "name": name, "arm": f"t_mult={level}",
+                    "branches": [], "swept": {"scheduler.t_mult": level, "seed": str(seed)},
+                    "seed": seed,
+                    "plan": {"budget_epochs": epochs, "aligned": True,
+                             "nearest_aligned_epochs": [], "updates_per_epoch": 1},
+                }
+            )  # fmt: skip
+            if status != "missing":
+                _ended(folder / str(num), name, epochs, status, final)
+    folder.mkdir(exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def _ended(folder: Path, name: str, epochs: int, status: str, final: float) -> None:
+    """A run that rose by a point an epoch, to `final`; its test accuracy is 100 less that."""
+    folder.mkdir(parents=True)
+    rows = [
+        {"step": epoch, "epoch": float(epoch), "lr": 0.1, "val/acc": final - epochs + epoch}
+        for epoch in range(1, epochs + 1)
+    ]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.save(folder / "lr.npy", np.full(epochs, 0.1))
+    plan = {"updates": epochs, "updates_per_epoch": 1, "budget_epochs": epochs,
+            "cycle_end_epochs": [epochs], "restart_epochs": [], "lr_share_at_end": 1.0}  # fmt: skip
+    result = {
+        "status": status, "error": None if status == "complete" else status, "plan": plan,
+        "fingerprint": name, "final": {"val/acc": final}, "best": {"val/acc": final},
+        "test": {"test/acc": 100 - final}, "seconds": {"total": 1.5},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def complete(*finals: float) -> list[Run]:
+    return [("complete", final) for final in finals]
+
+
+def verdict_of(report: Main, out: Path, *sweeps: Path) -> dict[str, Any]:
+    done = report(*sweeps, "--out", out)
+    assert done.returncode == 0, done.stderr
+    verdict: dict[str, Any] = json.loads((out / "verdict.json").read_text())
+    return verdict
+
+
+@pytest.mark.parametrize("status", ["diverged", "interrupted", "failed"])
+def test_an_arm_is_what_its_complete_runs_are(tmp_path: Path, report: Main, status: str) -> None:
+    """The others have accuracies too, of where they ended; they are counted, and so is their time."""
+    first = [*complete(90, 92), (status, 10.0)]
+    sweep = made(tmp_path / "sweep", {"1": first, "2": [(status, 20.0)] * 3}, None)
+    done = report(sweep)
+    assert done.returncode == 0, done.stderr
+    one, other = (line.split() for line in done.stdout.splitlines()[2:4])
+    figures = ["91.00", "±", "1.41", "91.00", "±", "1.41", "9.00", "±", "1.41"]
+    assert one == ["t_mult=1", "2", "of", "3", *figures, "0", "100.0%", "4.5"]
+    assert other == ["t_mult=2", "0", "of", "3", "-", "-", "-", "0", "100.0%", "4.5"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"margin": 0.5}, {"level": 0.01}, {"metric": "test/acc"}, {"baseline": "2", "treatments": ("1",)},
+        {"factor": "arm"}, {"inferred": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_sweeps_that_judge_different_claims_are_refused(
+    tmp_path: Path, report: Main, change: dict[str, Any]
+) -> None:
+    arms = {"1": complete(90, 91), "2": complete(91, 92)}
+    first = made(tmp_path / "first", arms, TWO)
+    second = made(tmp_path / "second", arms, dataclasses.replace(TWO, **change))
+    done = report(first, second, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    said = "these sweeps judge different claims: report them one by one"
+    assert done.stderr == f"error: {said}\n"
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_treatments_and_seeds_of_several_sweeps_add_up(tmp_path: Path, report: Main) -> None:
+    first = made(tmp_path / "first", {"1": complete(90, 91), "2": complete(91, 93)}, TWO)
+    claim = dataclasses.replace(TWO, treatments=("3",), seeds=(1, 7))
+    arms = {"1": complete(91, 92), "3": [*complete(94), ("missing", 0.0)]}
+    second = made(tmp_path / "second", arms, claim, seeds=(1, 7))
+    verdict = verdict_of(report, tmp_path / "out", first, second)
+    assert verdict["claim"]["treatments"] == ["2", "3"]
+    assert verdict["claim"]["seeds"] == [0, 1, 7]
+    differences = {
+        one["treatment"]: {pair["seed"]: pair["difference"] for pair in one["pairs"]}
+        for one in verdict["comparisons"]
+    }
+    assert differences == {"2": {0: 1, 1: 2}, "3": {1: 3}}
+    assert verdict["claim_changed"] is False
+
+
+def test_runs_of_other_budgets_are_other_runs(tmp_path: Path, report: Main) -> None:
+    arms = {"1": complete(90, 92)}
+    sweeps = [made(tmp_path / str(epochs), arms, None, epochs=epochs) for epochs in (4, 8)]
+    done = report(*sweeps, sweeps[0], "--out", tmp_path / "out")
+    assert done.stdout.splitlines()[2].split()[:2] == ["t_mult=1", "4"]
+
+
+def test_of_a_run_that_is_in_several_sweeps_the_complete_one_counts(
+    tmp_path: Path, report: Main
+) -> None:
+    stopped = [("interrupted", 50.0), ("missing", 0.0)]
+    first = made(tmp_path / "first", {"1": stopped, "2": complete(91, 93)}, TWO)
+    second = made(tmp_path / "second", {"1": complete(90, 91), "2": stopped}, TWO)
+    for number, sweeps in enumerate(((first, second), (second, first))):
+        verdict = verdict_of(report, tmp_path / str(number), *sweeps)
+        (compared,) = verdict["comparisons"]
+        assert [pair["difference"] for pair in compared["pairs"]] == [1, 2]
+        assert compared["left_out"] == []
+
+
+@pytest.mark.parametrize(("metric", "difference"), [("val/acc", 1), ("test/acc", -1)])
+def test_a_claim_is_judged_by_its_metric(
+    tmp_path: Path, report: Main, metric: str, difference: float
+) -> None:
+    claim = dataclasses.replace(TWO, metric=metric)
+    sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": complete(91, 92)}, claim)
+    (compared,) = verdict_of(report, tmp_path / "out", sweep)["comparisons"]
+    assert [pair["difference"] for pair in compared["pairs"]] == [difference] * 2
+
+
+def test_a_verdict_has_snapshots_and_the_best_so_far_by_arm(tmp_path: Path, report: Main) -> None:
+    sweep = made(tmp_path / "sweep", {"1": complete(90, 92), "2": complete(91, 93)}, TWO)
+    for number, accuracies in enumerate([[80.0, 82.0], [84.0, 83.0], [70.0]]):
+        (sweep / f"{number}/snapshots.json").write_text(json.dumps({"test/acc": accuracies}))
+    verdict = verdict_of(report, tmp_path / "out", sweep)
+    figures = [
+        (one["arm"], one["members"], one["test_acc_mean"], one["sd"])
+        for one in verdict["snapshots"]
+    ]
+    assert sorted(figures) == [
+        ("t_mult=1", 1, 82.0, pytest.approx(8**0.5)),
+        ("t_mult=1", 2, 82.5, pytest.approx(0.5**0.5)),
+        ("t_mult=2", 1, 70.0, None),
+    ]
+    first, second = verdict["anytime"]
+    assert (first["area"], second["area"]) == (91 - 1.5, 92 - 1.5)
+    # Arm 1 ends at 90 and 92: 89 is reached after epoch 3 and, by the other, from the first on
+    assert first["epochs_to"] == {"86.0": 1.0, "89.0": 2.0, "90.0": 3.0, "91.0": None}
+    assert second["epochs_to"] == {"86.0": 1.0, "89.0": 1.5, "90.0": 2.0, "91.0": 3.0}

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import zipfile
@@ -17,13 +18,16 @@ import pytest
 import torch
 from conftest import make_config
 from PIL import Image
+from torch import nn
 
 from harness import config as conf
 from harness import data, run, trajectory
 from harness.config import SCHEMAS, Config
+from harness.distributed import World
 from harness.loop import Cadence, Row
 from harness.place import Place
-from harness.trajectory import Store, plan_hashes
+from harness.signals import Interrupted
+from harness.trajectory import Store, plan_hashes, weights_sha256
 
 TINY = (
     "dataset=synthetic",
@@ -194,6 +198,24 @@ def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:
     assert fingerprint(settings) != before
 
 
+CHANGES: dict[str, Any] = {
+    "the last weight": lambda network: network[0].weight.data[-1, -1].add_(1e-3),
+    "a buffer": lambda network: network[1].running_var[0].add_(1e-3),
+    "its type": lambda network: network.double(),
+    "a name": lambda network: network.add_module("1", network[0]),
+    "a shape": lambda network: setattr(network[0].weight, "data", network[0].weight.data.T),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_hash_of_weights_is_of_all_of_them(change: Any) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = weights_sha256(network)
+    assert weights_sha256(network) == before
+    change(network)
+    assert weights_sha256(network) != before
+
+
 # --- what a run starts from ----------------------------------------------------------------------
 
 
@@ -250,17 +272,105 @@ def test_what_is_kept(train: Any, tmp_path: Path, keep: str, left: set[int], reu
     found = {int(path.stem.split("-")[0]) for path in (tmp_path / "store").glob("*/*-*.json")}
     weights = list((tmp_path / "store").glob("*/*.pt"))
     assert (found, len(weights)) == (left, len(left))
+    assert not list((tmp_path / "store").glob("*/*.training")), "nobody waits for what is over"
     assert train(f"store.keep={keep}")[0]["updates_reused"] == reused
+
+
+def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Where a run is stopped by a signal that came during update number `step`."""
+    agree, asked = World.agree, 0
+
+    def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
+        nonlocal asked
+        asked += 1
+        if asked == step:
+            number = signal.SIGTERM
+        return agree(self, number, due)
+
+    monkeypatch.setattr(World, "agree", interrupted)
+    return pytest.raises(Interrupted)
+
+
+def checkpoints(folder: Path) -> dict[int, dict[str, Any]]:
+    """What the store in `folder` holds, by step."""
+    documents = [json.loads(path.read_text()) for path in folder.glob("*/*-*.json")]
+    return {document["step"]: document for document in documents}
+
+
+def test_a_run_that_was_stopped_at_a_cycle_end_keeps_it(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, stopped_at(12, patched):
+        train()
+    assert train()[0]["updates_reused"] == 12
+    assert {12, 36} == checkpoints(tmp_path / "store").keys()
+    assert train("scheduler.t_mult=1")[0]["updates_reused"] == 12
+
+
+def test_a_branch_that_another_run_stopped_at_is_kept(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = ("scheduler=step", "scheduler.gamma=0.5")
+    with monkeypatch.context() as patched, stopped_at(18, patched):
+        train(*base, "scheduler.step_size=3")
+    first = train(*base, "scheduler.step_size=3", branches=frozenset({18}))
+    assert first[0]["updates_reused"] == 18
+    assert train(*base, "scheduler.step_size=4")[0]["updates_reused"] == 18
+
+
+def test_where_another_run_stopped_is_an_end_for_the_run_that_ends_there(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, stopped_at(36, patched):
+        train("trainer.epochs=8", "scheduler=constant")
+    shorter = train("scheduler=constant")
+    assert (shorter[0]["updates_reused"], shorter[0]["updates_trained"]) == (36, 0)
+    end = checkpoints(tmp_path / "store")[36]
+    assert (end["kept"], end["test"]) == (True, shorter[0]["test"])
 
 
 # --- what was recorded ---------------------------------------------------------------------------
 
 
-def test_a_coarser_history_does_not_serve(train: Any) -> None:
-    train("trainer.evals_per_epoch=1")
-    fine = train("trainer.evals_per_epoch=3")
+@pytest.mark.parametrize(
+    ("recorded", "wanted"),
+    [
+        pytest.param("trainer.evals_per_epoch=1", "trainer.evals_per_epoch=3", id="evaluations"),
+        pytest.param("trainer.log_every=6", "trainer.log_every=1", id="rows of updates"),
+        pytest.param("trainer.log_every=4", "trainer.log_every=3", id="rows of other updates"),
+    ],
+)
+def test_a_coarser_history_does_not_serve(train: Any, recorded: str, wanted: str) -> None:
+    train(recorded)
+    fine = train(wanted)
     assert fine[0]["updates_reused"] == 0
-    assert same(fine, train("trainer.evals_per_epoch=3", "reuse=false"))
+    assert same(fine, train(wanted, "reuse=false"))
+
+
+@pytest.mark.parametrize(
+    ("step", "without"),
+    [
+        pytest.param(20, "", id="a row of an update"),
+        pytest.param(24, "", id="a row with an evaluation"),
+        pytest.param(24, "val/", id="the evaluation of a row"),
+        pytest.param(36, "", id="the last row"),
+    ],
+)
+def test_a_history_that_lacks_something_does_not_serve(
+    train: Any, tmp_path: Path, step: int, without: str
+) -> None:
+    """As a store that was written by hand or by other code; the prefix before it still serves."""
+    whole = train()
+    kept = [
+        {name: value for name, value in row.items() if not name.startswith(without)}
+        if row["step"] == step else row
+        for row in whole[1]
+    ]  # fmt: skip
+    (path,) = (tmp_path / "store").glob("*/000000036-*.json")
+    _rows_instead(path, "".join(json.dumps(row) + "\n" for row in kept if row).encode())
+    again = train()
+    assert again[0]["updates_reused"] == 12
+    assert same(whole, again)
 
 
 def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
@@ -394,11 +504,15 @@ def _rewritten(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def _rows_of_words(path: Path) -> None:
-    content = b'{"step": "first"}\n'
-    (path.parent / "words.rows").write_bytes(content)
+def _rows_instead(path: Path, content: bytes) -> None:
+    """The checkpoint of the JSON at `path` has the history `content`, and its checksum."""
+    (path.parent / "other.rows").write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    _rewritten(path, rows_file="words.rows", rows_bytes=len(content), rows_sha256=sha256)
+    _rewritten(path, rows_file="other.rows", rows_bytes=len(content), rows_sha256=sha256)
+
+
+def _rows_of_words(path: Path) -> None:
+    _rows_instead(path, b'{"step": "first"}\n')
 
 
 def _pipe(path: Path) -> None:
@@ -579,11 +693,26 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
     assert done[0][0]["updates_reused"] == 12
 
 
-def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path) -> None:
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("age", [100, -(10**6)], ids=["of long ago", "of a clock set back"])
+def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path, age: int) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
     other = run.prepare(settings, run.Seconds()).trajectory
     claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))
-    os.utime(claim, (time.time() - 100, time.time() - 100))
+    os.utime(claim, (time.time() - age, time.time() - age))
     assert train("store.wait=true")[0]["updates_trained"] == 36
+
+
+def test_a_run_under_way_gives_signs_of_life(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trajectory, "_HEARTBEAT", 0)
+    t = run.prepare(tiny(), run.Seconds()).trajectory
+    with Store(tmp_path).training(t, [12], wait=False) as alive:
+        (claim,) = tmp_path.glob("*/*.training")
+        os.utime(claim, (0, 0))
+        alive()
+        assert time.time() - claim.stat().st_mtime < 60
+    assert not claim.exists()

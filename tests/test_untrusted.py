@@ -35,20 +35,13 @@ Report = Callable[[Path], tuple[int, str]]
 
 
 @pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Report:
+def report(report: Main) -> Report:
     """`scripts/report.py SWEEP`: its exit code and what it says on stderr."""
 
     def run(sweep: Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["report.py", str(sweep)])
-        code: object = 0
-        try:
-            runpy.run_path(str(ROOT / "scripts/report.py"), run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code or 0
-        assert isinstance(code, int)
-        return code, capsys.readouterr().err
+        done = report(sweep)
+        return done.returncode, done.stderr
 
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     return run
 
 

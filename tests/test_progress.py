@@ -1,0 +1,102 @@
+"""What a run shows of itself: a bar on a terminal, a few lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+
+import pytest
+from conftest import make_config
+
+from harness import progress, schedules
+from harness.progress import Progress
+
+PLAN = schedules.plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
+EVALUATED = {"step": 20, "epoch": 2.0, "lr": 0.05, "val/acc": 91.234}
+
+
+@dataclass
+class Clock:
+    """Stands in for the module `time`."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_without_a_terminal_an_evaluation_is_a_line_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Progress("1/2 t_mult=1", PLAN, 10, 8)
+    steps = ((3, 12), (8, 14), (11, 16), (12, 18), (20, 19), (22, 20))
+    for seconds, step in steps:
+        clock.now = 100 + seconds
+        row = {"step": step, "epoch": step / 10, "lr": 0.05}
+        shown.show(row if step == 19 else {**row, "val/acc": step + 0.5})
+    # Update 16 is the sixth that this process did, at 8 images each in 11 seconds; 19 has no accuracy
+    assert capsys.readouterr().err.splitlines() == [
+        "1/2 t_mult=1: epoch 1.6/4, lr 0.0500, val/acc 16.50 %, 4 img/s",
+        "1/2 t_mult=1: epoch 2/4, lr 0.0500, val/acc 20.50 %, 4 img/s",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Progress("run", PLAN, 19, 8)
+    assert "run: 48 %" in terminal.getvalue()
+    shown.tick()
+    clock.now += 2
+    shown.show(EVALUATED)
+    shown.show({"step": 21, "epoch": 2.1, "lr": 0.04, "train/loss": 0.3})
+    shown.end("interrupted", {})
+    last = terminal.getvalue().split("\r")[-1]
+    assert last.startswith("run: 50 %, epoch 2.1/4, lr 0.0400, val/acc 91.23 %, 8 img/s |")
+
+
+@pytest.mark.parametrize(
+    ("trained", "reused", "told"),
+    [
+        (40, 0, "4 epochs trained"),
+        (10, 30, "1 epoch trained, 3 reused"),
+        (5, 35, "0.5 epochs trained, 3.5 reused"),
+        (0, 40, "0 epochs trained, 4 reused"),
+    ],
+)
+def test_the_end_says_what_was_trained_and_what_was_there(
+    clock: Clock, capsys: pytest.CaptureFixture[str], trained: int, reused: int, told: str
+) -> None:
+    shown = Progress("run", PLAN, reused, 8)
+    clock.now += 2.5
+    result = {
+        "final": {"val/acc": 91.234}, "test": {"test/acc": 89.0}, "updates_trained": trained,
+        "updates_reused": reused,
+    }  # fmt: skip
+    shown.end("complete", result)
+    line = f"run: val/acc 91.23 %, test/acc 89.00 % ({told}, 2.5 s)\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [("diverged", "run: diverged: the loss is nan\n"), ("failed", ""), ("interrupted", "")],
+)
+def test_a_bad_end_is_said_once(capsys: pytest.CaptureFixture[str], status: str, line: str) -> None:
+    Progress("run", PLAN, 0, 8).end(status, {"error": "the loss is nan"})
+    assert capsys.readouterr().err == line

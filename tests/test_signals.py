@@ -1,0 +1,63 @@
+"""Signals that end a run; what a cluster makes of them is in `test_clusters.py`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from harness.signals import Interrupted, stopping
+
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.Signals) -> None:
+    before = [signal.getsignal(one) for one in STOPPING]
+    with stopping() as stop:
+        stop.catch()
+        stop.check()
+        signal.raise_signal(number)
+        with pytest.raises(Interrupted) as stopped:
+            stop.check()
+    assert (stopped.value.number, stopped.value.code) == (number, 128 + number)
+    assert [signal.getsignal(one) for one in STOPPING] == before
+
+
+@pytest.mark.parametrize("first", STOPPING)
+def test_a_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> None:
+    with stopping() as stop:
+        stop.catch()
+        signal.raise_signal(first)
+        for number in STOPPING:
+            if number != signal.SIGINT:
+                signal.raise_signal(number)  # does not hurry it
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_come_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError), stopping() as stop:  # noqa: PT012
+        stop.catch()
+        raise ValueError
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_other_threads_than_the_main_one_catch_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    failed: list[threading.ExceptHookArgs] = []
+
+    def train() -> None:
+        with stopping() as stop:
+            stop.catch()
+            stop.check()
+            assert signal.getsignal(signal.SIGTERM) == before
+
+    thread = threading.Thread(target=train)
+    hook, threading.excepthook = threading.excepthook, failed.append
+    thread.start()
+    thread.join()
+    threading.excepthook = hook
+    assert not failed
