@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 def job(composed: DictConfig) -> float:
     """One job of Hydra's. Returns the last validation accuracy in percent.
 
-    In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN.
+    In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN,
+    as does one that diverged.
     """
     settings: Any = HydraConfig.get()
     result = train(place.given_by(settings), lambda: config.load(composed))
     if result is None and settings.mode == RunMode.RUN:
         raise SystemExit(1)
-    return float(result["final"].get("val/acc", math.nan)) if result else math.nan
+    if result is None or result["status"] != "complete":
+        return math.nan
+    return float(result["final"]["val/acc"])
 
 
 def train(where: Place, configured: Callable[[], Config]) -> dict[str, Any] | None:
