@@ -125,8 +125,8 @@ class Checkpoints:
 
     def _save(self, kept: bool, test: Row | None = None) -> None:
         state = self._state.snapshot()  # `Diverged` comes from every process, with a store or not
-        if self._store is None:
-            return
+        if self._store is None or self._state.not_finite():
+            return  # weights that are not finite stay so, which the next loss or evaluation shows
         before = self._origin.seconds if self._origin else 0.0
         path = self._store.save(
             self._trajectory,

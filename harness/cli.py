@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 def job(composed: DictConfig) -> float:
     """One job of Hydra's. Returns the last validation accuracy in percent.
 
-    In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN.
-    Paths mean the same with `hydra.job.chdir=true`: they are relative to where the command was given.
+    In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN,
+    as does one that diverged. Paths mean the same with `hydra.job.chdir=true`: they are relative to where
+    the command was given.
     """
     settings: Any = HydraConfig.get()
     with chdir(settings.runtime.cwd):
         result = train(lambda: found(settings, composed))
     if result is None and not place.in_sweep(settings):
         raise SystemExit(1)
-    return float(result["final"].get("val/acc", math.nan)) if result else math.nan
+    if result is None or result["status"] != "complete":
+        return math.nan
+    return float(result["final"]["val/acc"])
 
 
 def found(settings: DictConfig, composed: DictConfig) -> tuple[Place, Config]:

@@ -439,7 +439,7 @@ class Config(Section):
     tracking: Tracking = MISSING
     claim: Claim = MISSING
     reuse: bool = MISSING  # start from what the store holds, and add to it
-    retry: bool = MISSING  # train again what failed or diverged before
+    retry: bool = MISSING  # train again what diverged before
     seed: int = number(at_least=0, below=2**63)
 
 

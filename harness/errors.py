@@ -102,7 +102,7 @@ def _explain(error: BaseException) -> str | None:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return (
                 f"{text}: make room (hydra.run.dir, hydra.sweep.dir, store.dir), "
-                "then the same command with retry=true goes on"
+                "then the same command goes on"
             )
         case ConfigError() | HydraException() | OSError() | YAMLError():
             return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import stat
@@ -63,12 +64,19 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file. Raises OSError; `Unreadable` for what is no JSON, or no object."""
     try:
-        document = json.loads(read(path))
+        document = json.loads(read(path), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"{path}: is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise Unreadable(f"{path}: holds no JSON object")
     return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 def write_json(path: Path, document: object) -> None:

@@ -23,10 +23,10 @@ Row = dict[str, int | float]  # of a history: metric → value; accuracies in pe
 
 
 class Diverged(Exception):
-    """The loss of an update is not finite."""
+    """A number of update `step` is not finite: its loss, a metric, a weight."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss of update {step} is {loss}")
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(what)
         self.step = step
 
 
@@ -75,8 +75,29 @@ class TrainState:
         self.unseen.clear()
         for number, value in enumerate(values, start=self.updates - len(values) + 1):
             if not math.isfinite(value):
-                raise Diverged(number, value)
+                raise Diverged(number, f"the loss of update {number} is {value}")
         return values[-1]
+
+    def checked(self, metrics: Row) -> Row:
+        """`metrics` of this state. Raises `Diverged` if one of them, or a weight, is not finite."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(self.updates, f"{name} after update {self.updates} is {value}")
+        if broken := self.not_finite():
+            raise Diverged(self.updates, f"{broken} is not finite after update {self.updates}")
+        return metrics
+
+    def not_finite(self) -> str | None:
+        """The first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
+        tensors = {
+            name: tensor
+            for name, tensor in self.network.state_dict(keep_vars=True).items()
+            if isinstance(tensor, nn.Parameter) or name.endswith(("running_mean", "running_var"))
+        }
+        finite = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()])
+        return next(
+            (name for name, is_so in zip(tensors, finite.tolist(), strict=True) if not is_so), None
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """All that training goes on from, but the schedule, which follows from the plan.
@@ -230,8 +251,8 @@ def fit(
     """Train from `state.updates` to the end of `plan`.
 
     `record` gets every row of the history, `after_update` is called once an update, after it.
-    Raises `Diverged` when a loss is not finite, at the latest at the next row; and RuntimeError if
-    the LR in use is ever not the plan's.
+    Raises `Diverged` when a loss is not finite, at the latest at the next row, or when an evaluation,
+    or a weight at one, is not; and RuntimeError if the LR in use is ever not the plan's.
     """
     group = state.optimizer.param_groups[0]
     while state.updates < plan.updates:
@@ -248,7 +269,7 @@ def fit(
                 row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
                 row["train/loss"] = state.last_loss()
                 if done in cadence.evaluations:
-                    row |= evaluate()
+                    row |= state.checked(evaluate())
                 record(row)
             after_update()
             if done == plan.updates:

@@ -72,8 +72,8 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-class FailedBefore(ConfigError):
-    """The run failed the last time, and nobody asked to try it again."""
+class RefusedBefore(ConfigError):
+    """The network could not be built the last time, and nobody asked to try it again."""
 
 
 def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def run(config: Config, place: Place, world: World = ALONE) -> dict[str, Any]:
 
     All processes of `world` do so; those after the first in a folder that nobody sees. A run that is
     complete there stays as it is. A run that diverges ends as `diverged`, with its history. Any other error is written down as
-    `failed` (`interrupted` for a signal) and raised again. Raises `ConfigError`, with nothing touched,
+    `failed` (`interrupted` for a signal) and raised again; the store remembers a divergence, and a
+    network that cannot be built, but no failure that may come from outside of the run. Raises `ConfigError`, with nothing touched,
     if another run has begun in the folder, or another process is at it.
     """
     with _alone(place.folder):
@@ -161,18 +162,16 @@ def _run(
     store = Store(Path(config.store.dir)) if config.reuse else None
     if end := world.from_first(lambda: store.outcome(t) if store and not config.retry else None):
         again = f"{end['error']}; that was before, retry=true trains it again"
+        if end["status"] == "refused":
+            raise RefusedBefore(again)
         with Recording(config, place, p, result, seconds, end["rows"]):
             result |= {"status": end["status"], "error": again, **_summary(end["rows"])}
-        if end["status"] == "failed":
-            raise FailedBefore(again)
         return
     try:
         with world.guarded():
             _train(config, place, p, store, result, seconds, stop)
-    except Exception as error:
+    except Exception:
         stop.check()  # what a signal to all processes led to is no failure of the run
-        if store:
-            store.note_outcome(t, "failed", str(error), [])
         raise
 
 
@@ -237,6 +236,18 @@ def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     return Prepared(device, precision, splits, batches, val, test, t, numerics, world)
 
 
+@contextmanager
+def _remembering(store: Store | None, t: Trajectory) -> Iterator[None]:
+    """Note in the store that the network cannot be built: unlike other failures, that follows from
+    what the run's key holds."""
+    try:
+        yield
+    except ConfigError as error:
+        if store:
+            store.note_outcome(t, "refused", str(error), [])
+        raise
+
+
 def _train(
     config: Config,
     place: Place,
@@ -248,7 +259,7 @@ def _train(
 ) -> None:
     """Build the state, take it to where the store has got to, and train it to the end."""
     plan, cadence, world = p.trajectory.plan, p.trajectory.cadence, p.world
-    with seconds.phase("build"):
+    with seconds.phase("build"), _remembering(store, p.trajectory):
         state, step = build(config, p.splits, p.device, p.precision, world)
     keep = checkpoints.kept(config.store.keep, plan, place.branches)
     stop.catch()
@@ -275,9 +286,9 @@ def _train(
         )
         result |= saving.source()
 
-        def evaluate() -> Row:
+        def evaluate(batches: data.EvalBatches = p.val, split: str = "val") -> Row:
             with seconds.phase("evaluate"):
-                return step.evaluate(state.network, p.val, "val")
+                return step.evaluate(state.network, batches, split)
 
         world.wait()
         world.reseed(config.seed, state.updates)
@@ -296,14 +307,12 @@ def _train(
         try:
             with seconds.phase("fit"):
                 fit(state, step, plan, p.batches, cadence, evaluate, recording.record, after_update)
+            known = origin.test if origin and origin.step == plan.updates else None
+            result["test"] = known or state.checked(evaluate(p.test, "test"))
         except Diverged as error:
             result["status"], result["error"] = "diverged", str(error)
         else:
-            if origin and origin.step == plan.updates and origin.test:
-                result["test"] = origin.test
-            else:
-                with seconds.phase("evaluate"):
-                    result["test"] = step.evaluate(state.network, p.test, "test")
+            if not known:
                 with seconds.phase("store"):
                     saving.finish(result["test"], config.store.keep)
             result["status"] = "complete"

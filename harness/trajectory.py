@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 import sys
@@ -37,6 +38,7 @@ FORMAT = 2
 _MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
+_REMEMBERED = ("diverged", "refused")  # ends that follow from what a key holds
 _STALE = 60.0  # seconds without one after which nobody waits any longer
 
 
@@ -126,7 +128,9 @@ class Prefix:
 
 def _row(values: Any) -> Row:
     """A line of a history. Raises TypeError for anything else."""
-    numbers = isinstance(values, dict) and all(type(v) in (int, float) for v in values.values())
+    numbers = isinstance(values, dict) and all(
+        type(v) in (int, float) and math.isfinite(v) for v in values.values()
+    )
     if not numbers or type(values.get("step")) is not int:
         raise TypeError("a line is not a row of a history")
     return dict(values)
@@ -307,17 +311,21 @@ class Store:
         except (Damaged, OSError) as error:
             warn(f"{path} is left behind: {error}")
 
-    # --- outcomes: runs that ended badly, so that the same command does not repeat them ---------
+    # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 
     def _outcome(self, t: Trajectory) -> Path:
         return self.folder / t.fingerprint / f"{t.run_id}.outcome"
 
     def outcome(self, t: Trajectory) -> dict[str, Any] | None:
-        """How the run ended when it last ended badly: `status`, `error`, `rows`; else None."""
+        """How the run ended when it last ended badly: `status`, `error`, `rows`; else None.
+
+        Failures for reasons that are not in the key, which earlier versions noted, do not count.
+        """
         path = self._outcome(t)
         try:
             document = files.read_json(path)
-            return {name: document[name] for name in ("status", "error", "rows")}
+            end = {name: document[name] for name in ("status", "error", "rows")}
+            return end if end["status"] in _REMEMBERED else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -325,7 +333,7 @@ class Store:
             return None
 
     def note_outcome(self, t: Trajectory, status: str, error: str | None, rows: list[Row]) -> None:
-        """Remember a run that failed or diverged; forget it once it is complete."""
+        """Remember a run that diverged or was refused; forget it once it is complete."""
         path = self._outcome(t)
         try:
             if status == "complete":

@@ -181,7 +181,7 @@ def run() -> None:
             if len(left):
                 raise ConfigError(
                     f"{cell.sweep(step)}: {len(left)} of {len(runs)} runs are not complete; "
-                    "the same command goes on, those that failed are tried again with retry=true"
+                    "the same command goes on"
                 )
             if step == "tuning":
                 tune(cell, runs)

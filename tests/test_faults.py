@@ -142,7 +142,7 @@ def test_a_history_that_cannot_be_written_ends_the_run_which_then_goes_on(
     assert whole[1].startswith(written), "the part that fitted is right"
     assert not (folder / "run/result.json").exists() or result(folder / "run")["status"] == "failed"
     resize("4m")
-    code, said = forked.run(tmp_path / "log2", *run(tmp_path, where, "retry=true"))
+    code, said = forked.run(tmp_path / "log2", *run(tmp_path, where))
     assert code == 0, said
     assert_whole(folder / "run", whole)
     assert int(str(result(folder / "run")["updates_reused"])) > 0
@@ -171,7 +171,7 @@ def test_a_result_that_cannot_be_written_is_none(
     assert len(list((folder / "run").glob(".*json*"))) == 0, "nothing half written is left"
     monkeypatch.undo()
     (folder / "ballast").unlink()
-    code, said = forked.run(tmp_path / "log", "train.py", *words, "retry=true")
+    code, said = forked.run(tmp_path / "log", "train.py", *words)
     assert code == 0, said
     assert "0 epochs trained, 3 reused" in said
 
@@ -373,7 +373,7 @@ def test_a_run_folder_that_is_removed_ends_the_run_which_then_goes_on(
         f"error: {path}: was removed while the run wrote to it"
     )
     assert not (tmp_path / "run").exists()
-    code, said = forked.run(tmp_path / "log2", *run(tmp_path, "retry=true"))
+    code, said = forked.run(tmp_path / "log2", *run(tmp_path))
     assert code == 0, said
     assert_whole(tmp_path / "run", whole)
     assert int(str(result(tmp_path / "run")["updates_reused"])) > 0
@@ -415,7 +415,7 @@ def test_a_worker_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> N
         "lower dataset.workers or trainer.batch_size (DataLoader worker (pid"
     )
     assert result(tmp_path / "run")["status"] == "failed"
-    code, said = forked.run(tmp_path / "log2", *words, "retry=true")
+    code, said = forked.run(tmp_path / "log2", *words)
     assert code == 0, said
     assert int(str(result(tmp_path / "run")["updates_reused"])) > 0
 
