@@ -73,8 +73,10 @@ def begin(config: DictConfig) -> list[Arm]:
     processes.refuse_sweep()
     jobs = expand(config)
     arms = [plan(job) for job in jobs]
-    from harness import preview
+    from harness import data, preview
 
+    for dataset in dict.fromkeys(arm.config.dataset for arm in arms):
+        data.check(dataset)
     roots = preview.tree(arms)
     parts = preview.branches(roots)
     for job, arm in zip(jobs, arms, strict=True):
