@@ -115,15 +115,25 @@ class Checkpoints:
         if due:
             self._save(kept)
 
-    def finish(self, test: Row, keep: str) -> None:
+    def tested(self, test_sha256: str | None) -> tuple[Row, None] | None:
+        """The stored metrics of the test set of this digest, if the run is over and has them."""
+        origin = self._origin
+        over = origin is not None and origin.step == self._trajectory.plan.updates
+        if origin and over and origin.test and origin.test_sha256 == test_sha256:
+            return origin.test, None
+        return None
+
+    def finish(self, test: Row, test_sha256: str | None, keep: str) -> None:
         """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""
+        if not test and self._origin and self._origin.is_end:
+            return  # perhaps with the metrics of another test set
         if keep != "none":
-            self._save(kept=True, test=test)
+            self._save(kept=True, test=test, test_sha256=test_sha256 if test else None)
         elif self._passing and self._store:
             self._store.drop(self._passing)
             self._rows_file.remove(self._passing.parent)
 
-    def _save(self, kept: bool, test: Row | None = None) -> None:
+    def _save(self, kept: bool, test: Row | None = None, test_sha256: str | None = None) -> None:
         state = self._state.snapshot()  # `Diverged` comes from every process, with a store or not
         if self._store is None or self._state.not_finite():
             return  # weights that are not finite stay so, which the next loss or evaluation shows
@@ -139,6 +149,7 @@ class Checkpoints:
             kept=kept,
             seconds=before + time.monotonic() - self._begin,
             test=test,
+            test_sha256=test_sha256,
         )
         self._last = time.monotonic()
         if path is None:

@@ -65,6 +65,15 @@ def choice(*names: str) -> Any:
     return field(default=MISSING, metadata={"choices": names})
 
 
+def added(before: object, declared: Any = None) -> Any:
+    """A key that is newer than checkpoints in use, declared as by `number` and `choice`.
+
+    At the value `before` the program does what it did when there was no such key.
+    """
+    metadata = {} if declared is None else declared.metadata
+    return field(default=MISSING, metadata={**metadata, "before": before})
+
+
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -594,6 +603,22 @@ def to_dict(config: Config) -> dict[str, Any]:
     }
 
 
+def without_added(config: Config) -> dict[str, Any]:
+    """`to_dict`, less the keys that were `added` later and change nothing."""
+    values = to_dict(config)
+    for section, kept in [(config, values), *((getattr(config, n), values[n]) for n in SCHEMAS)]:
+        for name, before in _before(type(section)).items():
+            if getattr(section, name) == before:
+                del kept[name]
+    return values
+
+
+def _before(section: type[Section]) -> dict[str, Any]:
+    """The `added` keys of a section, with the value of each that changes nothing."""
+    fields = dataclasses.fields(section)
+    return {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
+
+
 # What leaves a run the one that was planned: where its files go, and whether it is trained at all.
 SAME_RUN = ("store.", "tracking.", "reuse", "retry", "trainer.checkpoint_every")
 _SAME_WEIGHTS = (*SAME_RUN, "claim.")  # its claim is the one of the sweep's plan.json
@@ -655,14 +680,20 @@ def load_composed(composed: DictConfig) -> Composed:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit."""
+    """The `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit.
+
+    Keys that were `added` since then have the value of before they existed.
+    """
     try:
-        parts: dict[str, Any] = {
-            name: SCHEMAS[name][value["kind"]](**{k: v for k, v in value.items() if k != "kind"})
-            if name in SCHEMAS
-            else value
+        parts = {
+            name: _section(name, value) if name in SCHEMAS else value
             for name, value in values.items()
         }
-        return Config(**parts)
+        return Config(**_before(Config) | parts)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"a recorded configuration is not of this version: {error}") from error
+
+
+def _section(group: str, values: dict[str, Any]) -> Section:
+    node = SCHEMAS[group][values["kind"]]
+    return node(**_before(node) | {k: v for k, v in values.items() if k != "kind"})

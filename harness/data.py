@@ -6,11 +6,12 @@ To add a data set: a dataclass in `config.py`, a case in `_read`, a file in `con
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from harness import augment, files
+from harness import augment, image_files
 from harness import config as conf
 from harness.config import ConfigError
 from harness.distributed import ALONE, World
@@ -68,7 +69,8 @@ class Streamed(Dataset[tuple[Tensor, int]]):
     """Image files, decoded by worker processes: resized, and the centre cut out."""
 
     root: Path
-    paths: tuple[str, ...]  # below `root`
+    paths: NDArray[np.object_]  # below `root`
+    contents: NDArray[np.object_]  # the SHA-256 of each file
     labels: NDArray[np.int64]
     image_size: int
     workers: int
@@ -77,17 +79,17 @@ class Streamed(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return _decode(self.root / self.paths[index], self.image_size), int(self.labels[index])
+        image = image_files.decode(self.root / self.paths[index], self.image_size)
+        return image, int(self.labels[index])
 
     def subset(self, index: NDArray[np.int64]) -> Self:
-        paths = tuple(self.paths[i] for i in index)
-        return type(self)(self.root, paths, self.labels[index], self.image_size, self.workers)
+        parts = {name: getattr(self, name)[index] for name in ("paths", "contents", "labels")}
+        return replace(self, **parts)
 
     def digest(self) -> str:
-        whole = hashlib.sha256(str(self.image_size).encode())
-        for path, label in zip(self.paths, self.labels, strict=True):
-            content = hashlib.sha256(_content(self.root / path)).hexdigest()
-            whole.update(f"{path}\0{label}\0{content}\n".encode())
+        whole = hashlib.sha256(f"{image_files.DECODING} {self.image_size}".encode())
+        for path, content, label in zip(self.paths, self.contents, self.labels, strict=True):
+            whole.update(os.fsencode(path) + f"\0{label}\0{content}\n".encode())
         return whole.hexdigest()
 
 
@@ -97,13 +99,14 @@ class Splits:
 
     train: Source
     val: Source
-    test: Source
+    test: Source | None
     classes: int
     channels: int
     image_size: int
     mean: tuple[float, ...]  # a value a channel, in units of pixel values
     std: tuple[float, ...]
-    sha256: str
+    sha256: str  # of what weights and histories follow from: `train` and `val`
+    test_sha256: str | None
 
 
 def load(config: conf.Dataset) -> Splits:
@@ -122,15 +125,13 @@ def _load_resident(config: conf.Dataset) -> Splits:
 
 
 def _splits(config: conf.Dataset) -> Splits:
-    train, test = _read(config)
+    train, test, names = _read(config)
     rng = np.random.default_rng(config.split_seed)
-    if test is None:
-        assert isinstance(config, conf.Digits | conf.Synthetic)
-        test, train = _cut(train, config.test_size, "test_size", rng)
-    val, train = _cut(train, config.val_size, "val_size", rng)
+    if isinstance(config, conf.Digits | conf.Synthetic):
+        test, train = _cut(train, config.test_size, "test_size", names, rng)
+    val, train = _cut(train, config.val_size, "val_size", names, rng)
     if config.train_size is not None:
-        train, _ = _cut(train, config.train_size, "train_size", rng)
-    whole = hashlib.sha256("".join(part.digest() for part in (train, val, test)).encode())
+        train, _ = _cut(train, config.train_size, "train_size", names, rng)
     match train:
         case Resident(pixels=pixels):
             image_size, channels = pixels.shape[1], pixels.shape[3]
@@ -139,9 +140,10 @@ def _splits(config: conf.Dataset) -> Splits:
             channels = 3
             mean = tuple(255 * m for m in _IMAGENET_MEAN)
             std = tuple(255 * s for s in _IMAGENET_STD)
+    shaping = hashlib.sha256("".join(part.digest() for part in (train, val)).encode())
     return Splits(
-        train, val, test, int(train.labels.max()) + 1, channels, image_size, mean, std,
-        whole.hexdigest(),
+        train, val, test, len(names), channels, image_size, mean, std,
+        shaping.hexdigest(), test and test.digest(),
     )  # fmt: skip
 
 
@@ -162,6 +164,7 @@ _TORCHVISION = {  # training images before the validation split, and their shape
     "cifar100": Outline(50_000, 3, 32, 100),
     "svhn": Outline(73_257, 3, 32, 10),
 }
+_TEST_IMAGES = {"svhn": 26_032}  # 10,000 in the others
 
 
 def outline(config: conf.Dataset) -> Outline:
@@ -174,17 +177,45 @@ def outline(config: conf.Dataset) -> Outline:
         case conf.TorchvisionDataset():
             whole = _TORCHVISION[config.name]
         case conf.ImageFolder():
-            found, names = _folder(config, "train", None)
-            whole = Outline(len(found.labels), 3, config.image_size, len(names))
+            found = image_files.find(Path(config.root))
+            whole = Outline(len(found.train.labels), 3, config.image_size, len(found.classes))
         case _:
             raise TypeError(f"no data for {type(config).__name__}")
-    train = whole.train
+    return replace(whole, train=_training_images(config, whole.train))
+
+
+def _training_images(config: conf.Dataset, images: int) -> int:
+    """How many of `images` are left to train on. Raises `ConfigError` for sizes that do not fit."""
     if isinstance(config, conf.Digits | conf.Synthetic):
-        train -= _wanted(config.test_size, train, "test_size")
-    train -= _wanted(config.val_size, train, "val_size")
+        images -= _wanted(config.test_size, images, "test_size")
+    images -= _wanted(config.val_size, images, "val_size")
     if config.train_size is not None:
-        train = _wanted(config.train_size, train, "train_size")
-    return replace(whole, train=train)
+        images = _wanted(config.train_size, images, "train_size")
+    return images
+
+
+def check(config: conf.Dataset) -> None:
+    """Decode what has not been decoded before. Raises `ConfigError` for images that cannot be used."""
+    if isinstance(config, conf.ImageFolder):
+        image_files.check(image_files.find(Path(config.root)), config.workers)
+
+
+def unchecked(config: conf.Dataset) -> int:
+    """How many images `outline` has not looked at, and nobody has decoded before."""
+    if isinstance(config, conf.ImageFolder):
+        return image_files.unseen(image_files.find(Path(config.root)))
+    return 0
+
+
+def refuse_without_test(config: conf.Config) -> None:
+    """Raises `ConfigError` for a claim about the test set where there is none."""
+    if config.claim.metric == "test/acc" and isinstance(config.dataset, conf.ImageFolder):
+        root = Path(config.dataset.root)
+        if not image_files.has_test(root):
+            raise ConfigError(
+                f"claim.metric=test/acc: dataset.root={root} has no test/; "
+                "add it, or use claim.metric=val/acc"
+            )
 
 
 def updates_per_epoch(images: int, batch_size: int) -> int:
@@ -209,25 +240,39 @@ def _wanted(size: float, images: int, name: str) -> int:
     return wanted
 
 
-def _cut(source: S, size: float, name: str, rng: np.random.Generator) -> tuple[S, S]:
+def _cut(
+    source: S, size: float, name: str, classes: Sequence[str], rng: np.random.Generator
+) -> tuple[S, S]:
     """Cut `size` images (a share if below 1) off `source`, of each class its part; and the rest."""
     labels = source.labels
     wanted = _wanted(size, len(labels), name)
-    counts = np.bincount(labels)
+    counts = np.bincount(labels, minlength=len(classes))
     exact = counts * wanted / len(labels)
     take = np.floor(exact).astype(np.int64)
     take[np.argsort(take - exact, kind="stable")[: wanted - take.sum()]] += 1
     empty = np.flatnonzero((take == 0) | ((take == counts) & (name != "train_size")))
     if len(empty):
-        raise ConfigError(
-            f"dataset.{name}={size:g}: leaves class {empty[0]} without an image on one side"
-        )
+        label = int(empty[np.argmin(counts[empty])])
+        why = _why_empty(classes[label], counts, label, bool(take[label]))
+        raise ConfigError(f"dataset.{name}={size:g}: {why}")
     order = rng.permutation(len(labels))
     place = np.empty(len(labels), dtype=np.int64)  # of each image among its own class
     for label, count in enumerate(counts):
         place[order[labels[order] == label]] = np.arange(count)
     chosen = place < take[labels]
     return source.subset(np.flatnonzero(chosen)), source.subset(np.flatnonzero(~chosen))
+
+
+def _why_empty(name: str, counts: NDArray[np.int64], label: int, all_taken: bool) -> str:
+    """Why a cut leaves the class `name` without an image on one side, and the fix."""
+    count, images = int(counts[label]), int(counts.sum())
+    if count < 2:
+        has = "one image" if count else "no image"
+        return f"class {name} has {has}, and each part needs one; add some"
+    enough = -(-images // int(counts.min()))  # where each class's exact part is at least one image
+    if all_taken:
+        return f"takes all {count} images of class {name}; at most {images - enough} leave some of each class"
+    return f"takes none of the {count} images of class {name}; {enough} take some of each class"
 
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -249,18 +294,18 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[flo
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _read(config: conf.Dataset) -> tuple[Any, Any]:
-    """The training images, and the test images where the data set has its own (else None)."""
+def _read(config: conf.Dataset) -> tuple[Any, Any, Sequence[str]]:
+    """The training images, the test images where the data set has its own (else None), the classes."""
     match config:
         case conf.Digits():
-            return _digits(), None
+            return _digits(), None, [str(digit) for digit in range(10)]
         case conf.Synthetic():
-            return _synthetic(config), None
+            return _synthetic(config), None, [str(label) for label in range(config.classes)]
         case conf.TorchvisionDataset():
-            return _torchvision(config, train=True), _torchvision(config, train=False)
+            train, names = _torchvision(config, train=True)
+            return train, _torchvision(config, train=False)[0], names
         case conf.ImageFolder():
-            train, classes = _folder(config, "train", None)
-            return train, _folder(config, "test", classes)[0]
+            return _image_folder(config)
     raise TypeError(f"no data for {type(config).__name__}")
 
 
@@ -284,9 +329,10 @@ def _synthetic(c: conf.Synthetic) -> Resident:
     return Resident(np.clip(values, 0, 255).astype(np.uint8), labels)
 
 
-def _torchvision(config: conf.TorchvisionDataset, train: bool) -> Resident:
+def _torchvision(config: conf.TorchvisionDataset, train: bool) -> tuple[Resident, Sequence[str]]:
     from torchvision import datasets
 
+    names: Sequence[str] = [str(label) for label in range(_TORCHVISION[config.name].classes)]
     try:
         match config.name:
             case "svhn":
@@ -302,69 +348,99 @@ def _torchvision(config: conf.TorchvisionDataset, train: bool) -> Resident:
                     "cifar100": datasets.CIFAR100,
                 }
                 data = classes[name](config.root, train=train, download=config.download)
-                pixels, labels = np.asarray(data.data), data.targets
-        if len(pixels) != len(labels):
-            raise ValueError(f"{len(pixels)} images, {len(labels)} labels")
+                pixels, labels, names = np.asarray(data.data), data.targets, data.classes
+        pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+        labels = np.asarray(labels, dtype=np.int64)
+        _check_torchvision(config.name, train, pixels, labels)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        mend = (
+        fix = (
             "scripts/fetch_fashion_mnist.sh fetches it"
             if config.name == "fashion_mnist"
-            else "put its files there, or set dataset.root"
+            else "put them there, set dataset.root, or dataset.download=true"
         )
         reason = " ".join(str(error).split()).rstrip(".") or "a file of another kind"
         raise ConfigError(
-            f"dataset.root={config.root}: {config.name} cannot be read there ({reason}); {mend}"
+            f"dataset.root={config.root}: {config.name} cannot be read there ({reason}); "
+            f"its files are looked for in {Path(config.root, _FILES[config.name])}; {fix}"
         ) from error
-    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
-    return Resident(np.ascontiguousarray(pixels), np.asarray(labels, dtype=np.int64))
+    return Resident(np.ascontiguousarray(pixels), labels), names
 
 
-def _folder(
-    config: conf.ImageFolder, part: str, classes: list[str] | None
-) -> tuple[Streamed, list[str]]:
-    """The images below `part`, numbered by `classes` (None: by its own folders), and the classes."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        found = ImageFolder(str(Path(config.root) / part))
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise ConfigError(
-            f"dataset.root={config.root}: {str(error).splitlines()[0]}; "
-            f"needs {part}/CLASS/IMAGE files"
-        ) from error
-    root = Path(config.root)
-    paths = tuple(str(Path(path).relative_to(root)) for path, _ in found.samples)
-    classes = classes or found.classes
-    if strange := sorted(set(found.classes) - set(classes)):
-        raise ConfigError(f"dataset.root={root}: {part}/{strange[0]} is a class that train/ lacks")
-    number = np.array([classes.index(name) for name in found.classes])
-    labels = number[np.array(found.targets)].astype(np.int64)
-    return Streamed(root, paths, labels, config.image_size, config.workers), classes
+_FILES = {  # below dataset.root
+    "mnist": "MNIST/raw",
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "svhn": "*_32x32.mat",
+}
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return files.read(path)
-    except OSError as error:
-        raise ConfigError(f"dataset.root: {path} cannot be read ({error})") from error
+def _check_torchvision(
+    name: str, train: bool, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> None:
+    """Raises ValueError for files that hold another data set than `name`."""
+    whole = _TORCHVISION[name]
+    images = whole.train if train else _TEST_IMAGES.get(name, 10_000)
+    shape = (images, whole.image_size, whole.image_size, whole.channels)
+    if pixels.shape != shape:
+        raise ValueError(f"images of shape {pixels.shape} in place of {shape}")
+    if len(labels) != images:
+        raise ValueError(f"{images} images, {len(labels)} labels")
+    if (strange := set(range(whole.classes)) ^ set(np.unique(labels).tolist())) != set():
+        raise ValueError(f"label {min(strange)} is missing, or is of no class")
 
 
-def _decode(path: Path, size: int) -> Tensor:
-    """The image as uint8 (size, size, 3)."""
-    from PIL import Image
-    from torchvision.transforms.v2 import functional as v2
+def _image_folder(config: conf.ImageFolder) -> tuple[Streamed, Streamed | None, Sequence[str]]:
+    """The images, each of which has been decoded once, now or before."""
+    found = image_files.find(Path(config.root))
+    seen = image_files.check(found, config.workers)
 
-    try:
-        with Image.open(BytesIO(_content(path))) as file:
-            if file.mode[0] in "IF":
-                raise ConfigError(
-                    f"dataset.root: {path} has more than 8 bits a channel; save it with 8"
-                )
-            image = v2.pil_to_tensor(file.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"dataset.root: {path} is not an image that can be read") from error
-    cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
-    return cut.permute(1, 2, 0)
+    def streamed(part: image_files.Part) -> Streamed:
+        return Streamed(
+            found.root,
+            np.array(part.paths, dtype=object),
+            np.array([seen[path].sha256 for path in part.paths], dtype=object),
+            part.labels,
+            config.image_size,
+            config.workers,
+        )
+
+    _describe(config, found, seen)
+    return streamed(found.train), streamed(found.test) if found.test else None, found.classes
+
+
+def _describe(
+    config: conf.ImageFolder, found: image_files.Folder, seen: dict[str, image_files.Seen]
+) -> None:
+    """Say what there is, once in this process, and warn of what is probably not meant."""
+    images = len(found.train.paths)
+    val, train = _wanted(config.val_size, images, "val_size"), _training_images(config, images)
+    test = f"{len(found.test.paths):,} to test" if found.test else "none to test: there is no test/"
+    left_out = f"; left out: {image_files.say_left_out(found.left_out)}" if found.left_out else ""
+    _say(
+        f"dataset.root={found.root}: {len(found.classes)} classes, {train:,} images to train, "
+        f"{val:,} to validate, {test}{left_out}"
+    )
+    several = [path for path in found.paths if seen[path].frames > 1]
+    if several:
+        image_files.warn(
+            f"{len(several):,} files hold several frames, of which the first counts, as {several[0]}"
+        )
+    if not found.test:
+        return
+    trained = {seen[path].sha256 for path in found.train.paths}
+    both = [path for path in found.test.paths if seen[path].sha256 in trained]
+    if both:
+        image_files.warn(f"{len(both):,} images of test/ are in train/ too, as {both[0]}")
+    if lacking := np.setdiff1d(found.train.labels, found.test.labels).tolist():
+        image_files.warn(
+            f"test/ has no image of {len(lacking)} classes, as {found.classes[lacking[0]]}"
+        )
+
+
+@cache
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 # --- batches -------------------------------------------------------------------------------------

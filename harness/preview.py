@@ -49,6 +49,7 @@ _PLANS: dict[str, Plan] = {}  # seeds have the same
 
 def plan(name: str, arm: str, config: Config) -> Arm:
     """Raises `ConfigError` if the schedule does not fit the data and the budget."""
+    data.refuse_without_test(config)
     outline = data.outline(config.dataset)
     updates_per_epoch = data.updates_per_epoch(outline.train, config.trainer.batch_size)
     if config.trainer.batch_size == 1:

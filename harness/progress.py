@@ -60,13 +60,15 @@ class Progress:
         if status == "diverged":
             print(f"{self._label}: diverged: {result['error']}", file=sys.stderr)
         elif status == "complete":
-            val, test = result["final"]["val/acc"], result["test"]["test/acc"]
+            val, test = result["final"]["val/acc"], f"no test/acc: {result['no_test']}"
+            if result["test"]:
+                test = f"test/acc {result['test']['test/acc']:.2f} %"
             trained = self._plan.epochs(result["updates_trained"])
             reused = self._plan.epochs(result["updates_reused"])
             epochs = "epoch" if trained == 1 else "epochs"
             parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
             print(
-                f"{self._label}: val/acc {val:.2f} %, test/acc {test:.2f} % "
+                f"{self._label}: val/acc {val:.2f} %, {test} "
                 f"({parts}, {time.monotonic() - self._begin:.1f} s)",
                 file=sys.stderr,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ class Prepared:
     splits: data.Splits
     batches: data.TrainBatches
     val: data.EvalBatches
-    test: data.EvalBatches
+    test: data.EvalBatches | None
     trajectory: Trajectory
     numerics: dict[str, Any]
     world: World
@@ -153,13 +154,16 @@ def _run(
     p = prepare(config, seconds, world)
     t = p.trajectory
     result |= {"run_id": t.run_id, "fingerprint": t.fingerprint, "plan": t.plan.describe()}
-    result["numerics"] = p.numerics
+    result |= {"numerics": p.numerics, "no_test": None}
+    result |= {"data_sha256": p.splits.sha256, "test_sha256": p.splits.test_sha256}
     with atomic(place.folder / "lr.npy") as file:
         np.save(file, t.plan.lr)
     if warning := schedules.misalignment(t.plan):
         print(f"warning: {place.name}: {warning}", file=sys.stderr)
 
     store = Store(Path(config.store.dir)) if config.reuse else None
+    if store:
+        store.warn_of_older()
     if end := world.from_first(lambda: store.outcome(t) if store and not config.retry else None):
         again = f"{end['error']}; that was before, retry=true trains it again"
         if end["status"] == "refused":
@@ -199,6 +203,8 @@ def _complete(config: Config, place: Place) -> dict[str, Any] | None:
     if not (path.exists() and history.exists()):
         return None
     before = read_json(path)
+    if config.retry and before.get("no_test"):
+        return None
     mirrored = before.get("config", {}).get("tracking") == to_dict(config)["tracking"]
     return before if before.get("status") == "complete" and mirrored else None
 
@@ -213,6 +219,7 @@ def _note_start(folder: Path) -> int:
 
 def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     """Data, plan and identity of a run. Raises `ConfigError` for what does not fit or is not there."""
+    data.refuse_without_test(config)
     device = machine.device(config.trainer.device, world)
     world.check(config.trainer, device)
     compiled.check(config.trainer.compile, device)
@@ -222,15 +229,16 @@ def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
         with world.in_turn():
             splits = data.load(config.dataset)
         batches = data.TrainBatches(splits, config, device, world)
-        val, test = (
-            data.EvalBatches(split, splits, config, device, world)
-            for split in (splits.val, splits.test)
-        )
+        val = data.EvalBatches(splits.val, splits, config, device, world)
+        test = None
+        if splits.test is not None:
+            test = data.EvalBatches(splits.test, splits, config, device, world)
     plan = schedules.plan(config, batches.updates_per_epoch)
     cadence = Cadence.of(plan, config.trainer)
     fingerprint = trajectory.fingerprint(config, splits.sha256, precision.name)
     t = Trajectory(fingerprint, plan, cadence)
-    if world.from_first(lambda: t.run_id) != t.run_id:
+    own = (t.run_id, splits.test_sha256)
+    if world.from_first(lambda: own) != own:
         raise ConfigError(f"process {world.rank}: has other data or settings than the first one")
     numerics = machine.numerics(config, device, precision, world)
     return Prepared(device, precision, splits, batches, val, test, t, numerics, world)
@@ -286,9 +294,9 @@ def _train(
         )
         result |= saving.source()
 
-        def evaluate(batches: data.EvalBatches = p.val, split: str = "val") -> Row:
+        def evaluate() -> Row:
             with seconds.phase("evaluate"):
-                return step.evaluate(state.network, batches, split)
+                return step.evaluate(state.network, p.val, "val")
 
         world.wait()
         world.reseed(config.seed, state.updates)
@@ -307,19 +315,37 @@ def _train(
         try:
             with seconds.phase("fit"):
                 fit(state, step, plan, p.batches, cadence, evaluate, recording.record, after_update)
-            known = origin.test if origin and origin.step == plan.updates else None
-            result["test"] = known or state.checked(evaluate(p.test, "test"))
+            stored = saving.tested(p.splits.test_sha256)
+            with seconds.phase("evaluate"):
+                result["test"], result["no_test"] = stored or _test(p, step, state)
         except Diverged as error:
             result["status"], result["error"] = "diverged", str(error)
         else:
-            if not known:
+            if not stored:
                 with seconds.phase("store"):
-                    saving.finish(result["test"], config.store.keep)
+                    saving.finish(result["test"], p.splits.test_sha256, config.store.keep)
             result["status"] = "complete"
             result["weights_sha256"] = trajectory.weights_sha256(state.network.state_dict())
         result |= _summary(recording.rows)
         if store:
             store.note_outcome(p.trajectory, result["status"], result["error"], recording.rows)
+
+
+def _test(p: Prepared, step: Step, state: TrainState) -> tuple[Row, str | None]:
+    """The metrics of the test set; or none, and why: the run stands without them."""
+    if p.test is None:
+        return {}, "there is no test set"
+    try:
+        row = step.evaluate(state.network, p.test, "test")
+    except (ConfigError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        nothing = torch.full((3,), math.nan, dtype=torch.float64, device=p.device)
+        p.world.sum(nothing)  # for the other processes, which sum their parts
+        return {}, f"the test set cannot be read: {error}"
+    if math.isnan(row["test/acc"]):
+        return {}, "the test set cannot be read by another process"
+    return state.checked(row), None
 
 
 class Recording:

@@ -117,8 +117,10 @@ def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
-    from harness import preview
+    from harness import data, preview
 
+    for dataset in dict.fromkeys(run.config.dataset for run in runs):
+        data.check(dataset)
     roots = preview.tree(runs)
     parts = preview.branches(roots)
     folders = run_folders(config, jobs)

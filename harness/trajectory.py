@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import sys
 import time
@@ -20,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ import torch
 from torch import Tensor
 
 from harness import files
-from harness.config import Config, to_dict
+from harness.config import Config, without_added
 from harness.files import atomic, write_json
 from harness.loop import Cadence, Row
 from harness.schedules import Plan
 
 # Raised when the same configuration comes to train differently, or is stored differently.
-FORMAT = 2
+FORMAT = 3
 _MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
@@ -43,25 +44,28 @@ _STALE = 60.0  # seconds without one after which nobody waits any longer
 
 
 def fingerprint(config: Config, data: str, precision: str) -> str:
-    """SHA-256 over all that shapes the weights but the schedule and the length.
+    """`FORMAT` and SHA-256 over all that shapes the weights but the schedule and the length.
 
-    `data` is the hash of the content of the splits, `precision` the one in use, never `auto`. What
-    changes rounding only (device, threads, processes, versions, memory format, compilation) is not
-    in it.
+    `data` is the hash of the content of training and validation images, `precision` the one in use,
+    never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
+    compilation) is not in it. Nor is a key that has the value of before it existed (`config.added`).
     """
-    c = to_dict(config)
+    c = without_added(config)
     del c["optimizer"]["lr"]  # in the plan
     shaping: dict[str, Any] = {
-        "format": FORMAT,
         "seed": c["seed"],
         "model": c["model"],
         "optimizer": c["optimizer"],
         "data": data,
-        "augmentation": {name: c["dataset"][name] for name in ("crop", "flip")},
-        "trainer": {name: c["trainer"][name] for name in ("batch_size", "label_smoothing")},
+        "augmentation": _named(c["dataset"], "crop", "flip"),
+        "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
         "precision": precision,
     }
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+    return f"{FORMAT}-{hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()}"
+
+
+def _named(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,16 @@ class Prefix:
     exact: bool  # one machine's arithmetic made it, from the first update on
     kept: bool  # a cycle end, a branch or an end; not just where a run stood
     seconds: float  # of training up to here, whoever did it
-    test: Row | None  # the test set's metrics, if a run ended here
+    test: Row | None  # the test set's metrics if a run ended here, empty without a test set
+    test_sha256: str | None  # of the test set that `test` is about
 
     @property
     def key(self) -> str:
         return f"{self.fingerprint}/{self.path.stem}"
+
+    @property
+    def is_end(self) -> bool:
+        return self.test is not None
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -272,6 +281,7 @@ class Store:
         kept: bool,
         seconds: float,
         test: Row | None = None,
+        test_sha256: str | None = None,
     ) -> Path | None:
         """Store `state` after `step` updates. Returns the path of the new file's JSON.
 
@@ -291,6 +301,7 @@ class Store:
             "format": FORMAT, "fingerprint": t.fingerprint, "step": step, "plan_sha256": plan_sha256,
             "file": file, "sha256": sha256, "numerics": numerics, "exact": exact, "kept": kept,
             "seconds": round(seconds, 3), "test": test,
+            "test_sha256": test_sha256,
         }  # fmt: skip
         try:
             document |= rows_file.extend(path.parent, rows)
@@ -310,6 +321,25 @@ class Store:
             (path.parent / file).unlink(missing_ok=True)
         except (Damaged, OSError) as error:
             warn(f"{path} is left behind: {error}")
+
+    def older(self) -> list[Path]:
+        """The folders of older formats, which no run of this version looks into."""
+        if not self.folder.is_dir():
+            return []
+        names = (name for name in os.listdir(self.folder) if _FINGERPRINT.fullmatch(name))
+        return [self.folder / name for name in sorted(names) if _format(name) < FORMAT]
+
+    def warn_of_older(self) -> None:
+        """Say, once in this process, what is there that a run of this version cannot use."""
+        try:
+            older = self.older()
+        except OSError:
+            return  # a run says itself what it cannot read
+        if older:
+            _warn_once(
+                f"the checkpoints of {len(older)} fingerprints in {self.folder} are of an older format "
+                "and are not used; scripts/store.py prune --older-formats removes them"
+            )
 
     # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 
@@ -401,6 +431,14 @@ class Store:
         return False
 
 
+_FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two formats had no number
+
+
+def _format(fingerprint: str) -> int:
+    number = _FINGERPRINT.fullmatch(fingerprint)
+    return int(number[1] or 0) if number else FORMAT
+
+
 def stem(step: int, plan_sha256: str) -> str:
     """The name of a checkpoint's files, but for their endings."""
     return f"{step:09d}-{plan_sha256[:32]}"
@@ -417,3 +455,6 @@ def plan_hashes(plan: Plan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
 
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
+
+
+_warn_once = cache(warn)

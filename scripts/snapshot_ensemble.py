@@ -43,6 +43,8 @@ def main() -> None:
 def ensemble(settings: config.Config, members: int) -> list[float]:
     """Test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends."""
     p = run.prepare(settings, run.Seconds())
+    if p.test is None:
+        raise config.ConfigError("dataset: has no test set, on which ensembles are compared")
     state, step = run.build(settings, p.splits, p.device, p.precision)
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)

@@ -5,11 +5,13 @@ python scripts/store.py verify
 python scripts/store.py prune --older-than 30      days since it was written
 python scripts/store.py prune --largest-first 2    until 2 GB are left
 python scripts/store.py prune --ends               keep finished runs' ends only
+python scripts/store.py prune --older-formats      what no run of this version can use
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.trajectory import Damaged, Prefix, read_prefix, read_state
+from harness.trajectory import FORMAT, Damaged, Prefix, Store, read_prefix, read_state
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DAY = 86_400.0  # seconds
@@ -38,10 +40,6 @@ class Stored:
         stats = [file.stat() for file in files if file.exists()]
         return cls(prefix, sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
 
-    @property
-    def is_end(self) -> bool:
-        return self.prefix.test is not None
-
     def remove(self) -> None:
         self.prefix.path.unlink(missing_ok=True)
         (self.prefix.path.parent / self.prefix.file).unlink(missing_ok=True)
@@ -60,6 +58,7 @@ def main() -> None:
     which.add_argument("--older-than", type=float, metavar="DAYS")
     which.add_argument("--largest-first", type=float, metavar="GB", help="until GB are left")
     which.add_argument("--ends", action="store_true", help="all but the ends of finished runs")
+    which.add_argument("--older-formats", action="store_true", help="of versions before this one")
     prune.add_argument("--dry-run", action="store_true", help="only say what would go")
     arguments = parser.parse_args()
     if not arguments.dir.is_dir():
@@ -72,9 +71,12 @@ def main() -> None:
             _ls(stored)
         case "verify":
             damaged += _verify(stored)
+        case "prune" if arguments.older_formats:
+            _remove_older(arguments.dir, arguments.dry_run)
         case "prune":
             _remove(_chosen(stored, arguments), arguments.dry_run)
             _remove_strays(arguments.dir, arguments.dry_run)
+    Store(arguments.dir).warn_of_older()
     for what in damaged:
         print(f"damaged: {what}", file=sys.stderr)
     sys.exit(bool(damaged))
@@ -82,7 +84,7 @@ def main() -> None:
 
 def _read(folder: Path) -> tuple[list[Stored], list[str]]:
     stored, damaged = [], []
-    for path in sorted(folder.glob("*/*-*.json")):
+    for path in sorted(folder.glob(f"{FORMAT}-*/*-*.json")):
         try:
             stored.append(Stored.of(read_prefix(path)))
         except Damaged as error:
@@ -105,7 +107,7 @@ def _ls(stored: list[Stored]) -> None:
         steps = sorted({one.prefix.step for one in group})
         shown = ", ".join(map(str, steps[:6])) + (f", … {steps[-1]}" if len(steps) > 6 else "")
         newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.written for one in group)))
-        ends = sum(one.is_end for one in group)
+        ends = sum(one.prefix.is_end for one in group)
         print(f"{fingerprint[:12]}  {len(group):>11}  {ends:>4}  {size:>8.1f}  {newest}  {shown}")
     print(f"{len(groups)} fingerprints, {len(stored)} checkpoints, {whole:.1f} MB")
 
@@ -124,7 +126,7 @@ def _verify(stored: list[Stored]) -> list[str]:
 
 def _chosen(stored: list[Stored], arguments: argparse.Namespace) -> list[Stored]:
     if arguments.ends:
-        return [one for one in stored if not one.is_end]
+        return [one for one in stored if not one.prefix.is_end]
     if arguments.older_than is not None:
         return [one for one in stored if one.written < time.time() - arguments.older_than * _DAY]
     left = sum(one.size for one in stored)
@@ -141,9 +143,7 @@ def _remove(chosen: list[Stored], dry_run: bool) -> None:
     if not dry_run:
         for one in chosen:
             one.remove()
-    print(
-        f"{'would remove' if dry_run else 'removed'} {len(chosen)} checkpoints, {_mb(chosen):.1f} MB"
-    )
+    print(f"{_done(dry_run)} {len(chosen)} checkpoints, {_mb(chosen):.1f} MB")
 
 
 def _remove_strays(folder: Path, dry_run: bool) -> None:
@@ -156,17 +156,29 @@ def _remove_strays(folder: Path, dry_run: bool) -> None:
     old = time.time() - _DAY
     strays = [
         path
-        for pattern in ("*/.*", "*/*.pt", "*/*.rows")
-        for path in folder.glob(pattern)
+        for pattern in (".*", "*.pt", "*.rows")
+        for path in folder.glob(f"{FORMAT}-*/{pattern}")
         if path not in named and path.stat().st_mtime < old
     ]
     for path in strays:
         if not dry_run:
             path.unlink(missing_ok=True)
     if strays:
-        print(
-            f"{'would remove' if dry_run else 'removed'} {len(strays)} files that none of them needs"
-        )
+        print(f"{_done(dry_run)} {len(strays)} files that none of them needs")
+
+
+def _remove_older(folder: Path, dry_run: bool) -> None:
+    older = Store(folder).older()
+    checkpoints = [path for one in older for path in one.glob("*-*.json")]
+    size = sum(path.stat().st_size for one in older for path in one.iterdir()) / 1e6
+    if not dry_run:
+        for one in older:
+            shutil.rmtree(one)
+    print(f"{_done(dry_run)} {len(checkpoints)} checkpoints of older formats, {size:.1f} MB")
+
+
+def _done(dry_run: bool) -> str:
+    return "would remove" if dry_run else "removed"
 
 
 def _mb(stored: Iterable[Stored]) -> float:

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # and two such processes on two cores are many times slower.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is remembered of images is nobody's but these tests'.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["HARNESS_CACHE"] = _CACHE.name
 
 config.register()
 settings.register_profile("harness", deadline=None, derandomize=True, database=None)

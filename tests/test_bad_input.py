@@ -179,7 +179,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     # data
     "validation takes all": (["dataset.val_size=160"], "dataset.val_size=160: ", "some must be left"),
     "a part of an image": (["dataset.val_size=1.5"], "dataset.val_size=1.5: ", "share below 1 or a whole number"),
-    "a class without images": (["dataset.classes=100"], "dataset.test_size=", "without an image on one side"),
+    "a class without images": (["dataset.classes=100"], "dataset.test_size=", "takes none of the 2 images of class "),
     "an empty share": (["dataset.val_size=1e-9"], "dataset.val_size=1e-09: ", "takes 0 images"),
     "more than there is": (["dataset.train_size=1000"], "dataset.train_size=1000: ", "takes 1000 images, there are"),
     "no root": (["dataset=image_folder"], "dataset.root: ", "has no value; give one with dataset.root=VALUE"),
@@ -225,6 +225,20 @@ def cut(path: Path) -> None:
         file.truncate(path.stat().st_size // 2)
 
 
+def relabel(path: Path, label: int, other: int, once: bool = False) -> None:
+    content = path.read_bytes()
+    path.write_bytes(
+        content[:8] + content[8:].replace(bytes([label]), bytes([other]), 1 if once else -1)
+    )
+
+
+def narrow(path: Path) -> None:
+    """The same pixels, as images of 14 x 56."""
+    content = bytearray(path.read_bytes())
+    content[8:16] = (14).to_bytes(4, "big") + (56).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
 FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "images gone": ("train-images-idx3-ubyte", Path.unlink),
     "labels gone": ("train-labels-idx1-ubyte", Path.unlink),
@@ -242,7 +256,16 @@ FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: shutil.copyfile(path.with_name("t10k-labels-idx1-ubyte"), path),
     ),
     "a folder in the place of a file": ("train-images-idx3-ubyte", unreadable),
-}
+    "training images and labels in the place of the test's": (
+        "t10k-images-idx3-ubyte",
+        lambda path: [shutil.copyfile(path.with_name(f"train-{kind}-ubyte"), path.with_name(f"t10k-{kind}-ubyte"))
+                      for kind in ("images-idx3", "labels-idx1")],
+    ),
+    "a label of no class": ("train-labels-idx1-ubyte", lambda path: relabel(path, 3, 255, once=True)),
+    "a test label of no class": ("t10k-labels-idx1-ubyte", lambda path: relabel(path, 3, 10, once=True)),
+    "a class that is missing": ("train-labels-idx1-ubyte", lambda path: relabel(path, 9, 8)),
+    "images of another size": ("train-images-idx3-ubyte", narrow),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "damage"), FILES.values(), ids=FILES)
@@ -289,7 +312,6 @@ def with_nan(path: Path) -> None:
 
 FOLDERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no training images": ("train", shutil.rmtree),
-    "no test images": ("test", shutil.rmtree),
     "no class": ("train", lambda path: [shutil.rmtree(one) for one in path.iterdir()]),
     "a class without an image": (
         "train/class1",
@@ -329,6 +351,7 @@ def test_a_folder_of_images_that_is_damaged(
     )  # fmt: skip
     assert line.startswith("dataset.root")
     assert str(root) in line
+    assert not list(tmp_path.glob("run*/history.jsonl")), "nothing was trained"
 
 
 # --- places with names that need quotes ----------------------------------------------------------

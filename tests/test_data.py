@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from harness import augment, data, models
+from harness import augment, data, image_files, models
 from harness.augment import Moves
 from harness.config import Config, ConfigError
 from harness.data import EvalBatches, Resident, Splits, TrainBatches
@@ -147,17 +147,17 @@ def test_loading_does_not_touch_the_global_generators() -> None:
         ),
         pytest.param(
             "dataset.val_size=9",
-            "dataset.val_size=9: leaves class 8 without an image on one side",
+            "dataset.val_size=9: takes none of the 139 images of class 8; 11 take some of each class",
             id="nine images for ten classes",
         ),
         pytest.param(
             "dataset.val_size=1432",
-            "dataset.val_size=1432: leaves class 0 without an image on one side",
+            "dataset.val_size=1432: takes all 139 images of class 8; at most 1427 leave some of each class",
             id="six training images for ten classes",
         ),
         pytest.param(
             "dataset.train_size=5",
-            "dataset.train_size=5: leaves class 0 without an image on one side",
+            "dataset.train_size=5: takes none of the 111 images of class 8; 11 take some of each class",
             id="five of all training images",
         ),
     ],
@@ -166,6 +166,13 @@ def test_sizes_that_do_not_fit_are_refused(overrides: str, message: str) -> None
     with pytest.raises(ConfigError) as error:
         make("dataset=digits", *overrides.split())
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("size", [11, 1427])
+def test_the_size_that_a_refusal_names_is_enough(size: int) -> None:
+    _, splits = make("dataset=digits", f"dataset.val_size={size}")
+    for part in (splits.train, splits.val):
+        assert np.bincount(part.labels, minlength=10).all()
 
 
 def assert_outlined(config: Config, splits: Splits) -> None:
@@ -207,9 +214,17 @@ def test_images_without_any_contrast_are_refused() -> None:
 def test_data_that_is_not_there_is_refused_with_the_mend(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         make(f"dataset={dataset}", f"dataset.root={tmp_path}", "dataset.download=false")
-    mend = {"fashion_mnist": "scripts/fetch_fashion_mnist.sh fetches it"}
+    looked_for = {
+        "fashion_mnist": "FashionMNIST/raw; scripts/fetch_fashion_mnist.sh fetches it",
+        "mnist": "MNIST/raw; put them there, set dataset.root, or dataset.download=true",
+        "cifar10": "cifar-10-batches-py; put them there, set dataset.root, or dataset.download=true",
+        "cifar100": "cifar-100-python; put them there, set dataset.root, or dataset.download=true",
+        "svhn": "*_32x32.mat; put them there, set dataset.root, or dataset.download=true",
+    }
     assert str(error.value).startswith(f"dataset.root={tmp_path}: {dataset} cannot be read there (")
-    assert str(error.value).endswith(mend.get(dataset, "put its files there, or set dataset.root"))
+    assert str(error.value).endswith(
+        f"its files are looked for in {tmp_path}/{looked_for[dataset]}"
+    )
     assert "\n" not in str(error.value)
 
 
@@ -390,6 +405,35 @@ def test_cut_is_a_crop_and_a_mirror_image_of_each_image(given: st.DataObject) ->
 
 
 @pytest.mark.parametrize("flip", [True, False])
+def test_crops_take_every_pair_of_offsets_with_either_side_alike_often(flip: bool) -> None:
+    """Offsets that hang together, or on the flip, would show some crops too often, others never."""
+    moves = augment.draw(50_000, 2, flip, torch.Generator().manual_seed(0))
+    kinds = (moves.dy * 5 + moves.dx) * 2 + moves.flip.long()
+    counts = torch.bincount(kinds, minlength=50).view(25, 2)
+    drawn = counts if flip else counts[:, :1]
+    assert counts.sum() == drawn.sum()
+    expected = 50_000 / drawn.numel()
+    assert (drawn - expected).abs().max() < 5 * expected**0.5  # five standard deviations
+
+
+@pytest.mark.parametrize("flip", ["true", "false"])
+def test_an_image_is_cropped_anew_in_every_epoch(flip: str) -> None:
+    """Were the moves drawn once, an image would look the same in all epochs."""
+    config, splits = make_synthetic(
+        "dataset.crop=2", f"dataset.flip={flip}", "trainer.batch_size=8"
+    )
+    looks: dict[int, set[bytes]] = {}
+    train = TrainBatches(splits, config, CPU)
+    for epoch in range(4):
+        order = torch.randperm(train.images, generator=data._generator(config.seed, epoch))
+        shown = torch.cat([images for images, _ in train.epoch(epoch)])
+        assert len(shown) == len(order) == 128
+        for image, index in zip(pixels(shown, splits), order.tolist(), strict=True):
+            looks.setdefault(index, set()).add(image.tobytes())
+    assert np.mean([len(seen) for seen in looks.values()]) > 3  # of 4; of 25 or 50 that there are
+
+
+@pytest.mark.parametrize("flip", [True, False])
 def test_moves_take_every_offset_and_mirror_half_of_the_images_or_none(flip: bool) -> None:
     moves = augment.draw(10_000, 2, flip, torch.Generator().manual_seed(0))
     for offsets in (moves.dy, moves.dx):
@@ -441,7 +485,7 @@ def test_larger_images_are_resized_and_their_centre_is_cut_out(tmp_path: Path) -
     stripes = np.zeros((8, 24), dtype=np.uint8)
     stripes[:, 8:16] = 200  # the middle square
     Image.fromarray(stripes).resize((96, 32), Image.Resampling.NEAREST).save(tmp_path / "wide.png")
-    decoded = data._decode(tmp_path / "wide.png", 8)
+    decoded = image_files.decode(tmp_path / "wide.png", 8)
     assert decoded.shape == (8, 8, 3)
     assert decoded.dtype == torch.uint8
     assert (decoded[:, 1:-1] == 200).all()
@@ -477,7 +521,8 @@ def test_an_image_folders_hash_is_its_content_wherever_it_lies(
     folder: Path, tmp_path: Path
 ) -> None:
     def sha256(root: Path) -> str:
-        return make_folder(root)[1].sha256
+        splits = make_folder(root)[1]
+        return f"{splits.sha256} {splits.test_sha256}"
 
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
     before = sha256(folder)
@@ -493,47 +538,54 @@ def test_an_image_folders_hash_is_its_content_wherever_it_lies(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_cannot_be_read_is_named_in_one_line(
+def test_an_image_that_breaks_while_a_run_lasts_is_named_in_one_line(
     folder: Path, tmp_path: Path, workers: int
 ) -> None:
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
     broken = copied / "test" / "class1" / "45.png"
-    broken.write_bytes(broken.read_bytes()[:60])
     config, splits = make_folder(copied, f"dataset.workers={workers}")
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert splits.test is not None
     with pytest.raises(ConfigError) as error:
         list(EvalBatches(splits.test, splits, config, CPU))
     assert str(error.value) == f"dataset.root: {broken} is not an image that can be read"
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_folder_without_its_parts_is_refused_with_the_mend(
-    folder: Path, tmp_path: Path, part: str
+def test_a_folder_without_training_images_is_refused_with_the_fix(
+    folder: Path, tmp_path: Path
 ) -> None:
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
-    shutil.rmtree(copied / part)
+    shutil.rmtree(copied / "train")
     with pytest.raises(ConfigError) as error:
         make_folder(copied)
     assert str(error.value).startswith(f"dataset.root={copied}: ")
-    assert str(error.value).endswith(f"needs {part}/CLASS/IMAGE files")
+    assert str(error.value).endswith("needs train/CLASS/IMAGE files")
 
 
-@pytest.mark.parametrize("change", ["one class fewer", "one class more"])
-def test_test_images_are_of_the_classes_of_the_training_images(
-    folder: Path, tmp_path: Path, change: str
+@pytest.mark.parametrize("lacking", ["class0", "class1", "class2"])
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_test_set_that_lacks_a_class_keeps_the_labels_of_the_others(
+    folder: Path, tmp_path: Path, lacking: str, emptied: bool
 ) -> None:
     """Numbering the classes of test/ by themselves would mislabel them."""
     copied = Path(shutil.copytree(folder, tmp_path / "copy"))
-    if change == "one class fewer":
-        shutil.rmtree(copied / "test" / "class0")
-    else:
-        shutil.copytree(copied / "test" / "class0", copied / "test" / "class00")
-    try:
-        _, splits = make_folder(copied)
-    except ConfigError:
-        return
-    of_class = {path.split("/")[1]: y for path, y in zip(splits.train.paths, splits.train.labels, strict=True)}  # fmt: skip
-    for path, label in zip(splits.test.paths, splits.test.labels, strict=True):
-        assert of_class.get(path.split("/")[1]) == label, path
+    shutil.rmtree(copied / "test" / lacking)
+    if emptied:
+        (copied / "test" / lacking).mkdir()
+    _, splits = make_folder(copied)
+    assert isinstance(splits.test, data.Streamed)
+    assert splits.classes == 3
+    named = [path.split("/")[1] for path in splits.test.paths]
+    assert Counter(named) == {f"class{n}": 10 for n in range(3) if f"class{n}" != lacking}
+    assert [f"class{label}" for label in splits.test.labels] == named
+
+
+def test_a_class_of_the_test_set_alone_is_refused(folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(folder, tmp_path / "copy"))
+    shutil.copytree(copied / "test" / "class0", copied / "test" / "class00")
+    with pytest.raises(ConfigError) as error:
+        make_folder(copied)
+    assert str(error.value) == f"dataset.root={copied}: test/class00 is a class that train/ lacks"
 
 
 # --- on a GPU, pretended or real -----------------------------------------------------------------

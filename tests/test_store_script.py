@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -129,6 +131,43 @@ def test_prune_removes_old_files_that_no_checkpoint_needs(script: Script, store:
     code, out, _ = script("prune", "--older-than", "0")
     assert (code, out.splitlines()[-1]) == (0, "removed 4 files that none of them needs")
     assert not any(path.name != "training.lock" for path in fingerprint.iterdir())
+
+
+def test_checkpoints_of_older_formats_are_named_and_go_when_asked(
+    script: Script, store: Path
+) -> None:
+    (now,) = store.iterdir()
+    old = store / now.name.partition("-")[2]  # as the first formats named it
+    shutil.copytree(now, old)
+    make_old(store, "*", 40)
+    kept = sum(1 for _ in old.iterdir())
+    warning = (
+        f"warning: the checkpoints of 1 fingerprints in {store} are of an older format and are not "
+        "used; scripts/store.py prune --older-formats removes them\n"
+    )
+    code, out, err = script("verify")
+    assert (code, out) == (0, "3 of 3 checkpoints are sound\n")
+    assert err.endswith(warning)
+    script("prune", "--ends")
+    assert sum(1 for _ in old.iterdir()) == kept, "only what was asked for"
+    assert script("prune", "--older-formats", "--dry-run")[1].startswith(
+        "would remove 3 checkpoints of older formats, "
+    )
+    assert old.exists()
+    assert script("prune", "--older-formats")[1].startswith(
+        "removed 3 checkpoints of older formats, "
+    )
+    assert [path.name for path in store.iterdir()] == [now.name]
+    assert len(files(store, "*-*.json")) == 2
+
+
+def test_an_end_without_a_test_set_is_an_end(script: Script, store: Path) -> None:
+    for path in store.glob("*/*-*.json"):
+        document = json.loads(path.read_text())
+        if document["test"] is not None:
+            path.write_text(json.dumps(document | {"test": {}, "test_sha256": None}))
+    script("prune", "--ends")
+    assert len(files(store, "*-*.json")) == 2
 
 
 def test_rows_that_a_checkpoint_needs_stay(script: Script, store: Path) -> None:

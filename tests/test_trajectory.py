@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -177,6 +178,44 @@ def test_every_field_is_classified() -> None:
     assert fields == {*MOVES, *STAYS, *IN_THE_PLAN, *BY_CONTENT}
 
 
+@dataclasses.dataclass
+class LaterSGD(conf.SGD):
+    """SGD as it may become."""
+
+    clip: float = conf.added(0.0, conf.number(at_least=0))
+    averaged: bool = conf.added(False)
+    warm: int | None = conf.added(None)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        pytest.param({}, True, id="all as before"),
+        pytest.param({"clip": 1.0}, False, id="another number"),
+        pytest.param({"averaged": True}, False, id="another truth"),
+        pytest.param({"warm": 0}, False, id="zero, which is not null"),
+    ],
+)
+def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], same: bool
+) -> None:
+    before = tiny()
+    recorded, known = conf.to_dict(before), fingerprint(before)
+    monkeypatch.setitem(SCHEMAS["optimizer"], "sgd", LaterSGD)
+    read = conf.from_dict(recorded)
+    assert read.optimizer == LaterSGD(**vars(before.optimizer), clip=0.0, averaged=False, warm=None)
+    after = dataclasses.replace(read, optimizer=dataclasses.replace(read.optimizer, **given))
+    assert (fingerprint(after) == known) == same
+
+
+def test_a_key_that_is_added_later_is_checked_like_others() -> None:
+    sgd = vars(tiny().optimizer)
+    with pytest.raises(conf.ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
+        LaterSGD(**sgd, clip=-1, averaged=False, warm=None)
+    with pytest.raises(conf.ConfigError, match=r"optimizer\.averaged: has no value"):
+        LaterSGD(**sgd, clip=0, warm=None)
+
+
 def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label in "ab":
@@ -226,6 +265,28 @@ def test_a_finished_run_is_found_not_trained(train: Any) -> None:
     assert same(first, again)
     assert again[0]["test"] == first[0]["test"]
     assert again[0]["parent"].startswith(first[0]["fingerprint"])
+
+
+def test_checkpoints_of_an_older_format_are_named_once_and_passed_over(
+    train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, _ = train()
+    store = tmp_path / "store"
+    now = store / first["fingerprint"]
+    assert now.name.startswith(f"{trajectory.FORMAT}-")
+    for name in ("0" * 64, "1" * 64, f"{trajectory.FORMAT - 1}-{'2' * 64}"):
+        shutil.copytree(now, store / name)
+    shutil.copytree(now, store / f"{trajectory.FORMAT + 1}-{'3' * 64}")
+    shutil.rmtree(now)
+    capsys.readouterr()
+    for seed in (0, 1):
+        again, _ = train(f"seed={seed}")
+        assert (again["status"], again["updates_reused"]) == ("complete", 0)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [
+        f"warning: the checkpoints of 3 fingerprints in {store} are of an older format and are not "
+        "used; scripts/store.py prune --older-formats removes them"
+    ]
 
 
 @pytest.mark.parametrize(
