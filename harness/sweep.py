@@ -151,7 +151,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
     before = sweep_plan.frozen(folder)
     same = before["search"] == document["search"]
     if not document["search"]:
-        keys = [{run["key"] for run in plan["arms"]} for plan in (before, document)]
+        keys = [sorted(run["key"] for run in plan["arms"]) for plan in (before, document)]
         same = same and keys[0] == keys[1]
     if not same:
         raise ConfigError(
@@ -363,9 +363,9 @@ def _composed(job: dict[str, Any], sweep: DictConfig) -> Composed:
 
 def _refuse_twice(jobs: Sequence[dict[str, Any]], composed: Sequence[Composed]) -> None:
     """Raises `ConfigError` if two jobs are the same run, which would count as two."""
-    first: dict[str, str] = {}
+    first: dict[tuple[str, int], str] = {}
     for job, one in zip(jobs, composed, strict=True):
-        key, name = sweep_plan.run_key(one), job["name"]
+        key, name = (sweep_plan.run_key(one), hash(repr(one.config))), job["name"]
         if key in first:
             twice = (
                 "is in the sweep twice"

@@ -79,8 +79,8 @@ def frozen(sweep: Path) -> dict[str, Any]:
     return _read(sweep)[0]
 
 
-def _read(sweep: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The plan, and the position of each run's key in it."""
+def _read(sweep: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """The plan, and the positions of each run's key in it."""
     path = sweep / "plan.json"
     status = path.stat()
     plan, positions = _parsed(path, status.st_mtime_ns, status.st_size, status.st_ino)
@@ -93,16 +93,22 @@ def _read(sweep: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 @lru_cache(maxsize=2)
-def _parsed(path: Path, *version: int) -> tuple[dict[str, Any], dict[str, int]]:
-    plan = read_json(path)
-    return plan, {run.get("key", ""): position for position, run in enumerate(plan["arms"])}
+def _parsed(path: Path, *version: int) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    plan, positions = read_json(path), dict[str, list[int]]()
+    for position, run in enumerate(plan["arms"]):
+        positions.setdefault(run.get("key", ""), []).append(position)
+    return plan, positions
 
 
 def find(sweep: Path, overrides: Sequence[str], job: Composed) -> tuple[dict[str, Any], int]:
     """The plan, and the position in it of the run that `job` is. Raises `ConfigError` if it is none."""
     plan, positions = _read(sweep)
-    if (position := positions.get(run_key(job))) is not None:
-        return plan, position
+
+    def unlike(position: int) -> int:
+        return len(conf.changes(plan["config"] | plan["arms"][position]["differs"], job.values, ()))
+
+    if same := positions.get(run_key(job)):  # several where a sweep is over stores, or the like
+        return plan, same[0] if len(same) == 1 else min(same, key=unlike)
     wanted = sorted(overrides)
     alike = next((run for run in plan["arms"] if sorted(run["overrides"]) == wanted), None)
     given = "its configuration"

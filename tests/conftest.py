@@ -110,6 +110,14 @@ def _run(
     return subprocess.CompletedProcess(args, int(code or 0), said.out, said.err)  # type: ignore[call-overload]
 
 
+def verified(sweep: Path) -> bool:
+    """Whether `scripts/verify_sweep.py` finds that each row of the sweep's table holds."""
+    script = [sys.executable, str(ROOT / "scripts/verify_sweep.py"), str(sweep)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr)
+    return done.returncode == 0 and "all rows hold" in done.stdout
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `gpu` skip on machines without one, under HARNESS_REQUIRE_ALL too."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():

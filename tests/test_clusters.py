@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_config
+from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
@@ -64,6 +64,7 @@ def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     assert arms == [["t_mult=1", "2"], ["t_mult=2", "2"]]
     share = max(1, (os.cpu_count() or 1) // threads)
     assert {result(tmp_path, number)["numerics"]["threads"] for number in range(4)} == {share}
+    assert verified(tmp_path / "out")
 
 
 def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path) -> None:

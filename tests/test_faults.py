@@ -20,7 +20,7 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-from conftest import ROOT, Main, need
+from conftest import ROOT, Main, need, verified
 from forked import Program, ends, results
 from PIL import Image
 
@@ -233,6 +233,7 @@ def test_kills_at_any_instant_of_a_sweep_lose_and_double_nothing(
         assert check_store(folder / "store") >= 8
         assert len(json.loads((folder / "sweep/plan.json").read_text())["arms"]) == 4
         assert (folder / "sweep/verdict.json").exists()
+        assert verified(folder / "sweep")
     assert fates.count("killed") >= 50, fates
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_config
+from conftest import ROOT, make_config, verified
 
 from harness.place import Place
 from harness.run import run
@@ -154,6 +154,7 @@ def test_a_sweep_is_a_job_array_and_ends_in_its_table(launch: Launch) -> None:
     assert re.search(r"scancel --name=train-\S+ cancels them", err)
     assert {sweep.result(number)["numerics"]["threads"] for number in range(4)} == {1}
     assert len(list(sweep.folder.glob("*/wandb/offline-run-*"))) == 4
+    assert verified(sweep.folder)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_config
+from conftest import ROOT, make_config, verified
 from test_distributed import DOUBLE, assert_close
 
 from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
@@ -196,6 +196,7 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
         own = (*TINY, f"scheduler.t_mult={t_mult}", f"seed={seed}")
         assert sent.ended(number) == trained(tmp_path / f"here{number}", *own)
         assert sent.starts(number) == 1
+    assert verified(sent.folder)
     assert {sent.result(number)["group"] for number in range(4)} == {"out"}
 
 
@@ -239,6 +240,7 @@ def test_again_sends_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) 
     for number in range(3):
         assert sent.ended(number) == trained(tmp_path / f"here{number}", *TINY, f"seed={number}")
     assert "2 of 3" not in (sent.folder / "report.log").read_text()
+    assert verified(sent.folder)
     assert again(sent) == "nothing to submit: every arm has ended or is on its way\n"
     assert not squeue("%A")
 
@@ -300,6 +302,7 @@ def test_arms_that_are_requeued_cancelled_and_killed(
     assert sent.states() == ["done"] * 4, sent.log()
     for number in (1, 2, 3):
         assert sent.ended(number) == whole
+    assert verified(sent.folder)
     assert sent.result(1)["updates_reused"] > 0
     assert sent.result(2)["updates_reused"] > 0
 
