@@ -148,8 +148,10 @@ def made_sweep(folder: Path, claim: Claim | None) -> Path:
     for arm in plan["arms"]:
         arm["swept"]["optimizer.lr"] = "0.1" if arm["seed"] == 0 else "0.2"
         path = sweep / f"{arm['num']}/result.json"
-        config = to_dict(make_config("tracking=wandb"))
-        path.write_text(json.dumps(read(path) | {"config": config}))
+        config = read(path)["config"] | {
+            "tracking": to_dict(make_config("tracking=wandb"))["tracking"]
+        }
+        path.write_text(json.dumps(read(path) | {"config": config, "swept": arm["swept"]}))
     (sweep / "plan.json").write_text(json.dumps(plan))
     return sweep
 
