@@ -253,9 +253,9 @@ def _mode(wanted: str) -> str:
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:  # as `wandb login` writes it, with the port
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except FileNotFoundError:
         return False
     except (netrc.NetrcParseError, OSError) as error:

@@ -21,6 +21,7 @@ import forked
 import numpy as np
 import pytest
 from conftest import ROOT, Main, need, verified
+from filelock import FileLock
 from forked import Program, ends, results
 from PIL import Image
 
@@ -286,17 +287,32 @@ def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     first.kill()
 
 
+def test_a_run_that_another_process_trains_is_missing_from_the_sweep(
+    tmp_path: Path, main: Main
+) -> None:
+    """Its seeds begin high: how many runs a range has does not follow from its end."""
+    words = ("-m", *TINY, "seed=range(200000,200002)", "reuse=false")
+    with FileLock(tmp_path / "sweep/1/.lock"):
+        done = main(*words, f"hydra.sweep.dir={tmp_path}/sweep")
+    assert done.returncode == 1
+    first, *_, last = done.stderr.splitlines()
+    assert first == f"sweep in {tmp_path}/sweep: 2 runs, 6 epochs"
+    assert last == "error: 1 of 2 runs failed: seed=200001: left no result"
+    assert [result["status"] for result in results(tmp_path / "sweep").values()] == ["complete"]
+
+
 def test_a_sweep_of_other_runs_is_refused(tmp_path: Path, main: Main) -> None:
     assert main(*sweep(tmp_path)[1:]).returncode == 0
     before = (tmp_path / "sweep/plan.json").read_bytes()
-    done = main(*sweep(tmp_path, "seed=0,1,2")[1:])
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(
-        f"error: hydra.sweep.dir={tmp_path}/sweep: holds the sweep of other runs, 4 by"
-    )
-    assert line.endswith("; take another folder")
-    assert (tmp_path / "sweep/plan.json").read_bytes() == before
+    for seeds in ("0,1,2", "1,0", "0"):  # more, in another order, fewer
+        done = main(*sweep(tmp_path, f"seed={seeds}")[1:])
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(
+            f"error: hydra.sweep.dir={tmp_path}/sweep: holds the sweep of other runs, 4 by"
+        )
+        assert line.endswith("; take another folder")
+        assert (tmp_path / "sweep/plan.json").read_bytes() == before
 
 
 def test_eight_processes_share_a_store(

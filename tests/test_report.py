@@ -437,6 +437,7 @@ def test_without_a_verdict(
     runs = write_sweep(tmp_path, ["run"], 2, spoiled=spoiled)
     page = show(report.write(tmp_path, runs, None, ABOUT))
     assert page.locator("#verdict").inner_text() == headline
+    assert page.locator(".warnings li").count() == 0, "the headline says it"
     begun = len(spoiled) < 2 or "failed" in spoiled.values()
     assert page.locator('[data-chart="overview"] svg.marks').count() == begun
     assert page.locator("#runs tbody tr").count() == 2
@@ -491,6 +492,118 @@ def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
     page = show(path)
     assert marks(page, "overview", "line") == 10 + 10 + 100
     assert page.locator("#runs tbody tr").count() == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "cells"),
+    [
+        ({"p": 0.00009, "p_holm": 0.0001}, ["&lt; 0.0001", "0.0001"]),
+        ({"p": 0.0999, "p_holm": 0.1}, ["0.1", "0.10"]),
+        ({"p": 0.004321, "p_holm": None}, ["0.0043", "–"]),
+        ({"mean": -0.001, "sd": 0.0049}, ["+0.00", "0.00"]),
+        ({"mean": -0.005001, "correlation": -1.0}, ["−0.01", "−1.00"]),
+        ({"ci95": [-0.1, 0.004], "bca95": None}, ["−0.10 to +0.00", "–"]),
+        ({"ci95": None, "bca95": [float("nan"), 1]}, ["–", "–"]),
+        ({"probability_of_improvement": 0.125, "pairs_needed": 1234}, ["12 %", "1,234"]),
+    ],
+)
+def test_numbers_are_rounded_as_they_are_read(
+    tmp_path: Path, changes: dict[str, Any], cells: list[str]
+) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    verdict = make_verdict(runs)
+    verdict["comparisons"][0] |= changes
+    row = report.render(runs, verdict, ABOUT).partition('<td class="name">supported</td>')[2]
+    shown = re.findall(r'<td class="number">(.*?)</td>', row.partition("</tr>")[0])
+    columns = ["n", "mean", "ci95", "bca95", "sd", "correlation", "p", "p_holm",
+               "probability_of_improvement", "pairs_needed"]  # fmt: skip
+    assert [shown[columns.index(name)] for name in changes] == cells
+
+
+def test_a_row_of_a_run_says_what_was_there_already(tmp_path: Path) -> None:
+    text = report.render(write_sweep(tmp_path, ["a", "b"], 2), None, ABOUT)
+    assert re.findall(r'title="(\d+ of 160) updates"', text) == ["0 of 160", "40 of 160"] * 2
+    assert re.findall(r'" title="40 of 160 updates">(.*?)<', text) == ["25 %"] * 2
+
+
+def test_pairs_are_listed_unless_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 4)
+
+    def listed() -> list[str]:
+        text = report.render(runs, make_verdict(runs), ABOUT)
+        return re.findall(r"<td class=\"number\">(\S0\.\d00)</td></tr>", text)
+
+    assert listed() == ["+0.000", "+0.100", "+0.200", "+0.300"]
+    monkeypatch.setattr(report, "_MOST_PAIRS", 3)
+    assert listed() == []
+
+
+def test_arms_have_the_colours_in_turn_then_dashes(tmp_path: Path) -> None:
+    colours = page_charts.COLOURS
+    arms = [f"arm {at}" for at in range(len(colours) + 2)]
+    text = report.render(write_sweep(tmp_path, arms, 1), None, ABOUT)
+    keys = re.findall(r'data-arm="(\d+)".*?stroke="(.*?)".*?dasharray="(.*?)".*?</svg>(.*?)<', text)
+    assert [(int(number), name) for number, _, _, name in keys] == list(enumerate(arms))
+    assert [colour for _, colour, _, _ in keys] == [*colours, *colours[:2]]
+    assert [dashes for _, _, dashes, _ in keys] == ["none"] * len(colours) + ["7 3"] * 2
+
+
+def rows_of(chart: Any, field: str) -> list[dict[str, Any]]:
+    """The rows with `field` that a chart draws, wherever they are in it."""
+    match chart:
+        case dict():
+            own = [chart] if field in chart else []
+            return own + [row for value in chart.values() for row in rows_of(value, field)]
+        case list():
+            return [row for value in chart for row in rows_of(value, field)]
+    return []
+
+
+def test_an_interval_is_drawn_from_low_to_high_and_each_pair_is_seen(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 4)
+    verdict = make_verdict(runs)
+    for pair in verdict["comparisons"][0]["pairs"][:3]:
+        pair["difference"] = 0.25
+    drawn = page_charts.differences(verdict, dots=True)
+    (interval, *same) = rows_of(drawn, "low")
+    assert (interval["low"], interval["mean"], interval["high"]) == (0.1, 0.31, 0.52)
+    assert all(one == interval for one in same)
+    dots = [row for row in rows_of(drawn, "difference") if "seed" in row]
+    assert [dot["difference"] for dot in dots] == [0.25, 0.25, 0.25, pytest.approx(0.3)]
+    assert len({(dot["difference"], dot["row"]) for dot in dots}) == 4
+    assert rows_of(page_charts.differences(verdict, dots=False), "seed") == []
+
+
+def test_the_part_worth_enlarging_is_the_second_half(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    overview = page_charts.overview(runs, ["a", "b"])
+    assert overview
+    assert overview.notes == []
+    assert overview.late["x"] == [10, 20]
+    late = charts.means(charts.accuracies(runs)).filter(pl.col("epoch") >= 10)
+    low, high = overview.late["y"]
+    room = 0.05 * (late["high"].max() - late["low"].min())
+    assert (low, high) == pytest.approx((late["low"].min() - room, late["high"].max() + room))
+
+
+def test_restarts_of_many_arms_are_not_marked(tmp_path: Path) -> None:
+    arms = [f"arm {at}" for at in range(13)]
+    overview = page_charts.overview(write_sweep(tmp_path, arms, 1), arms)
+    assert overview
+    assert overview.notes == ["Restarts are not marked: there are too many."]
+
+
+def test_the_lr_of_an_arm_is_that_of_its_first_run_that_has_one(tmp_path: Path) -> None:
+    write_sweep(tmp_path, ["a"], 3, spoiled={0: "missing"})
+    np.save(tmp_path / "2/lr.npy", np.full(160, 0.7))
+    overview = page_charts.overview(results.read(tmp_path), ["a"])
+    assert overview
+    _, panel = overview.chart["vconcat"]
+    (axis,) = {json.dumps(layer["encoding"]["y"]["scale"]["domain"]) for layer in panel["layer"]
+               if "y" in layer["encoding"]}  # fmt: skip
+    assert json.loads(axis) == [0, 0.1]
 
 
 def test_too_many_runs_are_drawn_as_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

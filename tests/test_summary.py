@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Main
+from conftest import Main, make_config
 
 from harness import claims, summary
 from harness.claims import Claim
+from harness.config import to_dict
 
 CLAIM = Claim("arm", "times_1", ("times_2", "one_cosine"))
 
@@ -84,25 +86,22 @@ def made(
     plan["arms"] = []
     for level, runs in arms.items():
         for seed, (status, final) in zip(seeds, runs, strict=False):
-            num = len(plan["arms"])
-            name = f"t_mult={level}, seed={seed}"
-            plan["arms"].append(
-                {
-                    "num": num, "overrides": [], "name": name, "arm": f"t_mult={level}",
-                    "branches": [], "swept": {"scheduler.t_mult": level, "seed": str(seed)},
-                    "seed": seed,
-                    "plan": {"budget_epochs": epochs, "aligned": True,
-                             "nearest_aligned_epochs": [], "updates_per_epoch": 1},
-                }
-            )  # fmt: skip
+            num, name = len(plan["arms"]), f"t_mult={level}, seed={seed}"
+            swept = {"scheduler.t_mult": level, "seed": str(seed)}
+            own = {"name": name, "arm": f"t_mult={level}", "swept": swept, "overrides": []}
+            shape = {"budget_epochs": epochs, "aligned": True, "nearest_aligned_epochs": [],
+                     "updates_per_epoch": 1}  # fmt: skip
+            plan["arms"].append(own | {"num": num, "branches": [], "seed": seed, "plan": shape})
             if status != "missing":
-                _ended(folder / str(num), name, epochs, status, final)
+                _ended(folder / str(num), own, seed, epochs, status, final)
     folder.mkdir(exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(plan))
     return folder
 
 
-def _ended(folder: Path, name: str, epochs: int, status: str, final: float) -> None:
+def _ended(
+    folder: Path, own: dict[str, Any], seed: int, epochs: int, status: str, final: float
+) -> None:
     """A run that rose by a point an epoch, to `final`; its test accuracy is 100 less that."""
     folder.mkdir(parents=True)
     rows = [
@@ -113,12 +112,18 @@ def _ended(folder: Path, name: str, epochs: int, status: str, final: float) -> N
     np.save(folder / "lr.npy", np.full(epochs, 0.1))
     plan = {"updates": epochs, "updates_per_epoch": 1, "budget_epochs": epochs,
             "cycle_end_epochs": [epochs], "restart_epochs": [], "lr_share_at_end": 1.0}  # fmt: skip
-    result = {
+    result = own | {
+        "config": {**_config(), "seed": seed},
         "status": status, "error": None if status == "complete" else status, "plan": plan,
-        "fingerprint": name, "final": {"val/acc": final}, "best": {"val/acc": final},
+        "fingerprint": own["name"], "final": {"val/acc": final}, "best": {"val/acc": final},
         "test": {"test/acc": 100 - final}, "seconds": {"total": 1.5},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
+
+
+@cache
+def _config() -> dict[str, Any]:
+    return to_dict(make_config("tracking=none"))
 
 
 def complete(*finals: float) -> list[Run]:

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 import wandb_server
-from conftest import ROOT, need
+from conftest import ROOT, Main, make_config, need
+from test_summary import TWO, complete, made
 from wandb_server import KEY, Run, Server
+
+from harness.claims import Claim
+from harness.config import to_dict
 
 SWEEP = (
     *("-m", "scheduler.t_mult=1,2", "seed=0,1", "scheduler.t_0=1", "trainer.epochs=3"),
@@ -135,6 +139,44 @@ def test_an_online_sweep_arrives_whole(server: Server, tmp_path: Path) -> None:
         assert read(again / "result.json")["updates_trained"] == 0
         assert_arrived(server, again)
     assert len(server.runs) == 6, "four runs, and a summary of each sweep"
+
+
+def made_sweep(folder: Path, claim: Claim | None) -> Path:
+    """A sweep in two cells, whose runs are tracked; none of them is on W&B."""
+    sweep = made(folder, {"1": complete(90, 91), "2": complete(91, 93)}, claim)
+    plan = read(sweep / "plan.json")
+    for arm in plan["arms"]:
+        arm["swept"]["optimizer.lr"] = "0.1" if arm["seed"] == 0 else "0.2"
+        path = sweep / f"{arm['num']}/result.json"
+        config = read(path)["config"] | {
+            "tracking": to_dict(make_config("tracking=wandb"))["tracking"]
+        }
+        path.write_text(json.dumps(read(path) | {"config": config, "swept": arm["swept"]}))
+    (sweep / "plan.json").write_text(json.dumps(plan))
+    return sweep
+
+
+def test_each_comparison_of_a_sweep_has_its_figures_and_pairs(
+    server: Server, tmp_path: Path
+) -> None:
+    sweep = made_sweep(tmp_path / "sweep", TWO)
+    words, env = command("scripts/report.py", sweep), environment(server)
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (own,) = server.runs.values()
+    names = [f"2 against 1 at optimizer.lr={lr}" for lr in ("0.1", "0.2")]
+    assert [own.summary[name]["mean"] for name in names] == [1, 2]
+    assert "ci95" not in own.summary[names[0]], "one pair has no interval"
+    (table,) = (json.loads(own.files[name]) for name in own.files if "paired" in name)
+    assert table["columns"] == ["comparison", "seed", "baseline", "treatment", "difference"]
+    assert table["data"] == [[names[0], 0, 90, 91, 1], [names[1], 1, 91, 93, 2]]
+
+
+def test_a_sweep_without_a_verdict_has_no_run_of_its_own(tmp_path: Path, report: Main) -> None:
+    sweep = made_sweep(tmp_path / "sweep", None)
+    done = report(sweep)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (sweep / "wandb").exists()
 
 
 def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
@@ -312,6 +354,33 @@ def test_offline_is_chosen_where_there_is_no_key(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "offline-run-" in read(tmp_path / "out/result.json")["tracking"]
     assert "warning" not in done.stderr
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_key_in_netrc_is_for_its_server_alone(
+    server: Server, tmp_path: Path, online: bool
+) -> None:
+    """As `wandb login` writes it and wandb reads it: with the port."""
+    machine = server.url.removeprefix("http://") if online else "127.0.0.1"
+    (tmp_path / "netrc").write_text(f"machine {machine}\nlogin user\npassword {KEY}\n")
+    env = environment(server) | {"NETRC": str(tmp_path / "netrc"), "HOME": str(tmp_path)}
+    del env["WANDB_API_KEY"]
+    words = command("train.py", *SHORT, "dataset=synthetic", "dataset.images=200")
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(server.runs) == online
+    assert ("offline-run-" in read(tmp_path / "out/result.json")["tracking"]) != online
+
+
+def test_a_mode_of_the_environment_that_disables_wandb_leaves_nothing(
+    tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    done = main("dataset=synthetic", "dataset.images=200", "trainer.epochs=1", "scheduler.t_0=1",
+                f"hydra.run.dir={tmp_path}/out", f"store.dir={tmp_path}/store")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "out/result.json")["tracking"] == ""
+    assert not (tmp_path / "out/wandb").exists()
 
 
 @pytest.mark.parametrize(
