@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Main, make_config
+from conftest import ROOT, Main, make_config
 from PIL import Image
 
 from harness import data, image_files
@@ -520,7 +522,9 @@ def test_other_training_or_validation_images_are_another_run(root: Path, split: 
     assert after.test_sha256 == before.test_sha256
 
 
-def test_a_folder_without_a_test_set_is_trained_and_says_so(root: Path, main: Main) -> None:
+def test_a_folder_without_a_test_set_is_trained_and_says_so(
+    root: Path, main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(root / "test")
     done = main("-m", *words(root, "scheduler.t_mult=1,2"))
     assert done.returncode == 0, done.stderr
@@ -534,6 +538,13 @@ def test_a_folder_without_a_test_set_is_trained_and_says_so(root: Path, main: Ma
     column = header.index("test/acc %")
     assert line[column : column + len("test/acc %")].strip() == "-"
     assert (root.parent / "sweep/report.html").exists()
+
+    monkeypatch.setattr(sys, "argv", ["snapshot_ensemble.py", str(root.parent / "sweep")])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts/snapshot_ensemble.py"), run_name="__main__")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: dataset: has no test set, on which ensembles are compared"
+    )
 
 
 @pytest.mark.parametrize("sweep", [True, False])
