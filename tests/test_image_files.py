@@ -512,6 +512,23 @@ def test_another_test_set_is_evaluated_and_nothing_is_trained(root: Path, main: 
     assert result(root.parent / "third")["test"] == second["test"]
 
 
+def test_a_test_set_that_is_away_for_a_while_leaves_what_is_stored_of_it(
+    root: Path, main: Main
+) -> None:
+    assert main(*words(root)).returncode == 0
+    (end,) = (
+        path
+        for path in root.parent.glob("store/*/*.json")
+        if json.loads(path.read_text())["test"] is not None
+    )
+    before = end.read_bytes()
+    (root / "test").rename(root / "away")
+    assert main(*words(root), f"hydra.run.dir={root.parent}/without").returncode == 0
+    without = result(root.parent / "without")
+    assert (without["updates_trained"], without["test"]) == (0, {})
+    assert end.read_bytes() == before
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_other_training_or_validation_images_are_another_run(root: Path, split: str) -> None:
     before = data.load(settings(root))
