@@ -387,6 +387,20 @@ def test_what_is_read_and_what_is_left_out_is_said_once(root: Path, main: Main) 
     assert sum(line.startswith("dataset.root=") for line in said) == 1
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_name_that_is_no_text_is_no_obstacle(root: Path, main: Main, whole: bool) -> None:
+    path = os.fsencode(root / "test/dog") + b"/\xff.png"
+    os.rename(root / "test/dog/0.png", path)
+    if not whole:
+        Path(os.fsdecode(path)).write_bytes(b"")
+    done = main(*words(root))
+    assert done.returncode == int(not whole), done.stderr
+    if not whole:
+        assert done.stderr.splitlines()[-1] == (
+            f"error: dataset.root: {root}/test/dog/\\xff.png is not an image that can be read"
+        )
+
+
 # --- what is remembered --------------------------------------------------------------------------
 
 
