@@ -123,7 +123,10 @@ def test_data_that_is_not_there(tmp_path):
     done = train(*overrides, "tracking=none", f"hydra.run.dir={tmp_path}", "reuse=false")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: dataset.root={nowhere}: cifar10 cannot be read there (")
-    assert line.endswith("); put its files there, or set dataset.root")
+    assert line.endswith(
+        f"its files are looked for in {nowhere}/cifar-10-batches-py; "
+        "put them there, set dataset.root, or dataset.download=true"
+    )
     assert done.returncode == 1
     assert statuses(tmp_path) == ["failed"]
 

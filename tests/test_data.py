@@ -339,11 +339,7 @@ def test_every_augmented_image_is_a_crop_of_its_padded_original(
     config, splits = augmented
     possible: set[tuple[int, bytes]] = set()
     for image, label in zip(splits.train.pixels, splits.train.labels, strict=True):
-        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-        for dy in range(5):
-            for dx in range(5):
-                crop = padded[dy : dy + 8, dx : dx + 8]
-                possible |= {(int(label), crop.tobytes()), (int(label), crop[:, ::-1].tobytes())}
+        possible |= {(int(label), crop) for crop in crops(image)}
     for images, labels in batches(config, splits):
         taken = labelled(Resident(pixels(images, splits), labels.numpy()))
         assert set(taken) <= possible
@@ -417,20 +413,29 @@ def test_crops_take_every_pair_of_offsets_with_either_side_alike_often(flip: boo
 
 
 @pytest.mark.parametrize("flip", ["true", "false"])
-def test_an_image_is_cropped_anew_in_every_epoch(flip: str) -> None:
-    """Were the moves drawn once, an image would look the same in all epochs."""
+def test_images_and_places_in_the_order_are_cropped_anew_in_every_epoch(flip: str) -> None:
     config, splits = make_synthetic(
         "dataset.crop=2", f"dataset.flip={flip}", "trainer.batch_size=8"
     )
-    looks: dict[int, set[bytes]] = {}
     train = TrainBatches(splits, config, CPU)
+    of_image, of_place = (np.full((4, 128), -1) for _ in range(2))
     for epoch in range(4):
         order = torch.randperm(train.images, generator=data._generator(config.seed, epoch))
-        shown = torch.cat([images for images, _ in train.epoch(epoch)])
-        assert len(shown) == len(order) == 128
-        for image, index in zip(pixels(shown, splits), order.tolist(), strict=True):
-            looks.setdefault(index, set()).add(image.tobytes())
-    assert np.mean([len(seen) for seen in looks.values()]) > 3  # of 4; of 25 or 50 that there are
+        shown = pixels(torch.cat([images for images, _ in train.epoch(epoch)]), splits)
+        for place, (image, index) in enumerate(zip(shown, order.tolist(), strict=True)):
+            move = crops(splits.train.pixels[index]).index(image.tobytes())
+            of_image[epoch, index] = of_place[epoch, place] = move
+    for moves in (of_image, of_place):
+        assert moves.min() >= 0
+        different = [len(set(column)) for column in moves.T]
+        assert np.mean(different) > 3.5  # of 4 epochs, among 25 or 50 moves
+
+
+def crops(image: np.ndarray) -> list[bytes]:
+    """All crops of an image of 8 x 8 that is padded by two pixels, plain and mirrored."""
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    plain = [padded[dy : dy + 8, dx : dx + 8] for dy in range(5) for dx in range(5)]
+    return [crop.tobytes() for crop in (*plain, *(crop[:, ::-1] for crop in plain))]
 
 
 @pytest.mark.parametrize("flip", [True, False])

@@ -308,6 +308,31 @@ def test_in_float32_they_do_to_five_digits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("broken", ["0/202.png", "9/254.png"])
+def test_a_test_set_that_one_of_them_cannot_read_costs_the_test_accuracy_alone(
+    tmp_path: Path, broken: str
+) -> None:
+    """The image breaks after it was looked at: here, it is only remembered as whole."""
+    root = folder_of_digits(tmp_path / "images")
+    for path in root.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    words = (
+        "dataset=image_folder",
+        f"dataset.root={root}",
+        "dataset.image_size=8",
+        "dataset.workers=0",
+    )
+    data.check(make_config(*words).dataset)
+    path = root / "test" / broken
+    path.write_bytes(b"x" * path.stat().st_size)
+    os.utime(path, (1e9, 1e9))
+    result = train(tmp_path / "run", *words, "trainer.batch_size=60", "trainer.epochs=1", size=2)
+    assert (result["status"], result["test"]) == ("complete", {})
+    assert "the test set cannot be read" in result["no_test"]
+    assert result["final"]
+
+
+@pytest.mark.slow
 def test_so_does_a_network_without_batch_norm(tmp_path: Path) -> None:
     plain = script(tmp_path, PLAIN)
     for name, size in (("several", 2), ("one", 1)):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Main, make_config
+from conftest import ROOT, Main, make_config
 from PIL import Image
 
 from harness import data, image_files
@@ -385,6 +387,20 @@ def test_what_is_read_and_what_is_left_out_is_said_once(root: Path, main: Main) 
     assert sum(line.startswith("dataset.root=") for line in said) == 1
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_name_that_is_no_text_is_no_obstacle(root: Path, main: Main, whole: bool) -> None:
+    path = os.fsencode(root / "test/dog") + b"/\xff.png"
+    os.rename(root / "test/dog/0.png", path)
+    if not whole:
+        Path(os.fsdecode(path)).write_bytes(b"")
+    done = main(*words(root))
+    assert done.returncode == int(not whole), done.stderr
+    if not whole:
+        assert done.stderr.splitlines()[-1] == (
+            f"error: dataset.root: {root}/test/dog/\\xff.png is not an image that can be read"
+        )
+
+
 # --- what is remembered --------------------------------------------------------------------------
 
 
@@ -510,6 +526,23 @@ def test_another_test_set_is_evaluated_and_nothing_is_trained(root: Path, main: 
     assert result(root.parent / "third")["test"] == second["test"]
 
 
+def test_a_test_set_that_is_away_for_a_while_leaves_what_is_stored_of_it(
+    root: Path, main: Main
+) -> None:
+    assert main(*words(root)).returncode == 0
+    (end,) = (
+        path
+        for path in root.parent.glob("store/*/*.json")
+        if json.loads(path.read_text())["test"] is not None
+    )
+    before = end.read_bytes()
+    (root / "test").rename(root / "away")
+    assert main(*words(root), f"hydra.run.dir={root.parent}/without").returncode == 0
+    without = result(root.parent / "without")
+    assert (without["updates_trained"], without["test"]) == (0, {})
+    assert end.read_bytes() == before
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_other_training_or_validation_images_are_another_run(root: Path, split: str) -> None:
     before = data.load(settings(root))
@@ -520,7 +553,9 @@ def test_other_training_or_validation_images_are_another_run(root: Path, split: 
     assert after.test_sha256 == before.test_sha256
 
 
-def test_a_folder_without_a_test_set_is_trained_and_says_so(root: Path, main: Main) -> None:
+def test_a_folder_without_a_test_set_is_trained_and_says_so(
+    root: Path, main: Main, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(root / "test")
     done = main("-m", *words(root, "scheduler.t_mult=1,2"))
     assert done.returncode == 0, done.stderr
@@ -534,6 +569,13 @@ def test_a_folder_without_a_test_set_is_trained_and_says_so(root: Path, main: Ma
     column = header.index("test/acc %")
     assert line[column : column + len("test/acc %")].strip() == "-"
     assert (root.parent / "sweep/report.html").exists()
+
+    monkeypatch.setattr(sys, "argv", ["snapshot_ensemble.py", str(root.parent / "sweep")])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts/snapshot_ensemble.py"), run_name="__main__")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: dataset: has no test set, on which ensembles are compared"
+    )
 
 
 @pytest.mark.parametrize("sweep", [True, False])
