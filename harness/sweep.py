@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from harness import clusters, imports, place, processes
 from harness import config as conf
 from harness.config import Config, ConfigError, choices, load
-from harness.errors import one_line_errors, report
+from harness.errors import Attempts, one_line_errors, report
 from harness.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -140,12 +140,24 @@ def infer(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Claim | None:
 
 
 def end(folder: Path) -> None:
-    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it are not done."""
+    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it are not done.
+
+    What cannot be made costs a warning: the runs are there, and the rest is made.
+    """
     from harness import publish, results, summary
 
-    print(summary.write([folder], folder))
-    if where := publish.publish(folder):
-        print(where)
+    text, failures = summary.write([folder], folder)
+    steps = Attempts()
+    with steps.step("table"):
+        print(text, flush=True)
+    with steps.step("W&B"):
+        if where := publish.publish(folder):
+            print(where)
+    for failure in [*failures, *steps.failures]:
+        print(
+            f"warning: {failure}; later: python scripts/report.py {folder}",
+            file=sys.stderr,
+        )
     runs = results.read(folder)
     failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):
