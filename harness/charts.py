@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness import results
+from harness.errors import Attempts
 from harness.files import atomic
 
 # Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out
@@ -23,8 +24,8 @@ _JUMP = 0.5  # of the peak: a rise from one update to the next that is a restart
 MARKS = 200  # restarts, at most, that are marked
 
 
-def write(sweep: Path, runs: pl.DataFrame) -> list[Path]:
-    """`lr` and `val_acc`, as .png and .html, in the sweep's folder; the paths of the pictures.
+def write(sweep: Path, runs: pl.DataFrame, steps: Attempts) -> list[Path]:
+    """`lr` and `val_acc`, as .png and .html, in the sweep's folder; the paths of those that were made.
 
     Arms without any evaluation are left out of `val_acc`; a sweep without runs has no pictures.
     """
@@ -40,9 +41,10 @@ def write(sweep: Path, runs: pl.DataFrame) -> list[Path]:
         for suffix in ("png", "html"):
             path = sweep / f"{name}.{suffix}"
             options = {"scale_factor": 2} if suffix == "png" else {"inline": True}
-            with atomic(path, "wb" if suffix == "png" else "w") as file:
-                chart.save(file, format=suffix, **options)
-            paths.append(path)
+            with steps.step(path.name):
+                with atomic(path, "wb" if suffix == "png" else "w") as file:
+                    chart.save(file, format=suffix, **options)
+                paths.append(path)
     return paths
 
 

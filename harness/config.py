@@ -418,6 +418,18 @@ class Wandb(Tracking):
     entity: str | None = MISSING
     tags: list[str] = MISSING
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("project", "entity"):
+            name = getattr(self, key)
+            if name is not None and not re.fullmatch(r"[^/\\#?%:]{1,128}", name):
+                raise ConfigError(
+                    f"tracking.{key}={name}: must have 1 to 128 characters, and none of / \\ # ? % :"
+                )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= 64:
+                raise ConfigError(f"tracking.tags: {tag!r} must have 1 to 64 characters")
+
 
 @dataclass
 class Claim(Section):

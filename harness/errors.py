@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import re
 import sys
@@ -49,6 +50,11 @@ def one_line_errors() -> Iterator[None]:
     """Print errors that a user can mend as one line, and exit with 1."""
     streams.secure()
     os.environ.setdefault(_FULL, "1")  # Hydra then raises its errors instead of printing them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal that cannot show ± is no error
     try:
         yield
     except KeyboardInterrupt:
@@ -56,6 +62,31 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         report(error)
         raise SystemExit(1) from None
+
+
+class Attempts:
+    """Steps of which each is tried, whatever became of those before.
+
+    `failures` has a line for each that failed; errors of the types `refusals` are raised all the same.
+    """
+
+    def __init__(self, *refusals: type[Exception]) -> None:
+        self.failures: list[str] = []
+        self._refusals = refusals
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except self._refusals:
+            raise
+        except (
+            BaseException
+        ) as error:  # the libraries written in Rust raise no Exception when they panic
+            line = explain(error) or f"{type(error).__name__}: {error}"
+            self.failures.append(f"{what}: {' '.join(line.split())}")
 
 
 def report(error: Exception, label: str = "", full: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness import sweep_plan
+
+MOST_NAME = 128  # characters of a run's name, or of a group's, that W&B takes
+MOST_JOB_TYPE = 64
+
+
+def short(name: str, most: int = MOST_NAME) -> str:
+    """Return `name` in at most `most` characters: its beginning, and 8 digits of its SHA-256."""
+    if len(name) <= most:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{name[: most - 9]}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import config as conf
 from harness import results
+from harness.errors import Attempts
 from harness.files import read_json
 from harness.tracking import PATIENCE_SECONDS, Label, Mirror, start
 
@@ -38,8 +40,14 @@ def publish(sweep: Path, to: Path | None = None) -> str:
         mirror = Mirror.open(tracked, label(sweep), sweep, values)
     if not mirror.where:
         return ""
-    mirror.attach(_page(sweep))
-    mirror.finish(_summary(verdict), exit_code=0)
+    steps, summary = Attempts(*([Exception] if to else [])), {}
+    with steps.step("W&B: the report is not attached"):
+        mirror.attach(_page(sweep))
+    with steps.step("W&B: the verdict is not sent"):
+        summary = _summary(verdict)
+    mirror.finish(summary, exit_code=0)
+    for failure in steps.failures:
+        print(f"warning: {failure}", file=sys.stderr)
     return mirror.where if mirror.where.startswith("http") else ""
 
 

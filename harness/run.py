@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,6 +151,7 @@ def _run(
     world: World,
     stop: Stop,
 ) -> None:
+    tracking.check(config.tracking)
     p = prepare(config, seconds, world)
     t = p.trajectory
     result |= {"run_id": t.run_id, "fingerprint": t.fingerprint, "plan": t.plan.describe()}
@@ -302,7 +303,8 @@ def _train(
         world.reseed(config.seed, state.updates)
 
         def after_update() -> None:
-            recording.progress.tick()
+            with suppress(OSError):
+                recording.progress.tick()
             alive()
             result["updates_trained"] += 1
             with seconds.phase("store"):
@@ -378,14 +380,16 @@ class Recording:
     def record(self, row: Row) -> None:
         self._history.append(row)
         self._mirror.log(row)
-        self.progress.show(row)
+        with suppress(OSError):  # of a terminal that is gone
+            self.progress.show(row)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._history.close()
         status = self._result["status"]
         if kind is not None:
             status = "interrupted" if issubclass(kind, _STOPS) else "failed"
-        self.progress.end(status, self._result)
+        with suppress(OSError):
+            self.progress.end(status, self._result)
         summary = tracking.summary(self._result | {"status": status})
         with self._seconds.phase("tracking"):
             self._mirror.finish(summary, exit_code=int(status != "complete"))

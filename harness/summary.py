@@ -14,18 +14,52 @@ from typing import Any
 
 import polars as pl
 
-from harness import charts, claims, phase, report, results
+from harness import charts, claims, phase, report, results, verify
 from harness.claims import Claim
 from harness.config import ConfigError
-from harness.files import write_json
+from harness.errors import Attempts
+from harness.files import Unreadable, write_json
 
 
-def write(sweeps: Sequence[Path], out: Path) -> str:
+def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`.
 
-    Returns the text for the terminal. Several sweeps are judged as one; a run that is in more than
-    one of them counts once. Raises `ConfigError` if they judge different things, or are none.
+    Returns the text for the terminal, and a line for each part that could not be made; the others are.
+    Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
+    `ConfigError` if they judge different things, or are none; `Unreadable` for files that are not
+    of this version.
     """
+    plans, planned, runs = _read(sweeps)
+    steps = Attempts(ConfigError, Unreadable)
+    lines, warnings, verdict, paths = [], [], None, []
+    with steps.step("table"):
+        lines.append(results.table(runs))
+    with steps.step("comparison of runs that begin alike"):
+        pairs = results.disagreements(runs)
+        warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
+    with steps.step("check of the records"):
+        frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
+        warnings += [fault for sweep in frozen for fault in verify.records(sweep)]
+    lines += [f"warning: {warning}" for warning in warnings]
+    with steps.step("verdict"):
+        if verdict := judge([plan["claim"] for plan in plans if plan["claim"]], runs):
+            verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
+            changed = "the claim was changed after the plan was written; "
+            changed *= verdict["claim_changed"]
+            lines.append(f"\nverdict: {changed}{verdict['sentence']}")
+    with steps.step("verdict.json"):
+        if verdict:
+            write_json(out / "verdict.json", verdict)
+    with steps.step("pictures"):
+        paths += charts.write(out, runs, steps)
+    with steps.step("report.html"):
+        made = about(out.name, planned, runs, [*warnings, *steps.failures])
+        paths.append(report.write(out, runs, verdict, made))
+    return "\n".join([*lines, "", *map(str, paths)]), steps.failures
+
+
+def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.DataFrame]:
+    """The plans of `sweeps`, the folders that have one, and the runs; those without a plan have one made."""
     planned = [sweep for sweep in sweeps if (sweep / "plan.json").exists()]
     plans = [_plan(sweep) for sweep in planned]
     tables = [results.read(sweep) for sweep in planned]
@@ -33,22 +67,7 @@ def write(sweeps: Sequence[Path], out: Path) -> str:
         made, homes = results.gathered(loose)
         plans.append(made)
         tables.append(results.rows_of(made, homes, homes[0]))
-    runs = _once(pl.concat(tables, how="vertical_relaxed"))
-    warnings = [
-        f"{pair}; see numerics in their result.json" for pair in results.disagreements(runs)
-    ]
-    verdict = judge([plan["claim"] for plan in plans if plan["claim"]], runs)
-    if verdict and (said := _not_planned(plans)):
-        verdict["sentence"] = f"{said} {verdict['sentence']}"
-    paths = charts.write(out, runs)
-    if verdict:
-        write_json(out / "verdict.json", verdict)
-    page = report.write(out, runs, verdict, about(out.name, planned, runs, warnings))
-    lines = [results.table(runs), *(f"warning: {warning}" for warning in warnings)]
-    if verdict:
-        changed = "the claim was changed after the plan was written; " * verdict["claim_changed"]
-        lines.append(f"\nverdict: {changed}{verdict['sentence']}")
-    return "\n".join([*lines, "", *map(str, [*paths, page])])
+    return plans, planned, _once(pl.concat(tables, how="vertical_relaxed"))
 
 
 def _plan(sweep: Path) -> dict[str, Any]:
@@ -146,10 +165,6 @@ def about(
     title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
 ) -> dict[str, Any]:
     """How the sweeps were made, for their page; nothing is known of runs without a plan."""
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
     files = [sweep / "plan.json" for sweep in sweeps]
     commands = ["python " + shlex.join(results.plan(sweep)["command"]) for sweep in sweeps]
     return {
@@ -158,10 +173,20 @@ def about(
         "commands": commands,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "warnings": list(warnings),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the program; None without git, or where git does not trust the folder's owner."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return asked.stdout.strip() or None
 
 
 def _numerics(runs: pl.DataFrame) -> dict[str, str]:

@@ -8,11 +8,11 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -25,17 +25,18 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from harness import arms, clusters, imports, place, processes, sweep_plan
+from harness import arms, clusters, imports, place, processes, sweep_plan, verify
 from harness import config as conf
 from harness.arms import Question
 from harness.config import Composed, ConfigError
-from harness.errors import one_line_errors, report
+from harness.errors import Attempts, one_line_errors, report
 from harness.files import LOCK_SECONDS, lock
 
 if TYPE_CHECKING:
     from harness.preview import Arm, Stretch
 
 
+T = TypeVar("T")
 _MOST_RUNS = 100_000
 _SEARCH_PATH = "hydra.searchpath="  # more folders of choices
 _BY_NUMBER = "${hydra.job.num}"  # the usual hydra.sweep.subdir
@@ -79,6 +80,8 @@ class Sweep(Callback):
             if searches(config):
                 end_search(folder)
             end(folder)
+            if verify.records(folder):  # which the summary has named
+                raise SystemExit(1)
 
 
 def _composed_already(sweeper: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
@@ -117,9 +120,11 @@ def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
-    from harness import data, preview
+    from harness import data, preview, tracking
 
-    for dataset in dict.fromkeys(run.config.dataset for run in runs):
+    for settings in _distinct(run.config.tracking for run in runs):
+        tracking.check(settings)
+    for dataset in _distinct(run.config.dataset for run in runs):
         data.check(dataset)
     roots = preview.tree(runs)
     parts = preview.branches(roots)
@@ -136,6 +141,10 @@ def begin(config: DictConfig) -> list[Arm]:
     if shortage := question.shortage():
         print(f"warning: {shortage}", file=sys.stderr)
     return runs
+
+
+def _distinct(settings: Iterable[T]) -> list[T]:
+    return list({repr(one): one for one in settings}.values())
 
 
 def _write(folder: Path, document: dict[str, Any]) -> None:
@@ -242,12 +251,24 @@ def _subdir(config: DictConfig, job: dict[str, Any]) -> str:
 
 
 def end(folder: Path) -> None:
-    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it are not done."""
+    """Table, verdict, pictures and page of a sweep; exits with 1 if runs of it are not done.
+
+    What cannot be made costs a warning: the runs are there, and the rest is made.
+    """
     from harness import publish, results, summary
 
-    print(summary.write([folder], folder))
-    if where := publish.publish(folder):
-        print(where)
+    text, failures = summary.write([folder], folder)
+    steps = Attempts()
+    with steps.step("table"):
+        print(text, flush=True)
+    with steps.step("W&B"):
+        if where := publish.publish(folder):
+            print(where)
+    for failure in [*failures, *steps.failures]:
+        print(
+            f"warning: {failure}; later: python scripts/report.py {folder}",
+            file=sys.stderr,
+        )
     runs = results.read(folder)
     failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):

@@ -6,8 +6,8 @@ import json
 import netrc
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness import config as conf
 from harness.config import ConfigError
 from harness.files import atomic
 from harness.loop import Row
+from harness.place import MOST_JOB_TYPE, MOST_NAME, short
 
 if TYPE_CHECKING:
     import wandb
@@ -57,7 +58,7 @@ def _line(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """How a run is called on W&B. `group` is the sweep's name; None outside of one."""
+    """How a run is called on W&B, which cuts long names; `group` is the sweep's, None outside of one."""
 
     run_id: str
     name: str
@@ -163,7 +164,7 @@ class Mirror:
             self._give_up(one_line(error), self._sync)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
@@ -179,21 +180,21 @@ def start(
 
     Raises `ConfigError` without a key, and what wandb raises if the server does not answer.
     """
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
-    if mode == "offline":
-        os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
-        _put_aside(folder)
+    _before_import(mode)
     import wandb
 
+    if mode == "offline":
+        _put_aside(folder)
     _read_packages_once()
+    _keep_files_in(folder)
     try:
         run = wandb.init(
             project=config.project,
             entity=config.entity,
             id=label.run_id,
-            name=label.name,
-            group=label.group,
-            job_type=label.arm,
+            name=short(label.name),
+            group=short(label.group) if label.group else None,
+            job_type=short(label.arm, MOST_JOB_TYPE),
             tags=config.tags,
             config=values,
             dir=folder,
@@ -209,8 +210,8 @@ def start(
                 finish_timeout_raises=True,
             ),
         )
-    except wandb.errors.UsageError as error:
-        raise ConfigError(f"tracking.mode={mode}: {error}") from error
+    except (wandb.errors.UsageError, ValueError) as error:
+        raise ConfigError(f"tracking.mode={mode}: {_reason(error)}") from error
     run.define_metric("epoch", hidden=True)
     run.define_metric("*", step_metric="epoch")
     run.define_metric("val/acc", step_metric="epoch", summary="max,last")
@@ -248,6 +249,77 @@ def _mode(wanted: str) -> str:
             raise ConfigError(f"WANDB_MODE={mode}: must be online, offline or disabled")
         return mode
     return "online" if _has_key() else "offline"
+
+
+def check(config: conf.Tracking) -> None:
+    """Raise `ConfigError` for what wandb would refuse when a run starts: its environment, a missing key."""
+    if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+        return
+    _before_import(mode)
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    settings = wandb.Settings(silent=True)
+    own = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"), "settings")
+    settings.settings_system = os.path.expanduser(own)
+    settings.update_from_system_settings()
+    for name, value in os.environ.items():
+        if name.startswith("WANDB_"):
+            with _refused(name):  # the value may be secret
+                settings.update_from_env_vars({name: value})
+    for name, most in (("WANDB_RUN_GROUP", MOST_NAME), ("WANDB_JOB_TYPE", MOST_JOB_TYPE)):
+        if len(os.environ.get(name, "")) > most:
+            raise ConfigError(f"{name}: W&B takes at most {most} characters")
+    for name in (wandb.env.DATA_DIR, wandb.env.CACHE_DIR):
+        if (given := os.environ.get(name)) and not _writable(Path(given)):
+            raise ConfigError(
+                f"{name}={given}: cannot be written to; unset it, or name another folder"
+            )
+    if (key := os.environ.get("WANDB_API_KEY")) and (wrong := wbauth.check_api_key(key)):
+        raise ConfigError(f"WANDB_API_KEY: {one_line(wrong)}; change or unset it")
+    if mode == "online" and not (_has_key() or settings.api_key or settings.identity_token_file):
+        raise ConfigError(
+            "tracking.mode=online: there is no W&B key; run `wandb login`, or use tracking.mode=offline"
+        )
+
+
+def _before_import(mode: str) -> None:
+    """Set what wandb reads when it is imported."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
+    if mode == "offline":
+        os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """What wandb and pydantic raise for a setting, as `ConfigError` that begins with `name`."""
+    from wandb.errors import Error
+
+    try:
+        yield
+    except (Error, ValueError) as error:
+        raise ConfigError(f"{name}: {_reason(error)}; change or unset it") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without pydantic's lines about the value and its own pages."""
+    errors: Any = getattr(error, "errors", None)
+    return "; ".join(one["msg"] for one in errors()) if errors else one_line(error)
+
+
+def _keep_files_in(folder: Path) -> None:
+    """Have wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
+    from wandb import env
+
+    for name, used in ((env.DATA_DIR, env.get_data_dir()), (env.CACHE_DIR, env.get_cache_dir())):
+        if not _writable(Path(used)):
+            os.environ[name] = str((folder / "wandb").absolute())
+
+
+def _writable(folder: Path) -> bool:
+    """Whether `folder` can be written to, or made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _has_key() -> bool:

@@ -21,15 +21,18 @@ def main() -> None:
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
     parser.add_argument("--out", type=Path, help="where to write; a single sweep: its own folder")
-    arguments = parser.parse_args()
     with one_line_errors():
+        arguments = parser.parse_args()
         if arguments.out is None and len(arguments.sweeps) > 1:
             raise ConfigError("--out: say where the report of several sweeps is to go")
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
-        print(summary.write(arguments.sweeps, out))
+        text, failures = summary.write(arguments.sweeps, out)
+        print(text)
         if [out] == arguments.sweeps and (where := publish(out)):
             print(where)
+        if failures:
+            raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +25,8 @@ from tqdm import tqdm
 from harness import config as conf
 from harness import publish, tracking
 from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.errors import explain, one_line_errors
+from harness.files import read_json
 
 _NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 _AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start
@@ -82,7 +85,7 @@ def send(log: Log, scratch: Path) -> bool:
     if log.is_summary:
         publish.publish(log.home, to=scratch)
         return True
-    result = json.loads((log.home / "result.json").read_text())
+    result = read_json(log.home / "result.json")
     label, values = tracking.described(result)
     config = conf.from_dict(result["config"]).tracking
     assert isinstance(config, conf.Wandb)
@@ -97,14 +100,16 @@ def send(log: Log, scratch: Path) -> bool:
     return known
 
 
-def sync(logs: Sequence[Log]) -> None:
-    """What the server has nothing of, as it was logged: with its times and system metrics."""
+def sync(logs: Sequence[Log]) -> str:
+    """Send what the server has nothing of, as it was logged: with its times and system metrics.
+
+    Returns what `wandb sync` says; the logs that it could not send stay without its mark.
+    """
     wandb = Path(sys.executable).parent / "wandb"
     command = [str(wandb), "sync", *(str(log.folder) for log in logs)]
     online = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=online)
-    if unsent := [log.folder for log in logs if not log.synced]:
-        raise ConfigError(f"{unsent[0]}: wandb sync says: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return f"wandb sync says: {done.stdout[-500:]}{done.stderr[-500:]}"
 
 
 def main() -> None:
@@ -115,30 +120,57 @@ def main() -> None:
     with one_line_errors(), TemporaryDirectory() as scratch:
         waiting = [log for log in newest(parser.parse_args().folders) if not log.synced]
         ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
-        try:
-            upload(ended, Path(scratch))
-        except tracking.unreachable() as error:
-            raise ConfigError(f"W&B: {tracking.one_line(error)}") from error
-        print(f"{len(ended)} runs uploaded" if ended else "nothing to upload")
+        if ended:
+            tracking.check(conf.Wandb("online", "any", None, []))
+        refused = upload(ended, Path(scratch))
+        print(f"{len(ended) - len(refused)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):
             print(
                 f"{running} left out: they still run, or were killed; train them to their end first"
             )
+        if refused:
+            lines = [f"{log.folder}: {reason}" for log, reason in refused.items()]
+            raise SystemExit("\n".join([f"error: {len(refused)} not uploaded:", *lines]))
 
 
-def upload(logs: Sequence[Log], scratch: Path) -> None:
+def upload(logs: Sequence[Log], scratch: Path) -> dict[Log, str]:
+    """Send all that the server takes. Returns those that it does not, and why.
+
+    Raises `ConfigError` where it does not answer, or not to this key: the next run would fare no better.
+    """
+    refused: dict[Log, str] = {}
     fresh = []
     with tqdm(total=len(logs), unit="run", disable=None) as bar:
         for log in logs:
-            if send(log, scratch):
-                log.mark()
-                bar.update()
-            else:
-                fresh.append(log)
+            with _refusing(log, refused):
+                if send(log, scratch):
+                    log.mark()
+                else:
+                    fresh.append(log)
+            bar.update(log not in fresh)
         for begin in range(0, len(fresh), _AT_ONCE):
             some = fresh[begin : begin + _AT_ONCE]
-            sync(some)
+            said = sync(some)
+            for log in some:
+                if not log.synced:
+                    refused[log] = tracking.one_line(said)
             bar.update(len(some))
+    return refused
+
+
+@contextmanager
+def _refusing(log: Log, refused: dict[Log, str]) -> Iterator[None]:
+    """Note in `refused` why `log` cannot be sent, unless that holds for all: then raise `ConfigError`."""
+    from wandb.errors import AuthenticationError
+
+    begin = time.monotonic()
+    try:
+        yield
+    except Exception as error:  # whatever wandb raises
+        waited = time.monotonic() - begin >= tracking.PATIENCE_SECONDS
+        if waited or isinstance(error, AuthenticationError):
+            raise ConfigError(f"W&B: {tracking.one_line(error)}") from error
+        refused[log] = explain(error) or tracking.one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":

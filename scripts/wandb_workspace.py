@@ -28,7 +28,8 @@ from urllib.parse import urlsplit
 
 from harness.config import ConfigError
 from harness.errors import one_line_errors
-from harness.files import write_json
+from harness.files import read_json, write_json
+from harness.place import short
 
 _HEADER = ["comparison", "pairs", "difference, points", "interval", "p (Holm)", "verdict"]
 
@@ -42,8 +43,8 @@ def main() -> None:
     parser.add_argument("--project", help="default: that of the runs")
     parser.add_argument("--name", help="of workspace and report; default: the sweep's folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write both there, send nothing")
-    arguments = parser.parse_args()
     with one_line_errors():
+        arguments = parser.parse_args()
         if arguments.name and len(arguments.sweeps) > 1:
             raise ConfigError("--name: of several sweeps each is named after its folder")
         sweeps = [Sweep.read(folder, arguments.name) for folder in arguments.sweeps]
@@ -73,13 +74,13 @@ class Sweep:
         plan, verdict = folder / "plan.json", folder / "verdict.json"
         if not plan.exists():
             raise ConfigError(f"{folder}: is not the folder of a sweep: it has no plan.json")
-        results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
+        results = [read_json(path) for path in sorted(folder.glob("*/result.json"))]
         if not results:
             raise ConfigError(f"{folder}: has no run with a result")
-        judged = json.loads(verdict.read_text()) if verdict.exists() else None
-        group, configs = results[0]["group"], [result["config"] for result in results]
+        judged = read_json(verdict) if verdict.exists() else None
+        group, configs = short(results[0]["group"]), [result["config"] for result in results]
         name = name or folder.resolve().name
-        return cls(folder, group, name, json.loads(plan.read_text()), configs, judged)
+        return cls(folder, group, name, read_json(plan), configs, judged)
 
     @property
     def keys(self) -> list[str]:
@@ -284,7 +285,7 @@ def save(sweep: Sweep, entity: str | None, project: str | None) -> Iterator[str]
     if entity is None:
         raise ConfigError("--entity: is needed, since your W&B key has no default one")
     path = sweep.folder / "wandb_workspace.json"
-    remembered = json.loads(path.read_text()) if path.exists() else {}
+    remembered = read_json(path) if path.exists() else {}
     place = f"{api.settings['base_url']}/{entity}/{project}, group {sweep.group}"
     known = remembered.setdefault(place, {})
     with _told_in_one_line():

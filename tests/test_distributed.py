@@ -492,6 +492,67 @@ def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
     assert re.fullmatch(lost, line)
 
 
+TOGETHER = """
+import json, sys, torch
+from torch import nn
+from harness import distributed, processes
+from harness.loop import Diverged, Precision, Step, TrainState
+world, cpu = distributed.World(processes.seat()), torch.device("cpu")
+class Never:
+    def advance(self, updates): pass
+with world.joined():
+    own = world.part(5)
+    seen = {"mean": world.mean(torch.tensor(2.0 + world.rank)).item()}
+    seen["sum"] = world.sum(torch.tensor([1.0, 10.0 * world.rank])).tolist()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    images, labels = torch.randn(5, 1, 2, 2)[own], torch.tensor([0, 1, 2, 0, 1])[own]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
+    step = Step(network, Precision("fp32", cpu), 0.0, world, world.weight(5))
+    seen["row"] = state.checked(step.evaluate(network, [(images, labels)], "val"))
+    seen["loss"] = step.loss(images, labels).detach()
+    seen["loss"] = world.mean(seen["loss"]).item()
+    if world.rank == world.size - 1:
+        images[0, 0, 0, 0] = float("nan")  # in one process alone
+    seen["ends"] = []
+    try:
+        state.checked(step.evaluate(network, [(images, labels)], "val"))
+    except Diverged as error:
+        seen["ends"].append(str(error))
+    state.unseen.append(step.train(state, images, labels))
+    try:
+        state.last_loss()
+    except Diverged as error:
+        seen["ends"].append(str(error))
+    with open(f"{sys.argv[1]}/{world.size}.{world.rank}.json", "w") as file:
+        json.dump(seen, file)
+"""
+
+
+def test_means_and_sums_are_of_all_processes_and_a_nan_of_one_ends_all(tmp_path: Path) -> None:
+    together = tmp_path / "together.py"
+    together.write_text(TOGETHER)
+    for command in (
+        [sys.executable, str(together), str(tmp_path)],
+        torchrun(2, together, str(tmp_path)),
+    ):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1.0", "2.0", "2.1")
+    )
+    assert first == second, "every process sees the same"
+    assert (first["mean"], first["sum"]) == (2.5, [2.0, 10.0])
+    assert (alone["mean"], alone["sum"]) == (2.0, [1.0, 0.0])
+    assert first["row"] == pytest.approx(alone["row"], rel=1e-6), "parts of 2 and 3 images"
+    assert first["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+    ends = ["val/loss after update 0 is nan", "the loss of update 1 is nan"]
+    assert first["ends"] == alone["ends"] == ends
+
+
 # --- stopped, killed, refused --------------------------------------------------------------------
 
 LONG = ("trainer.epochs=20", "trainer.checkpoint_every=0.2")

@@ -383,25 +383,122 @@ def test_a_mode_of_the_environment_that_disables_wandb_leaves_nothing(
     assert not (tmp_path / "out/wandb").exists()
 
 
-@pytest.mark.parametrize(
-    ("variables", "told"),
-    [
-        ({"WANDB_MODE": "off"}, "WANDB_MODE=off: must be online, offline or disabled"),
-        ({}, "tracking.mode=online: No API key configured. Use `wandb login` to log in."),
-    ],
+NO_KEY = (
+    "tracking.mode=online: there is no W&B key; run `wandb login`, or use tracking.mode=offline"
 )
-def test_what_makes_no_sense_is_refused(
-    tmp_path: Path, variables: dict[str, str], told: str
+REFUSED: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+    "mode": ({"WANDB_MODE": "off"}, (), "WANDB_MODE=off: must be online, offline or disabled"),
+    "mode, where another is asked for": (
+        {"WANDB_MODE": "off", "WANDB_API_KEY": KEY}, ("tracking.mode=online",),
+        "WANDB_MODE: Input should be 'online', 'offline', 'shared', 'disabled', 'dryrun' or 'run'; "
+        "change or unset it",
+    ),
+    "no key": ({}, ("tracking.mode=online",), NO_KEY),
+    "half a key": (
+        {"WANDB_API_KEY": KEY[:20]}, (),
+        "WANDB_API_KEY: API key must have 40+ characters, has 20; change or unset it",
+    ),
+    "a number": (
+        {"WANDB_INIT_TIMEOUT": "soon"}, (),
+        "WANDB_INIT_TIMEOUT: Input should be a valid number, unable to parse string as a number; "
+        "change or unset it",
+    ),
+    "a choice": (
+        {"WANDB_CONSOLE": "x"}, (),
+        "WANDB_CONSOLE: Input should be 'auto', 'off', 'wrap', 'redirect', 'wrap_raw' or 'wrap_emu'; "
+        "change or unset it",
+    ),
+    "an address": (
+        {"WANDB_BASE_URL": "here"}, (),
+        "WANDB_BASE_URL: Input should be a valid URL, relative URL without a base; change or unset it",
+    ),
+    "a group": (
+        {"WANDB_RUN_GROUP": "g" * 129}, (), "WANDB_RUN_GROUP: W&B takes at most 128 characters"
+    ),
+    "a folder": (
+        {"WANDB_DATA_DIR": "/dev/null/here"}, (),
+        "WANDB_DATA_DIR=/dev/null/here: cannot be written to; unset it, or name another folder",
+    ),
+    "a long tag": (
+        {}, (f"tracking.tags=[a,{'b' * 65}]",),
+        f"tracking.tags: '{'b' * 65}' must have 1 to 64 characters",
+    ),
+    "an empty tag": ({}, ("tracking.tags=['']",), "tracking.tags: '' must have 1 to 64 characters"),
+    "a project": (
+        {}, ("tracking.project=a/b",),
+        "tracking.project=a/b: must have 1 to 128 characters, and none of / \\ # ? % :",
+    ),
+    "an entity": (
+        {}, ("tracking.entity='a:b'",),
+        "tracking.entity=a:b: must have 1 to 128 characters, and none of / \\ # ? % :",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, main: Main, mistake: str) -> None:
+    variables, overrides, line = REFUSED[mistake]
+    env = environment(None) | variables | {"HOME": str(tmp_path)}
+    with pytest.MonkeyPatch.context() as patched:
+        for name in os.environ.keys() - env.keys():
+            patched.delenv(name)
+        for name, value in env.items():
+            patched.setenv(name, value)
+        places = f"hydra.run.dir={tmp_path}/out", f"store.dir={tmp_path}/store"
+        done = main(*SHORT[:2], *places, *overrides)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {line}\n"
+    assert not (tmp_path / "out/history.jsonl").exists()
+    assert not (tmp_path / "store").exists()
+
+
+def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
+    """W&B takes 128 characters of a name or a group and 64 of a job type, and refuses the run otherwise."""
+    long = "scheduler.t_mult=1,2", f"tracking.project={'p' * 120}1,{'p' * 120}2"
+    folder = "s" * 140
+    words = ("-m", *SHORT[:2], *long, f"hydra.sweep.dir={folder}", "store.dir=store")
+    done = train(tmp_path, server, *words)
+    assert "warning" not in done.stderr
+    plan = read(tmp_path / folder / "plan.json")
+    for number, arm in enumerate(plan["arms"]):
+        result = read(tmp_path / folder / str(number) / "result.json")
+        assert result["arm"] == arm["arm"]
+        fields = server.runs[result["run_id"]].fields
+        for name, whole, most in (("jobType", arm["arm"], 64), ("groupName", folder, 128)):
+            assert len(fields[name]) <= most
+            assert fields[name][: most // 2] == whole[: most // 2]
+    runs = [run.fields for run in server.runs.values()]
+    assert len({run["jobType"] for run in runs}) == 3, "two that stay apart, and the verdict"
+    assert len({run["groupName"] for run in runs}) == 1
+    written = subprocess.run(
+        command("scripts/wandb_workspace.py", folder, "--json", "shown.json"),
+        cwd=tmp_path, env=environment(None), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert written.returncode == 0, written.stderr
+    assert runs[0]["groupName"] in (tmp_path / "shown.json").read_text()
+
+
+def test_a_run_that_the_server_refuses_does_not_keep_back_the_others(
+    server: Server, tmp_path: Path
 ) -> None:
-    mode = "auto" if variables else "online"
+    train(tmp_path, None, *SWEEP)
+    refused = read(tmp_path / "out/1/result.json")["run_id"]
+    server.refused = refused
     done = subprocess.run(
-        command("train.py", *SHORT, f"tracking.mode={mode}"),
-        cwd=tmp_path, env=environment(None) | variables | {"HOME": str(tmp_path)},
-        capture_output=True, text=True, check=False,
+        command("scripts/wandb_sync.py", "out"),
+        cwd=tmp_path, env=environment(server), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"error: {told}"
-    assert "Traceback" not in done.stderr
+    assert "4 runs uploaded" in done.stdout
+    first, second = done.stderr.splitlines()[-2:]
+    assert first == "error: 1 not uploaded:"
+    assert re.fullmatch(rf"out/1/wandb/offline-run-\S+-{refused}: .*it is not wanted.*", second)
+    for number in (0, 2, 3):
+        assert_arrived(server, tmp_path / "out" / str(number))
+    assert_published(server, tmp_path / "out")
+    server.refused = None
+    assert "1 runs uploaded" in sync(tmp_path, server, "out")
+    assert_arrived(server, tmp_path / "out/1")
 
 
 def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:

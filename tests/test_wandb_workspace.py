@@ -62,7 +62,7 @@ def alone(tmp_path: Path) -> str:
     folder = tmp_path / "alone"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(ALONE)
-    return str(folder)
+    return f"{folder}{os.pathsep}{ROOT}"
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ class Server:
     commands: list[dict[str, Any]] = field(default_factory=list)  # for the sweep's agent, in turn
     unknown: list[str] = field(default_factory=list)
     requests: int = 0
+    refused: str | None = None  # the id of a run that it does not take
     fault: str | None = None  # "500" or "hang"
     fault_after: tuple[int, str] | None = None  # how many requests are answered before which fault
     closing: threading.Event = field(default_factory=threading.Event)
@@ -149,7 +150,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({}, status=500)
         elif self.path == "/graphql":
             asked = json.loads(body)
-            self._answer(_graphql(server, asked["query"], asked.get("variables") or {}))
+            variables = asked.get("variables") or {}
+            refused = _too_long(variables)
+            if server.refused and variables.get("name") == server.refused:
+                refused = "it is not wanted"
+            if refused:
+                self._answer({"errors": [{"message": refused}]}, status=400)
+            else:
+                self._answer(_graphql(server, asked["query"], variables))
         elif match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
             told, run = json.loads(body), server.runs[match[1]]
             for name, chunk in (told.get("files") or {}).items():
@@ -183,6 +191,17 @@ class _Handler(BaseHTTPRequestHandler):
 _USER = {"id": "VXNlcjox", "entity": "tester", "username": "tester", "email": "", "flags": "{}"}
 _DATE = "2026-01-01T00:00:00"
 _PROJECT = {"id": "p", "entity": {"id": "e", "name": "tester"}}
+
+
+_MOST_CHARACTERS = {"displayName": 128, "groupName": 128, "jobType": 64}
+
+
+def _too_long(variables: dict[str, Any]) -> str | None:
+    """What the real server says of a run whose names are longer than it takes."""
+    for name, most in _MOST_CHARACTERS.items():
+        if len(variables.get(name) or "") > most:
+            return f"{name} must be at most {most} characters"
+    return None
 
 
 def _graphql(server: Server, query: str, variables: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""What comes after the last update is tried piece by piece: what fails costs a warning, not the rest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import altair
+import pytest
+from conftest import ROOT, Main
+
+from harness import claims, phase, publish, report, results, summary
+from harness.progress import Progress
+
+SWEEP = (
+    "-m", "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
+    "model.width=1", "trainer.batch_size=50", "trainer.epochs=3", "scheduler.t_0=1",
+    "scheduler.t_mult=1,2",
+)  # fmt: skip
+FILES = ("verdict.json", "lr.png", "lr.html", "val_acc.png", "val_acc.html", "report.html")
+
+
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def broken(*args: object, **kwargs: object) -> NoReturn:
+        raise error
+
+    return broken
+
+
+def no_png(chart: Any, file: Any, format: str, **options: Any) -> None:
+    if format == "png":
+        raise OSError("no fonts are found")
+    SAVE(chart, file, format=format, **options)
+
+
+SAVE = altair.TopLevelMixin.save
+FULL = OSError(errno.ENOSPC, "No space left on device")
+FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] = {
+    "the table": (results, "table", raising(ValueError("too wide")), (), "table: ValueError: too wide"),
+    "what begins alike": (
+        results, "disagreements", raising(ValueError("odd")), (),
+        "comparison of runs that begin alike: ValueError: odd",
+    ),
+    "the verdict": (
+        claims, "judge", raising(ZeroDivisionError("division by zero")), ("verdict.json",),
+        "verdict: ZeroDivisionError: division by zero",
+    ),
+    "a part of the verdict": (
+        phase, "judge", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
+    ),
+    "the verdict's file": (
+        summary, "write_json", raising(FULL), ("verdict.json",),
+        "verdict.json: [Errno 28] No space left on device",
+    ),
+    "pictures without fonts": (
+        altair.TopLevelMixin, "save", no_png, ("lr.png", "val_acc.png"), "lr.png: no fonts are found"
+    ),
+    "the page": (
+        report, "write", raising(FULL), ("report.html",),
+        "report.html: [Errno 28] No space left on device",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_made_costs_a_warning_and_not_the_rest(
+    tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    where, name, broken, missing, reason = FAULTS[fault]
+    sweep = tmp_path / "sweep"
+    monkeypatch.setattr(where, name, broken)
+    done = main(*SWEEP, "tracking=none", "reuse=false", f"hydra.sweep.dir={sweep}")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings[0].startswith(f"warning: {reason}")
+    assert warnings[0].endswith(f"; later: python scripts/report.py {sweep}")
+    assert {file for file in FILES if not (sweep / file).exists()} == set(missing)
+    assert ("final val/acc %" in done.stdout) == (fault != "the table")
+    assert ("verdict: " in done.stdout) == ("verdict.json" not in missing or "file" in fault)
+    if fault != "the page" and "pictures" not in fault and fault != "the verdict's file":
+        assert reason in (sweep / "report.html").read_text(), "the page says what it lacks"
+    said = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/report.py"), str(sweep)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stderr) == (0, "")
+    assert all((sweep / file).exists() for file in FILES)
+
+
+WANDB = {
+    "_page": (
+        PermissionError("Unable to write staging files"),
+        "warning: W&B: the report is not attached: Unable to write staging files",
+    ),
+    "_summary": (
+        OSError("no room for the table"),
+        "warning: W&B: the verdict is not sent: no room for the table",
+    ),
+    "label": (ValueError("odd"), "warning: W&B: ValueError: odd; later: python scripts/report.py"),
+}
+
+
+@pytest.mark.parametrize("part", WANDB)
+def test_so_does_what_w_and_b_does_not_take(
+    tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    error, line = WANDB[part]
+    monkeypatch.setattr(publish, part, raising(error))
+    done = main(*SWEEP, "tracking.mode=offline", f"hydra.sweep.dir={tmp_path}/sweep", "reuse=false")
+    assert done.returncode == 0, done.stderr
+    (warning,) = (said for said in done.stderr.splitlines() if said.startswith("warning"))
+    assert warning.startswith(line)
+    assert all((tmp_path / "sweep" / file).exists() for file in FILES)
+
+
+def test_a_page_needs_no_git(tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = main(*SWEEP, "tracking=none", f"hydra.sweep.dir={tmp_path}/sweep", "reuse=false")
+    assert (done.returncode, "warning" in done.stderr) == (0, False)
+    assert all((tmp_path / "sweep" / file).exists() for file in FILES)
+
+
+@pytest.mark.parametrize("method", ["tick", "show", "end"])
+def test_a_terminal_that_is_gone_does_not_end_a_run(
+    tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(Progress, method, raising(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    done = main(*SWEEP[1:-1], "tracking=none", f"hydra.run.dir={tmp_path}/run", "reuse=false")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "complete"
+
+
+def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
+    words = (
+        *SWEEP,
+        "seed=0,1",
+        "tracking=none",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        "reuse=false",
+    )
+    assert "±" in main(*words).stdout
+    said = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/report.py"), f"{tmp_path}/sweep"],
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert rb"\xb1" in said.stdout
