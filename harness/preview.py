@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,14 @@ class Arm:
         return trajectory.fingerprint(self.config, dataset, self.config.trainer.precision)
 
 
+outline_once = lru_cache(data.outline)  # a folder of images is listed once for all runs of a sweep
 _PLANS: dict[str, Plan] = {}  # seeds have the same
 
 
 def plan(name: str, arm: str, config: Config) -> Arm:
     """Raises `ConfigError` if the schedule does not fit the data and the budget."""
     data.refuse_without_test(config)
-    outline = data.outline(config.dataset)
+    outline = outline_once(config.dataset)
     updates_per_epoch = data.updates_per_epoch(outline.train, config.trainer.batch_size)
     if config.trainer.batch_size == 1:
         shape = outline.channels, outline.image_size

@@ -110,6 +110,10 @@ def planned(config: DictConfig) -> Planned:
     jobs = expand(config)
     composed = [_composed(job, config) for job in jobs]
     _refuse_twice(jobs, composed)
+    imports.load()
+    from harness import preview
+
+    preview.outline_once.cache_clear()
     planned_runs = [plan(job, one) for job, one in zip(jobs, composed, strict=True)]
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed

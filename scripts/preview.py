@@ -42,7 +42,7 @@ def main() -> None:
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         planned = sweep.planned(composed)
-    from harness import preview
+    from harness import data, preview
 
     runs, question = planned.arms, planned.question
     roots = preview.tree(runs)
@@ -52,6 +52,11 @@ def main() -> None:
     )
     print(text)
     warnings = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
+    datasets = {repr(run.config.dataset): run.config.dataset for run in runs}
+    if unchecked := sum(map(data.unchecked, datasets.values())):
+        warnings.append(
+            f"note: {unchecked:,} image files were not looked into; training decodes each before it begins"
+        )
     print("\n".join(warnings), file=sys.stderr)
     for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *warnings])):
         print(path)
