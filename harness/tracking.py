@@ -285,6 +285,8 @@ def check(config: conf.Tracking) -> None:
 
 def _before_import(mode: str) -> None:
     """Set what wandb reads when it is imported."""
+    if os.path.expanduser("~") == "~":  # a user without an account, in a container
+        os.environ["HOME"] = os.sep
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
     if mode == "offline":
         os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
@@ -319,7 +321,7 @@ def _keep_files_in(folder: Path) -> None:
 def _writable(folder: Path) -> bool:
     """Whether `folder` can be written to, or made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _has_key() -> bool:
