@@ -285,8 +285,6 @@ def check(config: conf.Tracking) -> None:
 
 def _before_import(mode: str) -> None:
     """Set what wandb reads when it is imported."""
-    if os.path.expanduser("~") == "~":  # a user without an account, in a container
-        os.environ["HOME"] = os.sep
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
     if mode == "offline":
         os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
