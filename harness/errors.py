@@ -50,6 +50,8 @@ def one_line_errors() -> Iterator[None]:
     """Print errors that a user can mend as one line, and exit with 1."""
     streams.secure()
     os.environ.setdefault(_FULL, "1")  # Hydra then raises its errors instead of printing them
+    if os.path.expanduser("~") == "~":  # a user without an account, in a container
+        os.environ["HOME"] = os.sep  # altair and wandb insist on one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(

@@ -319,7 +319,7 @@ def _keep_files_in(folder: Path) -> None:
 def _writable(folder: Path) -> bool:
     """Whether `folder` can be written to, or made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def _has_key() -> bool:

@@ -355,7 +355,7 @@ def test_without_the_library_it_says_how_to_get_it(sweep: Path, tmp_path: Path) 
         "sys.modules['wandb_workspaces'] = None"
     )
     told = "wandb-workspaces is not installed: pip install 'cosine-restarts[dashboards]'"
-    assert mistake(sweep, PYTHONPATH=str(tmp_path)) == told
+    assert mistake(sweep, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") == told
 
 
 def test_help_imports_nothing_heavy() -> None:
