@@ -149,8 +149,8 @@ def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: 
         _pass(network.train(), batch_size, channels, image_size)
     except ValueError as error:
         raise ConfigError(
-            f"trainer.batch_size={batch_size}: batch norm needs more than one value a channel, and "
-            f"this network comes down to one pixel; use trainer.batch_size=2"
+            f"trainer.batch_size={batch_size}: batch norm needs two images at least where the network "
+            "has come down to one pixel; use trainer.batch_size=2"
         ) from error
 
 

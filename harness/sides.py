@@ -167,4 +167,4 @@ def _invalid(arms: Sequence[tuple[str, Sequence[Row]]]) -> str:
 
 
 def _either(numbers: Sequence[float]) -> str:
-    return " or ".join(f"{number:g}" for number in numbers) or "unknown"
+    return " or ".join(f"{number:.10g}" for number in numbers) or "unknown"

@@ -56,8 +56,11 @@ class Stop:
 
 
 def leave_to_parent(worker: int) -> None:
-    """Ignore the signals that end a run: a terminal, and batch systems, send them to its workers too."""
-    for number in STOPPING:
+    """Ignore the signals that end a run: a terminal, and batch systems, send them to its workers too.
+
+    But SIGTERM, by which the run ends its workers.
+    """
+    for number in set(STOPPING) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
 
 

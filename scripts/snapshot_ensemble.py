@@ -8,7 +8,6 @@ the run's folder, which the sweep's report shows; build that again with scripts/
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from harness import config, run, trajectory
 from harness.errors import one_line_errors
-from harness.files import write_json
+from harness.files import read_json, write_json
 
 
 def main() -> None:
@@ -28,20 +27,44 @@ def main() -> None:
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
     parser.add_argument("--members", type=int, default=5, help="at most (default 5)")
     arguments = parser.parse_args()
+    if arguments.members < 1:
+        parser.error(f"--members {arguments.members}: must be at least 1")
     results = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
     if not results:
         sys.exit(f"error: no runs in {', '.join(map(str, arguments.sweeps))}")
+    written, without = 0, []
     with one_line_errors():
         for path in tqdm(results, unit="run", disable=not sys.stderr.isatty()):
-            told = json.loads(path.read_text())
-            if told["status"] == "complete":
-                accuracies = ensemble(config.from_dict(told["config"]), arguments.members)
-                write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
+            recorded = read_json(path)
+            if recorded["status"] != "complete":
+                continue
+            settings = config.from_dict(recorded["config"])
+            accuracies, wanted = ensemble(settings, arguments.members)
+            if not wanted:  # a schedule without cycles
+                continue
+            if not accuracies:
+                without.append(f"{path.parent} (store.dir={settings.store.dir})")
+                continue
+            if len(accuracies) < wanted:
+                stored = f"{len(accuracies)} of its last {wanted} cycle ends are stored"
+                print(f"warning: {path.parent}: {stored}", file=sys.stderr)
+            write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
+            written += 1
+    if without:
+        sys.exit(
+            f"error: no checkpoint of a cycle end is stored of {', '.join(without)}; nothing was written "
+            "there: train again with store.keep=cycles, another store.dir and another folder"
+        )
+    if not written:
+        sys.exit("error: no run is complete and has cycles")
 
 
 @torch.inference_mode()
-def ensemble(settings: config.Config, members: int) -> list[float]:
-    """Test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends."""
+def ensemble(settings: config.Config, members: int) -> tuple[list[float], int]:
+    """Test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends.
+
+    And how many there would be if all were stored.
+    """
     p = run.prepare(settings, run.Seconds())
     if p.test is None:
         raise config.ConfigError("dataset: has no test set, on which ensembles are compared")
@@ -49,13 +72,14 @@ def ensemble(settings: config.Config, members: int) -> list[float]:
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)
     accuracies: list[float] = []
+    ends = p.trajectory.plan.cycle_ends[-members:]
     for prefix in trajectory.Store(Path(settings.store.dir)).prefixes(p.trajectory):
-        if prefix.step in p.trajectory.plan.cycle_ends and len(accuracies) < members:
+        if prefix.step in ends:
             state.network.load_state_dict(trajectory.read_state(prefix)["network"])
             state.network.eval()
             mean += torch.cat([_softmax(step.forward(images)) for images, _ in p.test])
             accuracies.append(100 * float((mean.argmax(1) == labels).double().mean()))
-    return accuracies
+    return accuracies, len(ends)
 
 
 def _softmax(logits: Tensor) -> Tensor:
