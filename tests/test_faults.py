@@ -306,7 +306,7 @@ def test_a_run_that_another_process_trains_is_missing_from_the_sweep(
 def test_a_sweep_of_other_runs_is_refused(tmp_path: Path, main: Main) -> None:
     assert main(*sweep(tmp_path)[1:]).returncode == 0
     before = (tmp_path / "sweep/plan.json").read_bytes()
-    for seeds in ("0,1,2", "1,0", "0"):  # more, in another order, fewer
+    for seeds in ("0,1,2", "0", "0,2"):  # more, fewer, others
         done = main(*sweep(tmp_path, f"seed={seeds}")[1:])
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()

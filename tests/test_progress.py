@@ -58,6 +58,7 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", terminal)
     shown = Progress("run", PLAN, 19, 8)
     assert "run: 48 %" in terminal.getvalue()
@@ -85,8 +86,8 @@ def test_the_end_says_what_was_trained_and_what_was_there(
     shown = Progress("run", PLAN, reused, 8)
     clock.now += 2.5
     result = {
-        "final": {"val/acc": 91.234}, "test": {"test/acc": 89.0}, "updates_trained": trained,
-        "updates_reused": reused,
+        "final": {"val/acc": 91.234}, "test": {"test/acc": 89.0}, "no_test": None,
+        "updates_trained": trained, "updates_reused": reused,
     }  # fmt: skip
     shown.end("complete", result)
     line = f"run: val/acc 91.23 %, test/acc 89.00 % ({told}, 2.5 s)\n"

@@ -15,26 +15,27 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in STOPPING]
-    with stopping() as stop:
+    with pytest.raises(Interrupted) as stopped, stopping() as stop:  # noqa: PT012
         stop.catch()
         stop.check()
         signal.raise_signal(number)
-        with pytest.raises(Interrupted) as stopped:
-            stop.check()
+        stop.check()
     assert (stopped.value.number, stopped.value.code) == (number, 128 + number)
     assert [signal.getsignal(one) for one in STOPPING] == before
 
 
 @pytest.mark.parametrize("first", STOPPING)
 def test_a_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> None:
-    with stopping() as stop:
+    noted = 0
+    with pytest.raises(KeyboardInterrupt), stopping() as stop:  # noqa: PT012
         stop.catch()
         signal.raise_signal(first)
         for number in STOPPING:
             if number != signal.SIGINT:
                 signal.raise_signal(number)  # does not hurry it
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+                noted += 1
+        signal.raise_signal(signal.SIGINT)
+    assert noted == 3
 
 
 def test_handlers_come_back_after_an_error() -> None:
