@@ -366,7 +366,11 @@ class Recording:
         with seconds.phase("tracking"):
             self._history = tracking.History(place.folder / "history.jsonl", rows)
             label, values = tracking.described(result)
-            self._mirror = tracking.Mirror.open(config.tracking, label, place.folder, values)
+            try:
+                self._mirror = tracking.Mirror.open(config.tracking, label, place.folder, values)
+            except Exception:
+                self._history.close()
+                raise
             for row in rows:
                 self._mirror.log(row)
         self.rows = self._history.rows

@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import summary
 from harness.config import ConfigError
 from harness.errors import one_line_errors
-from harness.publish import publish
 
 
 def main() -> None:
@@ -27,6 +25,9 @@ def main() -> None:
             raise ConfigError("--out: say where the report of several sweeps is to go")
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
+        from harness import summary
+        from harness.publish import publish
+
         text, failures = summary.write(arguments.sweeps, out)
         print(text)
         if [out] == arguments.sweeps and (where := publish(out)):
