@@ -50,6 +50,8 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     with steps.step("verdict.json"):
         if verdict:
             write_json(out / "verdict.json", verdict)
+        else:
+            (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
         paths += charts.write(out, runs, steps)
     with steps.step("report.html"):
