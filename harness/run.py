@@ -16,7 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness import checkpoints, compiled, data, machine, models, schedules, tracking, trajectory
+from harness import (
+    checkpoints,
+    clusters,
+    compiled,
+    data,
+    machine,
+    models,
+    schedules,
+    tracking,
+    trajectory,
+)
 from harness import config as conf
 from harness.checkpoints import Checkpoints
 from harness.config import Config, ConfigError, to_dict
@@ -117,6 +127,8 @@ def _begin(config: Config, place: Place, world: World, claim_sha256: str | None)
         world.guarded(),
     ):
         _run(config, place, result, seconds, world, stop)
+    if not clusters.in_a_job():  # which ends now anyway; a sweep would go on
+        stop.pass_on()
     return result
 
 

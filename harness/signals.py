@@ -54,6 +54,11 @@ class Stop:
         if self.number is not None:
             raise Interrupted(self.number)
 
+    def pass_on(self) -> None:
+        """Send a signal that came too late to stop the run again, as if it came after the run."""
+        if self.number is not None:
+            signal.raise_signal(self.number)
+
 
 def leave_to_parent(worker: int) -> None:
     """Ignore the signals that end a run: a terminal, and batch systems, send them to its workers too.
@@ -68,9 +73,6 @@ def leave_to_parent(worker: int) -> None:
 def stopping() -> Iterator[Stop]:
     """Where signals may be caught; the handlers from before come back at its end.
 
-    A signal that came too late to stop the run then goes to them, as if it came a moment later: it
-    stops the sweep.
-
     That end has to lie behind all that a stopped run still writes: several processes are stopped by
     the signal that reaches the first, and it reaches the others a moment later.
     """
@@ -80,5 +82,3 @@ def stopping() -> Iterator[Stop]:
     finally:
         for number, handler in stop.before.items():
             signal.signal(number, handler)
-    if stop.number is not None:
-        signal.raise_signal(stop.number)

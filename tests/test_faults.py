@@ -282,8 +282,8 @@ def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     code, said = forked.run(tmp_path / "log2", *run(tmp_path, "trainer.epochs=30000"))
     assert code == 1
     assert said == (
-        f"error: {tmp_path}/run: another process is training this run; wait for its end, or take "
-        "another folder (hydra.run.dir, hydra.sweep.dir)\n"
+        f"error: {tmp_path}/run: process {first.process.pid} on {os.uname().nodename} is training this "
+        "run; wait for its end, or take another folder (hydra.run.dir, hydra.sweep.dir)\n"
     )
     assert first.process.is_alive()
     first.kill()

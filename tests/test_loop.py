@@ -341,6 +341,21 @@ def test_what_a_divergence_left_is_never_kept() -> None:
     assert error.value.step == 3
 
 
+@pytest.mark.parametrize("size", [7, 36, 5])
+def test_an_evaluation_counts_every_image_once_whatever_the_batches(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    t = prepare()
+    whole = t.step.evaluate(t.state.network, t.val, "val")
+    monkeypatch.setitem(data._EVAL_BATCH, "cpu", size)
+    batches = EvalBatches(t.splits.val, t.splits, t.config, CPU)
+    sizes = [len(labels) for _, labels in batches]
+    assert len(sizes) == math.ceil(len(t.splits.val.labels) / size)
+    parts = t.step.evaluate(t.state.network, batches, "val")
+    assert parts["val/acc"] == whole["val/acc"]
+    assert parts["val/loss"] == pytest.approx(whole["val/loss"], rel=1e-6)
+
+
 # --- going on from a snapshot --------------------------------------------------------------------
 
 
@@ -426,7 +441,51 @@ def test_bf16_trains_float32_weights_on_the_cpu() -> None:
     assert losses[0] == pytest.approx(exact[0], rel=0.02)
 
 
+def test_the_loss_of_an_evaluation_is_that_of_float32_logits() -> None:
+    t = prepare("trainer.precision=bf16")
+    row = t.step.evaluate(t.state.network, t.val, "val")
+    (images, labels), network = next(iter(t.val)), t.state.network.eval()
+    assert len(labels) == len(t.splits.val.labels)
+    with torch.inference_mode(), t.step.precision.autocast():
+        logits = network(images)
+    assert logits.dtype == torch.bfloat16
+    assert row["val/loss"] == pytest.approx(
+        float(F.cross_entropy(logits.float(), labels)), rel=1e-6
+    )
+    assert row["val/loss"] != pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+
+
+def test_the_scaler_of_fp16_goes_on_from_a_snapshot() -> None:
+    """With a scaler of torch's for CPUs, as a stand-in for that of GPUs."""
+
+    def scaled() -> Training:
+        t = prepare("trainer.epochs=3", "scheduler.t_0=1")
+        t.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=5)
+        return t
+
+    whole, begun, resumed = scaled().fit(), scaled().fit(until=7), scaled()
+    resumed.state.restore(begun.state.snapshot())
+    assert resumed.state.scaler.state_dict() == begun.state.scaler.state_dict()
+    resumed.fit()
+    assert whole.state.scaler.get_scale() == 2.0**13, "it has grown, every fifth of 18 updates"
+    assert resumed.state.scaler.state_dict() == whole.state.scaler.state_dict()
+    assert_same_weights(resumed.state.network, whole.state.network)
+
+
 # --- on a GPU ------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_snapshot_of_a_gpu_holds_its_generator_and_its_scaler(precision: str) -> None:
+    device = torch.device("cuda")
+    t = prepare(f"trainer.precision={precision}", device=device).fit(until=3)
+    saved = t.state.snapshot()
+    torch.cuda.manual_seed(99)
+    other = prepare(f"trainer.precision={precision}", device=device)
+    other.state.restore(saved)
+    assert torch.equal(torch.cuda.get_rng_state(), saved["rng_cuda"])
+    assert other.state.scaler.state_dict() == t.state.scaler.state_dict()
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from harness import config as conf
-from harness import data, run, trajectory
+from harness import data, machine, run, trajectory
 from harness.config import SCHEMAS, Config
 from harness.distributed import World
 from harness.loop import Cadence, Row
@@ -465,6 +465,21 @@ def test_other_numerics_are_reused_but_marked(
     assert "channels_last True there, False here" in capsys.readouterr().err
     longest = train("trainer.epochs=30", "trainer.channels_last=false")
     assert longest[0]["exact"] is False, "an inexact beginning stays one"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_that_goes_on_is_exact_only_where_arithmetic_is_deterministic(
+    train: Any, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    """A CPU that says so, as a stand-in for a GPU."""
+    numerics = machine.numerics
+    monkeypatch.setattr(
+        machine, "numerics", lambda *args: numerics(*args) | {"deterministic": deterministic}
+    )
+    first, _ = train()
+    longer, _ = train("trainer.epochs=14")
+    assert (first["exact"], longer["updates_reused"]) == (True, 36)
+    assert longer["exact"] is deterministic
 
 
 # --- runs that ended badly -----------------------------------------------------------------------
