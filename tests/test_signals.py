@@ -18,6 +18,7 @@ def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.S
     with pytest.raises(Interrupted) as stopped, stopping() as stop:  # noqa: PT012
         stop.catch()
         stop.check()
+        assert signal.getsignal(number) is stop
         signal.raise_signal(number)
         stop.check()
     assert (stopped.value.number, stopped.value.code) == (number, 128 + number)
@@ -29,6 +30,7 @@ def test_a_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> N
     noted = 0
     with pytest.raises(KeyboardInterrupt), stopping() as stop:  # noqa: PT012
         stop.catch()
+        assert all(signal.getsignal(one) is stop for one in STOPPING)
         signal.raise_signal(first)
         for number in STOPPING:
             if number != signal.SIGINT:
