@@ -164,7 +164,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
             sweep_plan.write(folder / "plan.json", document)
             return
     before = sweep_plan.frozen(folder)
-    same = before["search"] == document["search"]
+    same = _fixed(before) == _fixed(document)
     if not document["search"]:
         keys = [sorted(run["key"] for run in plan["arms"]) for plan in (before, document)]
         same = same and keys[0] == keys[1]
@@ -173,6 +173,13 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
             f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(before['arms'])} by "
             f"`python {shlex.join(before['command'])}`; take another folder"
         )
+
+
+def _fixed(plan: dict[str, Any]) -> dict[str, str] | None:
+    """What a search leaves as it is, of what makes another run; None for a planned sweep."""
+    may_change = (*conf.SAME_RUN, "store", "tracking")
+    values = plan["search"] and plan["search"]["fixed"]
+    return values and {k: value for k, value in values.items() if not k.startswith(may_change)}
 
 
 def searches(config: DictConfig) -> str | None:
@@ -185,12 +192,12 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
     """Write a `plan.json` without runs, to which each job adds itself as `sweeper` asks for it."""
     processes.refuse_sweep()
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    fixed = [
-        one.get_key_element()
+    fixed = {
+        one.get_key_element(): one.get_value_element_as_str()
         for one in _parser().parse_overrides([*words, *place.task_overrides(config.hydra)])
         if not one.is_sweep_override()
-    ]
-    search = {"sweeper": sweeper, "fixed": sorted(fixed)}
+    }
+    search = {"sweeper": sweeper, "fixed": fixed}
     folder = Path(config.hydra.sweep.dir)
     _write(folder, sweep_plan.document(sys.argv, [], search))
     print(f"sweep in {folder}: runs are chosen by {sweeper} as it goes", file=sys.stderr)

@@ -257,6 +257,14 @@ def test_a_search_appends_to_its_plan(search: Callable[..., Trained]) -> None:
     assert more[: len(asked)] == asked
     assert len(set(more)) == len(more)
     assert verify(longer.folder).returncode == 0
+    other = search(
+        *words,
+        "scheduler.t_mult=choice(1,2)",
+        "hydra.sweeper.n_trials=1",
+        "scheduler.eta_min=0.001",
+    )
+    assert other.done.returncode == 1
+    assert "holds the sweep of other runs" in other.done.stderr
 
 
 def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., Trained]) -> None:
