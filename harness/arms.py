@@ -50,7 +50,8 @@ def names(swept: dict[str, str]) -> dict[str, Any]:
 def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """`swept` of each of several runs: what differs between their configurations, as `to_dict` gives them.
 
-    Several differences of the schedule count as one, named `scheduler`.
+    Several differences of the schedule count as one, named `scheduler`; so do those that come with another
+    kind of a section.
     """
     flats = [
         {
@@ -60,20 +61,34 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         }
         for config in configs
     ]
-    keys = dict.fromkeys(key for values in flats for key in values)
-    differing = [k for k in keys if len({conf.show(values.get(k)) for values in flats}) > 1]
-    schedule = [key for key in differing if key.startswith("scheduler.")]
-    if len(schedule) < 2:
-        schedule = []
+    differing = _differing(flats)
+    kinds = {key.partition(".")[0] for key in differing if key.endswith(".kind")}
+    if sum(key.startswith("scheduler.") for key in differing) > 1:
+        kinds.add("scheduler")
     swept = []
     for values in flats:
-        own = {key: conf.show(values.get(key)) for key in differing if key not in schedule}
-        if schedule:
-            parts = [f"{key.partition('.')[2]}={conf.show(values[key])}" for key in schedule
-                     if key in values and key != "scheduler.kind"]  # fmt: skip
-            own["scheduler"] = " ".join([values["scheduler.kind"], *parts])
-        swept.append({key.removesuffix(".kind"): value for key, value in own.items()})
+        own = {}
+        for key in differing:
+            section = key.partition(".")[0]
+            if section not in kinds:
+                own[key] = conf.show(values.get(key))
+            elif section not in own:
+                own[section] = _level(section, values, flats)
+        swept.append(own)
     return swept
+
+
+def _differing(flats: Sequence[dict[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for values in flats for key in values)
+    return [k for k in keys if len({conf.show(values.get(k)) for values in flats}) > 1]
+
+
+def _level(section: str, values: dict[str, Any], flats: Sequence[dict[str, Any]]) -> str:
+    """A section's kind, with what differs from other runs of that kind: `cosine_warm t_0=5 t_mult=2`."""
+    kind = values[f"{section}.kind"]
+    alike = [other for other in flats if other[f"{section}.kind"] == kind]
+    keys = [key for key in _differing(alike) if key.startswith(f"{section}.")]
+    return " ".join([kind, *(f"{key.partition('.')[2]}={conf.show(values[key])}" for key in keys)])
 
 
 @dataclass(frozen=True)

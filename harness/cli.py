@@ -68,6 +68,8 @@ def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict
     from harness import preview
 
     overrides = place.task_overrides(settings)
+    chosen = [key for key in arms.values(overrides) if key not in plan["search"]["fixed"]]
+    sweep_plan.refuse_drift(plan, given, chosen)
     swept = {
         key: value
         for key, value in arms.values(overrides).items()

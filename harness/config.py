@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 import textwrap
 from collections.abc import Sequence
@@ -397,6 +398,10 @@ class Store(Section):
     dir: str = MISSING
     keep: str = choice("cycles", "last", "none")
     wait: bool = MISSING  # for a run under way that will store a longer beginning of this one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.dir = os.path.abspath(self.dir)  # it is recorded, and read from other folders
 
 
 @dataclass

@@ -487,6 +487,8 @@ class _FromDisk:
     """Batches of streamed images: the pixels of one batch, and all their rows."""
 
     def __init__(self, source: Streamed, batch_size: int, crop: int, device: torch.device) -> None:
+        import torchvision.transforms.v2.functional  # noqa: F401 - W&B's import hooks fail in workers
+
         self.crop, self.device = crop, device
         self.order = _Order(batch_size)
         self.loader: DataLoader[tuple[Tensor, int]] = DataLoader(

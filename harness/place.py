@@ -70,5 +70,5 @@ def planned(sweep: Path, plan: dict[str, Any], position: int) -> Place:
         frozenset(run["branches"]),
         run["overrides"],
         run["swept"],
-        claim.get("sha256"),
+        None if plan["search"] else claim.get("sha256"),  # that of a search comes after its runs
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -77,14 +78,14 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     between the configurations that the runs recorded. Raises `ConfigError` where there is no run.
     """
     homes: list[Path] = []
-    for path in paths:
+    for path in dict.fromkeys(paths):
         below = sorted(path.glob("*/config.json"))
         found = [path] if (path / "config.json").exists() else [file.parent for file in below]
         if not found:
             raise ConfigError(
                 f"{path}: has neither the plan.json of a sweep nor the config.json of a run"
             )
-        homes += found
+        homes += [home for home in found if home not in homes]
     configs = []
     for home in homes:
         with this_version(home / "config.json"):
@@ -95,10 +96,16 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
     for run, swept in zip(runs, arms_of.differences(configs), strict=True):
         run |= arms_of.names(swept)
-    claim = arms_of.question(conf.from_dict(configs[0]).claim, runs).claim
+    settings = conf.from_dict(configs[0]).claim
+    try:
+        question = arms_of.question(settings, runs)
+    except ConfigError as error:
+        question = arms_of.Question(None, str(error))
+    claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
         "claim": claim and claim.to_dict(),
+        "no_claim": question.reason,
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
     }, homes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
@@ -41,6 +42,8 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
         frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
         warnings += [fault for sweep in frozen for fault in verify.records(sweep)]
     lines += [f"warning: {warning}" for warning in warnings]
+    if not any(plan["claim"] for plan in plans):
+        lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]
     with steps.step("verdict"):
         if verdict := judge([plan["claim"] for plan in plans if plan["claim"]], runs):
             verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
@@ -69,7 +72,14 @@ def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.
         made, homes = results.gathered(loose)
         plans.append(made)
         tables.append(results.rows_of(made, homes, homes[0]))
-    return plans, planned, _once(pl.concat(tables, how="vertical_relaxed"))
+    runs = pl.concat(tables, how="vertical_relaxed")
+    once = _once(runs)
+    if twice := len(runs) - len(once):
+        print(
+            f"note: {twice} of {len(runs)} runs are the same as others, and count once",
+            file=sys.stderr,
+        )
+    return plans, planned, once
 
 
 def _plan(sweep: Path) -> dict[str, Any]:

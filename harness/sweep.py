@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -126,8 +126,12 @@ def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
-    from harness import data, preview, tracking
+    from harness import data, machine, preview, tracking
+    from harness.claims import Claim
 
+    if not clusters.elsewhere(config.hydra):
+        for wanted in _distinct(run.config.trainer.device for run in runs):
+            machine.device(wanted)
     for settings in _distinct(run.config.tracking for run in runs):
         tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):
@@ -141,11 +145,13 @@ def begin(config: DictConfig) -> list[Arm]:
         entries.append(sweep_plan.entry(job, one, preview.shape(run.plan)))
     document = sweep_plan.document(sys.argv, entries)
     document["claim"] = question.claim and question.claim.to_dict()
+    document["no_claim"] = question.reason
     folder = Path(config.hydra.sweep.dir)
-    _write(folder, document)
+    claim = _write(folder, document)["claim"]
+    question = replace(question, claim=claim and Claim.from_dict(claim))
     print(f"sweep in {folder}: {announce(runs, roots)}\n{question.text()}", file=sys.stderr)
-    if shortage := question.shortage():
-        print(f"warning: {shortage}", file=sys.stderr)
+    for warning in preview.warnings(runs, question):
+        print(f"warning: {warning}", file=sys.stderr)
     return runs
 
 
@@ -153,8 +159,8 @@ def _distinct(settings: Iterable[T]) -> list[T]:
     return list({repr(one): one for one in settings}.values())
 
 
-def _write(folder: Path, document: dict[str, Any]) -> None:
-    """Write `plan.json`. One of the same runs stays as it is, with the claim that it fixed.
+def _write(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Write `plan.json`. One of the same runs stays as it is, with the claim that it fixed. Returns the plan.
 
     Raises `ConfigError` if `folder` holds a sweep of other runs.
     """
@@ -162,7 +168,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
     with lock(folder / ".lock", LOCK_SECONDS):
         if not (folder / "plan.json").exists():
             sweep_plan.write(folder / "plan.json", document)
-            return
+            return document
     before = sweep_plan.frozen(folder)
     same = _fixed(before) == _fixed(document)
     if not document["search"]:
@@ -173,6 +179,7 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
             f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(before['arms'])} by "
             f"`python {shlex.join(before['command'])}`; take another folder"
         )
+    return before
 
 
 def _fixed(plan: dict[str, Any]) -> dict[str, str] | None:
@@ -193,11 +200,12 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
     processes.refuse_sweep()
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     fixed = {
-        one.get_key_element(): one.get_value_element_as_str()
+        one.get_key_element().lstrip("+"): one.get_value_element_as_str()
         for one in _parser().parse_overrides([*words, *place.task_overrides(config.hydra)])
         if not one.is_sweep_override()
     }
     search = {"sweeper": sweeper, "fixed": fixed}
+    _check_claim(config, fixed)
     folder = Path(config.hydra.sweep.dir)
     _write(folder, sweep_plan.document(sys.argv, [], search))
     print(f"sweep in {folder}: runs are chosen by {sweeper} as it goes", file=sys.stderr)
@@ -210,16 +218,28 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
         )
 
 
+def _check_claim(config: DictConfig, fixed: Collection[str]) -> None:
+    """Raises `ConfigError` for a claim about a key that the search does not choose."""
+    factor = config.claim.factor
+    words = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parsed = _parser().parse_overrides([*words, *place.task_overrides(config.hydra)])
+    chosen = {one.get_key_element().lstrip("+") for one in parsed} - {*fixed}
+    if factor and factor not in chosen:
+        raise ConfigError(f"claim.factor={factor}: the search chooses {', '.join(sorted(chosen))}")
+
+
 def end_search(folder: Path) -> None:
     """Add to the plan what the runs that were chosen can be compared by."""
     plan = sweep_plan.frozen(folder)
     if not plan["arms"]:
         return
     settings = sweep_plan.config_of(plan, plan["arms"][0]).claim
-    question = arms.question(settings, plan["arms"])
-    sweep_plan.write(
-        folder / "plan.json", plan | {"claim": question.claim and question.claim.to_dict()}
-    )
+    try:
+        question = arms.question(settings, plan["arms"])
+    except ConfigError as error:  # as where a search asked for one level only
+        question = Question(None, str(error))
+    claim = question.claim and question.claim.to_dict()
+    sweep_plan.write(folder / "plan.json", plan | {"claim": claim, "no_claim": question.reason})
     print(question.text(), file=sys.stderr)
 
 

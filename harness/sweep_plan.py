@@ -145,6 +145,23 @@ def append(sweep: Path, job: Composed, chosen: Callable[[dict[str, Any]], dict[s
             write(sweep / "plan.json", changed)
 
 
+def refuse_drift(plan: dict[str, Any], job: Composed, chosen: Sequence[str]) -> None:
+    """Raises `ConfigError` if a run differs from the search's first one in what the search does not choose.
+
+    What follows other values by `${…}`, and what comes with a chosen file of `conf/`, may differ.
+    """
+    groups = [key for key in chosen if "." not in key and key not in job.values]
+    if groups or not plan["arms"]:
+        return  # `arm` and `experiment` may set anything
+    follows = [key for key, text in job.interpolated.items() if ":" not in str(text)]
+    changed = conf.changes(plan["config"], job.values, (*SAME_RUN, *chosen, *follows))
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: the search began with another configuration; undo the change (a file "
+            "of conf/, the environment), or take another folder (hydra.sweep.dir)"
+        )
+
+
 def free_folder(plan: dict[str, Any], wanted: str) -> str:
     """`wanted` for a new run, or a number if another run of `plan` has it."""
     used = {run["folder"] for run in plan["arms"]}

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 from harness import config as conf
 from harness import results, sweep_plan
@@ -22,16 +27,50 @@ def records(sweep: Path) -> list[str]:
     Of each run that left a result: its configuration against the plan's, its name, seed and levels against
     its configuration, its last row against its result and the LR plan. Raises what reading files raises.
     """
-    plan = results.plan(sweep)
-    faults = []
-    for run, folder in zip(plan["arms"], results.folders(sweep), strict=True):
+    plan, folders = results.plan(sweep), results.folders(sweep)
+    faults = _folders(folders)
+    for run, folder in zip(plan["arms"], folders, strict=True):
         if result := results.result(folder):
-            with results.this_version(folder / "result.json"):
-                found = [*_config(plan, run, folder, result), *_names(plan, run, result)]
-                if result["status"] == "complete":
-                    found += _end(folder, result)
+            found = tried(folder, partial(_run, plan, run, folder, result))
             faults += [f"{run['name']} ({folder}): {fault}" for fault in found]
     return faults
+
+
+def tried(folder: Path, check: Callable[[], list[str]]) -> list[str]:
+    """What `check` finds; or that a file it reads is not there, or not of this version."""
+    try:
+        with results.this_version(folder / "result.json"):
+            return check()
+    except OSError as error:
+        return [" ".join(str(error).split())]
+
+
+def _folders(planned: Sequence[Path]) -> list[str]:
+    """Each planned run must have a folder of its own, and each folder with a run be planned."""
+    faults = [
+        f"{folder}: is the folder of several rows"
+        for folder, n in Counter(planned).items()
+        if n > 1
+    ]
+    there = {
+        file.parent for home in {f.parent for f in planned} for file in home.glob("*/config.json")
+    }
+    return faults + [
+        f"{folder}: has a run that plan.json does not name" for folder in sorted(there - {*planned})
+    ]
+
+
+def _run(
+    plan: dict[str, Any], run: dict[str, Any], folder: Path, result: dict[str, Any]
+) -> list[str]:
+    found = [*_config(plan, run, folder, result), *_names(plan, run, result)]
+    if result["status"] == "complete":
+        return found + _end(folder, result)
+    if result["status"] in ("diverged", "failed") and "plan" in result:
+        row = _last_row(folder / "history.jsonl") if (folder / "history.jsonl").exists() else {}
+        if row.get("step") == result["plan"]["updates"] and "test/" not in (result["error"] or ""):
+            found.append(f"is {result['status']}, but its history reaches the end of its LR plan")
+    return found
 
 
 def _config(
@@ -58,8 +97,13 @@ def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) ->
     values = conf.flat(result["config"])
     swept = result.get("swept", run["swept"])
     for key, text in swept.items():
-        if key in values and not _same(text, conf.show(values[key])):
+        if key in values and not _same(text, values[key]):
             found.append(f"is called {key}={text}, was trained with {conf.show(values[key])}")
+    if "swept" in run and swept != run["swept"]:
+        found.append(f"its levels are {swept}, {run['swept']} in plan.json")
+    for key, value in run["plan"].items():
+        if key in result.get("plan", {}) and result["plan"][key] != value:
+            found.append(f"{key} is {result['plan'][key]}, {value} in plan.json")
     for key in ("name", "arm", "seed"):
         recorded = result["config"]["seed"] if key == "seed" else result[key]
         if recorded != run[key]:
@@ -67,10 +111,23 @@ def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) ->
     return found
 
 
-def _same(text: str, value: str) -> bool:
+def _same(text: str, value: Any) -> bool:
     """Whether an override's text gives the value; where it is `${…}` that cannot be said."""
-    plain = text.strip("'\"")
-    return "${" in text or level_key(plain) == level_key(value) or plain.lower() == value.lower()
+    if "${" in text:
+        return True
+    given: Any = yaml.safe_load(text)
+    match value:
+        case None | bool():
+            return given is value or (given == value and isinstance(value, bool))
+        case list():
+            return isinstance(given, list) and list(map(str, map(_plain, given))) == list(
+                map(str, map(_plain, value))
+            )
+    return level_key(str(given)) == level_key(conf.show(value))
+
+
+def _plain(item: Any) -> Any:
+    return float(item) if isinstance(item, int | float) else item
 
 
 def _end(folder: Path, result: dict[str, Any]) -> list[str]:

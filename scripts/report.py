@@ -23,6 +23,9 @@ def main() -> None:
         arguments = parser.parse_args()
         if arguments.out is None and len(arguments.sweeps) > 1:
             raise ConfigError("--out: say where the report of several sweeps is to go")
+        for sweep in arguments.sweeps:
+            if not sweep.is_dir():
+                raise ConfigError(f"{sweep}: is not a folder")
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
         from harness import summary

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from harness.errors import one_line_errors
 from harness.loop import Cadence
 from harness.schedules import Plan
 from harness.trajectory import Prefix
+
+_NONE = "no checkpoint"
 
 
 def main() -> None:
@@ -46,6 +49,7 @@ def report(sweep: Path) -> int:
     """Print what does not hold in `sweep`. Returns how many lines that took."""
     faults = verify.records(sweep)
     complete, checkpoints, missing = 0, 0, 0
+    without: list[str] = []
     folders = results.folders(sweep)
     for folder in tqdm(folders, unit="run", disable=not sys.stderr.isatty()):
         result = results.result(folder)
@@ -53,16 +57,20 @@ def report(sweep: Path) -> int:
         if result.get("status") != "complete":
             continue
         complete += 1
-        with results.this_version(folder / "result.json"):
-            plan, found = learning_rates(folder, result)
-            found += verify.histories(folder, result) + cadence(folder, result, plan)
-            if prefix := end(result, plan):
-                checkpoints += 1
-                found += list(checkpoint(folder, result, prefix))
-        faults += [f"{result['name']} ({folder}): {fault}" for fault in found]
+        row = f"{result['name']} ({folder})"
+        found = verify.tried(folder, partial(whole, folder, result))
+        stored = verify.tried(folder, partial(checkpoint, folder, result))
+        checkpoints += stored != [_NONE]
+        without += [row] if stored == [_NONE] else []
+        faults += [f"{row}: {fault}" for fault in found + stored if fault != _NONE]
     print(
         "\n".join(f"error: {fault}" for fault in faults), file=sys.stderr, end="\n" * bool(faults)
     )
+    if without:
+        print(
+            f"note: {len(without)} checkpoints are not in their store, as after scripts/store.py prune: {without[0]} …",
+            file=sys.stderr,
+        )
     print(
         f"{sweep}: {len(folders)} rows, {len(folders) - missing} with a result, {complete} complete; "
         f"{checkpoints} checkpoints held against them; "
@@ -71,18 +79,23 @@ def report(sweep: Path) -> int:
     return len(faults)
 
 
-def learning_rates(folder: Path, result: dict[str, Any]) -> tuple[Plan, list[str]]:
-    """The LR plan of the recorded configuration, and whether lr.npy and the run's id are its."""
+def whole(folder: Path, result: dict[str, Any]) -> list[str]:
+    """What differs between a complete run's configuration, its identity, its LR plan and its history."""
     config = conf.from_dict(result["config"])
     plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
     recorded = results.lr(folder)
-    found = []
+    found = verify.histories(folder, result) + cadence(folder, result, plan)
     if recorded.tobytes() != plan.lr.tobytes():
         found.append("lr.npy is not the LR plan of its configuration")
+    if result["plan"] != plan.describe():
+        found.append("its restarts, cycle ends or LRs are not those of its LR plan")
+    precision = result["numerics"]["precision"]
+    if result["fingerprint"] != trajectory.fingerprint(config, result["data_sha256"], precision):
+        found.append("its fingerprint is not that of its configuration and data")
     named = hashlib.sha256(result["fingerprint"].encode() + recorded.tobytes()).hexdigest()
-    if not named.startswith(result["run_id"]):
+    if named[:16] != result["run_id"]:
         found.append("run_id does not follow from its fingerprint and lr.npy")
-    return plan, found
+    return found
 
 
 def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
@@ -95,20 +108,27 @@ def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
     return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
 
 
-def end(result: dict[str, Any], plan: Plan) -> Prefix | None:
-    """The checkpoint of the run's end, if the store keeps it where the configuration says."""
-    folder = Path(result["config"]["store"]["dir"], result["fingerprint"])
+def checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
+    """What differs between the checkpoint of the run's end and its result; `_NONE` without one."""
+    store = Path(result["config"]["store"]["dir"], result["fingerprint"])
+    plan = schedules.plan(conf.from_dict(result["config"]), result["plan"]["updates_per_epoch"])
     ((step, sha256),) = trajectory.plan_hashes(plan, [plan.updates])
-    path = folder / f"{trajectory.stem(step, sha256)}.json"
-    return trajectory.read_prefix(path) if path.exists() else None
+    path = store / f"{trajectory.stem(step, sha256)}.json"
+    if not path.exists():
+        return [_NONE]
+    try:
+        prefix = trajectory.read_prefix(path)
+        return list(_differences(folder, result, prefix))
+    except trajectory.Damaged as error:
+        return [f"its checkpoint is damaged: {error}"]
 
 
-def checkpoint(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
-    """What differs between the checkpoint of the run's end and its result."""
+def _differences(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
     weights = trajectory.weights_sha256(trajectory.read_state(prefix)["network"])
     if weights != result["weights_sha256"]:
         yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"
-    if prefix.test and prefix.test != result["test"]:
+    same_images = prefix.test_sha256 == result["test_sha256"]
+    if prefix.test and same_images and prefix.test != result["test"]:
         yield f"its checkpoint has the test result {prefix.test}, it {result['test']}"
     stored = {row["step"]: row for row in prefix.rows}
     for row in results.history(folder).to_dicts():

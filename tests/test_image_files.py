@@ -7,6 +7,7 @@ import os
 import runpy
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterable
@@ -618,3 +619,27 @@ def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
     assert (whole["updates_trained"], whole["no_test"]) == (0, None)
     assert whole["test"]
     assert whole["weights_sha256"] == broken["weights_sha256"]
+
+
+def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_path: Path) -> None:
+    """W&B's hooks on imports fail in the processes that read images: nothing may be imported there first."""
+    make(root)
+    script = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *words(root),
+        "tracking=wandb",
+        "tracking.mode=offline",
+    ]
+    script = [word for word in script if word != "tracking=none"]
+    for _ in range(2):  # the second time without looking at the images first
+        done = subprocess.run(
+            [*script, "retry=true", "reuse=false"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)

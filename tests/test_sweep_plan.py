@@ -51,6 +51,8 @@ def sweep(main: Main, tmp_path: Path) -> Callable[..., Trained]:
     def train(*overrides: str, name: str = "sweep") -> Trained:
         where = (f"hydra.sweep.dir={tmp_path / name}", f"store.dir={tmp_path / 'store'}")
         own = {override.partition("=")[0] for override in overrides}
+        if {"arm", "scheduler"} & own:
+            own.add("scheduler.t_0")
         words = [word for word in (*S, *where) if word.partition("=")[0] not in own]
         return Trained(tmp_path / name, main("-m", *words, *overrides))
 
@@ -285,6 +287,67 @@ def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., 
     )
 
 
+def test_a_search_keeps_to_the_configuration_that_it_began_with(
+    search: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (
+        "optimizer.lr=choice(0.1,0.2)",
+        "optimizer.weight_decay=${oc.env:DECAY}",
+        "hydra.sweeper.sampler.seed=1",
+    )
+    monkeypatch.setenv("DECAY", "0")
+    first = search(*words, "hydra.sweeper.n_trials=1")
+    assert first.done.returncode == 0, first.done.stderr
+    assert (
+        "no verdict: claim: optimizer.lr: needs a treatment beside the baseline"
+        in first.done.stderr
+    )
+    monkeypatch.setenv("DECAY", "0.1")
+    other = search(*words, "hydra.sweeper.n_trials=4")
+    assert (
+        "optimizer.weight_decay=0.1 (was 0): the search began with another configuration"
+        in other.done.stderr
+    )
+    assert other.values("optimizer.weight_decay") == [0.0] * len(other.plan["arms"])
+    assert verify(other.folder).returncode == 0
+
+
+def test_a_claim_about_a_key_that_a_search_leaves_alone_is_refused_before(
+    search: Callable[..., Trained],
+) -> None:
+    done = search("optimizer.lr=choice(0.1,0.2)", "claim.factor=model.width").done
+    assert done.returncode == 1
+    assert "error: claim.factor=model.width: the search chooses optimizer.lr" in done.stderr
+
+
+def test_a_search_may_keep_its_study(search: Callable[..., Trained], tmp_path: Path) -> None:
+    words = ("optimizer.lr=choice(0.1,0.2,0.3)", f"hydra.sweeper.storage=sqlite:///{tmp_path / 'study.db'}",
+             "hydra.sweeper.study_name=lr", "hydra.sweeper.n_trials=2")  # fmt: skip
+    assert search(*words).done.returncode == 0
+    assert search(*words).done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers"),
+        pytest.param(["optimizer.nesterov=on,off"], id="truth as words"),
+        pytest.param(["scheduler=multistep", "++scheduler.milestones=[1.0],[1.5,2]", "++scheduler.gamma=0.5"], id="lists"),
+        pytest.param(["scheduler=cosine,linear", "seed=0,1"], id="schedules"),
+        pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints"),
+        pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths"),
+        pytest.param(["optimizer.lr=1000,0.1", "trainer.batch_size=100", "model.width=4"], id="one that diverges"),
+        pytest.param(["scheduler.warmup=0,1", "scheduler.interval=epoch,batch"], id="warm-up and intervals"),
+    ],
+)  # fmt: skip
+def test_honest_sweeps_hold(sweep: Callable[..., Trained], swept: list[str]) -> None:
+    trained = sweep(
+        *(["scheduler.t_0=1"] if not swept[0].startswith(("arm", "scheduler=")) else []), *swept
+    )
+    assert trained.done.returncode == 0, trained.done.stderr
+    assert verify(trained.folder).returncode == 0
+
+
 def test_single_runs_without_a_plan_are_judged_by_their_own_records(
     main: Main, tmp_path: Path
 ) -> None:
@@ -493,6 +556,37 @@ def _row(number: int, **values: Any) -> Callable[[Path], None]:
     return apply
 
 
+def _exchanged(folder: Path) -> None:
+    """All but the names of two runs, the other way round."""
+    other = folder.parent / "1"
+    names = ("config", "name", "arm", "swept", "seed", "overrides", "claim_sha256")
+    one, two = (json.loads((home / "result.json").read_text()) for home in (folder, other))
+    for home, own, foreign in ((folder, one, two), (other, two, one)):
+        (home / "result.json").write_text(
+            json.dumps(foreign | {name: own[name] for name in names if name in own})
+        )
+    for name in ("history.jsonl", "lr.npy"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes((other / name).read_bytes())
+        (other / name).write_bytes(content)
+
+
+def _damaged(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    store = folder.parent.parent / "store"
+    shutil.copytree(result["config"]["store"]["dir"], store)
+    for path in (store / result["fingerprint"]).glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:100])
+    for name in ("config.json", "result.json"):
+        document = json.loads((folder / name).read_text())
+        document["config"]["store"]["dir"] = str(store)
+        (folder / name).write_text(json.dumps(document))
+
+
+def _planned(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return lambda folder: _changed("plan.json", change)(folder.parent)
+
+
 def _without_row(folder: Path) -> None:
     lines = (folder / "history.jsonl").read_text().splitlines(keepends=True)
     (folder / "history.jsonl").write_text("".join([*lines[:1], *lines[2:]]))
@@ -523,6 +617,14 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "other weights": ("its checkpoint has other weights", _changed("result.json", lambda r: r.update(weights_sha256="0" * 64))),
     "another test result": ("its checkpoint has the test result", _changed("result.json", lambda r: r["test"].update({"test/acc": 99.0}))),
     "another run's id": ("run_id does not follow", _changed("result.json", lambda r: r.update(run_id="0" * 16))),
+    "results exchanged": ("lr.npy is not the LR plan of its configuration", _exchanged),
+    "another configuration's weights": ("its fingerprint is not that of its configuration", _changed("result.json", lambda r: r.update(data_sha256="0" * 64))),
+    "no levels": ("its levels are {}", _changed("result.json", lambda r: r.update(swept={}))),
+    "failed, it says": ("is failed, but its history reaches the end", _changed("result.json", lambda r: r.update(status="failed", error="no memory"))),
+    "a row too few": ("has a run that plan.json does not name", _planned(lambda p: p["arms"].pop(0))),
+    "a row twice": ("is the folder of several rows", _planned(lambda p: p["arms"].append(p["arms"][0]))),
+    "a checkpoint that is damaged": ("its checkpoint is damaged", _damaged),
+    "a history that is gone": ("No such file", lambda folder: (folder / "history.jsonl").unlink()),
     "fewer updates": ("are not the 6 of lr.npy", _changed("result.json", lambda r: r.update(updates_trained=1))),
 }  # fmt: skip
 
