@@ -26,7 +26,6 @@ from harness import augment, image_files
 from harness import config as conf
 from harness.config import ConfigError
 from harness.distributed import ALONE, World
-from harness.signals import leave_to_parent
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
@@ -496,7 +495,6 @@ class _FromDisk:
             batch_sampler=self.order,
             num_workers=source.workers,
             persistent_workers=source.workers > 0,
-            worker_init_fn=leave_to_parent,
             generator=torch.Generator(),  # or each epoch would draw from the network's own
             pin_memory=device.type == "cuda",
         )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(SystemExit):
@@ -40,7 +40,7 @@ class Stop:
         Those that are ignored stay so: nohup ignores SIGHUP, a shell's `&` SIGINT.
         """
         if threading.current_thread() is threading.main_thread():
-            caught = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
+            caught = [n for n in _STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
             self.before = {number: signal.signal(number, self) for number in caught}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -58,15 +58,6 @@ class Stop:
         """Send a signal that came too late to stop the run again, as if it came after the run."""
         if self.number is not None:
             signal.raise_signal(self.number)
-
-
-def leave_to_parent(worker: int) -> None:
-    """Ignore the signals that end a run: a terminal, and batch systems, send them to its workers too.
-
-    But SIGTERM, by which the run ends its workers.
-    """
-    for number in set(STOPPING) - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

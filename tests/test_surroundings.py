@@ -213,7 +213,7 @@ def descendants(pid: int) -> list[int]:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: getattr(n, "name", "")
 )
-def test_a_signal_to_all_processes_leaves_those_that_read_images_to_the_run(
+def test_a_signal_that_ends_those_that_read_images_too_is_no_failure(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     for part in ("train", "test"):
@@ -231,8 +231,6 @@ def test_a_signal_to_all_processes_leaves_those_that_read_images_to_the_run(
     assert program.wait() == 128 + number, program.said
     assert result(tmp_path)["error"] == f"stopped by {number.name}"
     assert not list(tmp_path.glob("store/*/*.outcome")), "no failure is remembered"
-    if number != signal.SIGTERM:  # which ends the workers before the next update
-        assert len(list(tmp_path.glob("store/*/*.pt"))) > 0, "a checkpoint of the last update"
 
 
 # --- streams -------------------------------------------------------------------------------------
