@@ -763,6 +763,15 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
 
 
 @pytest.mark.timeout(60)
+def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
+    train("scheduler.t_mult=1")
+    settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1", "trainer.epochs=12")
+    other = run.prepare(settings, run.Seconds()).trajectory
+    with Store(tmp_path / "store").training(other, [12, 24], wait=False):
+        assert train("store.wait=true")[0]["updates_reused"] == 12
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("age", [100, -(10**6)], ids=["of long ago", "of a clock set back"])
 def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path, age: int) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
