@@ -218,6 +218,19 @@ def test_a_claim_is_judged_by_its_metric(
     assert [pair["difference"] for pair in compared["pairs"]] == [difference] * 2
 
 
+@pytest.mark.parametrize("old", [1, 4], ids=["of one run", "of all runs"])
+def test_a_claim_that_a_run_was_not_trained_for_is_called_changed(
+    tmp_path: Path, report: Main, old: int
+) -> None:
+    sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": complete(91, 92)}, TWO)
+    before = dataclasses.replace(TWO, margin=1).sha256()
+    for number in range(4):
+        path = sweep / f"{number}/result.json"
+        sha256 = before if number < old else TWO.sha256()
+        path.write_text(json.dumps({**json.loads(path.read_text()), "claim_sha256": sha256}))
+    assert verdict_of(report, tmp_path / "out", sweep)["claim_changed"] is True
+
+
 def test_a_verdict_has_snapshots_and_the_best_so_far_by_arm(tmp_path: Path, report: Main) -> None:
     sweep = made(tmp_path / "sweep", {"1": complete(90, 92), "2": complete(91, 93)}, TWO)
     for number, accuracies in enumerate([[80.0, 82.0], [84.0, 83.0], [70.0]]):

@@ -19,6 +19,7 @@ from conftest import ROOT, Main, make_config, need
 from test_summary import TWO, complete, made
 from wandb_server import KEY, Run, Server
 
+from harness import tracking
 from harness.claims import Claim
 from harness.config import to_dict
 
@@ -249,8 +250,9 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     server: Server, tmp_path: Path
 ) -> None:
     """Here `wandb sync` would append the second attempt's rows to the first's."""
+    each_row = (*LONG, "trainer.log_every=1")
     running = subprocess.Popen(
-        command("train.py", *LONG), cwd=tmp_path, env=environment(None), text=True
+        command("train.py", *each_row), cwd=tmp_path, env=environment(None), text=True
     )
     wait_for_rows(tmp_path, running, 100)
     running.send_signal(signal.SIGTERM)
@@ -259,7 +261,7 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     (arrived,) = server.runs.values()
     assert len(arrived.rows()) >= 100
     assert (arrived.exit_code, arrived.summary["status"]) == (1, "interrupted")
-    train(tmp_path, None, *LONG)
+    train(tmp_path, None, *each_row)
     sync(tmp_path, server, "out")
     assert_arrived(server, tmp_path / "out")
 
@@ -499,6 +501,16 @@ def test_a_run_that_the_server_refuses_does_not_keep_back_the_others(
     server.refused = None
     assert "1 runs uploaded" in sync(tmp_path, server, "out")
     assert_arrived(server, tmp_path / "out/1")
+
+
+def test_the_summary_tells_the_last_accuracy_from_the_best() -> None:
+    result = {
+        "status": "complete",
+        "final": {"val/acc": 90.0},
+        "best": {"val/acc": 91.5},
+        "test": {},
+    }
+    assert tracking.summary(result)["val/acc"] == {"last": 90.0, "max": 91.5}
 
 
 def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:
