@@ -18,12 +18,6 @@ from harness.signals import Interrupted
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit asks it
 
 
-def elsewhere(settings: DictConfig) -> bool:
-    """Whether the launcher's jobs may run on other machines than this one."""
-    target = str(settings.launcher._target_)
-    return not target.endswith(("BasicLauncher", "JoblibLauncher", "LocalLauncher"))
-
-
 def prepare(settings: DictConfig, jobs: int) -> None:
     """Look at Hydra's launcher before it submits `jobs` jobs; `settings` is Hydra's configuration.
 

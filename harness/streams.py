@@ -54,6 +54,6 @@ def _opened(number: int, like: io.TextIOWrapper | None) -> _Guarded:
         io.BufferedWriter(_Output(number, "w", closefd=False)),
         encoding=like.encoding if like else "utf-8",
         errors=like.errors if like else "backslashreplace",
-        line_buffering=not like or like.line_buffering,
+        line_buffering=not like or like.line_buffering or like.write_through,
         write_through=bool(like and like.write_through),
     )

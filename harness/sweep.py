@@ -126,12 +126,9 @@ def begin(config: DictConfig) -> list[Arm]:
     """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
-    from harness import data, machine, preview, tracking
+    from harness import data, preview, tracking
     from harness.claims import Claim
 
-    if not clusters.elsewhere(config.hydra):
-        for wanted in _distinct(run.config.trainer.device for run in runs):
-            machine.device(wanted)
     for settings in _distinct(run.config.tracking for run in runs):
         tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):

@@ -460,7 +460,7 @@ def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     folder = "s" * 140
     words = ("-m", *SHORT[:2], *long, f"hydra.sweep.dir={folder}", "store.dir=store")
     done = train(tmp_path, server, *words)
-    assert "warning" not in done.stderr
+    assert "warning: W&B" not in done.stderr
     plan = read(tmp_path / folder / "plan.json")
     for number, arm in enumerate(plan["arms"]):
         result = read(tmp_path / folder / str(number) / "result.json")
