@@ -68,13 +68,12 @@ def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict
     from harness import preview
 
     overrides = place.task_overrides(settings)
-    chosen = [key for key in arms.values(overrides) if key not in plan["search"]["fixed"]]
-    sweep_plan.refuse_drift(plan, given, chosen)
     swept = {
         key: value
         for key, value in arms.values(overrides).items()
         if key not in plan["search"]["fixed"]
     }
+    sweep_plan.refuse_drift(plan, given, list(swept))
     job = arms.names(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
     job["folder"] = sweep_plan.free_folder(
         plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
