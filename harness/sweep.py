@@ -122,8 +122,11 @@ def planned(config: DictConfig) -> Planned:
     return Planned(jobs, composed, planned_runs, arms.question(composed[0].config.claim, jobs))
 
 
-def begin(config: DictConfig) -> list[Arm]:
-    """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost."""
+def begin(config: DictConfig, new: bool = False) -> list[Arm]:
+    """Plan every job, refuse what does not fit, write `plan.json` and say what it will cost.
+
+    A sweep of the same runs that is there already goes on, unless it must be `new`.
+    """
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
     from harness import data, preview, tracking
@@ -144,6 +147,8 @@ def begin(config: DictConfig) -> list[Arm]:
     document["claim"] = question.claim and question.claim.to_dict()
     document["no_claim"] = question.reason
     folder = Path(config.hydra.sweep.dir)
+    if new and (folder / "plan.json").exists():
+        raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
     claim = _write(folder, document)["claim"]
     question = replace(question, claim=claim and Claim.from_dict(claim))
     print(f"sweep in {folder}: {announce(runs, roots)}\n{question.text()}", file=sys.stderr)

@@ -97,7 +97,7 @@ def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) ->
     values = conf.flat(result["config"])
     swept = result.get("swept", run["swept"])
     for key, text in swept.items():
-        if key in values and not _same(text, values[key]):
+        if key in values and not key.startswith(SAME_RUN) and not _same(text, values[key]):
             found.append(f"is called {key}={text}, was trained with {conf.show(values[key])}")
     if "swept" in run and swept != run["swept"]:
         found.append(f"its levels are {swept}, {run['swept']} in plan.json")

@@ -189,7 +189,7 @@ def test_a_sweep_over_stores_trains_each_run_into_its_own(
 ) -> None:
     stores = [tmp_path / name for name in "abc"]
     for restarts in range(2):
-        trained = sweep(f"store.dir={','.join(map(str, stores))}")
+        trained = sweep(f"store.dir={','.join(map(os.path.relpath, stores))}")
         assert trained.done.returncode == 0, trained.done.stderr
         assert trained.done.stderr.count("is complete") == 3 * restarts
     assert [result["config"]["store"]["dir"] for result in trained.results()] == [

@@ -20,7 +20,7 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from harness import config, sweep
 from harness.config import ConfigError
@@ -65,15 +65,15 @@ def planned(overrides: list[str]) -> Path:
     with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
-        folder = Path(composed.hydra.sweep.dir)
-        if (folder / "plan.json").exists():
-            raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
+        with read_write(composed):  # a folder that is looked up is made, before the plan is checked
+            composed.hydra.launcher.submitit_folder = ".submitit"
         launcher: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
         if not launcher["_target_"].endswith(".SlurmLauncher"):
             chosen = composed.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(f"hydra/launcher={chosen}: leave it out; jobs go to Slurm")
-        batch.executor_of(folder, launcher)  # before anything is written
-        sweep.begin(composed)
+        batch.executor_of(Path(), launcher)  # before anything is written
+        sweep.begin(composed, new=True)
+        folder = Path(composed.hydra.sweep.dir)  # which makes it
         batch.write(folder, launcher)
     return folder
 
