@@ -65,12 +65,13 @@ def planned(overrides: list[str]) -> Path:
     with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+        chosen = composed.hydra.launcher
+        if not chosen._target_.endswith(".SlurmLauncher"):
+            name = composed.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(f"hydra/launcher={name}: leave it out; jobs go to Slurm")
         with read_write(composed):  # a folder that is looked up is made, before the plan is checked
-            composed.hydra.launcher.submitit_folder = ".submitit"
-        launcher: Any = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
-        if not launcher["_target_"].endswith(".SlurmLauncher"):
-            chosen = composed.hydra.runtime.choices["hydra/launcher"]
-            raise ConfigError(f"hydra/launcher={chosen}: leave it out; jobs go to Slurm")
+            chosen.submitit_folder = ".submitit"
+        launcher: Any = OmegaConf.to_container(chosen, resolve=True)
         batch.executor_of(Path(), launcher)  # before anything is written
         sweep.begin(composed, new=True)
         folder = Path(composed.hydra.sweep.dir)  # which makes it
