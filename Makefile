@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format study bench bench-gpu audit
+.PHONY: help sweep test check format golden study bench bench-gpu audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ check: $(VENV)/installed-dev ## format, lint, strict types, import contract
 format: $(VENV)/installed-dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+golden: $(VENV)/installed-dev ## train small runs with REF=COMMIT and with this checkout, and compare them bit for bit
+	$(BIN)/python scripts/golden.py compare $(REF)
 
 study: $(VENV)/installed-dev data/FashionMNIST ## the study of docs/study.md, resumable; two hours on two cores
 	$(BIN)/python scripts/study.py
