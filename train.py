@@ -3,8 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from harness import cli, config
-from harness.errors import one_line_errors
+from harness.config import schema as config
+from harness.config.errors import one_line_errors
+from harness.runs import job as cli
 
 config.register()
 

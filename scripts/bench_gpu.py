@@ -20,9 +20,12 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
-from harness import config, data, machine, schedules
-from harness.loop import Cadence, Precision, fit
-from harness.run import build
+from harness.config import schema as config
+from harness.runs.run import build
+from harness.training import datasets as data
+from harness.training import device as machine
+from harness.training import schedules
+from harness.training.loop import Cadence, Precision, fit
 
 _ROOT = Path(__file__).parent.parent
 _CUDA = torch.device("cuda", 0)

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from harness import paired
-from harness.paired import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE, Floats
+from harness.analysis import paired_stats as paired
+from harness.analysis.paired_stats import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE, Floats
 
 MARGIN, LEVEL = 0.2, 0.05
 EFFECTS = (0.0, 0.1, 0.2, 0.5, 1.0)  # points

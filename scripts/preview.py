@@ -18,8 +18,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from harness import config, sweep
-from harness.errors import one_line_errors
+from harness.config import schema as config
+from harness.config.errors import one_line_errors
+from harness.sweeps import callback as sweep
 
 
 def main() -> None:
@@ -42,7 +43,8 @@ def main() -> None:
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         planned = sweep.planned(composed)
-    from harness import data, preview
+    from harness.sweeps import preview
+    from harness.training import datasets as data
 
     runs, question = planned.arms, planned.question
     roots = preview.tree(runs)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.config.errors import one_line_errors
+from harness.config.schema import ConfigError
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
                 raise ConfigError(f"{sweep}: is not a folder")
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
-        from harness import summary
-        from harness.publish import publish
+        from harness.report import summary
+        from harness.sweeps.wandb_summary import publish
 
         text, failures = summary.write(arguments.sweeps, out)
         print(text)

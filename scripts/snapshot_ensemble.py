@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness import config, run, trajectory
-from harness.errors import one_line_errors
+from harness.config import schema as config
+from harness.config.errors import one_line_errors
 from harness.files import read_json, write_json
+from harness.runs import run
+from harness.store import store as trajectory
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.trajectory import FORMAT, Damaged, Prefix, Store, read_prefix, read_state
+from harness.store.store import FORMAT, Damaged, Prefix, Store, read_prefix, read_state
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DAY = 86_400.0  # seconds

@@ -22,11 +22,14 @@ from typing import Any
 import polars as pl
 import vl_convert
 
-from harness import charts, page_charts, paired, phase, report, results, summary
-from harness.claims import Claim
-from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.analysis import paired_stats as paired
+from harness.analysis import phase, results
+from harness.analysis.verdict import Claim
+from harness.config.errors import one_line_errors
+from harness.config.schema import ConfigError
 from harness.files import atomic, write_json
+from harness.report import charts, page_charts, summary
+from harness.report import page as report
 
 DOCS = Path("docs/study")
 SWEEPS = Path("sweeps/study")

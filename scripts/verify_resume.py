@@ -29,10 +29,11 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 
-from harness import config, sweep
-from harness.config import Config
-from harness.place import Place
-from harness.run import run
+from harness.config import schema as config
+from harness.config.schema import Config
+from harness.runs.run import run
+from harness.runs.run_dir import Place
+from harness.sweeps import callback as sweep
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -80,7 +81,7 @@ def main() -> None:
 def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple[str, str], Report]:
     """The hashes of the run without a break, and what came of interrupting it."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["harness.run", "sklearn.datasets"])
+    processes.set_forkserver_preload(["harness.runs.run", "sklearn.datasets"])
 
     def start(place: Path, store: Path) -> BaseProcess:
         own = replace(settings.store, dir=str(store))

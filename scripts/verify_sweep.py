@@ -24,12 +24,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness import config as conf
-from harness import results, schedules, trajectory, verify
-from harness.errors import one_line_errors
-from harness.loop import Cadence
-from harness.schedules import Plan
-from harness.trajectory import Prefix
+from harness.analysis import results, verify
+from harness.config import schema as conf
+from harness.config.errors import one_line_errors
+from harness.store import store as trajectory
+from harness.store.store import Prefix
+from harness.training import schedules
+from harness.training.loop import Cadence
+from harness.training.schedules import Plan
 
 _NONE = "no checkpoint"
 

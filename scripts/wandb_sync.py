@@ -22,11 +22,12 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from harness import config as conf
-from harness import publish, tracking
-from harness.config import ConfigError
-from harness.errors import explain, one_line_errors
+from harness.config import schema as conf
+from harness.config.errors import explain, one_line_errors
+from harness.config.schema import ConfigError
 from harness.files import read_json
+from harness.runs import wandb_run as tracking
+from harness.sweeps import wandb_summary as publish
 
 _NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 _AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start

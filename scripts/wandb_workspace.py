@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.config.errors import one_line_errors
+from harness.config.schema import ConfigError
 from harness.files import read_json, write_json
-from harness.place import short
+from harness.runs.run_dir import short
 
 _HEADER = ["comparison", "pairs", "difference, points", "interval", "p (Holm)", "verdict"]
 

@@ -18,8 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
 
-from harness import config
-from harness.config import Config
+from harness.config import schema as config
+from harness.config.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,8 +20,8 @@ from conftest import ROOT
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["forked", "torch", "harness.cli", "harness.run", "harness.sweep", "harness.preview",
-     "harness.publish", "harness.summary", "altair"]
+    ["forked", "torch", "harness.runs.job", "harness.runs.run", "harness.sweeps.callback",
+     "harness.sweeps.preview", "harness.sweeps.wandb_summary", "harness.report.summary", "altair"]
 )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Main, make_config
 
-from harness import models, preview, schedules
-from harness.config import ConfigError
+from harness.config.schema import ConfigError
+from harness.sweeps import preview
+from harness.training import models, schedules
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

@@ -14,8 +14,12 @@ import altair
 import pytest
 from conftest import ROOT, Main
 
-from harness import claims, phase, publish, report, results, summary
-from harness.progress import Progress
+from harness.analysis import phase, results
+from harness.analysis import verdict as claims
+from harness.report import page as report
+from harness.report import summary
+from harness.runs.progress import Progress
+from harness.sweeps import wandb_summary as publish
 
 SWEEP = (
     "-m", "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

@@ -23,7 +23,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness import config, errors, preview, sweep
+from harness.config import errors
+from harness.config import schema as config
+from harness.sweeps import callback as sweep
+from harness.sweeps import preview
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness import paired
-from harness.claims import Claim, judge
-from harness.paired import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE
+from harness.analysis import paired_stats as paired
+from harness.analysis.paired_stats import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE
+from harness.analysis.verdict import Claim, judge
 
 CLAIM = Claim("scheduler.t_mult", "1", ("2",))
 SCHEMA = {
@@ -705,5 +705,5 @@ def test_every_field_is_documented() -> None:
 
 
 def test_tables_are_judged_without_torch_and_hydra() -> None:
-    code = "import sys, harness.claims; sys.exit(bool({'torch', 'hydra'} & sys.modules.keys()))"
+    code = "import sys, harness.analysis.verdict; sys.exit(bool({'torch', 'hydra'} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -16,8 +16,9 @@ import pytest
 import torch
 from conftest import ROOT, make_config
 
-from harness import config, errors
-from harness.config import ConfigError
+from harness.config import errors
+from harness.config import schema as config
+from harness.config.schema import ConfigError
 
 TINY = [
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "trainer.epochs=2",
@@ -495,8 +496,9 @@ def test_the_help_of_the_preview_needs_no_torch():
 
 def test_the_heavy_imports_are_taken_from_the_garbage_collection_once_which_goes_on():
     code = (
-        "import gc; from harness import imports; imports.load(); frozen = gc.get_freeze_count();"
-        "imports.load(); print(gc.isenabled(), frozen > 100_000, gc.get_freeze_count() == frozen)"
+        "import gc; from harness.runs.job import _load, import_once; import_once(_load);"
+        "frozen = gc.get_freeze_count(); import_once(_load);"
+        "print(gc.isenabled(), frozen > 100_000, gc.get_freeze_count() == frozen)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "True True True\n"

@@ -17,12 +17,15 @@ from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from harness import clusters, config, run, sweep
-from harness.config import ConfigError
-from harness.errors import explain
-from harness.place import Place
-from harness.signals import Interrupted, stopping
-from harness.trajectory import Store
+from harness.config import schema as config
+from harness.config.errors import explain
+from harness.config.schema import ConfigError
+from harness.runs import requeue as clusters
+from harness.runs import run
+from harness.runs.run_dir import Place
+from harness.runs.signals import Interrupted, stopping
+from harness.store.store import Store
+from harness.sweeps import callback as sweep
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

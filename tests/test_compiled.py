@@ -21,9 +21,11 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness import compiled, data, run
-from harness.data import TrainBatches
-from harness.loop import Precision
+from harness.runs import run
+from harness.training import datasets as data
+from harness.training import optimizers as compiled
+from harness.training.datasets import TrainBatches
+from harness.training.loop import Precision
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 

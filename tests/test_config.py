@@ -13,8 +13,9 @@ import pytest
 import yaml
 from conftest import ROOT, make_config
 
-from harness import config, errors
-from harness.config import ConfigError, Section, kind, nearest, to_dict
+from harness.config import errors
+from harness.config import schema as config
+from harness.config.schema import ConfigError, Section, kind, nearest, to_dict
 
 CONF = ROOT / "conf"
 CHOICES = [

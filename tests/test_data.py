@@ -23,10 +23,11 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from harness import augment, data, image_files, models
-from harness.augment import Moves
-from harness.config import Config, ConfigError
-from harness.data import EvalBatches, Resident, Splits, TrainBatches
+from harness.config.schema import Config, ConfigError
+from harness.training import augment, image_files, models
+from harness.training import datasets as data
+from harness.training.augment import Moves
+from harness.training.datasets import EvalBatches, Resident, Splits, TrainBatches
 
 CPU = torch.device("cpu")
 Batch = tuple[Tensor, Tensor]

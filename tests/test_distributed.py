@@ -23,12 +23,16 @@ from conftest import ROOT, make_config
 from test_verify_resume import folder_of_digits
 from torch import Tensor, nn
 
-from harness import data, distributed, machine, processes, run
-from harness.config import ConfigError
-from harness.distributed import ALONE, World
-from harness.place import Place
-from harness.processes import Seat, first_host, seat
-from harness.signals import Interrupted
+from harness.config.schema import ConfigError
+from harness.runs import run
+from harness.runs.run_dir import Place
+from harness.runs.signals import Interrupted
+from harness.training import datasets as data
+from harness.training import device as machine
+from harness.training import distributed
+from harness.training import ranks as processes
+from harness.training.distributed import ALONE, World
+from harness.training.ranks import Seat, first_host, seat
 
 CPU = torch.device("cpu")
 SMALL = (

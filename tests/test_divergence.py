@@ -13,9 +13,9 @@ import torch
 from conftest import Main
 from torch import Tensor
 
-from harness import results
-from harness.loop import Row, Step, TrainState
-from harness.trajectory import read_prefix, read_state
+from harness.analysis import results
+from harness.store.store import read_prefix, read_state
+from harness.training.loop import Row, Step, TrainState
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

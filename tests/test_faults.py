@@ -25,8 +25,8 @@ from filelock import FileLock
 from forked import Program, ends, results
 from PIL import Image
 
-from harness import trajectory
-from harness.trajectory import read_prefix, read_state
+from harness.store import store as trajectory
+from harness.store.store import read_prefix, read_state
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -399,7 +399,7 @@ def test_a_run_folder_that_is_removed_ends_the_run_which_then_goes_on(
 
 
 def test_a_half_written_last_line_is_no_row(tmp_path: Path) -> None:
-    from harness import results as reader
+    from harness.analysis import results as reader
 
     (tmp_path / "history.jsonl").write_text(
         '{"step": 1, "epoch": 0.5, "val/acc": 50.0}\n{"step": 2, "ep'

@@ -18,8 +18,9 @@ import pytest
 from conftest import ROOT, Main, make_config
 from PIL import Image
 
-from harness import data, image_files
-from harness.config import ConfigError, ImageFolder
+from harness.config.schema import ConfigError, ImageFolder
+from harness.training import datasets as data
+from harness.training import image_files
 
 Pixels = list[list[list[int]]]  # rows of (red, green, blue)
 OLD = 1_600_000_000  # seconds since 1970: long before any of these tests

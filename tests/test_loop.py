@@ -17,11 +17,13 @@ from conftest import make_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness import data, models, run, schedules
-from harness.config import Config, ConfigError
-from harness.data import EvalBatches, Splits, TrainBatches
-from harness.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
-from harness.schedules import Plan
+from harness.config.schema import Config, ConfigError
+from harness.runs import run
+from harness.training import datasets as data
+from harness.training import models, schedules
+from harness.training.datasets import EvalBatches, Splits, TrainBatches
+from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
+from harness.training.schedules import Plan
 
 CPU = torch.device("cpu")
 composed = cache(make_config)  # many runs here begin alike

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from conftest import make_config
 from torch import Tensor, nn
 
-from harness import models
-from harness.config import ConfigError
-from harness.models import Block
+from harness.config.schema import ConfigError
+from harness.training import models
+from harness.training.models import Block
 
 
 def build(overrides: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Module:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from harness import phase, results
+from harness.analysis import phase, results
 
 PER_EPOCH = 4  # evaluations; an update each
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pytest
 from conftest import make_config
 
-from harness import progress, schedules
-from harness.progress import Progress
+from harness.runs import progress
+from harness.runs.progress import Progress
+from harness.training import schedules
 
 PLAN = schedules.plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
 EVALUATED = {"step": 20, "epoch": 2.0, "lr": 0.05, "val/acc": 91.234}

@@ -15,9 +15,9 @@ from conftest import Main
 from PIL import Image
 from torch._inductor.exc import InductorError
 
-from harness import data
-from harness.loop import Step
-from harness.tracking import History
+from harness.runs.wandb_run import History
+from harness.training import datasets as data
+from harness.training.loop import Step
 
 SYNTHETIC = (
     "dataset=synthetic",

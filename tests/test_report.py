@@ -15,7 +15,9 @@ import polars as pl
 import pytest
 from conftest import need
 
-from harness import charts, page_charts, report, results
+from harness.analysis import results
+from harness.report import charts, page_charts
+from harness.report import page as report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

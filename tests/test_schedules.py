@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness import config as conf
-from harness import schedules
-from harness.config import Config, ConfigError
-from harness.schedules import Schedule
+from harness.config import schema as conf
+from harness.config.schema import Config, ConfigError
+from harness.training import schedules
+from harness.training.schedules import Schedule
 
 PEAK = 0.1  # optimizer.lr of conf/optimizer/sgd.yaml
 LR = Callable[[int], float]  # scheduler step → LR

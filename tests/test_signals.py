@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.signals import Interrupted, stopping
+from harness.runs.signals import Interrupted, stopping
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, make_config
 
-from harness.place import Place
-from harness.run import run
+from harness.runs.run import run
+from harness.runs.run_dir import Place
 
 Script = Callable[..., tuple[int, str, str]]
 TINY = (

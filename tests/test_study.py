@@ -10,7 +10,7 @@ import pytest
 import study
 from conftest import ROOT, make_config
 
-from harness import phase, results
+from harness.analysis import phase, results
 
 DOCS = ROOT / study.DOCS
 

@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 from conftest import Main, make_config
 
-from harness import claims, summary
-from harness.claims import Claim
-from harness.config import to_dict
+from harness.analysis import verdict as claims
+from harness.analysis.verdict import Claim
+from harness.config.schema import to_dict
+from harness.report import summary
 
 CLAIM = Claim("arm", "times_1", ("times_2", "one_cosine"))
 

@@ -23,7 +23,7 @@ from forked import Program, ends, results
 from PIL import Image
 
 from harness import files
-from harness.loop import Step
+from harness.training.loop import Step
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",

@@ -18,10 +18,14 @@ import pytest
 from conftest import ROOT, make_config
 from hydra import compose, initialize_config_dir
 
-from harness import arms, config, preview, results, run, sweep
-from harness.claims import Claim
-from harness.config import ConfigError
-from harness.place import Place
+from harness.analysis import arms, results
+from harness.analysis.verdict import Claim
+from harness.config import schema as config
+from harness.config.schema import ConfigError
+from harness.runs import run
+from harness.runs.run_dir import Place
+from harness.sweeps import callback as sweep
+from harness.sweeps import preview
 
 TINY = (
     "dataset=synthetic",

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, Main, need
 
-from harness import sweep_plan
-from harness.config import ConfigError
+from harness.analysis import sweep_plan
+from harness.config.schema import ConfigError
 
 S = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.batch_size=100", "model.width=1",
      "dataset.train_size=200", "tracking=none")  # fmt: skip

@@ -21,14 +21,17 @@ from conftest import make_config
 from PIL import Image
 from torch import nn
 
-from harness import config as conf
-from harness import data, machine, run, trajectory
-from harness.config import SCHEMAS, Config
-from harness.distributed import World
-from harness.loop import Cadence, Row
-from harness.place import Place
-from harness.signals import Interrupted
-from harness.trajectory import Store, plan_hashes, weights_sha256
+from harness.config import schema as conf
+from harness.config.schema import SCHEMAS, Config
+from harness.runs import run
+from harness.runs.run_dir import Place
+from harness.runs.signals import Interrupted
+from harness.store import store as trajectory
+from harness.store.store import Store, plan_hashes, weights_sha256
+from harness.training import datasets as data
+from harness.training import device as machine
+from harness.training.distributed import World
+from harness.training.loop import Cadence, Row
 
 TINY = (
     "dataset=synthetic",

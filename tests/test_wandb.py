@@ -19,9 +19,9 @@ from conftest import ROOT, Main, make_config, need
 from test_summary import TWO, complete, made
 from wandb_server import KEY, Run, Server
 
-from harness import tracking
-from harness.claims import Claim
-from harness.config import to_dict
+from harness.analysis.verdict import Claim
+from harness.config.schema import to_dict
+from harness.runs import wandb_run as tracking
 
 SWEEP = (
     *("-m", "scheduler.t_mult=1,2", "seed=0,1", "scheduler.t_0=1", "trainer.epochs=3"),

@@ -15,11 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import usual
 from benchmarks.usual import IMAGES, ROOT, Epoch
-from harness import config as conf
-from harness import data, schedules
-from harness.config import Config
-from harness.loop import Cadence, Precision, Row, Step, TrainState, fit
-from harness.run import build
+from harness.config import schema as conf
+from harness.config.schema import Config
+from harness.runs.run import build
+from harness.training import datasets as data
+from harness.training import schedules
+from harness.training.loop import Cadence, Precision, Row, Step, TrainState, fit
 
 CPU = torch.device("cpu")
 SETTING = (

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import v2
 
-from harness.models import ResNet
+from harness.training.models import ResNet
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = 10_000  # to train on, and as many to validate on

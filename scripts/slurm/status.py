@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.config.errors import one_line_errors
+from harness.config.schema import ConfigError
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     with one_line_errors():
         if not (sweep / "plan.json").exists():
             raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
-        from harness import batch
+        from harness.sweeps import slurm as batch
 
         print(batch.status(sweep))
 

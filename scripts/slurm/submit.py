@@ -22,9 +22,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
-from harness import config, sweep
-from harness.config import ConfigError
-from harness.errors import one_line_errors
+from harness.config import schema as config
+from harness.config.errors import one_line_errors
+from harness.config.schema import ConfigError
+from harness.sweeps import callback as sweep
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     with one_line_errors():
         try:
-            from harness import batch
+            from harness.sweeps import slurm as batch
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed: pip install 'cosine-restarts[slurm]'"
@@ -57,7 +58,7 @@ def main() -> None:
 
 def planned(overrides: list[str]) -> Path:
     """The folder of the new sweep, with all that its jobs need."""
-    from harness import batch
+    from harness.sweeps import slurm as batch
 
     config.register()
     conf = Path(__file__).resolve().parents[2] / "conf"

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, make_config, verified
 
-from harness.place import Place
-from harness.run import run
+from harness.runs.run import run
+from harness.runs.run_dir import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 

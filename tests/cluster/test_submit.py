@@ -19,10 +19,10 @@ from conftest import ROOT, make_config, verified
 from test_distributed import DOUBLE, assert_close
 
 from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
-from harness import batch
 from harness.files import write_json
-from harness.place import Place
-from harness.run import run
+from harness.runs.run import run
+from harness.runs.run_dir import Place
+from harness.sweeps import slurm as batch
 
 pytestmark = [
     pytest.mark.slow,

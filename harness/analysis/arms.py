@@ -1,0 +1,191 @@
+"""Which runs of a sweep are one arm, and what they are going to be judged by. Reads no files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.config import schema as conf
+from harness.config.schema import ConfigError
+
+if TYPE_CHECKING:
+    from harness.analysis.verdict import Claim
+
+_NO_DIFFERENCE = (*conf.SAME_RUN, "claim.")
+_ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
+
+
+def values(overrides: Sequence[str]) -> dict[str, str]:
+    """`["a=1", "+b=2"]` as `{"a": "1", "b": "2"}`, of a job that Hydra starts."""
+    parts = (override.partition("=") for override in overrides)
+    return {key.lstrip("+"): _ESCAPE.sub(r"\1", value) for key, _, value in parts}
+
+
+def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Each job's number, overrides, `name` (what differs between jobs) and `arm` (without seed)."""
+    given = [values(job) for job in jobs]
+    differing = [key for key in given[0] if len({job[key] for job in given}) > 1]
+    return [
+        {"num": number, "overrides": list(overrides)} | names({key: job[key] for key in differing})
+        for number, (overrides, job) in enumerate(zip(jobs, given, strict=True))
+    ]
+
+
+def names(swept: dict[str, str]) -> dict[str, Any]:
+    """`name`, `arm` and `swept` of a run, in which `swept` says what differs from other runs."""
+    short = Counter(key.rpartition(".")[2] for key in swept)
+
+    def named(keys: Sequence[str]) -> str:
+        last = {key: key.rpartition(".")[2] for key in keys}
+        shown = {key: last[key] if short[last[key]] == 1 else key for key in keys}
+        return ", ".join(f"{shown[key]}={swept[key]}" for key in keys) or "run"
+
+    without_seed = [key for key in swept if key != "seed"]
+    return {"name": named(list(swept)), "arm": named(without_seed), "swept": swept}
+
+
+def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """`swept` of each of several runs: what differs between their configurations, as `to_dict` gives them.
+
+    Several differences of the schedule count as one, named `scheduler`; so do those that come with another
+    kind of a section.
+    """
+    flats = [
+        {
+            key: value
+            for key, value in conf.flat(config).items()
+            if not key.startswith(_NO_DIFFERENCE)
+        }
+        for config in configs
+    ]
+    differing = _differing(flats)
+    kinds = {key.partition(".")[0] for key in differing if key.endswith(".kind")}
+    if sum(key.startswith("scheduler.") for key in differing) > 1:
+        kinds.add("scheduler")
+    swept = []
+    for values in flats:
+        own = {}
+        for key in differing:
+            section = key.partition(".")[0]
+            if section not in kinds:
+                own[key] = conf.show(values.get(key))
+            elif section not in own:
+                own[section] = _level(section, values, flats)
+        swept.append(own)
+    return swept
+
+
+def _differing(flats: Sequence[dict[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for values in flats for key in values)
+    return [k for k in keys if len({conf.show(values.get(k)) for values in flats}) > 1]
+
+
+def _level(section: str, values: dict[str, Any], flats: Sequence[dict[str, Any]]) -> str:
+    """A section's kind, with what differs from other runs of that kind: `cosine_warm t_0=5 t_mult=2`."""
+    kind = values[f"{section}.kind"]
+    alike = [other for other in flats if other[f"{section}.kind"] == kind]
+    keys = [key for key in _differing(alike) if key.startswith(f"{section}.")]
+    return " ".join([kind, *(f"{key.partition('.')[2]}={conf.show(values[key])}" for key in keys)])
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sweep is judged by: `claim`, or the reason why there is none."""
+
+    claim: Claim | None
+    reason: str = ""
+    comparisons: int = 0
+    seeds: int = 0  # of the arm with the fewest
+
+    def text(self) -> str:
+        """One line for the terminal."""
+        if self.claim is None:
+            return f"no verdict: {self.reason}"
+        claim = self.claim
+        treatments = ", ".join(claim.treatments[:6]) + ", …" * (len(claim.treatments) > 6)
+        cells = self.comparisons // len(claim.treatments)
+        return (
+            f"judged by: {claim.factor}={treatments} against {claim.baseline}"
+            + f", in each of {cells} cells" * (cells > 1)
+            + f", {claim.metric} after the last update, margin {claim.margin:g} points"
+        )
+
+    def shortage(self) -> str | None:
+        """One line if there are too few seeds for a verdict."""
+        from harness.analysis.paired_stats import FEWEST_PAIRS, fewest_pairs
+
+        if self.claim is None:
+            return None
+        needed = max(FEWEST_PAIRS, fewest_pairs(self.claim.level, self.comparisons))
+        if self.seeds >= needed:
+            return None
+        return (
+            f"{self.seeds} seed{'s' * (self.seeds != 1)} an arm: a verdict over {self.comparisons} "
+            f"comparison{'s' * (self.comparisons != 1)} needs at least {needed}, "
+            f"as in 'seed=range(0,{needed})'"
+        )
+
+
+def question(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Question:
+    """What `jobs` (each with `swept` and `seed`) can be judged by: as `settings` say, else inferred.
+
+    The factor is the one key of the scheduler that is swept, else the one key that is. Raises
+    `ConfigError` for a factor or a level that the sweep does not have.
+    """
+    swept = list(dict.fromkeys(key for job in jobs for key in job["swept"] if key != "seed"))
+    schedules = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
+    guesses = schedules or swept
+    factor = settings.factor or (guesses[0] if len(guesses) == 1 else None)
+    if factor is None:
+        several = f"{', '.join(guesses)} are swept; claim.factor=KEY says which is judged"
+        return Question(None, several if guesses else "nothing but seeds is swept")
+    if factor not in swept:
+        if factor == "seed" and any("seed" in job["swept"] for job in jobs):
+            raise ConfigError("claim.factor=seed: seeds make the pairs; name another key")
+        raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
+    levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
+    claim = _claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
+    return Question(claim, "", *_size(claim, jobs))
+
+
+def _claim(settings: conf.Claim, factor: str, levels: list[str], seeds: tuple[int, ...]) -> Claim:
+    from harness.analysis.verdict import Claim
+
+    baseline = settings.baseline or levels[0]
+    treatments = settings.treatments or [level for level in levels if level != baseline]
+    for key, level in [("baseline", baseline), *(("treatments", level) for level in treatments)]:
+        if level not in levels:
+            raise ConfigError(f"claim.{key}={level}: {factor} has the levels {', '.join(levels)}")
+    try:
+        return Claim(
+            factor=factor,
+            baseline=baseline,
+            treatments=tuple(treatments),
+            metric=settings.metric,
+            margin=settings.margin,
+            level=settings.level,
+            seeds=seeds,
+            inferred=settings.factor is None,
+        )
+    except ValueError as error:
+        raise ConfigError(f"claim: {error}") from error
+
+
+def _size(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """How many comparisons the claim makes, and the seeds of the arm with the fewest of them."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for job in jobs:
+        level = job["swept"].get(claim.factor)
+        if level in (claim.baseline, *claim.treatments):
+            seeds.setdefault((cell(job["swept"], claim.factor), level), set()).add(job["seed"])
+    cells = {place for place, _ in seeds}
+    return len(cells) * len(claim.treatments), min(map(len, seeds.values()))
+
+
+def cell(swept: dict[str, str], factor: str | None) -> str:
+    """What else is swept: runs are compared with those of their own cell."""
+    others = {key: value for key, value in swept.items() if key not in (factor, "seed")}
+    return ", ".join(f"{key}={value}" for key, value in others.items())

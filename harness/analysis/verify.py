@@ -1,0 +1,182 @@
+"""Whether the table of a sweep says what its runs did: each row against the run's own files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from harness.analysis import results, sweep_plan
+from harness.analysis.pairing import level_key
+from harness.config import schema as conf
+from harness.config.schema import SAME_RUN
+from harness.files import read_json
+
+_TAIL_BYTES = 4096  # of a history; holds its last rows
+
+
+def records(sweep: Path) -> list[str]:
+    """What is wrong in the records of a sweep, a line each: the part that costs little.
+
+    Of each run that left a result: its configuration against the plan's, its name, seed and levels against
+    its configuration, its last row against its result and the LR plan. Raises what reading files raises.
+    """
+    plan, folders = results.plan(sweep), results.folders(sweep)
+    faults = _folders(folders)
+    for run, folder in zip(plan["arms"], folders, strict=True):
+        if result := results.result(folder):
+            found = tried(folder, partial(_run, plan, run, folder, result))
+            faults += [f"{run['name']} ({folder}): {fault}" for fault in found]
+    return faults
+
+
+def tried(folder: Path, check: Callable[[], list[str]]) -> list[str]:
+    """What `check` finds; or that a file it reads is not there, or not of this version."""
+    try:
+        with results.this_version(folder / "result.json"):
+            return check()
+    except OSError as error:
+        return [" ".join(str(error).split())]
+
+
+def _folders(planned: Sequence[Path]) -> list[str]:
+    """Each planned run must have a folder of its own, and each folder with a run be planned."""
+    faults = [
+        f"{folder}: is the folder of several rows"
+        for folder, n in Counter(planned).items()
+        if n > 1
+    ]
+    there = {
+        file.parent for home in {f.parent for f in planned} for file in home.glob("*/config.json")
+    }
+    return faults + [
+        f"{folder}: has a run that plan.json does not name" for folder in sorted(there - {*planned})
+    ]
+
+
+def _run(
+    plan: dict[str, Any], run: dict[str, Any], folder: Path, result: dict[str, Any]
+) -> list[str]:
+    found = [*_config(plan, run, folder, result), *_names(plan, run, result)]
+    if result["status"] == "complete":
+        return found + _end(folder, result)
+    if result["status"] in ("diverged", "failed") and "plan" in result:
+        row = _last_row(folder / "history.jsonl") if (folder / "history.jsonl").exists() else {}
+        if row.get("step") == result["plan"]["updates"] and "test/" not in (result["error"] or ""):
+            found.append(f"is {result['status']}, but its history reaches the end of its LR plan")
+    return found
+
+
+def _config(
+    plan: dict[str, Any], run: dict[str, Any], folder: Path, result: dict[str, Any]
+) -> list[str]:
+    """Planned, begun and recorded configurations must be one."""
+    begun = read_json(folder / "config.json")["config"]
+    found = [
+        f"result.json has {change} in config.json"
+        for change in conf.changes(begun, result["config"])
+    ]
+    if plan.get("format") == sweep_plan.FORMAT:
+        planned = plan["config"] | run["differs"]
+        found += [
+            f"trained {change} in plan.json"
+            for change in conf.changes(planned, result["config"], SAME_RUN)
+        ]
+    return found
+
+
+def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """What tables call the run must be what it was trained with."""
+    found = []
+    values = conf.flat(result["config"])
+    swept = result.get("swept", run["swept"])
+    for key, text in swept.items():
+        if key in values and not key.startswith(SAME_RUN) and not _same(text, values[key]):
+            found.append(f"is called {key}={text}, was trained with {conf.show(values[key])}")
+    if "swept" in run and swept != run["swept"]:
+        found.append(f"its levels are {swept}, {run['swept']} in plan.json")
+    for key, value in run["plan"].items():
+        if key in result.get("plan", {}) and result["plan"][key] != value:
+            found.append(f"{key} is {result['plan'][key]}, {value} in plan.json")
+    for key in ("name", "arm", "seed"):
+        recorded = result["config"]["seed"] if key == "seed" else result[key]
+        if recorded != run[key]:
+            found.append(f"{key} is {recorded!r}, {run[key]!r} in plan.json")
+    return found
+
+
+def _same(text: str, value: Any) -> bool:
+    """Whether an override's text gives the value; where it is `${…}` that cannot be said."""
+    if "${" in text:
+        return True
+    given: Any = yaml.safe_load(text)
+    match value:
+        case None | bool():
+            return given is value or (given == value and isinstance(value, bool))
+        case list():
+            return isinstance(given, list) and list(map(str, map(_plain, given))) == list(
+                map(str, map(_plain, value))
+            )
+    return level_key(str(given)) == level_key(conf.show(value))
+
+
+def _plain(item: Any) -> Any:
+    return float(item) if isinstance(item, int | float) else item
+
+
+def _end(folder: Path, result: dict[str, Any]) -> list[str]:
+    """The last row of the history must be the result, at the end of the LR plan."""
+    found = []
+    plan, row = results.lr(folder), _last_row(folder / "history.jsonl")
+    final = result["final"]
+    if row != final:
+        found.append(f"final is {final}, the last row of history.jsonl is {row}")
+    if row.get("step") != len(plan):
+        found.append(f"the history ends at update {row.get('step')}, the LR plan at {len(plan)}")
+    elif row.get("lr") != plan[-1]:
+        found.append(f"the last update used the LR {row.get('lr')}, lr.npy has {plan[-1]}")
+    if len(plan) != result["updates_trained"] + result["updates_reused"]:
+        found.append(
+            f"{result['updates_trained']} updates trained and {result['updates_reused']} reused "
+            f"are not the {len(plan)} of lr.npy"
+        )
+    if not plan.max() <= result["config"]["optimizer"]["lr"] * (1 + 1e-12):
+        found.append(
+            f"lr.npy reaches {plan.max()}, optimizer.lr is {result['config']['optimizer']['lr']}"
+        )
+    return found
+
+
+def _last_row(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL_BYTES))
+        lines = file.read().splitlines()
+    row: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return row
+
+
+def histories(folder: Path, result: dict[str, Any]) -> list[str]:
+    """What is wrong in the whole history of a complete run, against its LR plan and its result."""
+    plan, rows = results.lr(folder), results.history(folder)
+    found = []
+    steps = rows["step"].to_list()
+    if steps != sorted(set(steps)):
+        found.append("the steps of history.jsonl do not rise")
+    for step, epoch, lr in rows.select("step", "epoch", "lr").iter_rows():
+        if not 1 <= step <= len(plan) or lr != plan[step - 1]:
+            found.append(f"the row of update {step} has the LR {lr}, not that of lr.npy")
+            break
+        if not math.isclose(epoch, step / result["plan"]["updates_per_epoch"]):
+            found.append(f"the row of update {step} has the epoch {epoch}")
+            break
+    best = rows["val/acc"].max()
+    if result["best"].get("val/acc") != best:
+        found.append(f"best is {result['best'].get('val/acc')}, the history's best is {best!r}")
+    return found

@@ -1,0 +1,1 @@
+"""The models, data sets, optimizers and schedulers to choose from. Torch is imported where one is built."""

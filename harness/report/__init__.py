@@ -1,0 +1,1 @@
+"""Tables and verdicts to pictures and one page. Reads files only, without torch."""

@@ -1,0 +1,258 @@
+"""Tables and a verdict → one page that needs nothing else: `report.html`. Reads files only."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+import vl_convert
+
+from harness.analysis import results
+from harness.files import atomic
+from harness.report import page_charts
+
+_NONE = "–"
+_MOST_PAIRS = 2000  # that the page lists
+_COLUMNS: dict[str, Any] = {  # of the runs; one that a table lacks is a hole on the page
+    "folder": pl.String,
+    "name": pl.String,
+    "arm": pl.String,
+    "status": pl.String,
+    "error": pl.String,
+    "tracking": pl.String,
+    "seed": pl.Int64,
+    "updates_per_epoch": pl.Int64,
+    "updates_reused": pl.Int64,
+    "updates_trained": pl.Int64,
+    "restarts": pl.Int64,
+    "final": pl.Float64,
+    "best": pl.Float64,
+    "test": pl.Float64,
+    "budget": pl.Float64,
+    "lr_share_at_end": pl.Float64,
+    "seconds": pl.Float64,
+}
+
+
+def write(
+    folder: Path, runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]
+) -> Path:
+    """Write `report.html` into `folder`; its path.
+
+    `runs` as `results.read` gives them; `verdict` as in `verdict.json`, None where nothing was
+    compared; `about`: title, command, commands (to make it again), plan_sha256, versions, commit,
+    created, warnings.
+    """
+    path = folder / "report.html"
+    with atomic(path) as file:
+        file.write(render(runs, verdict, about).encode("utf-8", "backslashreplace"))
+    return path
+
+
+def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]) -> str:
+    """The page: text, tables, charts and the scripts that draw them, in one piece."""
+    runs, verdict = _whole(runs), _finite(verdict)
+    phase: dict[str, Any] = (verdict or {}).get("phase") or {}
+    profile = phase.get("profile") or []
+    named = [*runs["arm"], *(point["arm"] for point in profile)]
+    arms = list(dict.fromkeys(named))
+    overview = page_charts.overview(runs, arms)
+    specs = {}
+    if overview:
+        specs["overview"] = overview.chart
+    if verdict and verdict["comparisons"]:
+        specs["verdict"] = page_charts.differences(verdict, dots=False)
+        specs["pairs"] = page_charts.differences(verdict, dots=True)
+    if profile:
+        specs["phase"] = page_charts.profile(profile, arms)
+    return _template().render(
+        about=about,
+        arms=results.arms(runs).to_dicts() if len(runs) else [],
+        bundle=_bundle(),
+        charts=specs,
+        comparisons=_comparisons(verdict),
+        headline=_headline(runs, verdict),
+        legend=[_Key(name, at) for at, name in enumerate(arms)],
+        overview=overview,
+        nonce=secrets.token_urlsafe(16),
+        palette=page_charts.COLOURS,
+        phase=phase,
+        runs=[_run(run) for run in runs.to_dicts()],
+        snapshots=_snapshots(verdict),
+        verdict=verdict,
+        warnings=[*_holes(runs), *about.get("warnings", [])],
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,  # what a verdict lacks is a hole
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "fixed": _fixed,
+        "minus": _minus,
+        "signed": _signed,
+        "ends": _ends,
+        "p": _p,
+        "percent": _percent,
+        "spread": _spread,
+    }
+    return environment.get_template("page.html.j2")
+
+
+@cache
+def _bundle() -> str:
+    """vega, vega-lite and vega-embed, as vl-convert makes them for altair's pages: for a <script>."""
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    assert "</script" not in bundle.lower()
+    return bundle
+
+
+def _whole(runs: pl.DataFrame) -> pl.DataFrame:
+    """`runs` with all columns that the page shows, null where they had none."""
+    columns = [
+        (pl.col(name) if name in runs.columns else pl.lit(None)).cast(dtype, strict=False).alias(name)
+        for name, dtype in _COLUMNS.items()
+    ]  # fmt: skip
+    if not runs.columns:
+        return pl.DataFrame(schema=_COLUMNS)
+    status, name = pl.col("status").fill_null("missing"), pl.col("name").fill_null("run")
+    return runs.with_columns(columns).with_columns(status, name, pl.col("arm").fill_null(name))
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every number that JSON cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value
+
+
+class _Key:
+    """An arm in the legend: its number, colour and dashes are those of the charts."""
+
+    def __init__(self, name: str, number: int) -> None:
+        again, colour = divmod(number, len(page_charts.COLOURS))
+        dashes = page_charts.DASHES[again % len(page_charts.DASHES)]
+        self.name, self.number, self.colour = name, number, page_charts.COLOURS[colour]
+        self.dashes = "none" if dashes == page_charts.DASHES[0] else " ".join(map(str, dashes))
+
+
+def _headline(runs: pl.DataFrame, verdict: dict[str, Any] | None) -> str:
+    if verdict:
+        return str(verdict["sentence"])
+    if runs.is_empty():
+        return "There is no run to report."
+    complete = int((runs["status"] == "complete").sum())
+    if not complete:
+        return f"No run is complete yet: {_counted(runs)}."
+    return f"No verdict: nothing was compared. {complete} of {len(runs)} runs are complete."
+
+
+def _counted(runs: pl.DataFrame) -> str:
+    return ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
+
+
+def _holes(runs: pl.DataFrame) -> list[str]:
+    holes = runs.filter(pl.col("status") != "complete")
+    if holes.is_empty() or len(holes) == len(runs):
+        return []
+    are = "run is" if len(holes) == 1 else "runs are"
+    return [
+        f"{len(holes)} of {len(runs)} {are} not complete: {_counted(holes)}; see the runs below."
+    ]
+
+
+def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The verdict's comparisons with what the page adds: a label, the pairs that it lists."""
+    if not verdict:
+        return []
+    factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
+    listed = [
+        {**one, "label": page_charts.comparison_label(one, factor), "pairs": one.get("pairs") or []}
+        for one in verdict["comparisons"]
+    ]
+    if sum(len(one["pairs"]) for one in listed) > _MOST_PAIRS:
+        listed = [{**one, "pairs": []} for one in listed]
+    return listed
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    """A run's row: what is shown, and whether it may be a link."""
+    reused, trained = run["updates_reused"], run["updates_trained"]
+    whole = (reused or 0) + (trained or 0)
+    where = run["tracking"] or run["folder"] or ""
+    return {
+        **run,
+        "share_reused": None if reused is None or not whole else reused / whole,
+        "updates": f"{reused or 0} of {whole} updates",
+        "where": where,
+        "link": where.startswith(("https://", "http://")),
+    }
+
+
+def _snapshots(verdict: dict[str, Any] | None) -> dict[str, dict[int, dict[str, Any]]]:
+    """By arm and number of members."""
+    table: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in (verdict or {}).get("snapshots") or []:
+        table.setdefault(row["arm"], {})[row["members"]] = row
+    return table
+
+
+# --- numbers as text -----------------------------------------------------------------------------
+
+
+def _missing(value: Any) -> bool:
+    return not isinstance(value, int | float) or not math.isfinite(value)
+
+
+def _fixed(value: Any, places: int = 2) -> str:
+    return _NONE if _missing(value) else f"{value:,.{places}f}".replace("-", "−")
+
+
+def _signed(value: Any, places: int = 2) -> str:
+    if _missing(value):
+        return _NONE
+    return f"{round(value, places) + 0.0:+.{places}f}".replace("-", "−")
+
+
+def _minus(sentence: Any) -> str:
+    """A sentence with minus signs for the hyphens that its numbers begin with."""
+    return re.sub(r"(?<= |\()-(?=\d)", "−", str(sentence))
+
+
+def _ends(interval: Sequence[float] | None, places: int = 2) -> str:
+    if not interval or any(map(_missing, interval)):
+        return _NONE
+    return " to ".join(_signed(end, places) for end in interval)
+
+
+def _p(value: Any) -> str:
+    if _missing(value):
+        return _NONE
+    return "< 0.0001" if value < 0.0001 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+
+
+def _percent(share: Any, places: int = 0) -> str:
+    return _NONE if _missing(share) else f"{100 * share:.{places}f} %"
+
+
+def _spread(value: Any, sd: Any) -> str:
+    """`value ± sd`, without the latter where there is none."""
+    return _fixed(value) if _missing(sd) else f"{_fixed(value)} ± {_fixed(sd)}"

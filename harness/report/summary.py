@@ -1,0 +1,216 @@
+"""What a sweep comes to: its table, its verdict, its pictures and its page, from its files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.analysis import phase, results, verify
+from harness.analysis import verdict as claims
+from harness.analysis.verdict import Claim
+from harness.config.errors import Attempts
+from harness.config.schema import ConfigError
+from harness.files import Unreadable, write_json
+from harness.report import charts
+from harness.report import page as report
+
+
+def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
+    """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`.
+
+    Returns the text for the terminal, and a line for each part that could not be made; the others are.
+    Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
+    `ConfigError` if they judge different things, or are none; `Unreadable` for files that are not
+    of this version.
+    """
+    plans, planned, runs = _read(sweeps)
+    steps = Attempts(ConfigError, Unreadable)
+    lines, warnings, verdict, paths = [], [], None, []
+    with steps.step("table"):
+        lines.append(results.table(runs))
+    with steps.step("comparison of runs that begin alike"):
+        pairs = results.disagreements(runs)
+        warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
+    with steps.step("check of the records"):
+        frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
+        warnings += [fault for sweep in frozen for fault in verify.records(sweep)]
+    lines += [f"warning: {warning}" for warning in warnings]
+    if not any(plan["claim"] for plan in plans):
+        lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]
+    with steps.step("verdict"):
+        if verdict := judge([plan["claim"] for plan in plans if plan["claim"]], runs):
+            verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
+            changed = "the claim was changed after the plan was written; "
+            changed *= verdict["claim_changed"]
+            lines.append(f"\nverdict: {changed}{verdict['sentence']}")
+    with steps.step("verdict.json"):
+        if verdict:
+            write_json(out / "verdict.json", verdict)
+        else:
+            (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
+    with steps.step("pictures"):
+        paths += charts.write(out, runs, steps)
+    with steps.step("report.html"):
+        made = about(out.name, planned, runs, [*warnings, *steps.failures])
+        paths.append(report.write(out, runs, verdict, made))
+    return "\n".join([*lines, "", *map(str, paths)]), steps.failures
+
+
+def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.DataFrame]:
+    """The plans of `sweeps`, the folders that have one, and the runs; those without a plan have one made."""
+    planned = [sweep for sweep in sweeps if (sweep / "plan.json").exists()]
+    plans = [_plan(sweep) for sweep in planned]
+    tables = [results.read(sweep) for sweep in planned]
+    if loose := [sweep for sweep in sweeps if sweep not in planned]:
+        made, homes = results.gathered(loose)
+        plans.append(made)
+        tables.append(results.rows_of(made, homes, homes[0]))
+    runs = pl.concat(tables, how="vertical_relaxed")
+    once = _once(runs)
+    if twice := len(runs) - len(once):
+        print(
+            f"note: {twice} of {len(runs)} runs are the same as others, and count once",
+            file=sys.stderr,
+        )
+    return plans, planned, once
+
+
+def _plan(sweep: Path) -> dict[str, Any]:
+    plan = results.plan(sweep)
+    with results.this_version(sweep / "plan.json"):
+        if plan["claim"]:
+            Claim.from_dict(plan["claim"])
+        shlex.join(plan["command"])
+    return plan
+
+
+def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
+    """What a verdict has to say where its comparison was not fixed before the first update."""
+    if any(plan.get("search") for plan in plans):
+        return (
+            "The arms were chosen by a search, from the results of other runs: "
+            "this is no test of a claim that was fixed before."
+        )
+    if any(plan.get("gathered") for plan in plans):
+        return "No plan fixed this comparison before the runs were trained."
+    return ""
+
+
+def _once(runs: pl.DataFrame) -> pl.DataFrame:
+    """Each planned run once, the complete one if there is one."""
+    order = runs.with_columns(pl.col("status").ne("complete").alias("open")).sort(
+        "open", maintain_order=True
+    )
+    first = order.unique(["arm", "seed", "budget", "cell"], keep="first", maintain_order=True)
+    return first.sort("num", maintain_order=True).drop("open")
+
+
+def judge(claimed: Sequence[dict[str, Any]], runs: pl.DataFrame) -> dict[str, Any] | None:
+    """`verdict.json`: what the claims of the plans come to; None if nothing was compared."""
+    if not claimed:
+        return None
+    claim = _joined([Claim.from_dict(one) for one in claimed])
+    judged = compare(claim, runs)
+    said = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
+    return {
+        **judged,
+        "claim_changed": not said <= {Claim.from_dict(one).sha256() for one in claimed},
+        "phase": phase.judge(runs),
+        "anytime": results.anytime(runs),
+        "snapshots": results.snapshots(runs),
+    }
+
+
+def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
+    """`claims.judge` over the complete ones of `runs`, its sentence with what a single cosine says."""
+    metric = pl.col("test" if claim.metric == "test/acc" else "final")
+    complete = pl.col("status") == "complete"
+    table = runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
+    judged = claims.judge(claim, table)
+    if told := longer_anneal(claim, table, judged):
+        judged["sentence"] += f" {told}"
+    return judged
+
+
+def _joined(claimed: list[Claim]) -> Claim:
+    """The claim of several sweeps together: equal but for treatments and seeds, which add up."""
+    first, adding_up = claimed[0], ("treatments", "seeds")
+    for name in (field.name for field in fields(Claim) if field.name not in adding_up):
+        if any(getattr(other, name) != getattr(first, name) for other in claimed):
+            raise ConfigError("these sweeps judge different claims: report them one by one")
+    treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
+    seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)
+    return replace(first, treatments=tuple(treatments), seeds=tuple(seeds))
+
+
+def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
+    """What times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
+
+    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
+    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
+    """
+    better = [
+        comparison
+        for comparison in judged["comparisons"]
+        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
+        and comparison["verdict"].startswith("supported")
+    ]
+    if not better or "one_cosine" not in runs["level"]:
+        return None
+    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
+    verdict = claims.judge(opponent, runs)["comparisons"][0]["verdict"]
+    if verdict.startswith("supported"):
+        return (
+            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
+        )
+    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
+
+
+def about(
+    title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """How the sweeps were made, for their page; nothing is known of runs without a plan."""
+    files = [sweep / "plan.json" for sweep in sweeps]
+    commands = ["python " + shlex.join(results.plan(sweep)["command"]) for sweep in sweeps]
+    return {
+        "title": title,
+        "command": commands[0] if commands else None,
+        "commands": commands,
+        "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
+        "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
+        "commit": _commit(),
+        "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        "warnings": list(warnings),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the program; None without git, or where git does not trust the folder's owner."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return asked.stdout.strip() or None
+
+
+def _numerics(runs: pl.DataFrame) -> dict[str, str]:
+    """What the runs were trained on and with, where they differ all of it."""
+    found: dict[str, dict[str, None]] = {}
+    for folder in runs["folder"]:
+        told = results.result(Path(folder)).get("numerics", {})
+        with results.this_version(Path(folder) / "result.json"):
+            for name in ("torch", "device", "threads", "precision"):
+                if (value := told.get(name)) is not None:
+                    found.setdefault(name, {})[str(value)] = None
+    return {name: " and ".join(values) for name, values in found.items()}

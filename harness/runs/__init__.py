@@ -1,0 +1,1 @@
+"""One run and its folder: set-up, training, history, result, W&B, signals."""

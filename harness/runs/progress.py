@@ -1,0 +1,74 @@
+"""How a run shows what it is doing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from threading import RLock
+from typing import Any
+
+from tqdm import tqdm
+
+from harness.training.loop import Row
+from harness.training.schedules import Plan
+
+tqdm.set_lock(RLock())  # the usual one is a semaphore between processes, left behind by a kill
+_QUIET = 10.0  # seconds between two lines where there is no terminal
+
+
+class Progress:
+    """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds."""
+
+    def __init__(self, label: str, plan: Plan, done: int, batch_size: int) -> None:
+        self._label, self._plan, self._batch_size = label, plan, batch_size
+        self._done = done  # updates that were there already
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._begin = self._spoke = time.monotonic()
+        self._val = ""
+        self._bar = tqdm(
+            total=plan.updates,
+            initial=done,
+            desc=label,
+            disable=not self._terminal,
+            bar_format="{desc}: {percentage:.0f} %{postfix} |{bar}| {elapsed}<{remaining}",
+        )
+
+    def tick(self) -> None:
+        self._bar.update()
+
+    def show(self, row: Row) -> None:
+        if "val/acc" in row:
+            self._val = f", val/acc {row['val/acc']:.2f} %"
+        now = time.monotonic()
+        if not self._terminal and not ("val/acc" in row and now - self._spoke > _QUIET):
+            return
+        images = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
+        end = self._plan.epochs(self._plan.updates)
+        text = (
+            f"epoch {row['epoch']:.3g}/{end:g}, lr {row['lr']:.4f}{self._val}, {images:,.0f} img/s"
+        )
+        if self._terminal:
+            self._bar.set_postfix_str(text, refresh=False)
+        else:
+            self._spoke = now
+            print(f"{self._label}: {text}", file=sys.stderr)
+
+    def end(self, status: str, result: dict[str, Any]) -> None:
+        """Say how the run ended, if it did."""
+        self._bar.close()
+        if status == "diverged":
+            print(f"{self._label}: diverged: {result['error']}", file=sys.stderr)
+        elif status == "complete":
+            val, test = result["final"]["val/acc"], f"no test/acc: {result['no_test']}"
+            if result["test"]:
+                test = f"test/acc {result['test']['test/acc']:.2f} %"
+            trained = self._plan.epochs(result["updates_trained"])
+            reused = self._plan.epochs(result["updates_reused"])
+            epochs = "epoch" if trained == 1 else "epochs"
+            parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
+            print(
+                f"{self._label}: val/acc {val:.2f} %, {test} "
+                f"({parts}, {time.monotonic() - self._begin:.1f} s)",
+                file=sys.stderr,
+            )

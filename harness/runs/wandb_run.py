@@ -1,0 +1,335 @@
+"""The history of a run (the truth), and its mirror on Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from harness.config import schema as conf
+from harness.config.schema import ConfigError
+from harness.files import atomic
+from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
+from harness.training.loop import Row
+
+if TYPE_CHECKING:
+    import wandb
+
+
+class History:
+    """`history.jsonl`: one row a line, appended as it happens; it begins with the rows `begin`.
+
+    Raises OSError where a row cannot be written, also since someone has removed the file.
+    """
+
+    def __init__(self, path: Path, begin: list[Row]) -> None:
+        self.rows = list(begin)
+        self._path = path
+        with atomic(path, "w") as file:
+            file.writelines(map(_line, begin))
+        self._file = path.open("a")
+
+    def append(self, row: Row) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise FileNotFoundError(
+                f"{self._path}: was removed while the run wrote to it; the same command goes on "
+                "from its last checkpoint"
+            )
+        self.rows.append(row)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of a row that could not be written, which `append` has said
+            self._file.close()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Label:
+    """How a run is called on W&B, which cuts long names; `group` is the sweep's, None outside of one."""
+
+    run_id: str
+    name: str
+    group: str | None
+    arm: str
+
+
+def described(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
+    """How the run of `result` is called on W&B, and what its config there is."""
+    label = Label(result["run_id"], result["name"], result["group"], result["arm"])
+    return label, {**result["config"], "plan": result["plan"], "overrides": result["overrides"]}
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """What W&B's summary adds to the last row: how the run ended, and the test's metrics.
+
+    After a resume W&B takes `max` over the rows since then, so it is told.
+    """
+    told = {**result.get("test", {}), "status": result["status"]}
+    if result.get("final"):
+        told["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
+    return told
+
+
+INCOMPLETE = "incomplete"  # a file in wandb's folder of a run that is not wholly there, or not sent
+_INIT_SECONDS = 10  # how long a run's start waits for the server
+PATIENCE_SECONDS = 60  # how long an upload that was asked for does
+_FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
+
+
+class Mirror:
+    """The W&B run that shows a history; without one (`tracking=none`), nothing happens.
+
+    It is never in the way: where the server does not answer, the run is logged offline, and so are
+    those after it in this process.
+    """
+
+    _given_up = False  # for all runs of this process, so that a sweep waits for a dead server once
+
+    def __init__(self, run: wandb.Run | None, sync: Path | None = None) -> None:
+        self._run, self._sync = run, sync  # what to sync if it cannot be uploaded now; None: raise
+        self._lost = False
+
+    @classmethod
+    def open(
+        cls, config: conf.Tracking, label: Label, folder: Path, values: dict[str, Any]
+    ) -> Mirror:
+        """Start the W&B run, its files below `folder`; never asks for a key."""
+        if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+            return cls(None)
+        sync = folder.parent if label.group else folder
+        if mode == "online" and not cls._given_up:
+            try:
+                return cls(start(config, "online", label, folder, values), sync)
+            except unreachable() as error:
+                cls._give_up(one_line(error), sync)
+        return cls(start(config, "offline", label, folder, values), sync)
+
+    @classmethod
+    def _give_up(cls, reason: str, sync: Path) -> None:
+        import wandb
+
+        with suppress(Exception):  # as where wandb's own process is gone
+            wandb.teardown()  # or the failed run keeps its id
+        cls._given_up = True
+        print(
+            f"warning: W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
+            f"later: python scripts/wandb_sync.py {sync}",
+            file=sys.stderr,
+        )
+
+    @property
+    def where(self) -> str:
+        """The page of the run, or the local folder of one that is not uploaded; empty without any."""
+        if self._run is None:
+            return ""
+        local = self._run.offline or self._lost
+        return str(Path(self._run.dir).parent) if local else str(self._run.url)
+
+    def log(self, row: Row) -> None:
+        """Rows that the server has from before a resume are left out."""
+        if self._run is not None and row["step"] >= self._run.starting_step:
+            self._send(lambda run: run.log(row, step=int(row["step"]), commit=True))
+
+    def attach(self, artifact: wandb.Artifact) -> None:
+        self._send(lambda run: run.log_artifact(artifact))
+
+    def finish(self, summary: dict[str, Any], exit_code: int) -> None:
+        self._send(lambda run: run.summary.update(summary))
+        self._send(lambda run: run.finish(exit_code=exit_code))
+
+    def _send(self, what: Callable[[wandb.Run], object]) -> None:
+        """Losing W&B costs a warning, not the run: the upload may not end, its process be killed."""
+        if self._run is None or self._lost:
+            return
+        try:
+            what(self._run)
+        except Exception as error:  # whatever wandb raises
+            if self._sync is None:
+                raise
+            self._lost = True
+            (Path(self._run.dir).parent / INCOMPLETE).touch()
+            self._give_up(one_line(error), self._sync)
+
+
+def one_line(error: Exception | str) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def start(
+    config: conf.Wandb,
+    mode: Literal["online", "offline"],
+    label: Label,
+    folder: Path,
+    values: dict[str, Any],
+    patience_seconds: float = _INIT_SECONDS,
+) -> wandb.Run:
+    """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
+
+    Raises `ConfigError` without a key, and what wandb raises if the server does not answer.
+    """
+    _before_import(mode)
+    import wandb
+
+    if mode == "offline":
+        _put_aside(folder)
+    _read_packages_once()
+    _keep_files_in(folder)
+    try:
+        run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            id=label.run_id,
+            name=short(label.name),
+            group=short(label.group) if label.group else None,
+            job_type=short(label.arm, MOST_JOB_TYPE),
+            tags=config.tags,
+            config=values,
+            dir=folder,
+            mode=mode,
+            resume=None if mode == "offline" else "allow",
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_transaction_log_flush_interval=1,
+                init_timeout=patience_seconds,
+                finish_timeout=_FINISH_SECONDS,
+                finish_timeout_raises=True,
+            ),
+        )
+    except (wandb.errors.UsageError, ValueError) as error:
+        raise ConfigError(f"tracking.mode={mode}: {_reason(error)}") from error
+    run.define_metric("epoch", hidden=True)
+    run.define_metric("*", step_metric="epoch")
+    run.define_metric("val/acc", step_metric="epoch", summary="max,last")
+    return run
+
+
+@cache
+def _read_packages_once() -> None:
+    """For every run wandb would read again which packages are installed, in 60 ms."""
+    from wandb import util
+
+    installed = tuple(util.working_set())
+    util.working_set = lambda: iter(installed)
+
+
+def unreachable() -> tuple[type[Exception], ...]:
+    """What wandb raises where a server does not answer, or not in time."""
+    from wandb.errors import CommError
+
+    return (CommError, TimeoutError)
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename offline runs of an earlier attempt: the new one holds all their rows again."""
+    for old in (folder / "wandb").glob("offline-run-*"):
+        old.rename(old.with_name(f"replaced-{old.name}"))
+
+
+def _mode(wanted: str) -> str:
+    """`auto` is WANDB_MODE if set; else online where there is a key, and otherwise offline."""
+    if wanted != "auto":
+        return wanted
+    if mode := os.environ.get("WANDB_MODE"):
+        if mode not in ("online", "offline", "disabled"):
+            raise ConfigError(f"WANDB_MODE={mode}: must be online, offline or disabled")
+        return mode
+    return "online" if _has_key() else "offline"
+
+
+def check(config: conf.Tracking) -> None:
+    """Raise `ConfigError` for what wandb would refuse when a run starts: its environment, a missing key."""
+    if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+        return
+    _before_import(mode)
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    settings = wandb.Settings(silent=True)
+    own = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"), "settings")
+    settings.settings_system = os.path.expanduser(own)
+    settings.update_from_system_settings()
+    for name, value in os.environ.items():
+        if name.startswith("WANDB_"):
+            with _refused(name):  # the value may be secret
+                settings.update_from_env_vars({name: value})
+    for name, most in (("WANDB_RUN_GROUP", MOST_NAME), ("WANDB_JOB_TYPE", MOST_JOB_TYPE)):
+        if len(os.environ.get(name, "")) > most:
+            raise ConfigError(f"{name}: W&B takes at most {most} characters")
+    for name in (wandb.env.DATA_DIR, wandb.env.CACHE_DIR):
+        if (given := os.environ.get(name)) and not _writable(Path(given)):
+            raise ConfigError(
+                f"{name}={given}: cannot be written to; unset it, or name another folder"
+            )
+    if (key := os.environ.get("WANDB_API_KEY")) and (wrong := wbauth.check_api_key(key)):
+        raise ConfigError(f"WANDB_API_KEY: {one_line(wrong)}; change or unset it")
+    if mode == "online" and not (_has_key() or settings.api_key or settings.identity_token_file):
+        raise ConfigError(
+            "tracking.mode=online: there is no W&B key; run `wandb login`, or use tracking.mode=offline"
+        )
+
+
+def _before_import(mode: str) -> None:
+    """Set what wandb reads when it is imported."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
+    if mode == "offline":
+        os.environ["WANDB_MODE"] = "offline"  # keeps wandb from opening any socket
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """What wandb and pydantic raise for a setting, as `ConfigError` that begins with `name`."""
+    from wandb.errors import Error
+
+    try:
+        yield
+    except (Error, ValueError) as error:
+        raise ConfigError(f"{name}: {_reason(error)}; change or unset it") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without pydantic's lines about the value and its own pages."""
+    errors: Any = getattr(error, "errors", None)
+    return "; ".join(one["msg"] for one in errors()) if errors else one_line(error)
+
+
+def _keep_files_in(folder: Path) -> None:
+    """Have wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
+    from wandb import env
+
+    for name, used in ((env.DATA_DIR, env.get_data_dir()), (env.CACHE_DIR, env.get_cache_dir())):
+        if not _writable(Path(used)):
+            os.environ[name] = str((folder / "wandb").absolute())
+
+
+def _writable(folder: Path) -> bool:
+    """Whether `folder` can be written to, or made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:  # as `wandb login` writes it, with the port
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except FileNotFoundError:
+        return False
+    except (netrc.NetrcParseError, OSError) as error:
+        print(f"warning: no W&B key is read from netrc: {error}", file=sys.stderr)
+        return False

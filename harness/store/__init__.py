@@ -1,0 +1,1 @@
+"""What a run's weights follow from, and the checkpoints that are stored under it."""

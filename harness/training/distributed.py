@@ -1,0 +1,310 @@
+"""Several processes that train one run, a slice of every batch each.
+
+All run the same code; the first alone has a folder to write to, a store and a terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.config.schema import ConfigError, Trainer
+from harness.training.ranks import Seat
+
+_ARRIVAL = timedelta(minutes=10)  # from the first process's start to the last's
+_SILENCE = timedelta(seconds=60)  # in training, after which a process counts as lost
+_PATIENCE = timedelta(days=1)  # while the first waits for data, for other runs, for a disk
+
+_LOST = (
+    "another process of the run was killed or is out of reach; "
+    "the same command goes on from the last checkpoint"
+)
+
+T = TypeVar("T")
+
+
+class Lost(SystemExit):
+    """Another process of the run was killed, or is not heard of: this one cannot go on."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def __str__(self) -> str:
+        return _LOST
+
+
+class Elsewhere(Exception):
+    """Another process of the run failed; the message is what it said."""
+
+
+class World:
+    """The processes of one run; alone, nothing is exchanged and no process group exists."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.rank, self.size, self.local_rank = seat.rank, seat.size, seat.local_rank
+        self.speaks = True  # not where another process has said why the run ends
+        self._seat = seat
+        self._store: Store | None = None
+        self._patient: ProcessGroup | None = None
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Meet the others, and part from them at the end."""
+        if self._seat.address is None:
+            yield
+            return
+        with self.guarded():
+            self._meet(self._seat.address)
+        try:
+            yield
+        except Exception as error:
+            self._end(str(error))  # before the others notice that this process has left
+            raise
+        finally:
+            dist.destroy_process_group()
+
+    def _meet(self, address: str) -> None:
+        self._store, _, _ = next(rendezvous(address, self.rank, self.size, timeout=_ARRIVAL))
+        self._store.set(f"here/{self.rank}", "")
+        self._store.wait([f"here/{rank}" for rank in range(self.size)], _ARRIVAL)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=PrefixStore("run", self._store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=_SILENCE,
+        )
+        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(patient, ProcessGroup)
+        self._patient = patient
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What the end of another process makes torch raise, as `Lost`, in one line, or `Elsewhere`."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            why = self._end(_LOST)
+            if not why.endswith(_LOST):
+                raise Elsewhere(why) from error
+            if self.speaks:
+                print(f"error: {why}", file=sys.__stderr__, flush=True)
+            raise Lost from error
+
+    def _end(self, reason: str) -> str:
+        """Why the run ends: `reason`, unless another process has told before."""
+        own = f"{self._seat}: {reason}"
+        told = own
+        if self._store:
+            with suppress(RuntimeError):  # the process that kept the store may be gone
+                told = self._store.compare_set("end", "", own).decode()
+        self.speaks = told == own
+        return told
+
+    # --- what each does ------------------------------------------------------------------------
+
+    def part(self, count: int) -> slice:
+        """This process's part of `count` things; the sizes of the parts differ by one at most."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def weight(self, count: int) -> float:
+        """By which the mean over the own part counts in the mean of the processes' means."""
+        part = self.part(count)
+        own: int = part.stop - part.start
+        return own * self.size / count
+
+    def reseed(self, seed: int, updates: int) -> None:
+        """Draw other dropout than the first process, whose generator is the one in checkpoints."""
+        if self.rank:
+            digest = hashlib.sha256(f"{seed}/{self.rank}/{updates}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    @contextmanager
+    def writing_nothing(self) -> Iterator[Path]:
+        """A folder that goes away again, and no stderr."""
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(os.devnull, "w") as nowhere,
+            redirect_stderr(nowhere),
+        ):
+            yield Path(folder)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process, then the first of every other node, then the rest."""
+        turn = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
+        for _ in range(turn):
+            self.wait()
+        yield
+        for _ in range(2 - turn):
+            self.wait()
+
+    # --- what they tell each other -------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Until all processes have come here, however long one takes."""
+        if self.size > 1:
+            dist.barrier(group=self._patient)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process; the others wait for it. Tensors on the CPU."""
+        if self.size == 1:
+            return make()
+        content: list[bytes | None] = [None]
+        if self.rank == 0:
+            buffer = io.BytesIO()
+            torch.save(make(), buffer)
+            content = [buffer.getvalue()]
+        dist.broadcast_object_list(content, src=0, group=self._patient)
+        if content[0] is None:
+            raise RuntimeError("the first process sent nothing")
+        made: T = torch.load(io.BytesIO(content[0]), map_location="cpu", weights_only=False)
+        return made
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all processes, in place."""
+        return self.sum(value).div_(self.size) if self.size > 1 else value
+
+    def agree(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
+        """The signal that any process was sent, and whether the first is to write a checkpoint.
+
+        Waits for the other processes, never for a GPU.
+        """
+        if self.size == 1:
+            return signal, due
+        message = torch.tensor([signal or 0, int(due and self.rank == 0)])
+        dist.all_reduce(message, dist.ReduceOp.MAX)
+        number, first_is_due = message.tolist()
+        return number or None, bool(first_is_due)
+
+    def check(self, trainer: Trainer, device: torch.device) -> None:
+        """Raises `ConfigError` for batches of less than an image a process, and unless each process
+        has a GPU of its own, or none has one."""
+        if self.size == 1:
+            return
+        if trainer.batch_size < self.size:
+            raise ConfigError(
+                f"trainer.batch_size={trainer.batch_size}: "
+                f"must be at least the number of processes, {self.size}"
+            )
+        own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+        all_: list[Any] = [None] * self.size
+        dist.all_gather_object(all_, own, group=self._patient)
+        gpus = {gpu for gpu in all_ if gpu}
+        if gpus and len(gpus) < self.size:
+            raise ConfigError(
+                f"trainer.device={trainer.device}: {self.size} processes need a GPU each, there are "
+                f"{len(gpus)}; start {len(gpus)}, or use trainer.device=cpu"
+            )
+
+    # --- networks ------------------------------------------------------------------------------
+
+    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """`network` with batch norms that see the whole batch; its parameters and names stay."""
+        if self.size == 1:
+            return network
+        if device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-any-return, no-untyped-call]
+        for module in network.modules():
+            for name, child in module.named_children():
+                if isinstance(child, _BatchNorm):
+                    setattr(module, name, BatchNorm.of(child))
+        return network
+
+    def averaging(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """`network`, whose gradients become the mean over all processes."""
+        if self.size == 1:
+            return network
+        ids = [device.index] if device.type == "cuda" else None
+        with warnings.catch_warnings():  # the new name of the option is not in torch 2.9
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+
+ALONE = World(Seat())
+
+
+class BatchNorm(_BatchNorm):
+    """`SyncBatchNorm` for CPUs, where torch has none: statistics over the batch of all processes."""
+
+    @classmethod
+    def of(cls, norm: _BatchNorm) -> BatchNorm:
+        """With the parameters and buffers of `norm`."""
+        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        for name, parameter in norm.named_parameters():
+            setattr(new, name, parameter)
+        for name, buffer in norm.named_buffers():
+            setattr(new, name, buffer)
+        return new
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        own = values.new_tensor([x.numel() / x.shape[1]])
+        sums: Tensor = _Sum.apply(torch.cat([values.sum(axes), own]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = values - mean.view(shape)
+        var: Tensor = _Sum.apply(centred.square().sum(axes)) / count
+        self._remember(mean.detach(), var.detach() * count / (count - 1))
+        scale = (var + self.eps).rsqrt()
+        if self.affine:
+            return (centred * (scale * self.weight).view(shape) + self.bias.view(shape)).to(x.dtype)
+        return (centred * scale.view(shape)).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
+            return
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var, self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, and back: each process's losses depend on every summand."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total

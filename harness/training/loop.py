@@ -1,0 +1,276 @@
+"""The training loop: one update, one evaluation, and `fit` that repeats them until the plan ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.config import schema as conf
+from harness.config.schema import ConfigError
+from harness.training import optimizers as compiled
+from harness.training.datasets import TrainBatches
+from harness.training.distributed import ALONE, World
+from harness.training.schedules import Plan, Schedule
+
+Row = dict[str, int | float]  # of a history: metric → value; accuracies in percent
+
+
+class Diverged(Exception):
+    """A number of update `step` is not finite: its loss, a metric, a weight."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(what)
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In what arithmetic networks run: float32, or autocast to a shorter type."""
+
+    name: str  # fp32, bf16 or fp16
+    device: torch.device
+
+    @classmethod
+    def resolve(cls, wanted: str, device: torch.device) -> Precision:
+        """`auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
+
+        Raises `ConfigError` for float16 on a CPU.
+        """
+        if wanted == "auto":
+            on_gpu = device.type == "cuda"
+            wanted = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+        if wanted == "fp16" and device.type == "cpu":
+            raise ConfigError("trainer.precision=fp16: needs a GPU; on CPUs use fp32 or bf16")
+        return cls(wanted, device)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+@dataclass
+class TrainState:
+    """All that an update changes. `updates` is the number of updates done."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    updates: int = 0
+    unseen: list[Tensor] = field(default_factory=list)  # losses, still on the device
+
+    def last_loss(self) -> float:
+        """The loss of the last update. Raises `Diverged` if one since the last call is not finite."""
+        values: list[float] = torch.stack(self.unseen).tolist()
+        self.unseen.clear()
+        for number, value in enumerate(values, start=self.updates - len(values) + 1):
+            if not math.isfinite(value):
+                raise Diverged(number, f"the loss of update {number} is {value}")
+        return values[-1]
+
+    def checked(self, metrics: Row) -> Row:
+        """`metrics` of this state. Raises `Diverged` if one of them, or a weight, is not finite."""
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(self.updates, f"{name} after update {self.updates} is {value}")
+        if broken := self.not_finite():
+            raise Diverged(self.updates, f"{broken} is not finite after update {self.updates}")
+        return metrics
+
+    def not_finite(self) -> str | None:
+        """The first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
+        tensors = {
+            name: tensor
+            for name, tensor in self.network.state_dict(keep_vars=True).items()
+            if isinstance(tensor, nn.Parameter) or name.endswith(("running_mean", "running_var"))
+        }
+        finite = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()])
+        return next(
+            (name for name, is_so in zip(tensors, finite.tolist(), strict=True) if not is_so), None
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that training goes on from, but the schedule, which follows from the plan.
+
+        Raises `Diverged` rather than keep what a loss that is not finite led to.
+        """
+        if self.unseen:
+            self.last_loss()
+        cuda = next(self.network.parameters()).device.type == "cuda"
+        return {
+            "updates": self.updates,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state() if cuda else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
+        self.network.load_state_dict(saved["network"])
+        parameters = self.optimizer.param_groups[0]["params"]
+        for number, moments in saved["optimizer"].items():
+            for (
+                name,
+                value,
+            ) in moments.items():  # torch looks at their shapes only when it uses them
+                scalar = not isinstance(value, Tensor) or value.dim() == 0
+                if not scalar and value.shape != parameters[number].shape:
+                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
+        whole = self.optimizer.state_dict()
+        self.optimizer.load_state_dict(whole | {"state": saved["optimizer"]})
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["rng"])
+        if saved["rng_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["rng_cuda"])
+        self.updates = saved["updates"]
+        self.schedule.fast_forward(self.updates)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What stays the same from update to update; `forward` is the network.
+
+    `weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
+    torch.compile, or none; evaluations are not compiled.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    precision: Precision
+    label_smoothing: float
+    world: World = ALONE
+    weight: float = 1.0
+    mode: str = "none"
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of a batch of this process, to be differentiated."""
+        with self.precision.autocast():
+            return self.weight * F.cross_entropy(
+                self.forward(images), labels, label_smoothing=self.label_smoothing
+            )
+
+    def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
+        """One update on a batch. Returns its loss, still on the device; waits for no GPU."""
+        if self.mode == "none":
+            loss = self.loss(images, labels)
+            kept = loss.detach()
+        else:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            loss = compiled.function(Step.loss, self.mode)(self, images, labels)
+            kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        state.updates += 1
+        state.schedule.advance(state.updates)
+        return self.world.mean(kept)
+
+    @torch.inference_mode()
+    def evaluate(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], split: str
+    ) -> Row:
+        """`split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
+        network.eval()
+        sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
+        for images, labels in batches:
+            with self.precision.autocast():
+                logits = self.forward(images).float()
+            correct = (logits.argmax(1) == labels).sum()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+        network.train()
+        correct, loss, images_seen = self.world.sum(sums).tolist()
+        return {f"{split}/acc": 100 * correct / images_seen, f"{split}/loss": loss / images_seen}
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """At which steps the history has a row, and which of those rows evaluate."""
+
+    train_every: int
+    evaluations: frozenset[int]
+
+    @classmethod
+    def of(cls, plan: Plan, trainer: conf.Trainer) -> Cadence:
+        """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
+        per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
+        if per_epoch > epoch:
+            raise ConfigError(
+                f"trainer.evals_per_epoch={per_epoch}: an epoch has only {epoch} updates"
+            )
+        parts = range(1, math.ceil(plan.updates / epoch) * per_epoch + 1)
+        regular = (part * epoch // per_epoch for part in parts)
+        steps = {*regular, *plan.cycle_ends, plan.updates}
+        return cls(trainer.log_every, frozenset(s for s in steps if s <= plan.updates))
+
+    def is_row(self, step: int) -> bool:
+        return step % self.train_every == 0 or step in self.evaluations
+
+    def covers(self, rows: list[Row], updates: int) -> bool:
+        """Whether `rows` hold all that this cadence records in the first `updates` updates."""
+        evaluated = {row["step"] for row in rows if "val/acc" in row}
+        training = range(self.train_every, updates + 1, self.train_every)
+        return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
+            row["step"] for row in rows
+        }
+
+    def select(self, rows: list[Row]) -> list[Row]:
+        """The part of `rows`, recorded at a finer cadence, that this one would have recorded."""
+        return [
+            row
+            if row["step"] in self.evaluations
+            else {name: value for name, value in row.items() if not name.startswith("val/")}
+            for row in rows
+            if self.is_row(int(row["step"]))
+        ]
+
+
+def fit(
+    state: TrainState,
+    step: Step,
+    plan: Plan,
+    batches: TrainBatches,
+    cadence: Cadence,
+    evaluate: Callable[[], Row],
+    record: Callable[[Row], None],
+    after_update: Callable[[], None],
+) -> None:
+    """Train from `state.updates` to the end of `plan`.
+
+    `record` gets every row of the history, `after_update` is called once an update, after it.
+    Raises `Diverged` when a loss is not finite, at the latest at the next row, or when an evaluation,
+    or a weight at one, is not; and RuntimeError if the LR in use is ever not the plan's.
+    """
+    group = state.optimizer.param_groups[0]
+    while state.updates < plan.updates:
+        epoch, start = divmod(state.updates, plan.updates_per_epoch)
+        for images, labels in batches.epoch(epoch, start):
+            lr = float(plan.lr[state.updates])
+            if group["lr"] != lr:
+                raise RuntimeError(
+                    f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
+                )
+            state.unseen.append(step.train(state, images, labels))
+            done = state.updates
+            if cadence.is_row(done):
+                row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
+                row["train/loss"] = state.last_loss()
+                if done in cadence.evaluations:
+                    row |= state.checked(evaluate())
+                record(row)
+            after_update()
+            if done == plan.updates:
+                return

@@ -1,0 +1,162 @@
+"""Networks: the ResNets for small images of He et al. 2015, and any torchvision classifier.
+
+To add a model: a dataclass in `config.py`, a case in `build`, a file in `conf/model/`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.config import schema as conf
+from harness.config.schema import ConfigError, nearest
+
+_MIN_IMAGENET_STEM = 32  # pixels: the usual stem and stages shrink images 32 times
+
+
+def build(config: conf.Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """The network, freshly initialised from torch's global generator, in float32 on the CPU.
+
+    It takes float images (batch, channels, image_size, image_size) and gives logits
+    (batch, classes). Raises `ConfigError` if the architecture does not exist or does not fit.
+    """
+    match config:
+        case conf.ResNet(depth=depth, width=width):
+            return ResNet(depth, width, channels, classes)
+        case conf.Torchvision(arch=arch, stem=stem):
+            return _torchvision(arch, stem, channels, image_size, classes)
+    raise TypeError(f"no model for {type(config).__name__}")
+
+
+class ResNet(nn.Module):
+    """ResNet of `depth` = 6n+2 layers, He et al. 2015, section 4.2, with option A shortcuts."""
+
+    def __init__(self, depth: int, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.stem = _conv(channels, width)
+        self.norm = nn.BatchNorm2d(width)
+        widths = [width, 2 * width, 4 * width]
+        self.stages = nn.Sequential(
+            *(
+                Block(widths[max(0, stage - (block == 0))], widths[stage])
+                for stage in range(3)
+                for block in range(blocks)
+            )
+        )
+        self.head = nn.Linear(4 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(images)), inplace=True)
+        logits: Tensor = self.head(self.stages(x).mean((2, 3)))
+        return logits
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions; where the width doubles, the image is halved and the shortcut padded."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, outputs, stride=outputs // inputs)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = _conv(outputs, outputs)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.extra = outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.norm2(self.conv2(out))
+        shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.extra)) if self.extra else x
+        return F.relu(out + shortcut, inplace=True)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    if not conv.weight.is_meta:  # there a preview counts them, and torch would import its compiler
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+class Coloured(nn.Module):
+    """Shows grey images to a network that expects three channels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images.expand(-1, 3, -1, -1))
+        return logits
+
+
+def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: int) -> nn.Module:
+    import torchvision  # seconds, which the networks of this file do not need
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if arch not in known:
+        raise ConfigError(f"model.arch={arch}: {nearest(arch, known)}")
+    with_defaults_about_to_change = arch in ("googlenet", "inception_v3")
+    options = {"aux_logits": False, "init_weights": True} if with_defaults_about_to_change else {}
+    network: nn.Module = torchvision.models.get_model(
+        arch, weights=None, num_classes=classes, **options
+    )
+    resnet = isinstance(network, torchvision.models.ResNet)
+    if resnet and stem == "small":
+        network.conv1 = _conv(channels, 64)
+        network.maxpool = nn.Identity()
+        return network
+    if image_size < _MIN_IMAGENET_STEM:
+        raise ConfigError(
+            (f"model.stem={stem}" if resnet else f"model.arch={arch}")
+            + f": needs images of at least {_MIN_IMAGENET_STEM} pixels, these have {image_size}; use "
+            + ("model.stem=small" if resnet else "model.arch=resnet18 model.stem=small")
+        )
+    if channels == 1:
+        network = Coloured(network)
+    was_training = network.training
+    try:
+        _pass(network.eval(), 2, channels, image_size)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model.arch={arch}: does not take images of {image_size} pixels ({reason}); "
+            "use model.arch=resnet18"
+        ) from error
+    network.train(was_training)
+    if stem == "small":
+        raise ConfigError(
+            f"model.stem=small: {arch} has no stem to exchange, only the ResNet family has; "
+            "use model.stem=imagenet"
+        )
+    return network
+
+
+def without_weights(config: conf.Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """Return the network that `build` makes, on the meta device: its shapes alone."""
+    try:
+        with torch.device("meta"):
+            return build(config, channels, image_size, classes)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        return build(config, channels, image_size, classes).to("meta")
+
+
+def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
+    """Raise `ConfigError` if a batch norm of the network would see one value a channel."""
+    if batch_size > 1:
+        return
+    try:
+        _pass(network.train(), batch_size, channels, image_size)
+    except ValueError as error:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size}: batch norm needs two images at least where the network "
+            "has come down to one pixel; use trainer.batch_size=2"
+        ) from error
+
+
+def _pass(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
+    """A forward pass without data or arithmetic, which leaves the network as it is."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    images = torch.empty(batch_size, channels, image_size, image_size, device="meta")
+    with torch.no_grad():
+        torch.func.functional_call(network, {n: t.to("meta") for n, t in tensors}, images)

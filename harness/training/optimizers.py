@@ -1,0 +1,132 @@
+"""Updates as compiled code, for `trainer.compile`: what stays to do in Python is to launch it.
+
+Three pieces make an update: the loss (`loop.Step.loss`), its gradients, and the optimizer's step. In
+CUDA graphs (`reduce-overhead`) they run in one memory pool, and nothing is copied between them. Nothing
+compiled belongs to a run: networks, state and the LR come in as arguments, so that one process
+compiles once for all its runs of the same shapes and constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
+
+from harness.config.schema import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SHAPES = 256  # of one piece in a process: networks, batches, constants; torch gives up after 8
+
+
+@cache
+def function(plain: Callable[P, T], mode: str) -> Callable[P, T]:
+    """`plain`, compiled for every shape that it meets. It must not be a closure."""
+    import torch._dynamo.config as dynamo
+
+    dynamo.recompile_limit = _SHAPES
+    dynamo.accumulated_recompile_limit = _SHAPES
+    return torch.compile(plain, mode=mode, dynamic=False)
+
+
+@cache
+def check(mode: str, device: torch.device) -> None:
+    """Raise `ConfigError` if torch.compile does not work here, as without a C++ compiler or Triton."""
+    if mode == "none":
+        return
+    try:
+        torch.compile(torch.add)(torch.zeros(2, device=device), 1)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"trainer.compile={mode}: torch.compile does not work here ({reason}); use "
+            "trainer.compile=none, or install a C++ compiler (g++, or what CXX names)"
+        ) from error
+
+
+class SGD(torch.optim.SGD):
+    """torch's, with a compiled step. Its state and `param_groups` are torch's, the LR a float."""
+
+    def __init__(self, parameters: list[nn.Parameter], mode: str, **options: Any) -> None:
+        super().__init__(parameters, fused=True, **options)
+        self._mode, self._lr = mode, _lr_of(parameters)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        if group["momentum"] and not self.state:
+            super().step()  # makes the state
+            return
+        params, grads = _with_gradients(group)
+        momenta = [self.state[p]["momentum_buffer"] if group["momentum"] else None for p in params]
+        _static(self._lr.fill_(group["lr"]), *momenta)
+        function(sgd, self._mode)(
+            params,
+            grads,
+            momenta,
+            foreach=True,
+            lr=self._lr,
+            maximize=False,
+            **{name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")},
+        )
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, with a compiled step. Its state and `param_groups` are torch's, the LR a float."""
+
+    def __init__(self, parameters: list[nn.Parameter], mode: str, **options: Any) -> None:
+        super().__init__(parameters, fused=True, **options)
+        self._mode, self._lr = mode, _lr_of(parameters)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        if not self.state:
+            super().step()  # makes the state
+            return
+        params, grads = _with_gradients(group)
+        averages, squares, steps = (
+            [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq", "step")
+        )
+        _static(self._lr.fill_(group["lr"]), *averages, *squares, *steps)
+        beta1, beta2 = group["betas"]
+        function(adamw, self._mode)(
+            params,
+            grads,
+            averages,
+            squares,
+            [],
+            steps,
+            foreach=True,
+            capturable=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=self._lr,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def _lr_of(parameters: list[nn.Parameter]) -> Tensor:
+    """Where compiled code reads the LR: a constant in it would be compiled anew at every update."""
+    return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+
+
+def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    params = [p for p in group["params"] if p.grad is not None]
+    return params, [p.grad for p in params]
+
+
+def _static(*tensors: Tensor | None) -> None:
+    """CUDA graphs use these where they are; others are copied, and may not change."""
+    for tensor in tensors:
+        if tensor is not None:
+            torch._dynamo.mark_static_address(tensor)
