@@ -3,11 +3,11 @@
 import hydra
 from omegaconf import DictConfig
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
+from harness.choices.builtin import register
+from harness.config.one_line_errors import one_line_errors
 from harness.runs import job as cli
 
-config.register()
+register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

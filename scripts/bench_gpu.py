@@ -20,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
-from harness.config import schema as config
+from harness.choices.builtin import register
+from harness.config.compose import load
 from harness.runs.run import build
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training import schedules
+from harness.training.batches import TrainBatches
 from harness.training.loop import Cadence, Precision, fit
 
 _ROOT = Path(__file__).parent.parent
@@ -51,7 +53,7 @@ def main() -> None:
         sys.exit("error: bench-gpu: no CUDA GPU is found here; run it where nvidia-smi lists one")
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-    config.register()
+    register()
     print(f"{torch.cuda.get_device_name()}, driver {driver}, torch {torch.__version__}; medians of "
           f"{arguments.repeats} interleaved repeats of {arguments.updates} updates, batch 128\n\n"
           f"    python {' '.join(sys.argv)}")  # fmt: skip
@@ -86,11 +88,11 @@ def _table(overrides: list[str], repeats: int, updates: int) -> str:
 def _parts(overrides: list[str]) -> dict[str, Run]:
     """The step, the whole loop and, not compiled, the floor; each with a network of its own."""
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
-        settings = config.load(compose("config", [*_SETTING.split(), *overrides]))
+        settings = load(compose("config", [*_SETTING.split(), *overrides]))
     machine.reset(settings, _CUDA)
     splits = data.load(settings.dataset)
     precision = Precision(settings.trainer.precision, _CUDA)
-    batches = data.TrainBatches(splits, settings, _CUDA)
+    batches = TrainBatches(splits, settings, _CUDA)
     images, labels = next(batches.epoch(0))
     state, step = build(settings, splits, _CUDA, precision)
     trained, trained_step = build(settings, splits, _CUDA, precision)

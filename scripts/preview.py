@@ -18,8 +18,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
+from harness.choices.builtin import register
+from harness.config.one_line_errors import one_line_errors
 from harness.sweeps import callback as sweep
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     arguments = parser.parse_intermixed_args()
-    config.register()
+    register()
     conf = Path(__file__).resolve().parent.parent / "conf"
     overrides = arguments.overrides
     if arguments.config_dir:
@@ -44,7 +44,6 @@ def main() -> None:
         composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         planned = sweep.planned(composed)
     from harness.sweeps import preview
-    from harness.training import datasets as data
 
     runs, question = planned.arms, planned.question
     roots = preview.tree(runs)
@@ -55,7 +54,7 @@ def main() -> None:
     print(text)
     warnings = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
     datasets = {repr(run.config.dataset): run.config.dataset for run in runs}
-    if unchecked := sum(map(data.unchecked, datasets.values())):
+    if unchecked := sum(dataset.unchecked() for dataset in datasets.values()):
         warnings.append(
             f"note: {unchecked:,} image files were not looked into; training decodes each before it begins"
         )

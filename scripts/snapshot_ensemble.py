@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
+from harness.config.schema import Config
+from harness.config.values import from_dict
 from harness.files import read_json, write_json
 from harness.runs import run
 from harness.store import store as trajectory
+from harness.store.checkpoint import read_state
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def main() -> None:
             recorded = read_json(path)
             if recorded["status"] != "complete":
                 continue
-            settings = config.from_dict(recorded["config"])
+            settings = from_dict(recorded["config"])
             accuracies, wanted = ensemble(settings, arguments.members)
             if not wanted:  # a schedule without cycles
                 continue
@@ -62,14 +65,14 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def ensemble(settings: config.Config, members: int) -> tuple[list[float], int]:
+def ensemble(settings: Config, members: int) -> tuple[list[float], int]:
     """Test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends.
 
     And how many there would be if all were stored.
     """
     p = run.prepare(settings, run.Seconds())
     if p.test is None:
-        raise config.ConfigError("dataset: has no test set, on which ensembles are compared")
+        raise ConfigError("dataset: has no test set, on which ensembles are compared")
     state, step = run.build(settings, p.splits, p.device, p.precision)
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)
@@ -77,7 +80,7 @@ def ensemble(settings: config.Config, members: int) -> tuple[list[float], int]:
     ends = p.trajectory.plan.cycle_ends[-members:]
     for prefix in trajectory.Store(Path(settings.store.dir)).prefixes(p.trajectory):
         if prefix.step in ends:
-            state.network.load_state_dict(trajectory.read_state(prefix)["network"])
+            state.network.load_state_dict(read_state(prefix)["network"])
             state.network.eval()
             mean += torch.cat([_softmax(step.forward(images)) for images, _ in p.test])
             accuracies.append(100 * float((mean.argmax(1) == labels).double().mean()))

@@ -20,7 +20,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.store.store import FORMAT, Damaged, Prefix, Store, read_prefix, read_state
+from harness.store.checkpoint import Damaged, Prefix, read_prefix, read_state
+from harness.store.identity import FORMAT
+from harness.store.store import Store
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DAY = 86_400.0  # seconds

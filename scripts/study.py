@@ -25,8 +25,8 @@ import vl_convert
 from harness.analysis import paired_stats as paired
 from harness.analysis import phase, results
 from harness.analysis.verdict import Claim
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 from harness.files import atomic, write_json
 from harness.report import charts, page_charts, summary
 from harness.report import page as report

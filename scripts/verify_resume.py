@@ -29,7 +29,7 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 
-from harness.config import schema as config
+from harness.choices.builtin import register
 from harness.config.schema import Config
 from harness.runs.run import run
 from harness.runs.run_dir import Place
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
     arguments = parser.parse_args()
-    config.register()
+    register()
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = sweep.compose(
             ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]

@@ -25,10 +25,10 @@ from typing import Any
 from tqdm import tqdm
 
 from harness.analysis import results, verify
-from harness.config import schema as conf
-from harness.config.errors import one_line_errors
-from harness.store import store as trajectory
-from harness.store.store import Prefix
+from harness.config.one_line_errors import one_line_errors
+from harness.config.values import from_dict
+from harness.store.checkpoint import Damaged, Prefix, read_prefix, read_state
+from harness.store.identity import fingerprint, plan_hashes, stem, weights_sha256
 from harness.training import schedules
 from harness.training.loop import Cadence
 from harness.training.schedules import Plan
@@ -83,7 +83,7 @@ def report(sweep: Path) -> int:
 
 def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     """What differs between a complete run's configuration, its identity, its LR plan and its history."""
-    config = conf.from_dict(result["config"])
+    config = from_dict(result["config"])
     plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
     recorded = results.lr(folder)
     found = verify.histories(folder, result) + cadence(folder, result, plan)
@@ -92,7 +92,7 @@ def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
     precision = result["numerics"]["precision"]
-    if result["fingerprint"] != trajectory.fingerprint(config, result["data_sha256"], precision):
+    if result["fingerprint"] != fingerprint(config, result["data_sha256"], precision):
         found.append("its fingerprint is not that of its configuration and data")
     named = hashlib.sha256(result["fingerprint"].encode() + recorded.tobytes()).hexdigest()
     if named[:16] != result["run_id"]:
@@ -106,27 +106,27 @@ def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
         {name: value for name, value in row.items() if value is not None}
         for row in results.history(folder).to_dicts()
     ]
-    due = Cadence.of(plan, conf.from_dict(result["config"]).trainer)
+    due = Cadence.of(plan, from_dict(result["config"]).trainer)
     return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
 
 
 def checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
     """What differs between the checkpoint of the run's end and its result; `_NONE` without one."""
     store = Path(result["config"]["store"]["dir"], result["fingerprint"])
-    plan = schedules.plan(conf.from_dict(result["config"]), result["plan"]["updates_per_epoch"])
-    ((step, sha256),) = trajectory.plan_hashes(plan, [plan.updates])
-    path = store / f"{trajectory.stem(step, sha256)}.json"
+    plan = schedules.plan(from_dict(result["config"]), result["plan"]["updates_per_epoch"])
+    ((step, sha256),) = plan_hashes(plan, [plan.updates])
+    path = store / f"{stem(step, sha256)}.json"
     if not path.exists():
         return [_NONE]
     try:
-        prefix = trajectory.read_prefix(path)
+        prefix = read_prefix(path)
         return list(_differences(folder, result, prefix))
-    except trajectory.Damaged as error:
+    except Damaged as error:
         return [f"its checkpoint is damaged: {error}"]
 
 
 def _differences(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
-    weights = trajectory.weights_sha256(trajectory.read_state(prefix)["network"])
+    weights = weights_sha256(read_state(prefix)["network"])
     if weights != result["weights_sha256"]:
         yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"
     same_images = prefix.test_sha256 == result["test_sha256"]

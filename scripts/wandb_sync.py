@@ -22,9 +22,10 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from harness.config import schema as conf
-from harness.config.errors import explain, one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import explain, one_line_errors
+from harness.config.schema import Wandb
+from harness.config.values import from_dict
 from harness.files import read_json
 from harness.runs import wandb_run as tracking
 from harness.sweeps import wandb_summary as publish
@@ -88,8 +89,8 @@ def send(log: Log, scratch: Path) -> bool:
         return True
     result = read_json(log.home / "result.json")
     label, values = tracking.described(result)
-    config = conf.from_dict(result["config"]).tracking
-    assert isinstance(config, conf.Wandb)
+    config = from_dict(result["config"]).tracking
+    assert isinstance(config, Wandb)
     run = tracking.start(config, "online", label, scratch, values, tracking.PATIENCE_SECONDS)
     known = run.resumed or log.incomplete
     if known:
@@ -122,7 +123,7 @@ def main() -> None:
         waiting = [log for log in newest(parser.parse_args().folders) if not log.synced]
         ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
         if ended:
-            tracking.check(conf.Wandb("online", "any", None, []))
+            tracking.check(Wandb("online", "any", None, []))
         refused = upload(ended, Path(scratch))
         print(f"{len(ended) - len(refused)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 from harness.files import read_json, write_json
 from harness.runs.run_dir import short
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Main, make_config
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 from harness.sweeps import preview
 from harness.training import models, schedules
 

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness.config import errors
-from harness.config import schema as config
+from harness.config import one_line_errors as errors
+from harness.config.registry import KINDS
 from harness.sweeps import callback as sweep
 from harness.sweeps import preview
 
@@ -441,6 +441,6 @@ def raised(overrides: list[str]) -> Exception | None:
 
 
 def test_the_fuzzed_keys_are_keys() -> None:
-    known = {f"{group}.{name}" for group, kinds in config.SCHEMAS.items() for node in kinds.values()
+    known = {f"{group}.{name}" for group, kinds in KINDS.items() for node in kinds.values()
              for name in node.__dataclass_fields__}  # fmt: skip
     assert {key for key in NUMBERS if "." in key} <= known

@@ -17,9 +17,9 @@ from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from harness.config import schema as config
-from harness.config.errors import explain
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import explain
+from harness.config.values import changes, to_dict
 from harness.runs import requeue as clusters
 from harness.runs import run
 from harness.runs.run_dir import Place
@@ -307,7 +307,7 @@ def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path)
 
 def test_changes_are_told_key_by_key() -> None:
     then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
-    assert config.changes(config.to_dict(then), config.to_dict(now)) == [
+    assert changes(to_dict(then), to_dict(now)) == [
         "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
         "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
     ]  # fmt: skip

@@ -22,9 +22,9 @@ from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.runs import run
-from harness.training import datasets as data
+from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.datasets import TrainBatches
+from harness.training.batches import TrainBatches
 from harness.training.loop import Precision
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
@@ -201,9 +201,9 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = run.models.build(t.config.model, 1, 8, 4)
+            network = t.config.model.build(1, 8, 4)
         step = run.Step(network, Precision("fp32", cuda), 0.1)
-        images, labels = next(data.TrainBatches(t.splits, t.config, cuda).epoch(0))
+        images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
 
 

@@ -23,7 +23,7 @@ from conftest import ROOT, make_config
 from test_verify_resume import folder_of_digits
 from torch import Tensor, nn
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 from harness.runs import run
 from harness.runs.run_dir import Place
 from harness.runs.signals import Interrupted
@@ -31,6 +31,7 @@ from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training import distributed
 from harness.training import ranks as processes
+from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.distributed import ALONE, World
 from harness.training.ranks import Seat, first_host, seat
 
@@ -44,17 +45,18 @@ UPDATES_PER_EPOCH = 12
 # the other side of ReLU's kink changes weights by 1e-5 within an epoch or two.
 DOUBLE = """
 import runpy, sys
-from harness import data, models
-build, normalise = models.build, data.Normalise.__call__
-models.build = lambda *shape: build(*shape).double()
-data.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
+from harness.choices import models
+from harness.training import batches
+build, normalise = models.ResNet.build, batches.Normalise.__call__
+models.ResNet.build = lambda self, *shape: build(self, *shape).double()
+batches.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
 """
 # … and with a network that has no batch norm.
 PLAIN = """
 import runpy, sys
 from torch import nn
-from harness import models
-models.build = lambda config, channels, image_size, classes: nn.Sequential(
+from harness.choices import models
+models.ResNet.build = lambda self, channels, image_size, classes: nn.Sequential(
     nn.Conv2d(channels, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, classes))
 """
 
@@ -172,7 +174,7 @@ def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Pa
     splits = data.load(config.dataset)
 
     def batches(of: World) -> list[tuple[Tensor, Tensor]]:
-        return list(data.TrainBatches(splits, config, CPU, of).epoch(2, start=1))
+        return list(TrainBatches(splits, config, CPU, of).epoch(2, start=1))
 
     whole, parts = batches(ALONE), [batches(world(rank, size)) for rank in range(size)]
     assert len(whole) > 2
@@ -193,7 +195,7 @@ def test_evaluation_sees_every_image_once(source: str, size: int, tmp_path: Path
     splits = data.load(config.dataset)
 
     def images(of: World) -> list[Tensor]:
-        return [x for x, _ in data.EvalBatches(splits.val, splits, config, CPU, of)]
+        return [x for x, _ in EvalBatches(splits.val, splits, config, CPU, of)]
 
     parts = [part for rank in range(size) for part in images(world(rank, size))]
     assert torch.equal(torch.cat(parts), torch.cat(images(ALONE)))
@@ -326,7 +328,7 @@ def test_a_test_set_that_one_of_them_cannot_read_costs_the_test_accuracy_alone(
         "dataset.image_size=8",
         "dataset.workers=0",
     )
-    data.check(make_config(*words).dataset)
+    make_config(*words).dataset.check()
     path = root / "test" / broken
     path.write_bytes(b"x" * path.stat().st_size)
     os.utime(path, (1e9, 1e9))

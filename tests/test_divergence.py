@@ -14,7 +14,7 @@ from conftest import Main
 from torch import Tensor
 
 from harness.analysis import results
-from harness.store.store import read_prefix, read_state
+from harness.store.checkpoint import read_prefix, read_state
 from harness.training.loop import Row, Step, TrainState
 
 BASE = (

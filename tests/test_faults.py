@@ -26,7 +26,8 @@ from forked import Program, ends, results
 from PIL import Image
 
 from harness.store import store as trajectory
-from harness.store.store import read_prefix, read_state
+from harness.store.checkpoint import read_prefix, read_state
+from harness.store.identity import weights_sha256
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -154,7 +155,7 @@ def test_a_result_that_cannot_be_written_is_none(
 ) -> None:
     """The disk fills up after the last row of the history."""
     folder, _ = disk
-    real = trajectory.weights_sha256
+    real = weights_sha256
 
     def full(network: object) -> str:
         with (folder / "ballast").open("wb") as file, suppress(OSError):

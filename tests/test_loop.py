@@ -17,11 +17,14 @@ from conftest import make_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.config.schema import Config, ConfigError
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
 from harness.runs import run
+from harness.training import batches as batching
 from harness.training import datasets as data
-from harness.training import models, schedules
-from harness.training.datasets import EvalBatches, Splits, TrainBatches
+from harness.training import schedules
+from harness.training.batches import EvalBatches, TrainBatches
+from harness.training.datasets import Splits
 from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.training.schedules import Plan
 
@@ -75,7 +78,7 @@ def fresh_network(t: Training) -> nn.Module:
     """The network that `t` begins with, without the harness."""
     torch.manual_seed(t.config.seed)
     s = t.splits
-    network = models.build(t.config.model, s.channels, s.image_size, s.classes)
+    network = t.config.model.build(s.channels, s.image_size, s.classes)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -349,7 +352,7 @@ def test_an_evaluation_counts_every_image_once_whatever_the_batches(
 ) -> None:
     t = prepare()
     whole = t.step.evaluate(t.state.network, t.val, "val")
-    monkeypatch.setitem(data._EVAL_BATCH, "cpu", size)
+    monkeypatch.setitem(batching._EVAL_BATCH, "cpu", size)
     batches = EvalBatches(t.splits.val, t.splits, t.config, CPU)
     sizes = [len(labels) for _, labels in batches]
     assert len(sizes) == math.ceil(len(t.splits.val.labels) / size)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch._inductor.exc import InductorError
 
 from harness.runs.wandb_run import History
+from harness.training import batches
 from harness.training import datasets as data
 from harness.training.loop import Step
 
@@ -63,7 +64,7 @@ FROM_OUTSIDE: dict[str, tuple[type, str, BaseException]] = {
     "Ctrl-C": (Step, "train", KeyboardInterrupt()),
     "the disk of the run": (History, "append", OSError(errno.ENOSPC, "No space left on device")),
     "the terminal": (History, "append", BrokenPipeError(errno.EPIPE, "Broken pipe")),
-    "the test set's images": (data.EvalBatches, "__iter__", OSError(errno.EIO, "Input/output error")),
+    "the test set's images": (batches.EvalBatches, "__iter__", OSError(errno.EIO, "Input/output error")),
 }  # fmt: skip
 
 

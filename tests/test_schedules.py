@@ -18,8 +18,18 @@ from hypothesis import strategies as st
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.config import schema as conf
-from harness.config.schema import Config, ConfigError
+from harness.choices.schedulers import (
+    WSD,
+    Constant,
+    Cosine,
+    CosineWarm,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Step,
+)
+from harness.config.errors import ConfigError
+from harness.config.schema import Config, Scheduler
 from harness.training import schedules
 from harness.training.schedules import Schedule
 
@@ -32,7 +42,7 @@ def base() -> Config:
     return make_config()
 
 
-def with_schedule(base: Config, scheduler: conf.Scheduler, epochs: float) -> Config:
+def with_schedule(base: Config, scheduler: Scheduler, epochs: float) -> Config:
     trainer = dataclasses.replace(base.trainer, epochs=epochs)
     return dataclasses.replace(base, scheduler=scheduler, trainer=trainer)
 
@@ -114,7 +124,7 @@ def test_warm_restarts_are_exact_at_every_restart_up_to_epoch_10000(
 ) -> None:
     epochs = 10_000
     for t_0 in range(1, 51):
-        scheduler = conf.CosineWarm(
+        scheduler = CosineWarm(
             warmup=0, interval="batch", unit="epoch", t_0=t_0, t_mult=t_mult, eta_min=0
         )
         schedule, optimizer = attach(with_schedule(base, scheduler, epochs), 1)
@@ -429,7 +439,7 @@ def test_budgets_that_a_misalignment_names_are_aligned(t_0: int) -> None:
     ],
 )
 def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -> None:
-    assert schedules.whole("key", value, per_unit) == steps
+    assert schedules.to_updates("key", value, per_unit) == steps
 
 
 @pytest.mark.parametrize(
@@ -524,12 +534,12 @@ def test_a_schedule_that_does_not_fit_is_refused_with_the_mend(
 @given(st.floats(0.001, 1000), st.integers(2, 10_000))
 def test_the_nearest_values_that_a_refusal_names_are_accepted(value: float, per_unit: int) -> None:
     try:
-        schedules.whole("key", value, per_unit)
+        schedules.to_updates("key", value, per_unit)
     except ConfigError as error:
         named = re.findall(r"([\d.e+-]+) \((\d+) updates?\)", str(error))
         assert named
         for fit, steps in named:
-            assert schedules.whole("key", float(fit), per_unit) == int(steps)
+            assert schedules.to_updates("key", float(fit), per_unit) == int(steps)
             assert abs(int(steps) - value * per_unit) < 1
 
 
@@ -564,7 +574,7 @@ def test_one_cycle_has_a_plan_or_a_refusal_for_every_length(
 # --- fast forward --------------------------------------------------------------------------------
 
 
-def any_scheduler(draw: st.DrawFn) -> conf.Scheduler:
+def any_scheduler(draw: st.DrawFn) -> Scheduler:
     """A schedule that fits into 20 epochs."""
     interval = draw(st.sampled_from(["batch", "epoch"]))
     unit = draw(st.sampled_from(["epoch", "batch"])) if interval == "batch" else "epoch"
@@ -575,17 +585,15 @@ def any_scheduler(draw: st.DrawFn) -> conf.Scheduler:
     return draw(
         st.sampled_from(
             [
-                conf.Cosine(**common, t_max=length, eta_min=eta_min),
-                conf.Cosine(**common, t_max=None, eta_min=eta_min),
-                conf.CosineWarm(
-                    **common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min
-                ),
-                conf.Step(**common, step_size=length, gamma=gamma),
-                conf.MultiStep(**common, milestones=[length, length + 3], gamma=gamma),
-                conf.Linear(**common),
-                conf.Constant(**common),
-                conf.WSD(**common, cooldown=length),
-                conf.OneCycle(
+                Cosine(**common, t_max=length, eta_min=eta_min),
+                Cosine(**common, t_max=None, eta_min=eta_min),
+                CosineWarm(**common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min),
+                Step(**common, step_size=length, gamma=gamma),
+                MultiStep(**common, milestones=[length, length + 3], gamma=gamma),
+                Linear(**common),
+                Constant(**common),
+                WSD(**common, cooldown=length),
+                OneCycle(
                     **common | {"warmup": 0}, pct_start=0.3, div_factor=25, final_div_factor=1e4
                 ),
             ]

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Main, need
 
 from harness.analysis import sweep_plan
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 S = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.batch_size=100", "model.width=1",
      "dataset.train_size=200", "tracking=none")  # fmt: skip

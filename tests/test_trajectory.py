@@ -21,13 +21,19 @@ from conftest import make_config
 from PIL import Image
 from torch import nn
 
-from harness.config import schema as conf
-from harness.config.schema import SCHEMAS, Config
+from harness.choices.optimizers import SGD
+from harness.config.errors import ConfigError
+from harness.config.fields import added, number
+from harness.config.registry import KINDS
+from harness.config.schema import Config
+from harness.config.values import from_dict, to_dict
 from harness.runs import run
 from harness.runs.run_dir import Place
 from harness.runs.signals import Interrupted
 from harness.store import store as trajectory
-from harness.store.store import Store, plan_hashes, weights_sha256
+from harness.store.checkpoint import RowsFile, read_prefix, read_state
+from harness.store.identity import FORMAT, fingerprint, plan_hashes, weights_sha256
+from harness.store.store import Store
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training.distributed import World
@@ -142,17 +148,17 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 IN_THE_PLAN = {  # they move the LR, which is the other part of the key
     "optimizer/sgd.lr", "optimizer/adamw.lr",
-    *(f"scheduler/{kind}.{f.name}" for kind, node in SCHEMAS["scheduler"].items() for f in dataclasses.fields(node)),
+    *(f"scheduler/{kind}.{f.name}" for kind, node in KINDS["scheduler"].items() for f in dataclasses.fields(node)),
 }  # fmt: skip
 BY_CONTENT = {  # data sets that are not here: their content and their own split are hashed
     *(f"dataset/{kind}.{f.name}" for kind in ("torchvision", "image_folder")
-      for f in dataclasses.fields(SCHEMAS["dataset"][kind])),
+      for f in dataclasses.fields(KINDS["dataset"][kind])),
 }  # fmt: skip
 
 
 def fingerprint(settings: Config) -> str:
     precision = "fp32" if settings.trainer.precision == "auto" else settings.trainer.precision
-    return trajectory.fingerprint(settings, data.load(settings.dataset).sha256, precision)
+    return fingerprint(settings, data.load(settings.dataset).sha256, precision)
 
 
 @pytest.mark.parametrize(
@@ -173,21 +179,21 @@ def test_the_fingerprint_holds_what_shapes_the_weights_and_nothing_else(
 def test_every_field_is_classified() -> None:
     fields = {
         f"{group}/{kind}.{f.name}"
-        for group, kinds in SCHEMAS.items()
+        for group, kinds in KINDS.items()
         for kind, node in kinds.items()
         for f in dataclasses.fields(node)
     }
-    fields |= {f.name for f in dataclasses.fields(conf.Config)} - set(SCHEMAS)
+    fields |= {f.name for f in dataclasses.fields(Config)} - set(KINDS)
     assert fields == {*MOVES, *STAYS, *IN_THE_PLAN, *BY_CONTENT}
 
 
 @dataclasses.dataclass
-class LaterSGD(conf.SGD):
+class LaterSGD(SGD):
     """SGD as it may become."""
 
-    clip: float = conf.added(0.0, conf.number(at_least=0))
-    averaged: bool = conf.added(False)
-    warm: int | None = conf.added(None)
+    clip: float = added(0.0, number(at_least=0))
+    averaged: bool = added(False)
+    warm: int | None = added(None)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +209,9 @@ def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], same: bool
 ) -> None:
     before = tiny()
-    recorded, known = conf.to_dict(before), fingerprint(before)
-    monkeypatch.setitem(SCHEMAS["optimizer"], "sgd", LaterSGD)
-    read = conf.from_dict(recorded)
+    recorded, known = to_dict(before), fingerprint(before)
+    monkeypatch.setitem(KINDS["optimizer"], "sgd", LaterSGD)
+    read = from_dict(recorded)
     assert read.optimizer == LaterSGD(**vars(before.optimizer), clip=0.0, averaged=False, warm=None)
     after = dataclasses.replace(read, optimizer=dataclasses.replace(read.optimizer, **given))
     assert (fingerprint(after) == known) == same
@@ -213,9 +219,9 @@ def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
 
 def test_a_key_that_is_added_later_is_checked_like_others() -> None:
     sgd = vars(tiny().optimizer)
-    with pytest.raises(conf.ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
+    with pytest.raises(ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
         LaterSGD(**sgd, clip=-1, averaged=False, warm=None)
-    with pytest.raises(conf.ConfigError, match=r"optimizer\.averaged: has no value"):
+    with pytest.raises(ConfigError, match=r"optimizer\.averaged: has no value"):
         LaterSGD(**sgd, clip=0, warm=None)
 
 
@@ -223,9 +229,9 @@ def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label in "ab":
             (tmp_path / part / label).mkdir(parents=True)
-            for number in range(4):
-                Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(
-                    tmp_path / part / label / f"{number}.png"
+            for shade in range(4):
+                Image.new("RGB", (8, 8), (60 * shade, 0, 0)).save(
+                    tmp_path / part / label / f"{shade}.png"
                 )
     settings = tiny(
         "dataset=image_folder",
@@ -276,10 +282,10 @@ def test_checkpoints_of_an_older_format_are_named_once_and_passed_over(
     first, _ = train()
     store = tmp_path / "store"
     now = store / first["fingerprint"]
-    assert now.name.startswith(f"{trajectory.FORMAT}-")
-    for name in ("0" * 64, "1" * 64, f"{trajectory.FORMAT - 1}-{'2' * 64}"):
+    assert now.name.startswith(f"{FORMAT}-")
+    for name in ("0" * 64, "1" * 64, f"{FORMAT - 1}-{'2' * 64}"):
         shutil.copytree(now, store / name)
-    shutil.copytree(now, store / f"{trajectory.FORMAT + 1}-{'3' * 64}")
+    shutil.copytree(now, store / f"{FORMAT + 1}-{'3' * 64}")
     shutil.rmtree(now)
     capsys.readouterr()
     for seed in (0, 1):
@@ -689,7 +695,7 @@ def test_a_history_that_is_gone_is_no_beginning(train: Any, tmp_path: Path) -> N
 
 def test_rows_that_someone_removes_from_under_a_run_are_written_anew(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = trajectory.RowsFile()
+    file = RowsFile()
     file.extend(tmp_path, rows[:4])
     (path,) = tmp_path.glob("*.rows")
     path.unlink()
@@ -700,7 +706,7 @@ def test_rows_that_someone_removes_from_under_a_run_are_written_anew(tmp_path: P
 
 def test_what_a_failed_write_left_behind_is_overwritten(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = trajectory.RowsFile()
+    file = RowsFile()
     before = file.extend(tmp_path, rows[:4])
     (path,) = tmp_path.glob("*.rows")
     with path.open("a") as opened:
@@ -748,7 +754,7 @@ def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> 
     assert one["weights_sha256"] == other["weights_sha256"]
     store = Store(tmp_path / "store")
     for path in store.folder.glob("*/*-*.json"):
-        trajectory.read_state(trajectory.read_prefix(path))
+        read_state(read_prefix(path))
 
 
 def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:

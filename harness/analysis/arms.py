@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.config.schema import ClaimSettings
+from harness.config.values import SAME_RUN, flat
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-_NO_DIFFERENCE = (*conf.SAME_RUN, "claim.")
+_NO_DIFFERENCE = (*SAME_RUN, "claim.")
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
@@ -54,11 +56,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     kind of a section.
     """
     flats = [
-        {
-            key: value
-            for key, value in conf.flat(config).items()
-            if not key.startswith(_NO_DIFFERENCE)
-        }
+        {key: value for key, value in flat(config).items() if not key.startswith(_NO_DIFFERENCE)}
         for config in configs
     ]
     differing = _differing(flats)
@@ -71,7 +69,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         for key in differing:
             section = key.partition(".")[0]
             if section not in kinds:
-                own[key] = conf.show(values.get(key))
+                own[key] = show(values.get(key))
             elif section not in own:
                 own[section] = _level(section, values, flats)
         swept.append(own)
@@ -80,7 +78,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _differing(flats: Sequence[dict[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for values in flats for key in values)
-    return [k for k in keys if len({conf.show(values.get(k)) for values in flats}) > 1]
+    return [k for k in keys if len({show(values.get(k)) for values in flats}) > 1]
 
 
 def _level(section: str, values: dict[str, Any], flats: Sequence[dict[str, Any]]) -> str:
@@ -88,7 +86,7 @@ def _level(section: str, values: dict[str, Any], flats: Sequence[dict[str, Any]]
     kind = values[f"{section}.kind"]
     alike = [other for other in flats if other[f"{section}.kind"] == kind]
     keys = [key for key in _differing(alike) if key.startswith(f"{section}.")]
-    return " ".join([kind, *(f"{key.partition('.')[2]}={conf.show(values[key])}" for key in keys)])
+    return " ".join([kind, *(f"{key.partition('.')[2]}={show(values[key])}" for key in keys)])
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Question:
         )
 
 
-def question(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Question:
+def question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
     """What `jobs` (each with `swept` and `seed`) can be judged by: as `settings` say, else inferred.
 
     The factor is the one key of the scheduler that is swept, else the one key that is. Raises
@@ -151,7 +149,9 @@ def question(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Question:
     return Question(claim, "", *_size(claim, jobs))
 
 
-def _claim(settings: conf.Claim, factor: str, levels: list[str], seeds: tuple[int, ...]) -> Claim:
+def _claim(
+    settings: ClaimSettings, factor: str, levels: list[str], seeds: tuple[int, ...]
+) -> Claim:
     from harness.analysis.verdict import Claim
 
     baseline = settings.baseline or levels[0]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.values import from_dict
 from harness.files import Unreadable, read_json
 from harness.files import read as read_bytes
 
@@ -96,7 +96,7 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
     for run, swept in zip(runs, arms_of.differences(configs), strict=True):
         run |= arms_of.names(swept)
-    settings = conf.from_dict(configs[0]).claim
+    settings = from_dict(configs[0]).claim
     try:
         question = arms_of.question(settings, runs)
     except ConfigError as error:

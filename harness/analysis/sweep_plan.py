@@ -13,8 +13,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.config import schema as conf
-from harness.config.schema import SAME_RUN, Composed, Config, ConfigError
+from harness.config.compose import Composed
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.config.values import SAME_RUN, changes, from_dict, to_dict
 from harness.files import LOCK_SECONDS, atomic, lock, read_json
 
 FORMAT = 2  # 1 froze no configurations
@@ -71,7 +73,7 @@ def write(path: Path, plan: dict[str, Any]) -> None:
 
 def config_of(plan: dict[str, Any], run: dict[str, Any]) -> Config:
     """The whole configuration that the plan froze for `run`. Raises `ConfigError` for a plan without."""
-    return conf.from_dict(plan["config"] | run["differs"])
+    return from_dict(plan["config"] | run["differs"])
 
 
 def frozen(sweep: Path) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def find(sweep: Path, overrides: Sequence[str], job: Composed) -> tuple[dict[str
     plan, positions = _read(sweep)
 
     def unlike(position: int) -> int:
-        return len(conf.changes(plan["config"] | plan["arms"][position]["differs"], job.values, ()))
+        return len(changes(plan["config"] | plan["arms"][position]["differs"], job.values, ()))
 
     if same := positions.get(run_key(job)):  # several where a sweep is over stores, or the like
         return plan, same[0] if len(same) == 1 else min(same, key=unlike)
@@ -113,8 +115,8 @@ def find(sweep: Path, overrides: Sequence[str], job: Composed) -> tuple[dict[str
     alike = next((run for run in plan["arms"] if sorted(run["overrides"]) == wanted), None)
     given = "its configuration"
     if alike:
-        was = conf.to_dict(config_of(plan, alike))
-        given = ", ".join(conf.changes(was, job.values, SAME_RUN)) or given
+        was = to_dict(config_of(plan, alike))
+        given = ", ".join(changes(was, job.values, SAME_RUN)) or given
     raise ConfigError(
         f"{given}: is not what {sweep / 'plan.json'} has for this job; undo the change (a file of conf/, "
         "the environment) and give the same command again, or take another folder (hydra.sweep.dir)"
@@ -154,7 +156,7 @@ def refuse_drift(plan: dict[str, Any], job: Composed, chosen: Sequence[str]) -> 
     if groups or not plan["arms"]:
         return  # `arm` and `experiment` may set anything
     follows = [key for key, text in job.interpolated.items() if ":" not in str(text)]
-    changed = conf.changes(plan["config"], job.values, (*SAME_RUN, *chosen, *follows))
+    changed = changes(plan["config"], job.values, (*SAME_RUN, *chosen, *follows))
     if changed:
         raise ConfigError(
             f"{', '.join(changed)}: the search began with another configuration; undo the change (a file "

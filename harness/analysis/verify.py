@@ -14,8 +14,8 @@ import yaml  # type: ignore[import-untyped]
 
 from harness.analysis import results, sweep_plan
 from harness.analysis.pairing import level_key
-from harness.config import schema as conf
-from harness.config.schema import SAME_RUN
+from harness.config.fields import show
+from harness.config.values import SAME_RUN, changes, flat
 from harness.files import read_json
 
 _TAIL_BYTES = 4096  # of a history; holds its last rows
@@ -79,14 +79,13 @@ def _config(
     """Planned, begun and recorded configurations must be one."""
     begun = read_json(folder / "config.json")["config"]
     found = [
-        f"result.json has {change} in config.json"
-        for change in conf.changes(begun, result["config"])
+        f"result.json has {change} in config.json" for change in changes(begun, result["config"])
     ]
     if plan.get("format") == sweep_plan.FORMAT:
         planned = plan["config"] | run["differs"]
         found += [
             f"trained {change} in plan.json"
-            for change in conf.changes(planned, result["config"], SAME_RUN)
+            for change in changes(planned, result["config"], SAME_RUN)
         ]
     return found
 
@@ -94,11 +93,11 @@ def _config(
 def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """What tables call the run must be what it was trained with."""
     found = []
-    values = conf.flat(result["config"])
+    values = flat(result["config"])
     swept = result.get("swept", run["swept"])
     for key, text in swept.items():
         if key in values and not key.startswith(SAME_RUN) and not _same(text, values[key]):
-            found.append(f"is called {key}={text}, was trained with {conf.show(values[key])}")
+            found.append(f"is called {key}={text}, was trained with {show(values[key])}")
     if "swept" in run and swept != run["swept"]:
         found.append(f"its levels are {swept}, {run['swept']} in plan.json")
     for key, value in run["plan"].items():
@@ -123,7 +122,7 @@ def _same(text: str, value: Any) -> bool:
             return isinstance(given, list) and list(map(str, map(_plain, given))) == list(
                 map(str, map(_plain, value))
             )
-    return level_key(str(given)) == level_key(conf.show(value))
+    return level_key(str(given)) == level_key(show(value))
 
 
 def _plain(item: Any) -> Any:

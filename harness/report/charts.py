@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import results
-from harness.config.errors import Attempts
+from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 
 # Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out

@@ -18,8 +18,8 @@ import polars as pl
 from harness.analysis import phase, results, verify
 from harness.analysis import verdict as claims
 from harness.analysis.verdict import Claim
-from harness.config.errors import Attempts
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import Attempts
 from harness.files import Unreadable, write_json
 from harness.report import charts
 from harness.report import page as report

@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.analysis import arms, sweep_plan
-from harness.config import schema as config
+from harness.choices.builtin import register
 from harness.config import streams
-from harness.config.errors import report
-from harness.config.schema import Composed, Config, NoTracking
+from harness.config.compose import Composed, load, load_composed
+from harness.config.one_line_errors import report
+from harness.config.schema import Config, NoTracking
 from harness.fast_imports import import_once
 from harness.runs import requeue as clusters
 from harness.runs import run_dir as place
@@ -53,9 +54,9 @@ def found(settings: DictConfig, composed: DictConfig) -> tuple[Place, Config]:
     In a sweep both are those of the plan. Raises `ConfigError` for a job that is not in it.
     """
     if not place.in_sweep(settings):
-        return place.single(settings), config.load(composed)
+        return place.single(settings), load(composed)
     sweep = Path(settings.sweep.dir).absolute()
-    given = config.load_composed(composed)
+    given = load_composed(composed)
     overrides = place.task_overrides(settings)
     if sweep_plan.frozen(sweep)["search"]:
         sweep_plan.append(sweep, given, lambda plan: _chosen(plan, settings, given))
@@ -100,6 +101,7 @@ def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:
     several processes that train the run, one prints its error.
     """
     streams.secure()  # also in a launcher's processes
+    register()
     label = ""
     seat = processes.seat()
     world: World | None = None

@@ -12,7 +12,7 @@ from typing import Never
 
 from omegaconf import DictConfig
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 from harness.runs.signals import Interrupted
 
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit asks it

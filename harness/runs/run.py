@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
 
-from harness.config import schema as conf
-from harness.config.schema import Config, ConfigError, to_dict
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.config.values import changes, to_dict
 from harness.files import Locked, atomic, lock, read_json, write_json
 from harness.runs import requeue as clusters
 from harness.runs import wandb_run as tracking
@@ -25,13 +25,14 @@ from harness.runs.progress import Progress
 from harness.runs.run_dir import Place
 from harness.runs.signals import Interrupted, Stop, stopping
 from harness.store import checkpointer as checkpoints
-from harness.store import store as trajectory
 from harness.store.checkpointer import Checkpoints
-from harness.store.store import Store, Trajectory
+from harness.store.identity import Trajectory, fingerprint, weights_sha256
+from harness.store.store import Store
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training import models, schedules
 from harness.training import optimizers as compiled
+from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.distributed import ALONE, Lost, World
 from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 
@@ -57,9 +58,9 @@ class Prepared:
     device: torch.device
     precision: Precision
     splits: data.Splits
-    batches: data.TrainBatches
-    val: data.EvalBatches
-    test: data.EvalBatches | None
+    batches: TrainBatches
+    val: EvalBatches
+    test: EvalBatches | None
     trajectory: Trajectory
     numerics: dict[str, Any]
     world: World
@@ -198,7 +199,7 @@ def _freeze(config: Config, place: Place) -> str | None:
     if not path.exists():
         write_json(path, {"config": to_dict(config), "claim_sha256": place.claim_sha256})
     frozen = read_json(path)
-    if changed := conf.changes(frozen["config"], to_dict(config)):
+    if changed := changes(frozen["config"], to_dict(config)):
         raise ConfigError(
             f"{', '.join(changed)}: not what the run in {place.folder} began with; "
             "undo that, or take another folder (hydra.run.dir, hydra.sweep.dir)"
@@ -238,14 +239,14 @@ def prepare(config: Config, seconds: Seconds, world: World = ALONE) -> Prepared:
     with seconds.phase("data"):
         with world.in_turn():
             splits = data.load(config.dataset)
-        batches = data.TrainBatches(splits, config, device, world)
-        val = data.EvalBatches(splits.val, splits, config, device, world)
+        batches = TrainBatches(splits, config, device, world)
+        val = EvalBatches(splits.val, splits, config, device, world)
         test = None
         if splits.test is not None:
-            test = data.EvalBatches(splits.test, splits, config, device, world)
+            test = EvalBatches(splits.test, splits, config, device, world)
     plan = schedules.plan(config, batches.updates_per_epoch)
     cadence = Cadence.of(plan, config.trainer)
-    fingerprint = trajectory.fingerprint(config, splits.sha256, precision.name)
+    fingerprint = fingerprint(config, splits.sha256, precision.name)
     t = Trajectory(fingerprint, plan, cadence)
     own = (t.run_id, splits.test_sha256)
     if world.from_first(lambda: own) != own:
@@ -336,7 +337,7 @@ def _train(
                 with seconds.phase("store"):
                     saving.finish(result["test"], p.splits.test_sha256, config.store.keep)
             result["status"] = "complete"
-            result["weights_sha256"] = trajectory.weights_sha256(state.network.state_dict())
+            result["weights_sha256"] = weights_sha256(state.network.state_dict())
         result |= _summary(recording.rows)
         if store:
             store.note_outcome(p.trajectory, result["status"], result["error"], recording.rows)
@@ -421,14 +422,14 @@ def build(
     The initial weights follow from `config.seed`, the model and the data's shape.
     """
     torch.manual_seed(config.seed)
-    network = models.build(config.model, splits.channels, splits.image_size, splits.classes)
+    network = config.model.build(splits.channels, splits.image_size, splits.classes)
     models.check_batch(network, config.trainer.batch_size, splits.channels, splits.image_size)
     network = world.synchronised(network, device)
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     mode = config.trainer.compile if world.size == 1 else "none"
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
-    optimizer = _optimizer(config.optimizer, network, "none" if by_scaler else mode)
+    optimizer = config.optimizer.build(list(network.parameters()), "none" if by_scaler else mode)
     updates_per_epoch = data.updates_per_epoch(len(splits.train.labels), config.trainer.batch_size)
     schedule = schedules.build(config, optimizer, updates_per_epoch)
     forward: Any = world.averaging(network, device)
@@ -437,24 +438,6 @@ def build(
     weight = world.weight(config.trainer.batch_size)
     step = Step(forward, precision, config.trainer.label_smoothing, world, weight, mode)
     return TrainState(network, optimizer, schedule, precision.scaler()), step
-
-
-def _optimizer(config: conf.Optimizer, network: nn.Module, mode: str) -> torch.optim.Optimizer:
-    """With a step that is torch's fused one, or compiled in `mode`."""
-    parameters = list(network.parameters())
-    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
-    match config:
-        case conf.SGD():
-            options |= {"momentum": config.momentum, "nesterov": config.nesterov}
-            if mode == "none":
-                return torch.optim.SGD(parameters, fused=True, **options)
-            return compiled.SGD(parameters, mode, **options)
-        case conf.AdamW():
-            options |= {"betas": (config.beta1, config.beta2), "eps": config.eps}
-            if mode == "none":
-                return torch.optim.AdamW(parameters, fused=True, **options)
-            return compiled.AdamW(parameters, mode, **options)
-    raise TypeError(f"no optimizer for {type(config).__name__}")
 
 
 def _summary(rows: list[Row]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.schema import Tracking, Wandb
 from harness.files import atomic
 from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
 from harness.training.loop import Row
@@ -103,11 +103,9 @@ class Mirror:
         self._lost = False
 
     @classmethod
-    def open(
-        cls, config: conf.Tracking, label: Label, folder: Path, values: dict[str, Any]
-    ) -> Mirror:
+    def open(cls, config: Tracking, label: Label, folder: Path, values: dict[str, Any]) -> Mirror:
         """Start the W&B run, its files below `folder`; never asks for a key."""
-        if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+        if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
             return cls(None)
         sync = folder.parent if label.group else folder
         if mode == "online" and not cls._given_up:
@@ -169,7 +167,7 @@ def one_line(error: Exception | str) -> str:
 
 
 def start(
-    config: conf.Wandb,
+    config: Wandb,
     mode: Literal["online", "offline"],
     label: Label,
     folder: Path,
@@ -251,9 +249,9 @@ def _mode(wanted: str) -> str:
     return "online" if _has_key() else "offline"
 
 
-def check(config: conf.Tracking) -> None:
+def check(config: Tracking) -> None:
     """Raise `ConfigError` for what wandb would refuse when a run starts: its environment, a missing key."""
-    if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+    if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
         return
     _before_import(mode)
     import wandb

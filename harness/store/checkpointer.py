@@ -10,7 +10,9 @@ from typing import Any
 
 from harness.runs.signals import Interrupted
 from harness.store import store as trajectory
-from harness.store.store import Prefix, RowsFile, Store, Trajectory
+from harness.store.checkpoint import Damaged, Prefix, RowsFile, read_state
+from harness.store.identity import Trajectory
+from harness.store.store import Store
 from harness.training.distributed import World
 from harness.training.loop import Row, TrainState
 from harness.training.schedules import Plan
@@ -35,8 +37,8 @@ def restore(store: Store, t: Trajectory, state: TrainState) -> Prefix | None:
     most = 4 * weights + 2**20  # bytes: with two moments a parameter, and the generators
     for prefix in store.prefixes(t):
         try:
-            saved = trajectory.read_state(prefix, most)
-        except trajectory.Damaged as error:
+            saved = read_state(prefix, most)
+        except Damaged as error:
             trajectory.warn(f"{prefix.path}: {error}; it is passed over")
             continue
         before = copy.deepcopy(state.snapshot())

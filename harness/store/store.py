@@ -1,9 +1,7 @@
-"""The identity of a run, and the store of checkpoints under it.
+"""The store of checkpoints, which several processes and machines may share.
 
-The weights after `k` updates follow from the fingerprint and `plan.lr[:k]`, and from nothing else.
-So a checkpoint is stored under (fingerprint, k, SHA-256 of `plan.lr[:k]`), and a run starts from the
-longest stored prefix of its own plan. That is resuming, extending a finished run, never training a
-finished one again, and sharing what several have in common.
+A run starts from the longest stored prefix of its own LR plan. That is resuming, extending a finished
+run, never training a finished one again, and sharing what several have in common.
 """
 
 from __future__ import annotations
@@ -11,225 +9,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
-import re
-import secrets
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from harness import files
-from harness.config.schema import Config, without_added
 from harness.files import atomic, write_json
-from harness.training.loop import Cadence, Row
-from harness.training.schedules import Plan
+from harness.store.checkpoint import Damaged, Prefix, RowsFile, read_prefix
+from harness.store.identity import _FINGERPRINT, FORMAT, Trajectory, _format, plan_hashes, stem
+from harness.training.loop import Row
 
-# Raised when the same configuration comes to train differently, or is stored differently.
-FORMAT = 3
-_MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
 _REMEMBERED = ("diverged", "refused")  # ends that follow from what a key holds
 _STALE = 60.0  # seconds without one after which nobody waits any longer
-
-
-def fingerprint(config: Config, data: str, precision: str) -> str:
-    """`FORMAT` and SHA-256 over all that shapes the weights but the schedule and the length.
-
-    `data` is the hash of the content of training and validation images, `precision` the one in use,
-    never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
-    compilation) is not in it. Nor is a key that has the value of before it existed (`config.added`).
-    """
-    c = without_added(config)
-    del c["optimizer"]["lr"]  # in the plan
-    shaping: dict[str, Any] = {
-        "seed": c["seed"],
-        "model": c["model"],
-        "optimizer": c["optimizer"],
-        "data": data,
-        "augmentation": _named(c["dataset"], "crop", "flip"),
-        "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
-        "precision": precision,
-    }
-    return f"{FORMAT}-{hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()}"
-
-
-def _named(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """The weights that a run passes through, and what it records of them."""
-
-    fingerprint: str
-    plan: Plan
-    cadence: Cadence
-
-    @property
-    def run_id(self) -> str:
-        """16 hexadecimal digits that name the whole run, on W&B too."""
-        whole = self.fingerprint.encode() + self.plan.lr.tobytes()
-        return hashlib.sha256(whole).hexdigest()[:16]
-
-
-def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, a `state_dict`."""
-    whole = hashlib.sha256()
-    for name, tensor in state.items():
-        values: Any = tensor.detach().cpu().contiguous().numpy()
-        whole.update(f"{name} {values.dtype} {values.shape}\n".encode())
-        whole.update(values)
-    return whole.hexdigest()
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A stored checkpoint, as the JSON beside it tells."""
-
-    path: Path  # of that JSON; the weights are in `file` beside it
-    fingerprint: str
-    step: int
-    plan_sha256: str
-    file: str
-    sha256: str
-    rows_file: str  # beside it too: the history is the first `rows_bytes` of this file
-    rows_bytes: int
-    rows_sha256: str
-    numerics: dict[str, Any]
-    exact: bool  # one machine's arithmetic made it, from the first update on
-    kept: bool  # a cycle end, a branch or an end; not just where a run stood
-    seconds: float  # of training up to here, whoever did it
-    test: Row | None  # the test set's metrics if a run ended here, empty without a test set
-    test_sha256: str | None  # of the test set that `test` is about
-
-    @property
-    def key(self) -> str:
-        return f"{self.fingerprint}/{self.path.stem}"
-
-    @property
-    def is_end(self) -> bool:
-        return self.test is not None
-
-    @cached_property
-    def rows(self) -> list[Row]:
-        """The history up to here, checked against its checksum. Raises `Damaged`."""
-        path = self.path.parent / self.rows_file
-        try:
-            content = files.read(path)[: self.rows_bytes]
-            if hashlib.sha256(content).hexdigest() != self.rows_sha256:
-                raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
-            rows = [_row(json.loads(line)) for line in content.splitlines()]
-        except (OSError, TypeError, ValueError, RecursionError) as error:
-            raise Damaged(f"{self.path}: {path.name} cannot be read ({error})") from error
-        return rows
-
-
-def _row(values: Any) -> Row:
-    """A line of a history. Raises TypeError for anything else."""
-    numbers = isinstance(values, dict) and all(
-        type(v) in (int, float) and math.isfinite(v) for v in values.values()
-    )
-    if not numbers or type(values.get("step")) is not int:
-        raise TypeError("a line is not a row of a history")
-    return dict(values)
-
-
-class Damaged(Exception):
-    """A file of the store that is not what it should be."""
-
-
-def read_prefix(path: Path) -> Prefix:
-    """The checkpoint that the JSON at `path` describes. Raises `Damaged`."""
-    try:
-        document = files.read_json(path)
-        if document.pop("format") != FORMAT:
-            raise Damaged(f"{path} is of another format")
-        prefix = Prefix(path=path, **document)
-        inside = all(Path(name).name == name for name in (prefix.file, prefix.rows_file))
-        if not inside or prefix.fingerprint != path.parent.name:
-            raise Damaged(f"{path} does not belong here")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Damaged(f"{path} cannot be read ({type(error).__name__})") from error
-    return prefix
-
-
-def read_state(prefix: Prefix, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
-    """The state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
-
-    Raises `Damaged`, also for what would unpack to more than the file holds.
-    """
-    path = prefix.path.parent / prefix.file
-    try:
-        content = files.read(path, most)
-    except OSError as error:
-        raise Damaged(f"{path} cannot be read ({error})") from error
-    if hashlib.sha256(content).hexdigest() != prefix.sha256:
-        raise Damaged(f"{path} does not have the checksum that {prefix.path.name} says")
-    try:
-        packed = zipfile.ZipFile(io.BytesIO(content)).infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED for part in packed):
-            raise Damaged(f"{path} is compressed, which no checkpoint is")
-        state: dict[str, Any] = torch.load(
-            io.BytesIO(content), map_location="cpu", weights_only=True
-        )
-    except Damaged:
-        raise
-    except Exception as error:  # whatever torch makes of a foreign file
-        raise Damaged(f"{path} is not a checkpoint ({type(error).__name__})") from error
-    return state
-
-
-class RowsFile:
-    """The rows of a run under way, in a file that only grows and that only this process writes.
-
-    Each checkpoint names the part that is there so far, so that none costs more than those before.
-    """
-
-    def __init__(self) -> None:
-        self._name = f"{secrets.token_hex(16)}.rows"
-        self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
-
-    def extend(self, folder: Path, rows: list[Row]) -> dict[str, Any]:
-        """Append those of `rows` that are not there yet. Returns what a `Prefix` says of its rows.
-
-        Raises OSError; the next call then begins where the last good one ended.
-        """
-        path = folder / self._name
-        if not path.exists():  # the first time, or someone has tidied up
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
-        new = "".join(
-            json.dumps(row, allow_nan=False) + "\n" for row in rows[self._count :]
-        ).encode()
-        with path.open("r+b") as file:
-            file.seek(self._bytes)
-            file.write(new)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        self._count, self._bytes = len(rows), self._bytes + len(new)
-        self._hash.update(new)
-        return {
-            "rows_file": self._name,
-            "rows_bytes": self._bytes,
-            "rows_sha256": self._hash.hexdigest(),
-        }
-
-    def remove(self, folder: Path) -> None:
-        with suppress(OSError):
-            (folder / self._name).unlink()
 
 
 @dataclass(frozen=True)
@@ -429,28 +230,6 @@ class Store:
             if any(coming[step] == plan for step, plan in plan_hashes(t.plan, longer)):
                 return True
         return False
-
-
-_FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two formats had no number
-
-
-def _format(fingerprint: str) -> int:
-    number = _FINGERPRINT.fullmatch(fingerprint)
-    return int(number[1] or 0) if number else FORMAT
-
-
-def stem(step: int, plan_sha256: str) -> str:
-    """The name of a checkpoint's files, but for their endings."""
-    return f"{step:09d}-{plan_sha256[:32]}"
-
-
-def plan_hashes(plan: Plan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
-    """(step, SHA-256 of `plan.lr[:step]`) for each of `steps`, in rising order, in one pass."""
-    whole, done = hashlib.sha256(), 0
-    for step in sorted(steps):
-        whole.update(plan.lr[done:step].tobytes())
-        done = step
-        yield step, whole.hexdigest()
 
 
 def warn(message: str) -> None:

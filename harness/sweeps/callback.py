@@ -25,16 +25,18 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from harness.config.compose import load_composed
+from harness.config.values import SAME_RUN
 from harness.analysis import arms
 from harness.runs import requeue as clusters
 from harness.fast_imports import import_once
 from harness.runs import run_dir as place
 from harness.training import ranks as processes
 from harness.analysis import sweep_plan
-from harness.config import schema as conf
 from harness.analysis.arms import Question
-from harness.config.schema import Composed, ConfigError
-from harness.config.errors import Attempts, one_line_errors, report
+from harness.config.compose import Composed
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import Attempts, one_line_errors, report
 from harness.files import LOCK_SECONDS, lock
 
 if TYPE_CHECKING:
@@ -134,7 +136,6 @@ def begin(config: DictConfig, new: bool = False) -> list[Arm]:
     """
     processes.refuse_sweep()
     jobs, composed, runs, question = planned(config)
-    from harness.training import datasets as data
     from harness.sweeps import preview
     from harness.runs import wandb_run as tracking
     from harness.analysis.verdict import Claim
@@ -142,7 +143,7 @@ def begin(config: DictConfig, new: bool = False) -> list[Arm]:
     for settings in _distinct(run.config.tracking for run in runs):
         tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):
-        data.check(dataset)
+        dataset.check()
     roots = preview.tree(runs)
     parts = preview.branches(roots)
     folders = run_folders(config, jobs)
@@ -193,7 +194,7 @@ def _write(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
 
 def _fixed(plan: dict[str, Any]) -> dict[str, str] | None:
     """What a search leaves as it is, of what makes another run; None for a planned sweep."""
-    may_change = (*conf.SAME_RUN, "store", "tracking")
+    may_change = (*SAME_RUN, "store", "tracking")
     values = plan["search"] and plan["search"]["fixed"]
     return values and {k: value for k, value in values.items() if not k.startswith(may_change)}
 
@@ -350,7 +351,7 @@ def _compose(overrides: tuple[str, ...]) -> Composed:
     composed: DictConfig = pickle.loads(_pickled(groups))  # noqa: S301 - our own; thrice as fast as a deep copy
     ConfigLoaderImpl._apply_overrides_to_config(values, composed)
     OmegaConf.copy_cache(_resolved(), composed)  # or ${now:%f} would differ from job to job
-    loaded = conf.load_composed(composed)
+    loaded = load_composed(composed)
     OmegaConf.copy_cache(composed, _resolved())
     return loaded
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import polars as pl
 
+from harness.store.identity import fingerprint
 from harness.training import datasets as data
 from harness.training import models
 from harness.training import schedules
 from harness.store import store as trajectory
 from harness.analysis.arms import Question
-from harness.config.schema import AdamW, Config
+from harness.config.schema import Config
 from harness.analysis.results import columns, common
 from harness.training.schedules import Plan
 
@@ -44,10 +45,10 @@ class Arm:
     def kin(self) -> str:
         """Equal for runs that differ in nothing but their plans."""
         dataset = json.dumps(vars(self.config.dataset), sort_keys=True, default=str)
-        return trajectory.fingerprint(self.config, dataset, self.config.trainer.precision)
+        return fingerprint(self.config, dataset, self.config.trainer.precision)
 
 
-outline_once = lru_cache(data.outline)  # a folder of images is listed once for all runs of a sweep
+outline_once = lru_cache(data.training_shape)  # a folder of images is listed once for all runs of a sweep
 _PLANS: dict[str, Plan] = {}  # seeds have the same
 
 
@@ -161,14 +162,13 @@ def checkpoints_bytes(roots: Sequence[Stretch]) -> int:
 
 
 def _checkpoint_bytes(config: Config) -> int:
-    outline = data.outline(config.dataset)
+    outline = data.training_shape(config.dataset)
     network = models.without_weights(
         config.model, outline.channels, outline.image_size, outline.classes
     )
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
-    moments = 2 if isinstance(config.optimizer, AdamW) else 1
-    return 4 * (parameters * (1 + moments) + buffers)
+    return 4 * (parameters * (1 + config.optimizer.moments) + buffers)
 
 
 def table(arms: Sequence[Arm]) -> str:

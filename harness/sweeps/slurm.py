@@ -22,7 +22,8 @@ from submitit.helpers import Checkpointable
 from harness.runs import job as cli
 from harness.analysis import results
 from harness.analysis import sweep_plan
-from harness.config.schema import Config, ConfigError
+from harness.config.schema import Config
+from harness.config.errors import ConfigError
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
 from harness.runs.run_dir import Place, planned
 

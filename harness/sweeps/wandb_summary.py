@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import schema as conf
+from harness.config.schema import Wandb
+from harness.config.values import from_dict
 from harness.analysis import results
-from harness.config.errors import Attempts
+from harness.config.one_line_errors import Attempts
 from harness.files import read_json
 from harness.runs.wandb_run import PATIENCE_SECONDS, Label, Mirror, start
 
@@ -31,10 +32,10 @@ def publish(sweep: Path, to: Path | None = None) -> str:
     known = [found for folder in results.folders(sweep) if (found := results.result(folder))]
     if not known:
         return ""
-    tracked = conf.from_dict(known[0]["config"]).tracking
+    tracked = from_dict(known[0]["config"]).tracking
     verdict = read_json(sweep / "verdict.json")
     values = {"claim": verdict["claim"]}
-    if to and isinstance(tracked, conf.Wandb):
+    if to and isinstance(tracked, Wandb):
         mirror = Mirror(start(tracked, "online", label(sweep), to, values, PATIENCE_SECONDS))
     else:
         mirror = Mirror.open(tracked, label(sweep), sweep, values)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from harness.config.schema import Config, ConfigError
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
 from harness.training.distributed import ALONE, World
 from harness.training.loop import Precision
 

@@ -26,7 +26,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.config.schema import ConfigError, Trainer
+from harness.config.errors import ConfigError
+from harness.config.schema import Trainer
 from harness.training.ranks import Seat
 
 _ARRIVAL = timedelta(minutes=10)  # from the first process's start to the last's

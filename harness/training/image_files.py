@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from harness import files
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 # Raised when the same files come to give other pixels. It is in the digest of the data.
 DECODING = 1

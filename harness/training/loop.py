@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.schema import Trainer
 from harness.training import optimizers as compiled
-from harness.training.datasets import TrainBatches
+from harness.training.batches import TrainBatches
 from harness.training.distributed import ALONE, World
 from harness.training.schedules import Plan, Schedule
 
@@ -204,7 +204,7 @@ class Cadence:
     evaluations: frozenset[int]
 
     @classmethod
-    def of(cls, plan: Plan, trainer: conf.Trainer) -> Cadence:
+    def of(cls, plan: Plan, trainer: Trainer) -> Cadence:
         """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")

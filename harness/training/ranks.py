@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 
 @dataclass(frozen=True)

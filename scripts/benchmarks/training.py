@@ -15,11 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import usual
 from benchmarks.usual import IMAGES, ROOT, Epoch
-from harness.config import schema as conf
+from harness.choices.builtin import register
+from harness.config.compose import load
 from harness.config.schema import Config
 from harness.runs.run import build
+from harness.training import batches, schedules
 from harness.training import datasets as data
-from harness.training import schedules
 from harness.training.loop import Cadence, Precision, Row, Step, TrainState, fit
 
 CPU = torch.device("cpu")
@@ -58,10 +59,10 @@ def ratio(figures: Figures, of: str, to: str) -> str:
 def settings(epochs: float, *overrides: str) -> Config:
     from hydra import compose, initialize_config_dir
 
-    conf.register()
+    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         given = [*SETTING, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
-        return conf.load(compose("config", given))
+        return load(compose("config", given))
 
 
 class Loop:
@@ -70,8 +71,8 @@ class Loop:
     def __init__(self, config: Config) -> None:
         splits = data.load(config.dataset)
         self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
-        self.batches = data.TrainBatches(splits, config, CPU)
-        self.val = data.EvalBatches(splits.val, splits, config, CPU)
+        self.batches = batches.TrainBatches(splits, config, CPU)
+        self.val = batches.EvalBatches(splits.val, splits, config, CPU)
         self.plan = schedules.plan(config, self.batches.updates_per_epoch)
         self.log_every = config.trainer.log_every
 

@@ -22,9 +22,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.choices.builtin import register
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 from harness.sweeps import callback as sweep
 
 
@@ -60,7 +60,7 @@ def planned(overrides: list[str]) -> Path:
     """The folder of the new sweep, with all that its jobs need."""
     from harness.sweeps import slurm as batch
 
-    config.register()
+    register()
     conf = Path(__file__).resolve().parents[2] / "conf"
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
     with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
