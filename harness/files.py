@@ -24,7 +24,7 @@ _WARNED_OF: set[int] = set()  # file systems without locks
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-class Unreadable(OSError):
+class UnreadableError(OSError):
     """A file, perhaps someone else's, that is not what it should be; the message names it."""
 
 
@@ -52,23 +52,23 @@ def _umask() -> int:
 
 
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """What is in a file of at most `most` bytes. Raises OSError; `Unreadable` for a larger one, or a device."""
+    """What is in a file of at most `most` bytes. Raises OSError; `UnreadableError` for a larger one, or a device."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
-        raise Unreadable(f"{path}: is not a file")
+        raise UnreadableError(f"{path}: is not a file")
     if about.st_size > most:
-        raise Unreadable(f"{path}: has {about.st_size:,} bytes, and at most {most:,} are read")
+        raise UnreadableError(f"{path}: has {about.st_size:,} bytes, and at most {most:,} are read")
     return path.read_bytes()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. Raises OSError; `Unreadable` for what is no JSON, or no object."""
+    """The object in a file. Raises OSError; `UnreadableError` for what is no JSON, or no object."""
     try:
         document = json.loads(read(path), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: is not JSON ({error})") from error
+        raise UnreadableError(f"{path}: is not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise Unreadable(f"{path}: holds no JSON object")
+        raise UnreadableError(f"{path}: holds no JSON object")
     return document
 
 
@@ -85,7 +85,7 @@ def write_json(path: Path, document: object) -> None:
         file.write("\n")
 
 
-class Locked(OSError):
+class LockedError(OSError):
     """A lock that another process holds; `holder` is that process, in words."""
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -99,7 +99,7 @@ def lock(
 ) -> Iterator[None]:
     """Hold the lock file `path`; the system unlocks it when the process ends, however it ends.
 
-    Wait at most `seconds` for another process, then raise `Locked`; `check` is called meanwhile, and
+    Wait at most `seconds` for another process, then raise `LockedError`; `check` is called meanwhile, and
     may raise. On a file system without locks: warn, and go on without. The file stays.
     """
     with path.open("a+", encoding="utf-8", errors="replace") as file:
@@ -107,7 +107,7 @@ def lock(
         while not _locked(file):
             if time.monotonic() >= last:
                 file.seek(0)
-                raise Locked(path, file.read(200).strip() or "another process")
+                raise LockedError(path, file.read(200).strip() or "another process")
             check()
             time.sleep(_POLL_SECONDS)
         with suppress(OSError):  # on a full disk the lock holds all the same

@@ -22,12 +22,12 @@ from hydra import compose, initialize_config_dir
 
 from harness.choices.builtin import register
 from harness.config.compose import load
-from harness.runs.run import build
+from harness.runs.setup import build
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training import schedules
 from harness.training.batches import TrainBatches
-from harness.training.loop import Cadence, Precision, fit
+from harness.training.loop import LogSchedule, Precision, fit
 
 _ROOT = Path(__file__).parent.parent
 _CUDA = torch.device("cuda", 0)
@@ -106,9 +106,9 @@ def _parts(overrides: list[str]) -> dict[str, Run]:
 
     def whole(updates: int) -> None:
         settings.trainer.epochs = updates / batches.updates_per_epoch
-        plan = schedules.plan(settings, batches.updates_per_epoch)
+        plan = schedules.lr_plan(settings, batches.updates_per_epoch)
         trained.updates = 0
-        cadence = Cadence(settings.trainer.log_every, frozenset())
+        cadence = LogSchedule(settings.trainer.log_every, frozenset())
         fit(trained, trained_step, plan, batches, cadence, dict, lambda row: None, lambda: None)
 
     def floor(updates: int) -> None:

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import build
+from harness.runs.setup import prepare
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
 from harness.config.schema import Config
@@ -70,10 +73,10 @@ def ensemble(settings: Config, members: int) -> tuple[list[float], int]:
 
     And how many there would be if all were stored.
     """
-    p = run.prepare(settings, run.Seconds())
+    p = prepare(settings, PhaseTimer())
     if p.test is None:
         raise ConfigError("dataset: has no test set, on which ensembles are compared")
-    state, step = run.build(settings, p.splits, p.device, p.precision)
+    state, step = build(settings, p.splits, p.device, p.precision)
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)
     accuracies: list[float] = []

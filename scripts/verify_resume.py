@@ -32,7 +32,7 @@ from hydra import initialize_config_dir
 from harness.choices.builtin import register
 from harness.config.schema import Config
 from harness.runs.run import run
-from harness.runs.run_dir import Place
+from harness.runs.run_dir import RunInfo
 from harness.sweeps import callback as sweep
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +121,7 @@ def _quiet_run(settings: Config, place: Path) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in train.py
     sys.stderr = (place / "stderr").open("w", buffering=1)
     faulthandler.register(signal.SIGQUIT, chain=True)
-    run(settings, Place(place, "verify"))
+    run(settings, RunInfo(place, "verify"))
 
 
 def _strike(

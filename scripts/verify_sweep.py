@@ -27,11 +27,11 @@ from tqdm import tqdm
 from harness.analysis import results, verify
 from harness.config.one_line_errors import one_line_errors
 from harness.config.values import from_dict
-from harness.store.checkpoint import Damaged, Prefix, read_prefix, read_state
+from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
 from harness.store.identity import fingerprint, plan_hashes, stem, weights_sha256
 from harness.training import schedules
-from harness.training.loop import Cadence
-from harness.training.schedules import Plan
+from harness.training.loop import LogSchedule
+from harness.training.schedules import LRPlan
 
 _NONE = "no checkpoint"
 
@@ -84,7 +84,7 @@ def report(sweep: Path) -> int:
 def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     """What differs between a complete run's configuration, its identity, its LR plan and its history."""
     config = from_dict(result["config"])
-    plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
+    plan = schedules.lr_plan(config, result["plan"]["updates_per_epoch"])
     recorded = results.lr(folder)
     found = verify.histories(folder, result) + cadence(folder, result, plan)
     if recorded.tobytes() != plan.lr.tobytes():
@@ -100,32 +100,32 @@ def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     return found
 
 
-def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
+def cadence(folder: Path, result: dict[str, Any], plan: LRPlan) -> list[str]:
     """Whether the history has every row that the configuration asks for."""
     rows = [
         {name: value for name, value in row.items() if value is not None}
         for row in results.history(folder).to_dicts()
     ]
-    due = Cadence.of(plan, from_dict(result["config"]).trainer)
+    due = LogSchedule.of(plan, from_dict(result["config"]).trainer)
     return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
 
 
 def checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
     """What differs between the checkpoint of the run's end and its result; `_NONE` without one."""
     store = Path(result["config"]["store"]["dir"], result["fingerprint"])
-    plan = schedules.plan(from_dict(result["config"]), result["plan"]["updates_per_epoch"])
+    plan = schedules.lr_plan(from_dict(result["config"]), result["plan"]["updates_per_epoch"])
     ((step, sha256),) = plan_hashes(plan, [plan.updates])
     path = store / f"{stem(step, sha256)}.json"
     if not path.exists():
         return [_NONE]
     try:
-        prefix = read_prefix(path)
+        prefix = read_checkpoint(path)
         return list(_differences(folder, result, prefix))
-    except Damaged as error:
+    except CorruptCheckpointError as error:
         return [f"its checkpoint is damaged: {error}"]
 
 
-def _differences(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
+def _differences(folder: Path, result: dict[str, Any], prefix: Checkpoint) -> Iterator[str]:
     weights = weights_sha256(read_state(prefix)["network"])
     if weights != result["weights_sha256"]:
         yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
+from harness.runs.wandb_run import wandb_metadata
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain, one_line_errors
 from harness.config.schema import Wandb
@@ -88,13 +89,13 @@ def send(log: Log, scratch: Path) -> bool:
         publish.publish(log.home, to=scratch)
         return True
     result = read_json(log.home / "result.json")
-    label, values = tracking.described(result)
+    label, values = wandb_metadata(result)
     config = from_dict(result["config"]).tracking
     assert isinstance(config, Wandb)
-    run = tracking.start(config, "online", label, scratch, values, tracking.PATIENCE_SECONDS)
+    run = tracking.start(config, "online", label, scratch, values, tracking.UPLOAD_TIMEOUT_S)
     known = run.resumed or log.incomplete
     if known:
-        mirror = tracking.Mirror(run)
+        mirror = tracking.WandbRun(run)
         for line in (log.home / "history.jsonl").read_text().splitlines():
             mirror.log(json.loads(line))
         run.summary.update(tracking.summary(result))
@@ -169,7 +170,7 @@ def _refusing(log: Log, refused: dict[Log, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever wandb raises
-        waited = time.monotonic() - begin >= tracking.PATIENCE_SECONDS
+        waited = time.monotonic() - begin >= tracking.UPLOAD_TIMEOUT_S
         if waited or isinstance(error, AuthenticationError):
             raise ConfigError(f"W&B: {tracking.one_line(error)}") from error
         refused[log] = explain(error) or tracking.one_line(error) or type(error).__name__

@@ -17,13 +17,16 @@ from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import build
+from harness.runs.setup import prepare
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain
 from harness.config.values import changes, to_dict
 from harness.runs import requeue as clusters
 from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted, stopping
+from harness.runs.run_dir import RunInfo
+from harness.runs.signals import RunInterruptedError, stopping
 from harness.store.store import Store
 from harness.sweeps import callback as sweep
 
@@ -198,7 +201,7 @@ def test_a_stopped_run_is_handed_to_the_handler_from_before(
         stop.catch()
         signal.raise_signal(signal.SIGUSR2)
     assert (stop.number, handled) == (signal.SIGUSR2, [])
-    stopped = Interrupted(signal.SIGUSR2)
+    stopped = RunInterruptedError(signal.SIGUSR2)
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
     assert not clusters.hand_over(stopped), "no launcher waits for it"
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
@@ -229,7 +232,7 @@ def test_sigterm_requeues_a_preempted_job_only(
         monkeypatch.setenv(name, value)
     program(programs / "scontrol", f"echo JobId=8 '{state}'")
     program(programs / "srun", "exit 1")
-    assert clusters.hand_over(Interrupted(signal.SIGTERM)) == (handler is not None)
+    assert clusters.hand_over(RunInterruptedError(signal.SIGTERM)) == (handler is not None)
     assert handled == [handler] * (handler is not None)
 
 
@@ -239,27 +242,27 @@ def test_sigusr2_counts_before_others() -> None:
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
             signal.raise_signal(number)
     assert stop.number == signal.SIGUSR2
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterruptedError):
         stop.check()
 
 
 def test_an_interruption_comes_whole_from_another_process() -> None:
-    there = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))  # noqa: S301
+    there = pickle.loads(pickle.dumps(RunInterruptedError(signal.SIGTERM)))  # noqa: S301
     assert (there.number, there.signal, there.code) == (signal.SIGTERM, "SIGTERM", 143)
 
 
 def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
     other = make_config(*TINY, "scheduler.t_mult=1", f"store.dir={tmp_path / 'store'}")
-    prepared = run.prepare(other, run.Seconds())
-    run.build(other, prepared.splits, prepared.device, prepared.precision)  # imports, for seconds
+    prepared = prepare(other, PhaseTimer())
+    build(other, prepared.splits, prepared.device, prepared.precision)  # imports, for seconds
     trajectory = prepared.trajectory
     waiting = make_config(*TINY, "store.wait=true", f"store.dir={tmp_path / 'store'}")
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGUSR2))
     try:
-        with Store(tmp_path / "store").training(trajectory, [8], wait=False):
+        with Store(tmp_path / "store").lease(trajectory, [8], wait=False):
             signal.setitimer(signal.ITIMER_REAL, 1)
-            with pytest.raises(Interrupted):
-                run.run(waiting, Place(tmp_path, "run"))
+            with pytest.raises(RunInterruptedError):
+                run.run(waiting, RunInfo(tmp_path, "run"))
     finally:
         signal.signal(signal.SIGALRM, before)
     told = json.loads((tmp_path / "result.json").read_text())
@@ -288,7 +291,7 @@ def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Pat
 def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path) -> None:
     def start(*overrides: str, claim: str = "first") -> dict[str, Any]:
         changed = make_config(*TINY, f"store.dir={tmp_path / 'store'}", *overrides)
-        return run.run(changed, Place(tmp_path, "run", claim_sha256=claim))
+        return run.run(changed, RunInfo(tmp_path, "run", claim_sha256=claim))
 
     first = start()
     before = (tmp_path / "result.json").read_bytes()

@@ -21,6 +21,7 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from harness.runs.setup import build
 from harness.runs import run
 from harness.training import batches
 from harness.training import optimizers as compiled
@@ -202,14 +203,14 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     with FakeTensorMode():
         with cuda:
             network = t.config.model.build(1, 8, 4)
-        step = run.Step(network, Precision("fp32", cuda), 0.1)
+        step = run.TrainStep(network, Precision("fp32", cuda), 0.1)
         images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
 
 
 def test_a_gradient_scaler_keeps_torchs_own_optimizer() -> None:
     t = prepare("trainer.compile=default")
-    state, step = run.build(t.config, t.splits, CPU, Precision("fp16", CPU))
+    state, step = build(t.config, t.splits, CPU, Precision("fp16", CPU))
     assert type(t.state.optimizer) is compiled.SGD
     assert type(state.optimizer) is torch.optim.SGD
     assert step.mode == "default"

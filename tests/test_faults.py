@@ -26,7 +26,7 @@ from forked import Program, ends, results
 from PIL import Image
 
 from harness.store import store as trajectory
-from harness.store.checkpoint import read_prefix, read_state
+from harness.store.checkpoint import read_checkpoint, read_state
 from harness.store.identity import weights_sha256
 
 TINY = (
@@ -65,7 +65,7 @@ def check_store(folder: Path) -> int:
     """Every checkpoint that is there is whole. Returns their number."""
     paths = list(folder.glob("*/*-*.json"))
     for path in paths:
-        prefix = read_prefix(path)
+        prefix = read_checkpoint(path)
         assert read_state(prefix)["updates"] == prefix.step
         assert prefix.rows[-1]["step"] <= prefix.step
     return len(paths)

@@ -17,6 +17,7 @@ from conftest import make_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
+from harness.runs.setup import build
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.runs import run
@@ -25,8 +26,16 @@ from harness.training import datasets as data
 from harness.training import schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import Splits
-from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
-from harness.training.schedules import Plan
+from harness.training.loop import (
+    DivergedError,
+    LogSchedule,
+    Precision,
+    Row,
+    TrainState,
+    TrainStep,
+    fit,
+)
+from harness.training.schedules import LRPlan
 
 CPU = torch.device("cpu")
 composed = cache(make_config)  # many runs here begin alike
@@ -44,10 +53,10 @@ class Training:
     config: Config
     splits: Splits
     batches: TrainBatches
-    plan: Plan
-    cadence: Cadence
+    plan: LRPlan
+    cadence: LogSchedule
     state: TrainState
-    step: Step
+    step: TrainStep
     val: EvalBatches
     rows: list[Row] = field(default_factory=list)
 
@@ -65,12 +74,12 @@ def prepare(*overrides: str, tiny: tuple[str, ...] = TINY, device: torch.device 
     config = composed(*tiny, *overrides)
     splits = data.load(config.dataset)
     batches = TrainBatches(splits, config, device)
-    plan = schedules.plan(config, batches.updates_per_epoch)
+    plan = schedules.lr_plan(config, batches.updates_per_epoch)
     precision = Precision.resolve(config.trainer.precision, device)
-    state, step = run.build(config, splits, device, precision)
+    state, step = build(config, splits, device, precision)
     val = EvalBatches(splits.val, splits, config, device)
     return Training(
-        config, splits, batches, plan, Cadence.of(plan, config.trainer), state, step, val
+        config, splits, batches, plan, LogSchedule.of(plan, config.trainer), state, step, val
     )
 
 
@@ -307,7 +316,7 @@ def test_a_loss_that_is_not_finite_names_its_update(poison: int, rows: list[int]
     t = prepare("trainer.epochs=2.5", "scheduler.t_0=2.5", "trainer.log_every=4")
     t.batches = Poisoned(t.splits, t.config, CPU)
     t.batches.poison = poison
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.fit()
     assert error.value.step == poison
     assert str(error.value) == f"the loss of update {poison} is nan"
@@ -331,7 +340,7 @@ def test_an_lr_that_is_far_too_large_diverges_where_a_plain_loop_does() -> None:
             losses.append(loss.item())
     first = int(np.argmin(np.isfinite(losses)))
     assert not math.isfinite(losses[first]), "the plain loop has to diverge"
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.fit()
     assert error.value.step == first + 1
 
@@ -341,7 +350,7 @@ def test_what_a_divergence_left_is_never_kept() -> None:
     t.batches = Poisoned(t.splits, t.config, CPU)
     t.batches.poison = 3
     t.fit(until=4)
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.state.snapshot()
     assert error.value.step == 3
 

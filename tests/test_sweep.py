@@ -18,12 +18,14 @@ import pytest
 from conftest import ROOT, make_config
 from hydra import compose, initialize_config_dir
 
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import prepare
 from harness.analysis import arms, results
 from harness.analysis.verdict import Claim
 from harness.config.compose import load
 from harness.config.errors import ConfigError
 from harness.runs import run
-from harness.runs.run_dir import Place
+from harness.runs.run_dir import RunInfo
 from harness.sweeps import callback as sweep
 from harness.sweeps import preview
 
@@ -190,7 +192,7 @@ def test_a_run_of_a_sweep_equals_the_same_run_alone(
     for attempt in ("once", "twice"):
         folder = tmp_path / attempt
         folder.mkdir()
-        alone = run.run(make_config(*overrides, "reuse=false"), Place(folder, "alone"))
+        alone = run.run(make_config(*overrides, "reuse=false"), RunInfo(folder, "alone"))
         history = (folder / "history.jsonl").read_bytes()
         assert history == (main_job.folder / f"{number}/history.jsonl").read_bytes()
         assert alone["weights_sha256"] == main_job.result(number)["weights_sha256"]
@@ -313,7 +315,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     first = json.loads((tmp_path / "out/result.json").read_text())
     assert first["status"] == "interrupted"
     settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
-    stored = run.prepare(settings, run.Seconds()).trajectory
+    stored = prepare(settings, PhaseTimer()).trajectory
     found = next(run.Store(tmp_path / "store").prefixes(stored))
     assert found.step == first["updates_trained"] > 0
 

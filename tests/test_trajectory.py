@@ -21,6 +21,8 @@ from conftest import make_config
 from PIL import Image
 from torch import nn
 
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import prepare
 from harness.choices.optimizers import SGD
 from harness.config.errors import ConfigError
 from harness.config.fields import added, number
@@ -28,16 +30,17 @@ from harness.config.registry import KINDS
 from harness.config.schema import Config
 from harness.config.values import from_dict, to_dict
 from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted
+from harness.runs.run_dir import RunInfo
+from harness.runs.signals import RunInterruptedError
 from harness.store import store as trajectory
-from harness.store.checkpoint import RowsFile, read_prefix, read_state
-from harness.store.identity import FORMAT, fingerprint, plan_hashes, weights_sha256
+from harness.store.checkpoint import RowsFile, read_checkpoint, read_state
+from harness.store import identity
+from harness.store.identity import FORMAT, plan_hashes, weights_sha256
 from harness.store.store import Store
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training.distributed import World
-from harness.training.loop import Cadence, Row
+from harness.training.loop import LogSchedule, Row
 
 TINY = (
     "dataset=synthetic",
@@ -72,7 +75,7 @@ def train(tmp_path: Path) -> Any:
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         settings = tiny(f"store.dir={tmp_path / 'store'}", *overrides)
-        result = run.run(settings, Place(folder, "test", branches=branches))
+        result = run.run(settings, RunInfo(folder, "test", branches=branches))
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         return result, rows
 
@@ -158,7 +161,7 @@ BY_CONTENT = {  # data sets that are not here: their content and their own split
 
 def fingerprint(settings: Config) -> str:
     precision = "fp32" if settings.trainer.precision == "auto" else settings.trainer.precision
-    return fingerprint(settings, data.load(settings.dataset).sha256, precision)
+    return identity.fingerprint(settings, data.load(settings.dataset).sha256, precision)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ def test_what_is_kept(train: Any, tmp_path: Path, keep: str, left: set[int], reu
 
 def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Where a run is stopped by a signal that came during update number `step`."""
-    agree, asked = World.agree, 0
+    agree, asked = World.all_reduce_stop_and_save, 0
 
     def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
         nonlocal asked
@@ -357,8 +360,8 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
             number = signal.SIGTERM
         return agree(self, number, due)
 
-    monkeypatch.setattr(World, "agree", interrupted)
-    return pytest.raises(Interrupted)
+    monkeypatch.setattr(World, "all_reduce_stop_and_save", interrupted)
+    return pytest.raises(RunInterruptedError)
 
 
 def checkpoints(folder: Path) -> dict[int, dict[str, Any]]:
@@ -451,7 +454,7 @@ def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
 
 
 def test_cadence_covers_only_complete_histories() -> None:
-    cadence = Cadence(4, frozenset({6, 12}))
+    cadence = LogSchedule(4, frozenset({6, 12}))
     rows: list[dict[str, float]] = [{"step": s} for s in (4, 8)] + [{"step": 6, "val/acc": 1.0}]
     assert cadence.covers(rows, 11)
     assert not cadence.covers(rows, 12)
@@ -731,7 +734,7 @@ def test_a_checkpoint_costs_no_more_late_in_a_run_than_early(train: Any, tmp_pat
 
 def _child(settings: Config, folder: Path) -> None:
     folder.mkdir()
-    run.run(settings, Place(folder, "child"))
+    run.run(settings, RunInfo(folder, "child"))
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -754,15 +757,15 @@ def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> 
     assert one["weights_sha256"] == other["weights_sha256"]
     store = Store(tmp_path / "store")
     for path in store.folder.glob("*/*-*.json"):
-        read_state(read_prefix(path))
+        read_state(read_checkpoint(path))
 
 
 def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run.prepare(settings, run.Seconds()).trajectory
+    other = prepare(settings, PhaseTimer()).trajectory
     done: list[Any] = []
     waiting = threading.Thread(target=lambda: done.append(train("store.wait=true")))
-    with Store(tmp_path / "store").training(other, [12, 24, 36], wait=False):
+    with Store(tmp_path / "store").lease(other, [12, 24, 36], wait=False):
         waiting.start()
         waiting.join(1.5)
         assert waiting.is_alive(), "it waits while the other run has not got to update 12"
@@ -775,8 +778,8 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
 def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
     train("scheduler.t_mult=1")
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1", "trainer.epochs=12")
-    other = run.prepare(settings, run.Seconds()).trajectory
-    with Store(tmp_path / "store").training(other, [12, 24], wait=False):
+    other = prepare(settings, PhaseTimer()).trajectory
+    with Store(tmp_path / "store").lease(other, [12, 24], wait=False):
         assert train("store.wait=true")[0]["updates_reused"] == 12
 
 
@@ -784,7 +787,7 @@ def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("age", [100, -(10**6)], ids=["of long ago", "of a clock set back"])
 def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path, age: int) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run.prepare(settings, run.Seconds()).trajectory
+    other = prepare(settings, PhaseTimer()).trajectory
     claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))
@@ -796,8 +799,8 @@ def test_a_run_under_way_gives_signs_of_life(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trajectory, "_HEARTBEAT", 0)
-    t = run.prepare(tiny(), run.Seconds()).trajectory
-    with Store(tmp_path).training(t, [12], wait=False) as alive:
+    t = prepare(tiny(), PhaseTimer()).trajectory
+    with Store(tmp_path).lease(t, [12], wait=False) as alive:
         (claim,) = tmp_path.glob("*/*.training")
         os.utime(claim, (0, 0))
         alive()

@@ -18,7 +18,7 @@ from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.values import from_dict
-from harness.files import Unreadable, read_json
+from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
 _HISTORY = {
@@ -40,7 +40,7 @@ def read(sweep: Path) -> pl.DataFrame:
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
 
     Name, arm, seed, level and cell are what the run recorded of itself, those of the plan while it left
-    no result. Raises `ConfigError` without a plan; `Unreadable` for files that are not of this version.
+    no result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
     """
     return rows_of(plan(sweep), folders(sweep), sweep / "plan.json")
 
@@ -119,7 +119,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def this_version(path: Path) -> Iterator[None]:
-    """Raises `Unreadable` where the content of the file at `path` is not what the block expects."""
+    """Raises `UnreadableError` where the content of the file at `path` is not what the block expects."""
     try:
         yield
     except (
@@ -127,7 +127,7 @@ def this_version(path: Path) -> Iterator[None]:
         pl.exceptions.PolarsError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
-        raise Unreadable(
+        raise UnreadableError(
             f"{path}: is not of this version ({type(error).__name__}: {reason})"
         ) from error
 

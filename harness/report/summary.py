@@ -20,7 +20,7 @@ from harness.analysis import verdict as claims
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts
-from harness.files import Unreadable, write_json
+from harness.files import UnreadableError, write_json
 from harness.report import charts
 from harness.report import page as report
 
@@ -30,11 +30,11 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
 
     Returns the text for the terminal, and a line for each part that could not be made; the others are.
     Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
-    `ConfigError` if they judge different things, or are none; `Unreadable` for files that are not
+    `ConfigError` if they judge different things, or are none; `UnreadableError` for files that are not
     of this version.
     """
     plans, planned, runs = _read(sweeps)
-    steps = Attempts(ConfigError, Unreadable)
+    steps = Attempts(ConfigError, UnreadableError)
     lines, warnings, verdict, paths = [], [], None, []
     with steps.step("table"):
         lines.append(results.table(runs))

@@ -13,7 +13,7 @@ from typing import Never
 from omegaconf import DictConfig
 
 from harness.config.errors import ConfigError
-from harness.runs.signals import Interrupted
+from harness.runs.signals import RunInterruptedError
 
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit asks it
 
@@ -72,7 +72,7 @@ def in_a_job() -> bool:
     return "SUBMITIT_EXECUTOR" in os.environ
 
 
-def hand_over(stop: Interrupted) -> bool:
+def hand_over(stop: RunInterruptedError) -> bool:
     """Let submitit act on the signal that stopped a run, whose checkpoint is written.
 
     Its handlers are those from before ours. That of SIGUSR2 requeues the job and exits, or raises

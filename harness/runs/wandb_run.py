@@ -1,8 +1,7 @@
-"""The history of a run (the truth), and its mirror on Weights & Biases."""
+"""The run on Weights & Biases that shows a history."""
 
 from __future__ import annotations
 
-import json
 import netrc
 import os
 import sys
@@ -16,44 +15,11 @@ from urllib.parse import urlsplit
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Tracking, Wandb
-from harness.files import atomic
 from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
 from harness.training.loop import Row
 
 if TYPE_CHECKING:
     import wandb
-
-
-class History:
-    """`history.jsonl`: one row a line, appended as it happens; it begins with the rows `begin`.
-
-    Raises OSError where a row cannot be written, also since someone has removed the file.
-    """
-
-    def __init__(self, path: Path, begin: list[Row]) -> None:
-        self.rows = list(begin)
-        self._path = path
-        with atomic(path, "w") as file:
-            file.writelines(map(_line, begin))
-        self._file = path.open("a")
-
-    def append(self, row: Row) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
-        if not os.fstat(self._file.fileno()).st_nlink:
-            raise FileNotFoundError(
-                f"{self._path}: was removed while the run wrote to it; the same command goes on "
-                "from its last checkpoint"
-            )
-        self.rows.append(row)
-
-    def close(self) -> None:
-        with suppress(OSError):  # of a row that could not be written, which `append` has said
-            self._file.close()
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -66,7 +32,7 @@ class Label:
     arm: str
 
 
-def described(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
+def wandb_metadata(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
     """How the run of `result` is called on W&B, and what its config there is."""
     label = Label(result["run_id"], result["name"], result["group"], result["arm"])
     return label, {**result["config"], "plan": result["plan"], "overrides": result["overrides"]}
@@ -85,11 +51,11 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 INCOMPLETE = "incomplete"  # a file in wandb's folder of a run that is not wholly there, or not sent
 _INIT_SECONDS = 10  # how long a run's start waits for the server
-PATIENCE_SECONDS = 60  # how long an upload that was asked for does
+UPLOAD_TIMEOUT_S = 60  # how long an upload that was asked for does
 _FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
 
 
-class Mirror:
+class WandbRun:
     """The W&B run that shows a history; without one (`tracking=none`), nothing happens.
 
     It is never in the way: where the server does not answer, the run is logged offline, and so are
@@ -103,7 +69,7 @@ class Mirror:
         self._lost = False
 
     @classmethod
-    def open(cls, config: Tracking, label: Label, folder: Path, values: dict[str, Any]) -> Mirror:
+    def open(cls, config: Tracking, label: Label, folder: Path, values: dict[str, Any]) -> WandbRun:
         """Start the W&B run, its files below `folder`; never asks for a key."""
         if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
             return cls(None)
@@ -182,7 +148,7 @@ def start(
     import wandb
 
     if mode == "offline":
-        _put_aside(folder)
+        archive_offline_runs(folder)
     _read_packages_once()
     _keep_files_in(folder)
     try:
@@ -232,7 +198,7 @@ def unreachable() -> tuple[type[Exception], ...]:
     return (CommError, TimeoutError)
 
 
-def _put_aside(folder: Path) -> None:
+def archive_offline_runs(folder: Path) -> None:
     """Rename offline runs of an earlier attempt: the new one holds all their rows again."""
     for old in (folder / "wandb").glob("offline-run-*"):
         old.rename(old.with_name(f"replaced-{old.name}"))

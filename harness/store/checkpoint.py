@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -24,13 +25,32 @@ from harness.training.loop import Row
 _MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 
 
-class Damaged(Exception):
+class CorruptCheckpointError(Exception):
     """A file of the store that is not what it should be."""
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """A stored checkpoint, as the JSON beside it tells."""
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What is known of a checkpoint beside its weights and its rows."""
+
+    numerics: dict[str, Any]
+    bitwise: bool  # one machine's arithmetic made it, from the first update on
+    permanent: bool  # a cycle end, a branch or an end; not just where a run stood
+    seconds: float  # of training up to here, whoever did it
+    test: Row | None = None  # the test set's metrics if a run ended here, empty without a test set
+    test_sha256: str | None = None  # of the test set that `test` is about
+
+    @property
+    def is_end(self) -> bool:
+        return self.test is not None
+
+
+_JSON_NAMES = {"bitwise": "exact", "permanent": "kept"}  # as files have had them from the beginning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(CheckpointInfo):
+    """A stored checkpoint, as the JSON beside it describes it."""
 
     path: Path  # of that JSON; the weights are in `file` beside it
     fingerprint: str
@@ -41,32 +61,26 @@ class Prefix:
     rows_file: str  # beside it too: the history is the first `rows_bytes` of this file
     rows_bytes: int
     rows_sha256: str
-    numerics: dict[str, Any]
-    exact: bool  # one machine's arithmetic made it, from the first update on
-    kept: bool  # a cycle end, a branch or an end; not just where a run stood
-    seconds: float  # of training up to here, whoever did it
-    test: Row | None  # the test set's metrics if a run ended here, empty without a test set
-    test_sha256: str | None  # of the test set that `test` is about
 
     @property
     def key(self) -> str:
         return f"{self.fingerprint}/{self.path.stem}"
 
-    @property
-    def is_end(self) -> bool:
-        return self.test is not None
-
     @cached_property
     def rows(self) -> list[Row]:
-        """The history up to here, checked against its checksum. Raises `Damaged`."""
+        """The history up to here, checked against its checksum. Raises `CorruptCheckpointError`."""
         path = self.path.parent / self.rows_file
         try:
             content = files.read(path)[: self.rows_bytes]
             if hashlib.sha256(content).hexdigest() != self.rows_sha256:
-                raise Damaged(f"{self.path}: {path.name} does not begin with the rows that it says")
+                raise CorruptCheckpointError(
+                    f"{self.path}: {path.name} does not begin with the rows that it says"
+                )
             rows = [_row(json.loads(line)) for line in content.splitlines()]
         except (OSError, TypeError, ValueError, RecursionError) as error:
-            raise Damaged(f"{self.path}: {path.name} cannot be read ({error})") from error
+            raise CorruptCheckpointError(
+                f"{self.path}: {path.name} cannot be read ({error})"
+            ) from error
         return rows
 
 
@@ -80,44 +94,56 @@ def _row(values: Any) -> Row:
     return dict(values)
 
 
-def read_prefix(path: Path) -> Prefix:
-    """The checkpoint that the JSON at `path` describes. Raises `Damaged`."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint that the JSON at `path` describes. Raises `CorruptCheckpointError`."""
     try:
         document = files.read_json(path)
         if document.pop("format") != FORMAT:
-            raise Damaged(f"{path} is of another format")
-        prefix = Prefix(path=path, **document)
-        inside = all(Path(name).name == name for name in (prefix.file, prefix.rows_file))
-        if not inside or prefix.fingerprint != path.parent.name:
-            raise Damaged(f"{path} does not belong here")
+            raise CorruptCheckpointError(f"{path} is of another format")
+        for name, on_disk in _JSON_NAMES.items():
+            document[name] = document.pop(on_disk)
+        checkpoint = Checkpoint(path=path, **document)
+        inside = all(Path(name).name == name for name in (checkpoint.file, checkpoint.rows_file))
+        if not inside or checkpoint.fingerprint != path.parent.name:
+            raise CorruptCheckpointError(f"{path} does not belong here")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Damaged(f"{path} cannot be read ({type(error).__name__})") from error
-    return prefix
+        raise CorruptCheckpointError(f"{path} cannot be read ({type(error).__name__})") from error
+    return checkpoint
 
 
-def read_state(prefix: Prefix, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
+def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
+    """Return what the JSON beside a checkpoint says of it, but for its files."""
+    values = dataclasses.asdict(info) | {"seconds": round(info.seconds, 3)}
+    return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
+
+
+def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
     """The state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
 
-    Raises `Damaged`, also for what would unpack to more than the file holds.
+    Raises `CorruptCheckpointError`, also for what would unpack to more than the file holds.
     """
-    path = prefix.path.parent / prefix.file
+    path = checkpoint.path.parent / checkpoint.file
     try:
         content = files.read(path, most)
     except OSError as error:
-        raise Damaged(f"{path} cannot be read ({error})") from error
-    if hashlib.sha256(content).hexdigest() != prefix.sha256:
-        raise Damaged(f"{path} does not have the checksum that {prefix.path.name} says")
+        raise CorruptCheckpointError(f"{path} cannot be read ({error})") from error
+    if hashlib.sha256(content).hexdigest() != checkpoint.sha256:
+        raise CorruptCheckpointError(
+            f"{path} does not have the checksum that {checkpoint.path.name} says"
+        )
     try:
         packed = zipfile.ZipFile(io.BytesIO(content)).infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in packed):
-            raise Damaged(f"{path} is compressed, which no checkpoint is")
+            raise CorruptCheckpointError(f"{path} is compressed, which no checkpoint is")
         state: dict[str, Any] = torch.load(
             io.BytesIO(content), map_location="cpu", weights_only=True
         )
-    except Damaged:
+    except CorruptCheckpointError:
         raise
     except Exception as error:  # whatever torch makes of a foreign file
-        raise Damaged(f"{path} is not a checkpoint ({type(error).__name__})") from error
+        raise CorruptCheckpointError(
+            f"{path} is not a checkpoint ({type(error).__name__})"
+        ) from error
     return state
 
 
@@ -127,12 +153,13 @@ class RowsFile:
     Each checkpoint names the part that is there so far, so that none costs more than those before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
         self._name = f"{secrets.token_hex(16)}.rows"
         self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
 
-    def extend(self, folder: Path, rows: list[Row]) -> dict[str, Any]:
-        """Append those of `rows` that are not there yet. Returns what a `Prefix` says of its rows.
+    def extend(self, folder: Path) -> dict[str, Any]:
+        """Append the rows that are not there yet. Return what a `Checkpoint` says of its rows.
 
         Raises OSError; the next call then begins where the last good one ended.
         """
@@ -142,7 +169,7 @@ class RowsFile:
             path.touch()
             self._count, self._bytes, self._hash = 0, 0, hashlib.sha256()
         new = "".join(
-            json.dumps(row, allow_nan=False) + "\n" for row in rows[self._count :]
+            json.dumps(row, allow_nan=False) + "\n" for row in self._rows[self._count :]
         ).encode()
         with path.open("r+b") as file:
             file.seek(self._bytes)
@@ -150,7 +177,7 @@ class RowsFile:
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
-        self._count, self._bytes = len(rows), self._bytes + len(new)
+        self._count, self._bytes = len(self._rows), self._bytes + len(new)
         self._hash.update(new)
         return {
             "rows_file": self._name,

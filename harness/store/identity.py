@@ -17,8 +17,8 @@ from torch import Tensor
 
 from harness.config.schema import Config
 from harness.config.values import without_added
-from harness.training.loop import Cadence
-from harness.training.schedules import Plan
+from harness.training.loop import LogSchedule
+from harness.training.schedules import LRPlan
 
 # Raised when the same configuration comes to train differently, or is stored differently.
 FORMAT = 3
@@ -51,12 +51,12 @@ def _named(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class RunIdentity:
     """The weights that a run passes through, and what it records of them."""
 
     fingerprint: str
-    plan: Plan
-    cadence: Cadence
+    plan: LRPlan
+    log_schedule: LogSchedule
 
     @property
     def run_id(self) -> str:
@@ -85,7 +85,7 @@ def stem(step: int, plan_sha256: str) -> str:
     return f"{step:09d}-{plan_sha256[:32]}"
 
 
-def plan_hashes(plan: Plan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
+def plan_hashes(plan: LRPlan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
     """(step, SHA-256 of `plan.lr[:step]`) for each of `steps`, in rising order, in one pass."""
     whole, done = hashlib.sha256(), 0
     for step in sorted(steps):

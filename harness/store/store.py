@@ -1,6 +1,6 @@
 """The store of checkpoints, which several processes and machines may share.
 
-A run starts from the longest stored prefix of its own LR plan. That is resuming, extending a finished
+A run starts from the longest stored beginning of its own LR plan. That is resuming, extending a finished
 run, never training a finished one again, and sharing what several have in common.
 """
 
@@ -23,8 +23,15 @@ import torch
 
 from harness import files
 from harness.files import atomic, write_json
-from harness.store.checkpoint import Damaged, Prefix, RowsFile, read_prefix
-from harness.store.identity import _FINGERPRINT, FORMAT, Trajectory, _format, plan_hashes, stem
+from harness.store.checkpoint import (
+    Checkpoint,
+    CheckpointInfo,
+    CorruptCheckpointError,
+    RowsFile,
+    info_to_json,
+    read_checkpoint,
+)
+from harness.store.identity import _FINGERPRINT, FORMAT, RunIdentity, _format, plan_hashes, stem
 from harness.training.loop import Row
 
 _POLL = 0.5  # seconds between two looks at whether waiting is over
@@ -35,7 +42,7 @@ _STALE = 60.0  # seconds without one after which nobody waits any longer
 
 @dataclass(frozen=True)
 class Store:
-    """Checkpoints of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
+    """Checkpointer of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
 
     Several processes and machines may share the folder: a checkpoint is there once its JSON is, which
     comes last and whole, by renaming.
@@ -43,55 +50,48 @@ class Store:
 
     folder: Path
 
-    def prefixes(self, t: Trajectory) -> Iterator[Prefix]:
-        """The stored prefixes of `t` with all that it would have recorded, the longest first.
+    def checkpoints(self, run: RunIdentity) -> Iterator[Checkpoint]:
+        """The stored beginnings of `run` with all that it would have recorded, the longest first.
 
         Damaged files are named in a warning and passed over.
         """
         found: dict[int, list[Path]] = {}
-        for path in (self.folder / t.fingerprint).glob("*-*.json"):
+        for path in (self.folder / run.fingerprint).glob("*-*.json"):
             number = path.stem.partition("-")[0]
-            if number.isdecimal() and int(number) <= t.plan.updates:
+            if number.isdecimal() and int(number) <= run.plan.updates:
                 found.setdefault(int(number), []).append(path)
-        hashes = dict(plan_hashes(t.plan, found))
+        hashes = dict(plan_hashes(run.plan, found))
         for step in sorted(found, reverse=True):
             for path in found[step]:
                 if path.stem != stem(step, hashes[step]):
                     continue
                 try:
-                    prefix = read_prefix(path)
-                    serves = prefix.plan_sha256 == hashes[step] and t.cadence.covers(
-                        prefix.rows, step
+                    checkpoint = read_checkpoint(path)
+                    serves = checkpoint.plan_sha256 == hashes[step] and run.log_schedule.covers(
+                        checkpoint.rows, step
                     )
-                except Damaged as error:
+                except CorruptCheckpointError as error:
                     warn(f"{error}; it is passed over")
                     continue
                 if serves:
-                    yield prefix
+                    yield checkpoint
 
     def save(
         self,
-        t: Trajectory,
+        run: RunIdentity,
         step: int,
         state: dict[str, Any],
-        *,
-        rows: list[Row],
         rows_file: RowsFile,
-        numerics: dict[str, Any],
-        exact: bool,
-        kept: bool,
-        seconds: float,
-        test: Row | None = None,
-        test_sha256: str | None = None,
+        info: CheckpointInfo,
     ) -> Path | None:
-        """Store `state` after `step` updates. Returns the path of the new file's JSON.
+        """Store `state` after `step` updates. Return the path of the new file's JSON.
 
-        None: it was not written, since there is one already and this one need not be kept, or since
+        None: it was not written, since there is one already and this one is not permanent, or since
         the store is full or read-only; that costs a warning, not the run.
         """
-        ((_, plan_sha256),) = plan_hashes(t.plan, [step])
-        path = self.folder / t.fingerprint / f"{stem(step, plan_sha256)}.json"
-        if path.exists() and not kept:
+        ((_, plan_sha256),) = plan_hashes(run.plan, [step])
+        path = self.folder / run.fingerprint / f"{stem(step, plan_sha256)}.json"
+        if path.exists() and not info.permanent:
             return None
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -99,13 +99,11 @@ class Store:
         sha256 = hashlib.sha256(content).hexdigest()
         file = f"{path.stem}-{sha256[:16]}.pt"
         document = {
-            "format": FORMAT, "fingerprint": t.fingerprint, "step": step, "plan_sha256": plan_sha256,
-            "file": file, "sha256": sha256, "numerics": numerics, "exact": exact, "kept": kept,
-            "seconds": round(seconds, 3), "test": test,
-            "test_sha256": test_sha256,
+            "format": FORMAT, "fingerprint": run.fingerprint, "step": step,
+            "plan_sha256": plan_sha256, "file": file, "sha256": sha256, **info_to_json(info),
         }  # fmt: skip
         try:
-            document |= rows_file.extend(path.parent, rows)
+            document |= rows_file.extend(path.parent)
             with atomic(path.parent / file) as opened:
                 opened.write(content)
             write_json(path, document)
@@ -117,10 +115,10 @@ class Store:
     def drop(self, path: Path) -> None:
         """Remove a checkpoint that a later one has replaced; its rows are the later one's too."""
         try:
-            file = read_prefix(path).file
+            file = read_checkpoint(path).file
             path.unlink(missing_ok=True)
             (path.parent / file).unlink(missing_ok=True)
-        except (Damaged, OSError) as error:
+        except (CorruptCheckpointError, OSError) as error:
             warn(f"{path} is left behind: {error}")
 
     def older(self) -> list[Path]:
@@ -144,15 +142,15 @@ class Store:
 
     # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 
-    def _outcome(self, t: Trajectory) -> Path:
-        return self.folder / t.fingerprint / f"{t.run_id}.outcome"
+    def _outcome(self, run: RunIdentity) -> Path:
+        return self.folder / run.fingerprint / f"{run.run_id}.outcome"
 
-    def outcome(self, t: Trajectory) -> dict[str, Any] | None:
+    def outcome(self, run: RunIdentity) -> dict[str, Any] | None:
         """How the run ended when it last ended badly: `status`, `error`, `rows`; else None.
 
         Failures for reasons that are not in the key, which earlier versions noted, do not count.
         """
-        path = self._outcome(t)
+        path = self._outcome(run)
         try:
             document = files.read_json(path)
             end = {name: document[name] for name in ("status", "error", "rows")}
@@ -163,9 +161,11 @@ class Store:
             warn(f"{path} cannot be read ({type(error).__name__}); it is passed over")
             return None
 
-    def note_outcome(self, t: Trajectory, status: str, error: str | None, rows: list[Row]) -> None:
+    def note_outcome(
+        self, run: RunIdentity, status: str, error: str | None, rows: list[Row]
+    ) -> None:
         """Remember a run that diverged or was refused; forget it once it is complete."""
-        path = self._outcome(t)
+        path = self._outcome(run)
         try:
             if status == "complete":
                 path.unlink(missing_ok=True)
@@ -177,25 +177,25 @@ class Store:
     # --- claims: which checkpoints a run under way is going to write ----------------------------
 
     @contextmanager
-    def training(
+    def lease(
         self,
-        t: Trajectory,
+        run: RunIdentity,
         keep: Iterable[int],
         wait: bool,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Callable[[], None]]:
         """Tell others which checkpoints are on their way; yields a sign of life to be called often.
 
-        With `wait`, first wait while another run is on its way to a longer prefix of `t` than any
+        With `wait`, first wait while another run is on its way to a longer checkpoint of `run` than any
         that is stored; `check` is called meanwhile, and may raise.
         """
-        own = self.folder / t.fingerprint / f"{t.run_id}.training"
-        coming = [list(pair) for pair in plan_hashes(t.plan, keep)]
+        own = self.folder / run.fingerprint / f"{run.run_id}.training"
+        coming = [list(pair) for pair in plan_hashes(run.plan, keep)]
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 with files.lock(own.parent / "training.lock", files.LOCK_SECONDS, check):
-                    if not (wait and self._worth_waiting(own, t)):
+                    if not (wait and self._worth_waiting(own, run)):
                         write_json(own, coming)
                         break
                 check()
@@ -204,7 +204,7 @@ class Store:
             warn(f"other runs cannot wait for this one: {error}")
         last = time.monotonic()
 
-        def alive() -> None:
+        def heartbeat() -> None:
             nonlocal last
             if time.monotonic() - last > _HEARTBEAT:
                 last = time.monotonic()
@@ -212,13 +212,13 @@ class Store:
                     own.touch()
 
         try:
-            yield alive
+            yield heartbeat
         finally:
             with suppress(OSError):
                 own.unlink()
 
-    def _worth_waiting(self, own: Path, t: Trajectory) -> bool:
-        stored = next((prefix.step for prefix in self.prefixes(t)), 0)
+    def _worth_waiting(self, own: Path, run: RunIdentity) -> bool:
+        stored = next((checkpoint.step for checkpoint in self.checkpoints(run)), 0)
         for path in own.parent.glob("*.training"):
             try:
                 if path == own or abs(time.time() - path.stat().st_mtime) > _STALE:
@@ -226,8 +226,8 @@ class Store:
                 coming: dict[int, str] = dict(json.loads(files.read(path)))
             except (OSError, ValueError, TypeError, RecursionError):
                 continue  # it has just ended, or it is not ours
-            longer = [step for step in coming if stored < step <= t.plan.updates]
-            if any(coming[step] == plan for step, plan in plan_hashes(t.plan, longer)):
+            longer = [step for step in coming if stored < step <= run.plan.updates]
+            if any(coming[step] == plan for step, plan in plan_hashes(run.plan, longer)):
                 return True
         return False
 

@@ -54,7 +54,7 @@ class Sweep(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
-            if processes.seat().rank:  # the first process alone writes
+            if processes.process_rank().rank:  # the first process alone writes
                 with read_write(config):
                     config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
             if not config.hydra.run.dir:  # Hydra would take the current folder

@@ -25,7 +25,7 @@ from harness.store import store as trajectory
 from harness.analysis.arms import Question
 from harness.config.schema import Config
 from harness.analysis.results import columns, common
-from harness.training.schedules import Plan
+from harness.training.schedules import LRPlan
 
 _DRAWN = 100  # arms, at most, in the picture: nobody tells more apart
 _POINTS = 20_000  # of all LR curves in the picture
@@ -39,7 +39,7 @@ class Arm:
     name: str
     arm: str  # the name without the seed
     config: Config
-    plan: Plan
+    plan: LRPlan
 
     @cached_property
     def kin(self) -> str:
@@ -49,7 +49,7 @@ class Arm:
 
 
 outline_once = lru_cache(data.training_shape)  # a folder of images is listed once for all runs of a sweep
-_PLANS: dict[str, Plan] = {}  # seeds have the same
+_PLANS: dict[str, LRPlan] = {}  # seeds have the same
 
 
 def plan(name: str, arm: str, config: Config) -> Arm:
@@ -63,11 +63,11 @@ def plan(name: str, arm: str, config: Config) -> Arm:
         models.check_batch(network, 1, *shape)
     key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
-        _PLANS[key] = schedules.plan(config, updates_per_epoch)
+        _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
     return Arm(name, arm, config, _PLANS[key])
 
 
-def shape(plan: Plan) -> dict[str, Any]:
+def shape(plan: LRPlan) -> dict[str, Any]:
     """What a sweep's plan says of the LR plan of a run."""
     described = plan.describe()
     names = ("budget_epochs", "aligned", "nearest_aligned_epochs", "updates_per_epoch")
@@ -181,7 +181,7 @@ def table(arms: Sequence[Arm]) -> str:
     return columns(header, rows)
 
 
-def _cells(plan: Plan) -> list[str]:
+def _cells(plan: LRPlan) -> list[str]:
     restarts = [f"{plan.epochs(update):g}" for update in plan.restarts]
     shown = ", ".join(restarts[:6]) + (f", … ({len(restarts)})" if len(restarts) > 6 else "")
     ends = [end for end in plan.cycle_ends if end < plan.updates]

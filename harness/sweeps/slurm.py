@@ -25,7 +25,7 @@ from harness.analysis import sweep_plan
 from harness.config.schema import Config
 from harness.config.errors import ConfigError
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
-from harness.runs.run_dir import Place, planned
+from harness.runs.run_dir import RunInfo, planned
 
 ENDS = ("complete", "diverged")  # what is not sent again
 _REPORT = Path(__file__).parents[2] / "scripts/report.py"
@@ -40,7 +40,7 @@ class Arm(Checkpointable):
     retry: bool
 
     def __call__(self, number: int) -> None:
-        def found() -> tuple[Place, Config]:
+        def found() -> tuple[RunInfo, Config]:
             plan = sweep_plan.frozen(self.sweep)
             config = sweep_plan.config_of(plan, plan["arms"][number])
             where = planned(self.sweep, plan, number)

@@ -13,7 +13,7 @@ from harness.config.values import from_dict
 from harness.analysis import results
 from harness.config.one_line_errors import Attempts
 from harness.files import read_json
-from harness.runs.wandb_run import PATIENCE_SECONDS, Label, Mirror, start
+from harness.runs.wandb_run import UPLOAD_TIMEOUT_S, Label, WandbRun, start
 
 if TYPE_CHECKING:
     import wandb
@@ -36,9 +36,9 @@ def publish(sweep: Path, to: Path | None = None) -> str:
     verdict = read_json(sweep / "verdict.json")
     values = {"claim": verdict["claim"]}
     if to and isinstance(tracked, Wandb):
-        mirror = Mirror(start(tracked, "online", label(sweep), to, values, PATIENCE_SECONDS))
+        mirror = WandbRun(start(tracked, "online", label(sweep), to, values, UPLOAD_TIMEOUT_S))
     else:
-        mirror = Mirror.open(tracked, label(sweep), sweep, values)
+        mirror = WandbRun.open(tracked, label(sweep), sweep, values)
     if not mirror.where:
         return ""
     steps, summary = Attempts(*([Exception] if to else [])), {}

@@ -15,7 +15,7 @@ from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.training import augment
 from harness.training.datasets import ImageFiles, InMemoryImages, Source, Splits, updates_per_epoch
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import SINGLE_PROCESS, World
 
 _EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
 
@@ -129,24 +129,24 @@ class TrainBatches:
     """
 
     def __init__(
-        self, splits: Splits, config: Config, device: torch.device, world: World = ALONE
+        self, splits: Splits, config: Config, device: torch.device, world: World = SINGLE_PROCESS
     ) -> None:
         self.images = len(splits.train.labels)
         self.batch_size = config.trainer.batch_size
         self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size)
-        self.part = world.part(self.batch_size)
+        self.shard = world.shard(self.batch_size)
         self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
         self.size = (splits.image_size, splits.image_size)
         self.device = device
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
-        self.own_size = self.part.stop - self.part.start
+        self.own_size = self.shard.stop - self.shard.start
         self.fetch = _fetcher(splits.train, self.own_size, self.crop, device)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images and labels of the batches from `start` on of epoch `epoch`."""
         generator = _generator(self.seed, epoch)
         used = torch.arange(start * self.batch_size, self.updates_per_epoch * self.batch_size)
-        own = used.view(-1, self.batch_size)[:, self.part].flatten()
+        own = used.view(-1, self.batch_size)[:, self.shard].flatten()
         order = torch.randperm(self.images, generator=generator)[own]
         moves = augment.sample(self.images, self.crop, self.flip, generator)[own].to(self.device)
         for index, (padded, rows, labels) in enumerate(self.fetch(order)):
@@ -163,9 +163,9 @@ class EvalBatches:
         splits: Splits,
         config: Config,
         device: torch.device,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
-        self.own = torch.arange(len(source.labels))[world.part(len(source.labels))]
+        self.own = torch.arange(len(source.labels))[world.shard(len(source.labels))]
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
         self.fetch = _fetcher(source, _EVAL_BATCH[device.type], 0, device)
 

@@ -9,11 +9,11 @@ import torch
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
-from harness.training.distributed import ALONE, World
+from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.loop import Precision
 
 
-def device(wanted: str, world: World = ALONE) -> torch.device:
+def device(wanted: str, world: World = SINGLE_PROCESS) -> torch.device:
     """Raises `ConfigError` for a GPU that is not there.
 
     Each of several processes takes the GPU of its own number, or the one that Slurm bound it to.
@@ -49,7 +49,7 @@ def reset(config: Config, device: torch.device) -> None:
 
 
 def numerics(
-    config: Config, device: torch.device, precision: Precision, world: World = ALONE
+    config: Config, device: torch.device, precision: Precision, world: World = SINGLE_PROCESS
 ) -> dict[str, Any]:
     """What changes rounding but not the trajectory: equal numerics, equal bits."""
     trainer = config.trainer

@@ -1,9 +1,9 @@
-"""The training loop: one update, one evaluation, and `fit` that repeats them until the plan ends."""
+"""The training loop: one update, one evaluation, and `updates` until the LR plan ends."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +16,13 @@ from harness.config.errors import ConfigError
 from harness.config.schema import Trainer
 from harness.training import optimizers as compiled
 from harness.training.batches import TrainBatches
-from harness.training.distributed import ALONE, World
-from harness.training.schedules import Plan, Schedule
+from harness.training.distributed import SINGLE_PROCESS, World
+from harness.training.schedules import LRPlan, Schedule
 
 Row = dict[str, int | float]  # of a history: metric → value; accuracies in percent
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """A number of update `step` is not finite: its loss, a metric, a weight."""
 
     def __init__(self, step: int, what: str) -> None:
@@ -67,24 +67,24 @@ class TrainState:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     updates: int = 0
-    unseen: list[Tensor] = field(default_factory=list)  # losses, still on the device
+    pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
 
     def last_loss(self) -> float:
-        """The loss of the last update. Raises `Diverged` if one since the last call is not finite."""
-        values: list[float] = torch.stack(self.unseen).tolist()
-        self.unseen.clear()
+        """The loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
+        values: list[float] = torch.stack(self.pending_losses).tolist()
+        self.pending_losses.clear()
         for number, value in enumerate(values, start=self.updates - len(values) + 1):
             if not math.isfinite(value):
-                raise Diverged(number, f"the loss of update {number} is {value}")
+                raise DivergedError(number, f"the loss of update {number} is {value}")
         return values[-1]
 
     def checked(self, metrics: Row) -> Row:
-        """`metrics` of this state. Raises `Diverged` if one of them, or a weight, is not finite."""
+        """`metrics` of this state. Raises `DivergedError` if one of them, or a weight, is not finite."""
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise Diverged(self.updates, f"{name} after update {self.updates} is {value}")
+                raise DivergedError(self.updates, f"{name} after update {self.updates} is {value}")
         if broken := self.not_finite():
-            raise Diverged(self.updates, f"{broken} is not finite after update {self.updates}")
+            raise DivergedError(self.updates, f"{broken} is not finite after update {self.updates}")
         return metrics
 
     def not_finite(self) -> str | None:
@@ -102,9 +102,9 @@ class TrainState:
     def snapshot(self) -> dict[str, Any]:
         """All that training goes on from, but the schedule, which follows from the plan.
 
-        Raises `Diverged` rather than keep what a loss that is not finite led to.
+        Raises `DivergedError` rather than keep what a loss that is not finite led to.
         """
-        if self.unseen:
+        if self.pending_losses:
             self.last_loss()
         cuda = next(self.network.parameters()).device.type == "cuda"
         return {
@@ -140,24 +140,24 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainStep:
     """What stays the same from update to update; `forward` is the network.
 
-    `weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
+    `loss_weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
     torch.compile, or none; evaluations are not compiled.
     """
 
     forward: Callable[[Tensor], Tensor]
     precision: Precision
     label_smoothing: float
-    world: World = ALONE
-    weight: float = 1.0
+    world: World = SINGLE_PROCESS
+    loss_weight: float = 1.0
     mode: str = "none"
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Of a batch of this process, to be differentiated."""
         with self.precision.autocast():
-            return self.weight * F.cross_entropy(
+            return self.loss_weight * F.cross_entropy(
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
 
@@ -168,7 +168,7 @@ class Step:
             kept = loss.detach()
         else:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            loss = compiled.function(Step.loss, self.mode)(self, images, labels)
+            loss = compiled.function(TrainStep.loss, self.mode)(self, images, labels)
             kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         state.scaler.step(state.optimizer)
@@ -197,14 +197,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Cadence:
+class LogSchedule:
     """At which steps the history has a row, and which of those rows evaluate."""
 
     train_every: int
     evaluations: frozenset[int]
 
     @classmethod
-    def of(cls, plan: Plan, trainer: Trainer) -> Cadence:
+    def of(cls, plan: LRPlan, trainer: Trainer) -> LogSchedule:
         """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:
@@ -238,21 +238,12 @@ class Cadence:
         ]
 
 
-def fit(
-    state: TrainState,
-    step: Step,
-    plan: Plan,
-    batches: TrainBatches,
-    cadence: Cadence,
-    evaluate: Callable[[], Row],
-    record: Callable[[Row], None],
-    after_update: Callable[[], None],
-) -> None:
-    """Train from `state.updates` to the end of `plan`.
+def updates(
+    state: TrainState, step: TrainStep, plan: LRPlan, batches: TrainBatches
+) -> Iterator[float]:
+    """Train from `state.updates` to the end of `plan`; yield the LR of every update after it.
 
-    `record` gets every row of the history, `after_update` is called once an update, after it.
-    Raises `Diverged` when a loss is not finite, at the latest at the next row, or when an evaluation,
-    or a weight at one, is not; and RuntimeError if the LR in use is ever not the plan's.
+    Raises RuntimeError if the LR in use is ever not the plan's.
     """
     group = state.optimizer.param_groups[0]
     while state.updates < plan.updates:
@@ -263,14 +254,7 @@ def fit(
                 raise RuntimeError(
                     f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
                 )
-            state.unseen.append(step.train(state, images, labels))
-            done = state.updates
-            if cadence.is_row(done):
-                row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
-                row["train/loss"] = state.last_loss()
-                if done in cadence.evaluations:
-                    row |= state.checked(evaluate())
-                record(row)
-            after_update()
-            if done == plan.updates:
+            state.pending_losses.append(step.train(state, images, labels))
+            yield lr
+            if state.updates == plan.updates:
                 return

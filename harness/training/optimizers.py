@@ -1,6 +1,6 @@
 """Updates as compiled code, for `trainer.compile`: what stays to do in Python is to launch it.
 
-Three pieces make an update: the loss (`loop.Step.loss`), its gradients, and the optimizer's step. In
+Three pieces make an update: the loss (`loop.TrainStep.loss`), its gradients, and the optimizer's step. In
 CUDA graphs (`reduce-overhead`) they run in one memory pool, and nothing is copied between them. Nothing
 compiled belongs to a run: networks, state and the LR come in as arguments, so that one process
 compiles once for all its runs of the same shapes and constants.

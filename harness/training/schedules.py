@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4  # of a step: how far from a whole number a duration may be, f
 
 
 @dataclass(frozen=True)
-class Plan:
+class LRPlan:
     """The LR of every update of a run, and where its cycles lie.
 
     `lr[g]` (float64) is the LR that update `g` uses. `restarts` holds the updates at which the LR
@@ -214,7 +214,7 @@ class _LRHolder(Optimizer):
         self.param_groups = [{"params": [], "lr": lr}]
 
 
-def plan(config: Config, updates_per_epoch: int) -> Plan:
+def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
     """Return the LR plan of `config`, made by stepping the very scheduler that training steps."""
     optimizer = _LRHolder(config.optimizer.lr)
     schedule = build(config, optimizer, updates_per_epoch)
@@ -232,7 +232,7 @@ def plan(config: Config, updates_per_epoch: int) -> Plan:
     aligned = not ends or updates in ends
     nearest = (*inside[-1:], *(end for end in ends if end > updates))
     allowed = tuple(end for end in nearest if end <= MOST_EPOCHS * updates_per_epoch)
-    return Plan(lr, updates_per_epoch, restarts, inside, aligned, () if aligned else allowed)
+    return LRPlan(lr, updates_per_epoch, restarts, inside, aligned, () if aligned else allowed)
 
 
 def _until(updates: int, ends: Iterable[int]) -> list[int]:
@@ -245,7 +245,7 @@ def _until(updates: int, ends: Iterable[int]) -> list[int]:
     return found
 
 
-def misalignment(plan: Plan) -> str | None:
+def misalignment(plan: LRPlan) -> str | None:
     """One line if the budget ends in mid-cycle: the LR's share there, and the nearest budgets."""
     if plan.aligned:
         return None

@@ -18,10 +18,10 @@ from benchmarks.usual import IMAGES, ROOT, Epoch
 from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.config.schema import Config
-from harness.runs.run import build
+from harness.runs.setup import build
 from harness.training import batches, schedules
 from harness.training import datasets as data
-from harness.training.loop import Cadence, Precision, Row, Step, TrainState, fit
+from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, fit
 
 CPU = torch.device("cpu")
 SETTING = (
@@ -73,14 +73,14 @@ class Loop:
         self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
         self.batches = batches.TrainBatches(splits, config, CPU)
         self.val = batches.EvalBatches(splits.val, splits, config, CPU)
-        self.plan = schedules.plan(config, self.batches.updates_per_epoch)
+        self.plan = schedules.lr_plan(config, self.batches.updates_per_epoch)
         self.log_every = config.trainer.log_every
 
     def epoch(self, evaluations: bool) -> tuple[float, float]:
         """Seconds, and validation accuracy in percent (0 without validation)."""
         end = self.state.updates + self.plan.updates_per_epoch
         plan = replace(self.plan, lr=self.plan.lr[:end])
-        cadence = Cadence(self.log_every, frozenset({end} if evaluations else ()))
+        cadence = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
         rows: list[Row] = []
         begin = time.perf_counter()
         fit(
@@ -162,7 +162,7 @@ def _arithmetic(
     ]
 
 
-def profile(step: Step, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
+def profile(step: TrainStep, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
     """The kernels that take most of an update, by their share of the time on the CPU."""
     group = state.optimizer.param_groups[0]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
