@@ -14,13 +14,11 @@ import json
 import sys
 from pathlib import Path
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-
 from harness.config import schema as config
 from harness.config.errors import one_line_errors
-from harness.sweeps import callback as sweep
+from harness.config.hydra_private import multirun_config
+from harness.sweeps.callback import describe_cost
+from harness.sweeps.jobs import plan_sweep
 
 
 def main() -> None:
@@ -39,28 +37,27 @@ def main() -> None:
     if arguments.config_dir:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
-    with one_line_errors(), initialize_config_dir(str(conf), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
-        planned = sweep.planned(composed)
+    with one_line_errors(), multirun_config(conf, overrides) as composed:
+        planned = plan_sweep(composed)
     from harness.sweeps import preview
     from harness.training import datasets as data
 
-    runs, question = planned.arms, planned.question
+    runs, question = planned.runs, planned.question
     roots = preview.tree(runs)
     text = (
         f"{preview.table(runs)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
-        f"{sweep.announce(runs, roots)}\n{question.text()}"
+        f"{describe_cost(runs, roots)}\n{question.text()}"
     )
     print(text)
-    warnings = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
+    notes = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
     datasets = {repr(run.config.dataset): run.config.dataset for run in runs}
     if unchecked := sum(map(data.unchecked, datasets.values())):
-        warnings.append(
+        notes.append(
             f"note: {unchecked:,} image files were not looked into; training decodes each before it begins"
         )
-    print("\n".join(warnings), file=sys.stderr)
-    for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *warnings])):
+    for note in notes:
+        print(note, file=sys.stderr)
+    for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *notes])):
         print(path)
 
 

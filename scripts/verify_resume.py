@@ -33,7 +33,7 @@ from harness.config import schema as config
 from harness.config.schema import Config
 from harness.runs.run import run
 from harness.runs.run_dir import Place
-from harness.sweeps import callback as sweep
+from harness.sweeps.compose import compose
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -61,7 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config.register()
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
-        settings = sweep.compose(
+        settings = compose(
             ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]
         ).config
     with tempfile.TemporaryDirectory(prefix="verify_resume.") as folder:

@@ -24,7 +24,7 @@ from harness.config import schema as config
 from harness.config.schema import ConfigError
 from harness.runs import run
 from harness.runs.run_dir import Place
-from harness.sweeps import callback as sweep
+from harness.sweeps import compose as quickly
 from harness.sweeps import preview
 
 TINY = (
@@ -466,7 +466,7 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
             words = [*overrides[:-1], seed]
-            assert sweep.compose(words).config == config.load(compose("config", words))
+            assert quickly.compose(words).config == config.load(compose("config", words))
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

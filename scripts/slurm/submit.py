@@ -17,13 +17,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
 from harness.config import schema as config
 from harness.config.errors import one_line_errors
+from harness.config.hydra_private import multirun_config
 from harness.config.schema import ConfigError
 from harness.sweeps import callback as sweep
 
@@ -63,9 +61,7 @@ def planned(overrides: list[str]) -> Path:
     config.register()
     conf = Path(__file__).resolve().parents[2] / "conf"
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
-    with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+    with multirun_config(conf, words) as composed:
         chosen = composed.hydra.launcher
         if not chosen._target_.endswith(".SlurmLauncher"):
             name = composed.hydra.runtime.choices["hydra/launcher"]
@@ -74,7 +70,7 @@ def planned(overrides: list[str]) -> Path:
             chosen.submitit_folder = ".submitit"
         launcher: Any = OmegaConf.to_container(chosen, resolve=True)
         batch.executor_of(Path(), launcher)  # before anything is written
-        sweep.begin(composed, new=True)
+        sweep.begin_sweep(composed, new=True)
         folder = Path(composed.hydra.sweep.dir)  # which makes it
         batch.write(folder, launcher)
     return folder
