@@ -17,7 +17,6 @@ from pathlib import Path
 from harness.config import schema as config
 from harness.config.errors import one_line_errors
 from harness.config.hydra_private import multirun_config
-from harness.sweeps.callback import describe_cost
 from harness.sweeps.jobs import plan_sweep
 
 
@@ -40,16 +39,17 @@ def main() -> None:
     with one_line_errors(), multirun_config(conf, overrides) as composed:
         planned = plan_sweep(composed)
     from harness.sweeps import preview
+    from harness.sweeps.prefix_tree import describe_cost, draw_trees, prefix_trees
     from harness.training import datasets as data
 
     runs, question = planned.runs, planned.question
-    roots = preview.tree(runs)
+    roots = prefix_trees(runs)
     text = (
-        f"{preview.table(runs)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
+        f"{preview.arms_table(runs)}\n\nwhat is trained, and what is shared:\n{draw_trees(roots)}\n\n"
         f"{describe_cost(runs, roots)}\n{question.text()}"
     )
     print(text)
-    notes = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
+    notes = [f"warning: {warning}" for warning in preview.comparison_warnings(runs, question)]
     datasets = {repr(run.config.dataset): run.config.dataset for run in runs}
     if unchecked := sum(map(data.unchecked, datasets.values())):
         notes.append(
@@ -57,7 +57,7 @@ def main() -> None:
         )
     for note in notes:
         print(note, file=sys.stderr)
-    for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *notes])):
+    for path in preview.write_preview(Path("outputs/preview"), runs, "\n".join([text, "", *notes])):
         print(path)
 
 

@@ -433,7 +433,7 @@ def raised(overrides: list[str]) -> Exception | None:
         loader = GlobalHydra.instance().config_loader()
         whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
         for job in jobs.expand(whole)[:3]:
-            preview.plan(job["name"], job["arm"], compose.compose(job["overrides"]).config)
+            preview.plan_run(job["name"], job["arm"], compose.compose(job["overrides"]).config)
     except Exception as error:
         return error
     return None

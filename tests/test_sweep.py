@@ -25,7 +25,7 @@ from harness.config.schema import ConfigError
 from harness.runs import run
 from harness.runs.run_dir import Place
 from harness.sweeps import compose as quickly
-from harness.sweeps import preview
+from harness.sweeps import prefix_tree, preview
 
 TINY = (
     "dataset=synthetic",
@@ -370,8 +370,8 @@ def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]
     assert [job["overrides"] for job in labelled] == jobs
 
 
-def plan(name: str, *overrides: str) -> preview.Arm:
-    return preview.plan(name, name, make_config(*overrides))
+def plan(name: str, *overrides: str) -> prefix_tree.PlannedRun:
+    return preview.plan_run(name, name, make_config(*overrides))
 
 
 def test_the_tree_of_the_budgets_and_multipliers() -> None:
@@ -380,13 +380,15 @@ def test_the_tree_of_the_budgets_and_multipliers() -> None:
              f"seed={seed}")
         for t_mult in (1, 2) for epochs in (15, 35, 75) for seed in (0, 1)
     ]  # fmt: skip
-    roots = preview.tree(planned)
-    assert preview.epochs(planned) == 500
-    assert preview.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), "the restart's peak is shared"
-    parts = preview.branches(roots)
+    roots = prefix_tree.prefix_trees(planned)
+    assert prefix_tree.total_epochs(planned) == 500
+    assert prefix_tree.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), (
+        "the restart's peak is shared"
+    )
+    parts = prefix_tree.branch_steps(roots)
     assert parts["1 75 0"] == {41, 120, 280}
     assert parts["2 35 1"] == {41, 120, 280}
-    assert preview.draw(roots).splitlines()[:4] == [
+    assert prefix_tree.draw_trees(roots).splitlines()[:4] == [
         "epochs 0–5.125, shared by 6",
         "├ epochs 5.125–15, shared by 3: ends 1 15 0",
         "│ └ epochs 15–35, shared by 2: ends 1 35 0",
@@ -495,10 +497,10 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
 
 
 def test_seeds_share_nothing_and_equal_runs_share_all() -> None:
-    assert len(preview.tree([plan("a"), plan("b", "seed=1")])) == 2
-    roots = preview.tree([plan("a"), plan("b", "tracking=wandb")])
-    assert [stretch.arms[0].name for root in roots for stretch in root] == ["a"]
-    assert preview.epochs_to_train(roots) == 35
+    assert len(prefix_tree.prefix_trees([plan("a"), plan("b", "seed=1")])) == 2
+    roots = prefix_tree.prefix_trees([plan("a"), plan("b", "tracking=wandb")])
+    assert [node.runs[0].name for root in roots for node in root] == ["a"]
+    assert prefix_tree.epochs_to_train(roots) == 35
 
 
 def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:

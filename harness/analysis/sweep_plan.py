@@ -61,6 +61,12 @@ def entry(job: dict[str, Any], composed: Composed, shape: dict[str, Any]) -> dic
     }
 
 
+def shape(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return what a sweep's plan holds of a run's LR plan, which `plan` describes."""
+    names = ("budget_epochs", "aligned", "nearest_aligned_epochs", "updates_per_epoch")
+    return {name: plan[name] for name in names}
+
+
 def write(path: Path, plan: dict[str, Any]) -> None:
     """Write `plan.json`, a line a run."""
     head = json.dumps({name: value for name, value in plan.items() if name != "arms"}, indent=1)

@@ -89,8 +89,8 @@ def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict
     job["folder"] = sweep_plan.free_folder(
         plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
     )
-    shape = preview.shape(preview.plan(job["name"], job["arm"], given.config).plan)
-    return sweep_plan.entry(job, given, shape)
+    plan_of_run = preview.plan_run(job["name"], job["arm"], given.config).plan
+    return sweep_plan.entry(job, given, sweep_plan.shape(plan_of_run.describe()))
 
 
 def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:

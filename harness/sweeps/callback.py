@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -30,10 +30,6 @@ from harness.sweeps.jobs import (
     sweep_overrides,
 )
 from harness.training import ranks as processes
-
-if TYPE_CHECKING:
-    from harness.sweeps.preview import Arm, Stretch
-
 
 T = TypeVar("T")
 
@@ -90,22 +86,23 @@ def begin_sweep(config: DictConfig, new: bool = False) -> int:
     runs, question = planned.runs, planned.question
     from harness.analysis.verdict import Claim
     from harness.runs import wandb_run as tracking
-    from harness.sweeps import preview
+    from harness.sweeps.prefix_tree import branch_steps, describe_cost, prefix_trees
+    from harness.sweeps.preview import comparison_warnings
     from harness.training import datasets as data
 
     for settings in _distinct(run.config.tracking for run in runs):
         tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):
         data.check(dataset)
-    roots = preview.tree(runs)
-    document = _new_plan(planned, run_folders(config, planned.jobs), preview.branches(roots))
+    roots = prefix_trees(runs)
+    document = _new_plan(planned, run_folders(config, planned.jobs), branch_steps(roots))
     folder = Path(config.hydra.sweep.dir)
     if new and (folder / "plan.json").exists():
         raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
     claim = _write_or_continue(folder, document)["claim"]
     question = replace(question, claim=claim and Claim.from_dict(claim))
     print(f"sweep in {folder}: {describe_cost(runs, roots)}\n{question.text()}", file=sys.stderr)
-    for warning in preview.warnings(runs, question):
+    for warning in comparison_warnings(runs, question):
         warn(warning)
     return len(runs)
 
@@ -115,16 +112,14 @@ def _distinct(settings: Iterable[T]) -> list[T]:
 
 
 def _new_plan(
-    planned: PlannedSweep, folders: Sequence[str], branch_steps: dict[str, set[int]]
+    planned: PlannedSweep, folders: Sequence[str], branches: dict[str, set[int]]
 ) -> dict[str, Any]:
-    from harness.sweeps import preview
-
     entries = []
     for job, one, run, folder in zip(
         planned.jobs, planned.composed, planned.runs, folders, strict=True
     ):
-        placed = job | {"folder": folder, "branches": sorted(branch_steps[run.name])}
-        entries.append(sweep_plan.entry(placed, one, preview.shape(run.plan)))
+        placed = job | {"folder": folder, "branches": sorted(branches[run.name])}
+        entries.append(sweep_plan.entry(placed, one, sweep_plan.shape(run.plan.describe())))
     document = sweep_plan.document(sys.argv, entries)
     claim, reason = planned.question.claim, planned.question.reason
     return document | {"claim": claim and claim.to_dict(), "no_claim": reason}
@@ -158,23 +153,6 @@ def _fixed_values(plan: dict[str, Any]) -> dict[str, str] | None:
     may_change = (*conf.SAME_RUN, "store", "tracking")
     values = plan["search"] and plan["search"]["fixed"]
     return values and {k: value for k, value in values.items() if not k.startswith(may_change)}
-
-
-def describe_cost(runs: Sequence[Arm], roots: Sequence[Stretch]) -> str:
-    """Return what the sweep costs: runs, epochs, and what the store saves of them."""
-    from harness.sweeps import preview
-
-    config = runs[0].config
-    whole, to_train = preview.epochs(runs), preview.epochs_to_train(roots)
-    text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {whole:g} epochs"
-    if not config.reuse:
-        return text
-    if to_train < whole:
-        text += f", {to_train:g} to train since beginnings are shared"
-    if config.store.keep == "cycles":
-        size = preview.checkpoints_bytes(roots) / 1e6
-        text += f"; checkpoints: about {size:.1f} MB in {config.store.dir}"
-    return text
 
 
 def begin_search(config: DictConfig, sweeper: str) -> None:

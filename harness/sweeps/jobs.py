@@ -20,7 +20,7 @@ from harness.runs import run_dir as place
 from harness.sweeps.compose import compose, search_path, sweeper_params
 
 if TYPE_CHECKING:
-    from harness.sweeps.preview import Arm
+    from harness.sweeps.prefix_tree import PlannedRun
 
 _MAX_RUNS = 100_000
 _JOB_NUMBER = "${hydra.job.num}"  # the usual hydra.sweep.subdir
@@ -31,7 +31,7 @@ class PlannedSweep(NamedTuple):
 
     jobs: list[dict[str, Any]]
     composed: list[Composed]
-    runs: list[Arm]
+    runs: list[PlannedRun]
     question: Question
 
 
@@ -129,12 +129,12 @@ def _load() -> None:
     import harness.sweeps.preview  # noqa: F401
 
 
-def _plan_job(job: dict[str, Any], composed: Composed) -> Arm:
+def _plan_job(job: dict[str, Any], composed: Composed) -> PlannedRun:
     """Return the job's LR plan. For one that does not fit the data or the budget, print why and exit."""
     from harness.sweeps import preview
 
     try:
-        return preview.plan(job["name"], job["arm"], composed.config)
+        return preview.plan_run(job["name"], job["arm"], composed.config)
     except Exception as error:
         report(error, f"{job['name']}: ")
         raise SystemExit(1) from None
