@@ -20,12 +20,12 @@ from hydra.core.config_store import ConfigStore
 from harness.config import schema as config
 from harness.config.errors import explain
 from harness.config.schema import ConfigError
-from harness.runs import requeue as clusters
-from harness.runs import run
+from harness.runs import requeue, run
 from harness.runs.run_dir import Place
 from harness.runs.signals import Interrupted, stopping
 from harness.store.store import Store
 from harness.sweeps import callback as sweep
+from harness.sweeps.launchers import prepare_launcher
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -115,7 +115,7 @@ def program(path: Path, script: str) -> None:
 def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clusters.prepare(settings("hydra.launcher.name=N"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
     told = "squeue --name=N shows the jobs, scancel --name=N cancels them"
     assert capsys.readouterr().err == f"{told}\n"
     with pytest.raises(KeyboardInterrupt):
@@ -127,7 +127,7 @@ def test_what_would_end_badly_is_said_first(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(programs / "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
-    clusters.prepare(settings("hydra.launcher.timeout_min=10"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.timeout_min=10"), jobs=2)
     assert capsys.readouterr().err.splitlines()[:2] == [
         "warning: hydra.launcher.timeout_min=10: up to 10 minutes every preemption counts as one of "
         "the hydra.launcher.max_num_timeout=20 time-outs",
@@ -139,7 +139,7 @@ def test_what_would_end_badly_is_said_first(
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:
     (programs / "sbatch").unlink()
     with pytest.raises(ConfigError, match=r"^hydra/launcher=slurm: there is no sbatch here; "):
-        clusters.prepare(settings(), jobs=2)
+        prepare_launcher(settings(), jobs=2)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_a_stopped_run_is_handed_to_the_handler_from_before(
     assert (stop.number, handled) == (signal.SIGUSR2, [])
     stopped = Interrupted(signal.SIGUSR2)
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    assert not clusters.hand_over(stopped), "no launcher waits for it"
+    assert not requeue.forward_signal_to_submitit(stopped), "no launcher waits for it"
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    assert clusters.hand_over(stopped)
+    assert requeue.forward_signal_to_submitit(stopped)
     assert handled == [signal.SIGUSR2]
 
 
@@ -229,7 +229,7 @@ def test_sigterm_requeues_a_preempted_job_only(
         monkeypatch.setenv(name, value)
     program(programs / "scontrol", f"echo JobId=8 '{state}'")
     program(programs / "srun", "exit 1")
-    assert clusters.hand_over(Interrupted(signal.SIGTERM)) == (handler is not None)
+    assert requeue.forward_signal_to_submitit(Interrupted(signal.SIGTERM)) == (handler is not None)
     assert handled == [handler] * (handler is not None)
 
 

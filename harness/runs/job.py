@@ -116,7 +116,9 @@ def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:
             with world.joined():
                 return _run(checked, where, world)
         except Interrupted as stop:
-            if not clusters.hand_over(stop):  # raises what ends a job that may not be requeued
+            if not clusters.forward_signal_to_submitit(
+                stop
+            ):  # raises what ends a job that may not be requeued
                 raise
     except Exception as error:
         if world.speaks if world else seat.rank == 0:

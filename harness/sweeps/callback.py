@@ -21,7 +21,6 @@ from harness.config.errors import Attempts, one_line_errors
 from harness.config.schema import ConfigError
 from harness.config.warnings import warn
 from harness.files import LOCK_SECONDS, lock
-from harness.runs import requeue as clusters
 from harness.sweeps.jobs import (
     PlannedSweep,
     plan_sweep,
@@ -29,6 +28,7 @@ from harness.sweeps.jobs import (
     search_sweeper,
     sweep_overrides,
 )
+from harness.sweeps.launchers import prepare_launcher
 from harness.training import ranks as processes
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Sweep(Callback):
             else:
                 at_once = begin_sweep(config)
                 hydra_private.skip_validation()
-            clusters.prepare(config.hydra, at_once)
+            prepare_launcher(config.hydra, at_once)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
