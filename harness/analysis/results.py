@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
     "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
 }  # fmt: skip
+_TAIL_BYTES = 4096  # of a history that usually hold its last evaluation
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
 )  # fmt: skip
@@ -178,6 +180,28 @@ def history(folder: Path) -> pl.DataFrame:
         return pl.DataFrame(schema=_HISTORY)
     with this_version(path):
         return pl.read_ndjson(BytesIO(whole), schema=_HISTORY)
+
+
+def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
+    """Return the last whole row of a run's history that has `metric`, as it was written; empty without one.
+
+    Only the end of the file is read: sweeps have thousands of runs.
+    """
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return {}
+    size, tail = path.stat().st_size, _TAIL_BYTES
+    while True:
+        with path.open("rb") as file:
+            file.seek(max(0, size - tail))
+            lines = file.read().splitlines(keepends=True)
+        for line in reversed(lines):
+            if line.startswith(b"{") and line.endswith(b"\n") and f'"{metric}"'.encode() in line:
+                row: dict[str, Any] = json.loads(line)
+                return row
+        if tail >= size:
+            return {}
+        tail *= 16
 
 
 def lr(folder: Path) -> NDArray[np.float64]:

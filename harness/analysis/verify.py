@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,8 +16,6 @@ from harness.analysis.pairing import level_key
 from harness.config import schema as conf
 from harness.config.schema import SAME_RUN
 from harness.files import read_json
-
-_TAIL_BYTES = 4096  # of a history; holds its last rows
 
 
 def records(sweep: Path) -> list[str]:
@@ -67,7 +64,7 @@ def _run(
     if result["status"] == "complete":
         return found + _end(folder, result)
     if result["status"] in ("diverged", "failed") and "plan" in result:
-        row = _last_row(folder / "history.jsonl") if (folder / "history.jsonl").exists() else {}
+        row = results.last_row(folder)
         if row.get("step") == result["plan"]["updates"] and "test/" not in (result["error"] or ""):
             found.append(f"is {result['status']}, but its history reaches the end of its LR plan")
     return found
@@ -133,7 +130,7 @@ def _plain(item: Any) -> Any:
 def _end(folder: Path, result: dict[str, Any]) -> list[str]:
     """The last row of the history must be the result, at the end of the LR plan."""
     found = []
-    plan, row = results.lr(folder), _last_row(folder / "history.jsonl")
+    plan, row = results.lr(folder), results.last_row(folder)
     final = result["final"]
     if row != final:
         found.append(f"final is {final}, the last row of history.jsonl is {row}")
@@ -151,15 +148,6 @@ def _end(folder: Path, result: dict[str, Any]) -> list[str]:
             f"lr.npy reaches {plan.max()}, optimizer.lr is {result['config']['optimizer']['lr']}"
         )
     return found
-
-
-def _last_row(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().splitlines()
-    row: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return row
 
 
 def histories(folder: Path, result: dict[str, Any]) -> list[str]:

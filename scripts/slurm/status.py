@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
 
 
 def main() -> None:
@@ -14,11 +13,9 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="SWEEP")
     sweep = parser.parse_args().sweep
     with one_line_errors():
-        if not (sweep / "plan.json").exists():
-            raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
-        from harness.sweeps import slurm as batch
+        from harness.sweeps import slurm
 
-        print(batch.status(sweep))
+        print(slurm.status(sweep))
 
 
 if __name__ == "__main__":

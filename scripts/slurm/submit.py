@@ -23,7 +23,7 @@ from harness.config import schema as config
 from harness.config.errors import one_line_errors
 from harness.config.hydra_private import multirun_config
 from harness.config.schema import ConfigError
-from harness.sweeps import callback as sweep
+from harness.sweeps.callback import begin_sweep
 
 
 def main() -> None:
@@ -34,18 +34,18 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     with one_line_errors():
         try:
-            from harness.sweeps import slurm as batch
+            from harness.sweeps import slurm
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed: pip install 'cosine-restarts[slurm]'"
             ) from error
         if arguments.again and overrides:
             raise ConfigError(f"{overrides[0]}: --again submits what was submitted")
-        folder = arguments.again or planned(overrides)
+        folder = arguments.again or plan_new_sweep(overrides)
         if not (folder / "launcher.json").exists():
             raise ConfigError(f"{folder}: is not the folder of a sweep that was submitted")
         launcher = json.loads((folder / "launcher.json").read_text())
-        jobs = batch.submit(folder, launcher, retry=bool(arguments.again))
+        jobs = slurm.submit(folder, launcher, retry=bool(arguments.again))
     if not jobs:
         print("nothing to submit: every arm has ended or is on its way")
         return
@@ -54,9 +54,9 @@ def main() -> None:
     print(f"python scripts/slurm/status.py {folder}    scancel {' '.join(jobs)}")
 
 
-def planned(overrides: list[str]) -> Path:
+def plan_new_sweep(overrides: list[str]) -> Path:
     """The folder of the new sweep, with all that its jobs need."""
-    from harness.sweeps import slurm as batch
+    from harness.sweeps import slurm
 
     config.register()
     conf = Path(__file__).resolve().parents[2] / "conf"
@@ -69,10 +69,10 @@ def planned(overrides: list[str]) -> Path:
         with read_write(composed):  # a folder that is looked up is made, before the plan is checked
             chosen.submitit_folder = ".submitit"
         launcher: Any = OmegaConf.to_container(chosen, resolve=True)
-        batch.executor_of(Path(), launcher)  # before anything is written
-        sweep.begin_sweep(composed, new=True)
+        slurm.make_executor(Path(), launcher)  # before anything is written
+        begin_sweep(composed, new=True)
         folder = Path(composed.hydra.sweep.dir)  # which makes it
-        batch.write(folder, launcher)
+        slurm.write_launcher(folder, launcher)
     return folder
 
 
