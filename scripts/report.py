@@ -29,11 +29,11 @@ def main() -> None:
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
         from harness.report import summary
-        from harness.sweeps.wandb_summary import publish
+        from harness.sweeps.wandb_summary import publish_sweep
 
         text, failures = summary.write(arguments.sweeps, out)
         print(text)
-        if [out] == arguments.sweeps and (where := publish(out)):
+        if [out] == arguments.sweeps and (where := publish_sweep(out)):
             print(where)
         if failures:
             raise SystemExit("\n".join(f"error: {failure}" for failure in failures))

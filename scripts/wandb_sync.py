@@ -27,7 +27,7 @@ from harness.config.errors import explain, one_line_errors
 from harness.config.schema import ConfigError
 from harness.files import read_json
 from harness.runs import wandb_run as tracking
-from harness.sweeps import wandb_summary as publish
+from harness.sweeps.wandb_summary import publish_sweep
 
 _NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 _AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start
@@ -84,7 +84,7 @@ def newest(roots: Iterable[Path]) -> list[Log]:
 def send(log: Log, scratch: Path) -> bool:
     """Send what the server lacks of a run; False if that is all, and `wandb sync` can do it."""
     if log.is_summary:
-        publish.publish(log.home, to=scratch)
+        publish_sweep(log.home, to=scratch)
         return True
     result = read_json(log.home / "result.json")
     label, values = tracking.described(result)

@@ -206,14 +206,14 @@ def end_sweep(folder: Path) -> None:
     """
     from harness.analysis import results
     from harness.report import summary
-    from harness.sweeps import wandb_summary as publish
+    from harness.sweeps.wandb_summary import publish_sweep
 
     text, failures = summary.write([folder], folder)
     steps = Attempts()
     with steps.step("table"):
         print(text, flush=True)
     with steps.step("W&B"):
-        if where := publish.publish(folder):
+        if where := publish_sweep(folder):
             print(where)
     for failure in [*failures, *steps.failures]:
         warn(f"{failure}; later: python scripts/report.py {folder}")
