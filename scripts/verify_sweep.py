@@ -49,7 +49,7 @@ def main() -> None:
 
 def report(sweep: Path) -> int:
     """Print what does not hold in `sweep`. Returns how many lines that took."""
-    faults = verify.records(sweep)
+    faults = verify.check_records(sweep)
     complete, checkpoints, missing = 0, 0, 0
     without: list[str] = []
     folders = results.folders(sweep)
@@ -60,8 +60,8 @@ def report(sweep: Path) -> int:
             continue
         complete += 1
         row = f"{result['name']} ({folder})"
-        found = verify.tried(folder, partial(whole, folder, result))
-        stored = verify.tried(folder, partial(checkpoint, folder, result))
+        found = verify.run_check(folder, partial(whole, folder, result))
+        stored = verify.run_check(folder, partial(checkpoint, folder, result))
         checkpoints += stored != [_NONE]
         without += [row] if stored == [_NONE] else []
         faults += [f"{row}: {fault}" for fault in found + stored if fault != _NONE]
@@ -86,7 +86,7 @@ def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     config = conf.from_dict(result["config"])
     plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
     recorded = results.lr(folder)
-    found = verify.histories(folder, result) + cadence(folder, result, plan)
+    found = verify.check_history(folder, result) + cadence(folder, result, plan)
     if recorded.tobytes() != plan.lr.tobytes():
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():

@@ -364,7 +364,7 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]) -> None:
-    labelled = arms.label(jobs)
+    labelled = arms.label_jobs(jobs)
     assert [job["name"] for job in labelled] == names
     assert [job["arm"] for job in labelled] == without_seed
     assert [job["overrides"] for job in labelled] == jobs
@@ -431,7 +431,7 @@ def test_the_claim_is_chosen_or_inferred(
     swept: list[dict[str, str]], settings: dict[str, Any], told: Any
 ) -> None:
     jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
-    question = arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
+    question = arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
     claim = question.claim
     assert (claim is None) == question.text().startswith("no verdict: ")
     found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
@@ -451,7 +451,7 @@ def test_a_claim_that_the_sweep_cannot_answer_is_refused(
 ) -> None:
     jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
     with pytest.raises(ConfigError) as error:
-        arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
+        arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
     assert str(error.value) == message
 
 

@@ -96,11 +96,11 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     for number, (home, config) in enumerate(zip(homes, configs, strict=True)):
         shape = {"budget_epochs": config["trainer"]["epochs"]} | result(home).get("plan", {})
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
-    for run, swept in zip(runs, arms_of.differences(configs), strict=True):
-        run |= arms_of.names(swept)
+    for run, swept in zip(runs, arms_of.config_differences(configs), strict=True):
+        run |= arms_of.label_run(swept)
     settings = conf.from_dict(configs[0]).claim
     try:
-        question = arms_of.question(settings, runs)
+        question = arms_of.infer_question(settings, runs)
     except ConfigError as error:
         question = arms_of.Question(None, str(error))
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any

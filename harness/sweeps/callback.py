@@ -72,7 +72,7 @@ class Sweep(Callback):
             end_sweep(folder)
             from harness.analysis import verify
 
-            if verify.records(folder):  # which the summary has named
+            if verify.check_records(folder):  # which the summary has named
                 raise SystemExit(1)
 
 
@@ -119,8 +119,8 @@ def _new_plan(
         planned.jobs, planned.composed, planned.runs, folders, strict=True
     ):
         placed = job | {"folder": folder, "branches": sorted(branches[run.name])}
-        entries.append(sweep_plan.entry(placed, one, sweep_plan.shape(run.plan.describe())))
-    document = sweep_plan.document(sys.argv, entries)
+        entries.append(sweep_plan.run_entry(placed, one, sweep_plan.shape(run.plan.describe())))
+    document = sweep_plan.new_plan(sys.argv, entries)
     claim, reason = planned.question.claim, planned.question.reason
     return document | {"claim": claim and claim.to_dict(), "no_claim": reason}
 
@@ -133,9 +133,9 @@ def _write_or_continue(folder: Path, document: dict[str, Any]) -> dict[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / ".lock", LOCK_SECONDS):
         if not (folder / "plan.json").exists():
-            sweep_plan.write(folder / "plan.json", document)
+            sweep_plan.write_plan(folder / "plan.json", document)
             return document
-    before = sweep_plan.frozen(folder)
+    before = sweep_plan.read_frozen(folder)
     same = _fixed_values(before) == _fixed_values(document)
     if not document["search"]:
         keys = [sorted(run["key"] for run in plan["arms"]) for plan in (before, document)]
@@ -168,7 +168,7 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
     _check_factor(config.claim.factor, chosen)
     folder = Path(config.hydra.sweep.dir)
     search = {"sweeper": sweeper, "fixed": fixed}
-    _write_or_continue(folder, sweep_plan.document(sys.argv, [], search))
+    _write_or_continue(folder, sweep_plan.new_plan(sys.argv, [], search))
     print(f"sweep in {folder}: runs are chosen by {sweeper} as it goes", file=sys.stderr)
     direction = getattr(config.hydra.sweeper.get("direction"), "name", "maximize")
     if direction == "minimize":
@@ -186,16 +186,16 @@ def _check_factor(factor: str | None, chosen: Collection[str]) -> None:
 
 def end_search(folder: Path) -> None:
     """Add to the plan the claim that the runs can be compared by, now that they are known."""
-    plan = sweep_plan.frozen(folder)
+    plan = sweep_plan.read_frozen(folder)
     if not plan["arms"]:
         return
-    settings = sweep_plan.config_of(plan, plan["arms"][0]).claim
+    settings = sweep_plan.run_config(plan, plan["arms"][0]).claim
     try:
-        question = arms.question(settings, plan["arms"])
+        question = arms.infer_question(settings, plan["arms"])
     except ConfigError as error:  # as where a search asked for one level only
         question = Question(None, str(error))
     claim = question.claim and question.claim.to_dict()
-    sweep_plan.write(folder / "plan.json", plan | {"claim": claim, "no_claim": question.reason})
+    sweep_plan.write_plan(folder / "plan.json", plan | {"claim": claim, "no_claim": question.reason})
     print(question.text(), file=sys.stderr)
 
 

@@ -55,7 +55,7 @@ def plan_sweep(config: DictConfig) -> PlannedSweep:
     runs = [_plan_job(job, one) for job, one in zip(jobs, composed, strict=True)]
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
-    return PlannedSweep(jobs, composed, runs, arms.question(composed[0].config.claim, jobs))
+    return PlannedSweep(jobs, composed, runs, arms.infer_question(composed[0].config.claim, jobs))
 
 
 def search_sweeper(config: DictConfig) -> str | None:
@@ -78,7 +78,7 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
         raise ConfigError(
             f"the sweep has {runs:,} runs, and at most {_MAX_RUNS:,} are planned at once"
         )
-    return arms.label(hydra_private.split_jobs(overrides))
+    return arms.label_jobs(hydra_private.split_jobs(overrides))
 
 
 def _count_values(override: Override) -> int:

@@ -89,7 +89,7 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
             f"arms have different budgets ({', '.join(f'{b:g}' for b in sorted(budgets))} epochs): "
             "only arms of one budget are compared with each other"
         )
-    if shortage := question.shortage():
+    if shortage := question.seed_shortage():
         lines.append(shortage)
     return lines
 

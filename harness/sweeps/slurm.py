@@ -38,8 +38,8 @@ class SlurmTask(Checkpointable):
 
     def __call__(self, number: int) -> None:
         def load() -> tuple[Place, Config]:
-            plan = sweep_plan.frozen(self.sweep)
-            config = sweep_plan.config_of(plan, plan["arms"][number])
+            plan = sweep_plan.read_frozen(self.sweep)
+            config = sweep_plan.run_config(plan, plan["arms"][number])
             where = planned(self.sweep, plan, number)
             return where, replace(config, retry=config.retry or self.retry)
 
