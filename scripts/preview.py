@@ -1,9 +1,9 @@
-"""What a sweep costs and what its runs share, before it is trained.
+"""Show what a sweep costs and what its runs share, before it is trained.
 
     python scripts/preview.py -m <the same as for train.py>
 
-Trains nothing. Tells of each arm where its LR restarts and where it ends, what the arms share (a
-beginning that several runs have is trained once), and what would make their comparison unfair.
+Trains nothing. Prints each arm's restarts and final LR, what the runs share (a beginning that several
+runs have is trained once), and what would make their comparison unfair.
 Draws the LR curves too: preview.html and preview.png in outputs/preview/.
 """
 

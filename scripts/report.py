@@ -1,7 +1,7 @@
-"""The table, verdict, pictures and page of sweeps: `python scripts/report.py SWEEP… [--out DIR]`
+"""Make the table, verdict, pictures and page of sweeps: `python scripts/report.py SWEEP… [--out DIR]`
 
 For any sweep folders, unfinished ones too; several are judged as one. Also for folders of single runs, as a
-W&B agent starts them, and folders that hold such: they are judged by the configurations that they recorded.
+W&B agent starts them, and folders of such folders: they are judged by the configurations that they recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the arms of a submitted sweep are doing: `python scripts/slurm/status.py SWEEP`"""
+"""Print the state of each run of a submitted sweep: `python scripts/slurm/status.py SWEEP`"""
 
 from __future__ import annotations
 

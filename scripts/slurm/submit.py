@@ -2,12 +2,12 @@
 
     python scripts/slurm/submit.py hydra.launcher.partition=gpu hydra.launcher.gpus_per_node=1 \\
         scheduler.t_mult=1,2 'seed=range(0,10)'
-    python scripts/slurm/submit.py --again SWEEP      only the arms that are missing or failed
+    python scripts/slurm/submit.py --again SWEEP      only the runs that are missing or failed
     python scripts/slurm/status.py SWEEP
 
 The same arguments as `python train.py -m hydra/launcher=slurm`, and the same keys of the launcher. One
-job an arm, and a last one that writes the report when the others are over. Nothing waits: the
-configurations are those of now, whatever becomes of conf/. Needs `pip install 'cosine-restarts[slurm]'`.
+job a run, and a last one that writes the report when the others have ended. Nothing waits: the runs
+train the configurations of now, even if conf/ changes. Needs `pip install 'cosine-restarts[slurm]'`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def plan_new_sweep(overrides: list[str]) -> Path:
-    """The folder of the new sweep, with all that its jobs need."""
+    """Write the files that the jobs of a new sweep need. Return its folder."""
     from harness.sweeps import slurm
 
     config.register()
