@@ -109,7 +109,7 @@ def test_values_that_change_with_time_are_those_of_the_plan(sweep: Callable[...,
 
 EDITING = """
 import sys
-from harness import run
+from harness.runs import run
 before = run.run
 def edited(*arguments, **named):
     result = before(*arguments, **named)
