@@ -23,11 +23,10 @@ from hydra import compose, initialize_config_dir
 from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.runs.setup import build
-from harness.training import datasets as data
-from harness.training import device as machine
-from harness.training import schedules
+from harness.training import datasets, device, schedules
 from harness.training.batches import TrainBatches
-from harness.training.loop import LogSchedule, Precision, fit
+from harness.training.loop import Precision
+from harness.training.loop import updates as train
 
 _ROOT = Path(__file__).parent.parent
 _CUDA = torch.device("cuda", 0)
@@ -89,8 +88,8 @@ def _parts(overrides: list[str]) -> dict[str, Run]:
     """The step, the whole loop and, not compiled, the floor; each with a network of its own."""
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = load(compose("config", [*_SETTING.split(), *overrides]))
-    machine.reset(settings, _CUDA)
-    splits = data.load(settings.dataset)
+    device.reset(settings, _CUDA)
+    splits = datasets.load(settings.dataset)
     precision = Precision(settings.trainer.precision, _CUDA)
     batches = TrainBatches(splits, settings, _CUDA)
     images, labels = next(batches.epoch(0))
@@ -108,8 +107,9 @@ def _parts(overrides: list[str]) -> dict[str, Run]:
         settings.trainer.epochs = updates / batches.updates_per_epoch
         plan = schedules.lr_plan(settings, batches.updates_per_epoch)
         trained.updates = 0
-        cadence = LogSchedule(settings.trainer.log_every, frozenset())
-        fit(trained, trained_step, plan, batches, cadence, dict, lambda row: None, lambda: None)
+        for lr in train(trained, trained_step, plan, batches):
+            if trained.updates % settings.trainer.log_every == 0:
+                trained.row(plan, lr)
 
     def floor(updates: int) -> None:
         for _ in range(updates):

@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.runs.context import PhaseTimer
-from harness.runs.setup import build
-from harness.runs.setup import prepare
+from harness.choices.builtin import register
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
 from harness.config.schema import Config
 from harness.config.values import from_dict
 from harness.files import read_json, write_json
-from harness.runs import run
-from harness.store import store as trajectory
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import build, prepare
 from harness.store.checkpoint import read_state
+from harness.store.store import Store
 
 
 def main() -> None:
@@ -35,6 +34,7 @@ def main() -> None:
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
     parser.add_argument("--members", type=int, default=5, help="at most (default 5)")
     arguments = parser.parse_args()
+    register()
     if arguments.members < 1:
         parser.error(f"--members {arguments.members}: must be at least 1")
     results = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
@@ -80,10 +80,10 @@ def ensemble(settings: Config, members: int) -> tuple[list[float], int]:
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)
     accuracies: list[float] = []
-    ends = p.trajectory.plan.cycle_ends[-members:]
-    for prefix in trajectory.Store(Path(settings.store.dir)).prefixes(p.trajectory):
-        if prefix.step in ends:
-            state.network.load_state_dict(read_state(prefix)["network"])
+    ends = p.identity.plan.cycle_ends[-members:]
+    for checkpoint in Store(Path(settings.store.dir)).checkpoints(p.identity):
+        if checkpoint.step in ends:
+            state.network.load_state_dict(read_state(checkpoint)["network"])
             state.network.eval()
             mean += torch.cat([_softmax(step.forward(images)) for images, _ in p.test])
             accuracies.append(100 * float((mean.argmax(1) == labels).double().mean()))

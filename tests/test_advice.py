@@ -53,7 +53,7 @@ def test_a_budget_that_a_warning_names_ends_the_warning(
     for budget in named:
         if float(budget) > 100:  # seconds of training: planning says as much
             followed = make_config(*BASE, *overrides, f"trainer.epochs={budget}")
-            assert schedules.misalignment(preview.plan("", "", followed).plan) is None
+            assert schedules.misalignment(preview.plan_run("", "", followed).plan) is None
             continue
         done = main(*BASE, *overrides, f"trainer.epochs={budget}", *places(tmp_path / budget))
         assert done.returncode == 0, done.stderr

@@ -25,8 +25,7 @@ from PIL import Image
 
 from harness.config import one_line_errors as errors
 from harness.config.registry import KINDS
-from harness.sweeps import callback as sweep
-from harness.sweeps import preview
+from harness.sweeps import compose, jobs, preview
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -433,8 +432,8 @@ def raised(overrides: list[str]) -> Exception | None:
     try:
         loader = GlobalHydra.instance().config_loader()
         whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
-        for job in sweep.expand(whole)[:3]:
-            preview.plan(job["name"], job["arm"], sweep.compose(job["overrides"]).config)
+        for job in jobs.expand(whole)[:3]:
+            preview.plan_run(job["name"], job["arm"], compose.compose(job["overrides"]).config)
     except Exception as error:
         return error
     return None

@@ -17,18 +17,17 @@ from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from harness.runs.context import PhaseTimer
-from harness.runs.setup import build
-from harness.runs.setup import prepare
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain
 from harness.config.values import changes, to_dict
-from harness.runs import requeue as clusters
-from harness.runs import run
+from harness.runs import requeue, run
+from harness.runs.context import PhaseTimer
 from harness.runs.run_dir import RunInfo
+from harness.runs.setup import build, prepare
 from harness.runs.signals import RunInterruptedError, stopping
 from harness.store.store import Store
 from harness.sweeps import callback as sweep
+from harness.sweeps.launchers import prepare_launcher
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -86,7 +85,7 @@ def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path
     path = tmp_path / "out/0/result.json"
     path.write_text(json.dumps(result(tmp_path, 0) | {"status": "interrupted", "error": "stopped"}))
     with pytest.raises(SystemExit, match="1 of 2 runs failed: device=cuda:99: stopped "):
-        sweep.end(tmp_path / "out")
+        sweep.end_sweep(tmp_path / "out")
 
 
 # --- before the first job ------------------------------------------------------------------------
@@ -118,7 +117,7 @@ def program(path: Path, script: str) -> None:
 def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clusters.prepare(settings("hydra.launcher.name=N"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
     told = "squeue --name=N shows the jobs, scancel --name=N cancels them"
     assert capsys.readouterr().err == f"{told}\n"
     with pytest.raises(KeyboardInterrupt):
@@ -130,7 +129,7 @@ def test_what_would_end_badly_is_said_first(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(programs / "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
-    clusters.prepare(settings("hydra.launcher.timeout_min=10"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.timeout_min=10"), jobs=2)
     assert capsys.readouterr().err.splitlines()[:2] == [
         "warning: hydra.launcher.timeout_min=10: up to 10 minutes every preemption counts as one of "
         "the hydra.launcher.max_num_timeout=20 time-outs",
@@ -142,7 +141,7 @@ def test_what_would_end_badly_is_said_first(
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:
     (programs / "sbatch").unlink()
     with pytest.raises(ConfigError, match=r"^hydra/launcher=slurm: there is no sbatch here; "):
-        clusters.prepare(settings(), jobs=2)
+        prepare_launcher(settings(), jobs=2)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +202,9 @@ def test_a_stopped_run_is_handed_to_the_handler_from_before(
     assert (stop.number, handled) == (signal.SIGUSR2, [])
     stopped = RunInterruptedError(signal.SIGUSR2)
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    assert not clusters.hand_over(stopped), "no launcher waits for it"
+    assert not requeue.forward_signal_to_submitit(stopped), "no launcher waits for it"
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    assert clusters.hand_over(stopped)
+    assert requeue.forward_signal_to_submitit(stopped)
     assert handled == [signal.SIGUSR2]
 
 
@@ -232,7 +231,9 @@ def test_sigterm_requeues_a_preempted_job_only(
         monkeypatch.setenv(name, value)
     program(programs / "scontrol", f"echo JobId=8 '{state}'")
     program(programs / "srun", "exit 1")
-    assert clusters.hand_over(RunInterruptedError(signal.SIGTERM)) == (handler is not None)
+    assert requeue.forward_signal_to_submitit(RunInterruptedError(signal.SIGTERM)) == (
+        handler is not None
+    )
     assert handled == [handler] * (handler is not None)
 
 

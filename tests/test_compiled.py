@@ -21,8 +21,8 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.runs.setup import build
 from harness.runs import run
+from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
 from harness.training.batches import TrainBatches

@@ -17,10 +17,9 @@ from conftest import make_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.runs.setup import build
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
-from harness.runs import run
+from harness.runs.setup import build
 from harness.training import batches as batching
 from harness.training import datasets as data
 from harness.training import schedules

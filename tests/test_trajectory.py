@@ -21,8 +21,6 @@ from conftest import make_config
 from PIL import Image
 from torch import nn
 
-from harness.runs.context import PhaseTimer
-from harness.runs.setup import prepare
 from harness.choices.optimizers import SGD
 from harness.config.errors import ConfigError
 from harness.config.fields import added, number
@@ -30,11 +28,13 @@ from harness.config.registry import KINDS
 from harness.config.schema import Config
 from harness.config.values import from_dict, to_dict
 from harness.runs import run
+from harness.runs.context import PhaseTimer
 from harness.runs.run_dir import RunInfo
+from harness.runs.setup import prepare
 from harness.runs.signals import RunInterruptedError
+from harness.store import identity
 from harness.store import store as trajectory
 from harness.store.checkpoint import RowsFile, read_checkpoint, read_state
-from harness.store import identity
 from harness.store.identity import FORMAT, plan_hashes, weights_sha256
 from harness.store.store import Store
 from harness.training import datasets as data

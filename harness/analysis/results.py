@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
-from harness.config.values import from_dict
+from harness.config.values import section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
@@ -25,6 +26,7 @@ _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
     "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
 }  # fmt: skip
+_TAIL_BYTES = 4096  # of a history that usually hold its last evaluation
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
 )  # fmt: skip
@@ -94,11 +96,12 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     for number, (home, config) in enumerate(zip(homes, configs, strict=True)):
         shape = {"budget_epochs": config["trainer"]["epochs"]} | result(home).get("plan", {})
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
-    for run, swept in zip(runs, arms_of.differences(configs), strict=True):
-        run |= arms_of.names(swept)
-    settings = from_dict(configs[0]).claim
+    for run, swept in zip(runs, arms_of.config_differences(configs), strict=True):
+        run |= arms_of.label_run(swept)
+    with this_version(homes[0] / "config.json"):
+        settings: Any = section_from_dict("claim", configs[0]["claim"])
     try:
-        question = arms_of.question(settings, runs)
+        question = arms_of.infer_question(settings, runs)
     except ConfigError as error:
         question = arms_of.Question(None, str(error))
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
@@ -178,6 +181,28 @@ def history(folder: Path) -> pl.DataFrame:
         return pl.DataFrame(schema=_HISTORY)
     with this_version(path):
         return pl.read_ndjson(BytesIO(whole), schema=_HISTORY)
+
+
+def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
+    """Return the last whole row of a run's history that has `metric`, as it was written; empty without one.
+
+    Only the end of the file is read: sweeps have thousands of runs.
+    """
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return {}
+    size, tail = path.stat().st_size, _TAIL_BYTES
+    while True:
+        with path.open("rb") as file:
+            file.seek(max(0, size - tail))
+            lines = file.read().splitlines(keepends=True)
+        for line in reversed(lines):
+            if line.startswith(b"{") and line.endswith(b"\n") and f'"{metric}"'.encode() in line:
+                row: dict[str, Any] = json.loads(line)
+                return row
+        if tail >= size:
+            return {}
+        tail *= 16
 
 
 def lr(folder: Path) -> NDArray[np.float64]:

@@ -88,5 +88,6 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def section_from_dict(group: str, values: dict[str, Any]) -> Section:
+    """Return one section of a recorded configuration. Raises KeyError or TypeError if it does not fit."""
     node = registry.KINDS[group][values["kind"]]
     return node(**_before(node) | {k: v for k, v in values.items() if k != "kind"})

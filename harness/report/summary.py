@@ -43,7 +43,7 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
         warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
     with steps.step("check of the records"):
         frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
-        warnings += [fault for sweep in frozen for fault in verify.records(sweep)]
+        warnings += [fault for sweep in frozen for fault in verify.check_records(sweep)]
     lines += [f"warning: {warning}" for warning in warnings]
     if not any(plan["claim"] for plan in plans):
         lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]

@@ -58,15 +58,15 @@ def load_job(settings: DictConfig, composed: DictConfig) -> tuple[RunInfo, Confi
     sweep = Path(settings.sweep.dir).absolute()
     given = compose.load_composed(composed)
     overrides = run_dir.task_overrides(settings)
-    if sweep_plan.frozen(sweep)["search"]:
-        sweep_plan.append(sweep, given, lambda plan: _chosen(plan, settings, given))
-    plan, position = sweep_plan.find(sweep, overrides, given)
+    if sweep_plan.read_frozen(sweep)["search"]:
+        sweep_plan.append_run(sweep, given, lambda plan: _chosen(plan, settings, given))
+    plan, position = sweep_plan.find_run(sweep, overrides, given)
     run = plan["arms"][position]
     info = run_dir.planned(sweep, plan, position)
     if info.folder != Path(settings.runtime.output_dir) and settings.output_subdir:
         # Hydra's files of this job, in the folder of another run
         shutil.rmtree(Path(settings.runtime.output_dir, settings.output_subdir), ignore_errors=True)
-    return info, sweep_plan.trained(plan, run, given.config)
+    return info, sweep_plan.config_to_train(plan, run, given.config)
 
 
 def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict[str, Any]:
@@ -77,16 +77,16 @@ def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict
     overrides = run_dir.task_overrides(settings)
     swept = {
         key: value
-        for key, value in arms.values(overrides).items()
+        for key, value in arms.override_values(overrides).items()
         if key not in plan["search"]["fixed"]
     }
-    sweep_plan.refuse_drift(plan, given, list(swept))
-    job = arms.names(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
+    sweep_plan.check_same_search(plan, given, list(swept))
+    job = arms.label_run(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
     job["folder"] = sweep_plan.free_folder(
         plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
     )
     shape = sweep_plan.shape(lr_plan(given.config).describe())
-    return sweep_plan.entry(job, given, shape)
+    return sweep_plan.run_entry(job, given, shape)
 
 
 def _load() -> None:

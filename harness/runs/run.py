@@ -265,10 +265,8 @@ def _provenance(checkpointer: Checkpointer) -> Provenance:
 
 def _row(ctx: RunContext, setup: Setup, state: TrainState, step: TrainStep, lr: float) -> Row:
     """Return the row of the history for the update just done, whose LR was `lr`."""
-    done = state.updates
-    row: Row = {"step": done, "epoch": setup.identity.plan.epochs(done), "lr": lr}
-    row["train/loss"] = state.last_loss()
-    if done in setup.identity.log_schedule.evaluations:
+    row = state.row(setup.identity.plan, lr)
+    if state.updates in setup.identity.log_schedule.evaluations:
         with ctx.timer.phase("evaluate"):
             row |= state.checked(step.evaluate(state.network, setup.val, "val"))
     return row

@@ -78,6 +78,12 @@ class TrainState:
                 raise DivergedError(number, f"the loss of update {number} is {value}")
         return values[-1]
 
+    def row(self, plan: LRPlan, lr: float) -> Row:
+        """Return the row of the history for the last update, which used `lr`. Raises as `last_loss`."""
+        done = self.updates
+        row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
+        return row | {"train/loss": self.last_loss()}
+
     def checked(self, metrics: Row) -> Row:
         """`metrics` of this state. Raises `DivergedError` if one of them, or a weight, is not finite."""
         for name, value in metrics.items():

@@ -19,9 +19,8 @@ from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.config.schema import Config
 from harness.runs.setup import build
-from harness.training import batches, schedules
-from harness.training import datasets as data
-from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, fit
+from harness.training import batches, datasets, schedules
+from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, updates
 
 CPU = torch.device("cpu")
 SETTING = (
@@ -69,7 +68,7 @@ class Loop:
     """The harness's own loop, epoch by epoch, with validation or without."""
 
     def __init__(self, config: Config) -> None:
-        splits = data.load(config.dataset)
+        splits = datasets.load(config.dataset)
         self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
         self.batches = batches.TrainBatches(splits, config, CPU)
         self.val = batches.EvalBatches(splits.val, splits, config, CPU)
@@ -80,12 +79,14 @@ class Loop:
         """Seconds, and validation accuracy in percent (0 without validation)."""
         end = self.state.updates + self.plan.updates_per_epoch
         plan = replace(self.plan, lr=self.plan.lr[:end])
-        cadence = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
+        log_schedule = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
         rows: list[Row] = []
         begin = time.perf_counter()
-        fit(
-            self.state, self.step, plan, self.batches, cadence, self.evaluate, rows.append, _nothing
-        )
+        for lr in updates(self.state, self.step, plan, self.batches):
+            if log_schedule.is_row(self.state.updates):
+                rows.append(self.state.row(plan, lr))
+                if self.state.updates in log_schedule.evaluations:
+                    rows[-1] |= self.evaluate()
         return time.perf_counter() - begin, float(rows[-1].get("val/acc", 0))
 
     def evaluate(self) -> Row:
@@ -94,10 +95,6 @@ class Loop:
     @property
     def images(self) -> int:
         return self.plan.updates_per_epoch * self.batches.batch_size
-
-
-def _nothing() -> None:
-    pass
 
 
 def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:

@@ -22,7 +22,7 @@ from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
 from harness.files import write_json
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
-from harness.sweeps import slurm as batch
+from harness.sweeps import slurm
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,7 +76,7 @@ class Sent:
 
     def rows(self) -> list[list[str]]:
         """The table: arm, state, epoch, accuracy, note."""
-        lines = batch.status(self.folder).split("\n\n")[0].splitlines()[2:]
+        lines = slurm.status(self.folder).split("\n\n")[0].splitlines()[2:]
         return [[*re.split(r"\s{2,}", line), ""][:5] for line in lines]
 
     def wait_for_epoch(self, number: int, epoch: float = 20) -> None:
