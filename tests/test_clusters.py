@@ -21,7 +21,7 @@ from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain
 from harness.config.values import changes, to_dict
 from harness.runs import requeue, run
-from harness.runs.context import PhaseTimer
+from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run_dir import RunInfo
 from harness.runs.setup import build, prepare
 from harness.runs.signals import RunInterruptedError, stopping
@@ -256,14 +256,14 @@ def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
     other = make_config(*TINY, "scheduler.t_mult=1", f"store.dir={tmp_path / 'store'}")
     prepared = prepare(other, PhaseTimer())
     build(other, prepared.splits, prepared.device, prepared.precision)  # imports, for seconds
-    trajectory = prepared.trajectory
+    identity = prepared.identity
     waiting = make_config(*TINY, "store.wait=true", f"store.dir={tmp_path / 'store'}")
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGUSR2))
     try:
-        with Store(tmp_path / "store").lease(trajectory, [8], wait=False):
+        with Store(tmp_path / "store").lease(identity, [8], wait=False):
             signal.setitimer(signal.ITIMER_REAL, 1)
             with pytest.raises(RunInterruptedError):
-                run.run(waiting, RunInfo(tmp_path, "run"))
+                run(RunContext(waiting, RunInfo(tmp_path, "run"))).to_json()
     finally:
         signal.signal(signal.SIGALRM, before)
     told = json.loads((tmp_path / "result.json").read_text())
@@ -292,7 +292,7 @@ def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Pat
 def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path) -> None:
     def start(*overrides: str, claim: str = "first") -> dict[str, Any]:
         changed = make_config(*TINY, f"store.dir={tmp_path / 'store'}", *overrides)
-        return run.run(changed, RunInfo(tmp_path, "run", claim_sha256=claim))
+        return run(RunContext(changed, RunInfo(tmp_path, "run", claim_sha256=claim))).to_json()
 
     first = start()
     before = (tmp_path / "result.json").read_bytes()

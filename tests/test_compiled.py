@@ -21,12 +21,11 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.runs import run
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
 from harness.training.batches import TrainBatches
-from harness.training.loop import Precision
+from harness.training.loop import Precision, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
@@ -66,7 +65,7 @@ def doubled(*overrides: str) -> Training:
     t = prepare(*BUDGET, *overrides)
     t.state.network.double()
     t.batches = Doubled(t.splits, t.config, CPU)
-    t.cadence = type(t.cadence)(1, frozenset())
+    t.log_schedule = type(t.log_schedule)(1, frozenset())
     return t
 
 
@@ -203,7 +202,7 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     with FakeTensorMode():
         with cuda:
             network = t.config.model.build(1, 8, 4)
-        step = run.TrainStep(network, Precision("fp32", cuda), 0.1)
+        step = TrainStep(network, Precision("fp32", cuda), 0.1)
         images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
 

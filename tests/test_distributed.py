@@ -24,7 +24,8 @@ from test_verify_resume import folder_of_digits
 from torch import Tensor, nn
 
 from harness.config.errors import ConfigError
-from harness.runs import run
+from harness.runs.context import RunContext
+from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.runs.signals import RunInterruptedError
 from harness.training import datasets as data
@@ -148,10 +149,10 @@ def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [8, 93, 128])
 def test_parts_are_all_of_it_and_weigh_one_on_average(count: int, size: int) -> None:
     worlds = [world(rank, size) for rank in range(size)]
-    assert [i for w in worlds for i in range(count)[w.part(count)]] == list(range(count))
-    sizes = [len(range(count)[w.part(count)]) for w in worlds]
+    assert [i for w in worlds for i in range(count)[w.shard(count)]] == list(range(count))
+    sizes = [len(range(count)[w.shard(count)]) for w in worlds]
     assert max(sizes) - min(sizes) <= 1
-    weights = [w.weight(count) for w in worlds]
+    weights = [w.loss_weight(count) for w in worlds]
     assert sum(weights) == pytest.approx(size)
     assert weights == pytest.approx([own * size / count for own in sizes])
 
@@ -384,9 +385,9 @@ def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
 EXACT = """
 import sys, torch
 from torch import nn
-from harness import distributed, processes
-from harness.loop import Precision, TrainStep, TrainState
-from harness.schedules import Schedule
+from harness.training import distributed, ranks as processes
+from harness.training.loop import Precision, TrainStep, TrainState
+from harness.training.schedules import Schedule
 world, cpu = distributed.World(processes.process_rank()), torch.device("cpu")
 class Never:
     def advance(self, updates): pass
@@ -399,8 +400,8 @@ with world.process_group():
     network = world.convert_sync_batch_norm(network.train(), cpu)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
-    step = TrainStep(world.wrap_ddp(network, cpu), Precision("fp32", cpu), 0.1, world, world.weight(7))
-    own = world.part(7)
+    step = TrainStep(world.wrap_ddp(network, cpu), Precision("fp32", cpu), 0.1, world, world.loss_weight(7))
+    own = world.shard(7)
     for x, y in zip(images, labels):
         state.pending_losses.append(step.train(state, x[own], y[own]))
     state.last_loss = lambda: None
@@ -435,8 +436,8 @@ TALK = """
 import json, os, sys
 from pathlib import Path
 import torch
-from harness import distributed, processes
-from harness.distributed import RemoteRankError, PeerLostError
+from harness.training import distributed, ranks as processes
+from harness.training.distributed import RemoteRankError, PeerLostError
 folder, end = Path(sys.argv[1]), sys.argv[2]
 os.environ |= json.loads(sys.argv[3])
 world = distributed.World(processes.process_rank())
@@ -504,13 +505,13 @@ def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
 TOGETHER = """
 import json, sys, torch
 from torch import nn
-from harness import distributed, processes
-from harness.loop import DivergedError, Precision, TrainStep, TrainState
+from harness.training import distributed, ranks as processes
+from harness.training.loop import DivergedError, Precision, TrainStep, TrainState
 world, cpu = distributed.World(processes.process_rank()), torch.device("cpu")
 class Never:
     def advance(self, updates): pass
 with world.process_group():
-    own = world.part(5)
+    own = world.shard(5)
     seen = {"mean": world.mean(torch.tensor(2.0 + world.rank)).item()}
     seen["sum"] = world.sum(torch.tensor([1.0, 10.0 * world.rank])).tolist()
     torch.manual_seed(0)
@@ -518,7 +519,7 @@ with world.process_group():
     images, labels = torch.randn(5, 1, 2, 2)[own], torch.tensor([0, 1, 2, 0, 1])[own]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
-    step = TrainStep(network, Precision("fp32", cpu), 0.0, world, world.weight(5))
+    step = TrainStep(network, Precision("fp32", cpu), 0.0, world, world.loss_weight(5))
     seen["row"] = state.checked(step.evaluate(network, [(images, labels)], "val"))
     seen["loss"] = step.loss(images, labels).detach()
     seen["loss"] = world.mean(seen["loss"]).item()
@@ -653,7 +654,7 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
 
 BROKEN = """
 import os, runpy, sys
-from harness.loop import TrainStep
+from harness.training.loop import TrainStep
 train = TrainStep.train
 def broken(self, state, images, labels):
     if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
@@ -708,7 +709,7 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost(
     monkeypatch.setattr(World, "all_reduce_stop_and_save", interrupted)
     settings = make_config(*SMALL, "trainer.epochs=1", f"store.dir={tmp_path / 'store'}")
     with pytest.raises(RunInterruptedError) as stopped:
-        run.run(settings, RunInfo(tmp_path / "run", "run"))
+        run(RunContext(settings, RunInfo(tmp_path / "run", "run"))).to_json()
     assert (stopped.value.number, asked) == (signal.SIGTERM, 4)
     assert len(history(tmp_path / "run")) == 4
 

@@ -25,7 +25,6 @@ from filelock import FileLock
 from forked import Program, ends, results
 from PIL import Image
 
-from harness.store import store as trajectory
 from harness.store.checkpoint import read_checkpoint, read_state
 from harness.store.identity import weights_sha256
 
@@ -164,7 +163,7 @@ def test_a_result_that_cannot_be_written_is_none(
                 file.flush()
         return real(network)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trajectory, "weights_sha256", full)
+    monkeypatch.setattr("harness.runs.run.weights_sha256", full)
     words = (*TINY, f"store.dir={tmp_path}/store", f"hydra.run.dir={folder}/run")
     done = main(*words)
     assert done.returncode == 1

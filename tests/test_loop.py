@@ -32,7 +32,7 @@ from harness.training.loop import (
     Row,
     TrainState,
     TrainStep,
-    fit,
+    updates,
 )
 from harness.training.schedules import LRPlan
 
@@ -53,7 +53,7 @@ class Training:
     splits: Splits
     batches: TrainBatches
     plan: LRPlan
-    cadence: LogSchedule
+    log_schedule: LogSchedule
     state: TrainState
     step: TrainStep
     val: EvalBatches
@@ -61,11 +61,13 @@ class Training:
 
     def fit(self, until: int | None = None) -> Training:
         plan = dataclasses.replace(self.plan, lr=self.plan.lr[:until])
-        network = self.state.network
-        fit(
-            self.state, self.step, plan, self.batches, self.cadence,
-            lambda: self.step.evaluate(network, self.val, "val"), self.rows.append, lambda: None,
-        )  # fmt: skip
+        state = self.state
+        for lr in updates(state, self.step, plan, self.batches):
+            if self.log_schedule.is_row(state.updates):
+                row = state.row(plan, lr)
+                if state.updates in self.log_schedule.evaluations:
+                    row |= state.checked(self.step.evaluate(state.network, self.val, "val"))
+                self.rows.append(row)
         return self
 
 
@@ -251,11 +253,11 @@ def test_a_finer_history_holds_the_coarser_one() -> None:
     budget = ("trainer.epochs=3", "scheduler.t_0=1")
     coarse = prepare(*budget, "trainer.log_every=4").fit()
     fine = prepare(*budget, "trainer.log_every=1", "trainer.evals_per_epoch=6").fit()
-    assert coarse.cadence.select(fine.rows) == coarse.rows
-    assert coarse.cadence.covers(fine.rows, 18)
-    assert not fine.cadence.covers(coarse.rows, 18)
-    assert not coarse.cadence.covers(fine.rows[:-1], 18)
-    assert coarse.cadence.covers(fine.rows[:-1], 17)
+    assert coarse.log_schedule.select(fine.rows) == coarse.rows
+    assert coarse.log_schedule.covers(fine.rows, 18)
+    assert not fine.log_schedule.covers(coarse.rows, 18)
+    assert not coarse.log_schedule.covers(fine.rows[:-1], 18)
+    assert coarse.log_schedule.covers(fine.rows[:-1], 17)
 
 
 def test_evaluation_does_not_change_the_training() -> None:

@@ -22,10 +22,11 @@ from harness.analysis import arms, results
 from harness.analysis.verdict import Claim
 from harness.config.compose import load
 from harness.config.errors import ConfigError
-from harness.runs import run
-from harness.runs.context import PhaseTimer
+from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.runs.setup import prepare
+from harness.store.store import Store
 from harness.sweeps import compose as quickly
 from harness.sweeps import prefix_tree, preview
 
@@ -192,7 +193,9 @@ def test_a_run_of_a_sweep_equals_the_same_run_alone(
     for attempt in ("once", "twice"):
         folder = tmp_path / attempt
         folder.mkdir()
-        alone = run.run(make_config(*overrides, "reuse=false"), RunInfo(folder, "alone"))
+        alone = run(
+            RunContext(make_config(*overrides, "reuse=false"), RunInfo(folder, "alone"))
+        ).to_json()
         history = (folder / "history.jsonl").read_bytes()
         assert history == (main_job.folder / f"{number}/history.jsonl").read_bytes()
         assert alone["weights_sha256"] == main_job.result(number)["weights_sha256"]
@@ -315,8 +318,8 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     first = json.loads((tmp_path / "out/result.json").read_text())
     assert first["status"] == "interrupted"
     settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
-    stored = prepare(settings, PhaseTimer()).trajectory
-    found = next(run.Store(tmp_path / "store").prefixes(stored))
+    stored = prepare(settings, PhaseTimer()).identity
+    found = next(Store(tmp_path / "store").checkpoints(stored))
     assert found.step == first["updates_trained"] > 0
 
 

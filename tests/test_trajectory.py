@@ -27,8 +27,8 @@ from harness.config.fields import added, number
 from harness.config.registry import KINDS
 from harness.config.schema import Config
 from harness.config.values import from_dict, to_dict
-from harness.runs import run
-from harness.runs.context import PhaseTimer
+from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.runs.setup import prepare
 from harness.runs.signals import RunInterruptedError
@@ -75,7 +75,7 @@ def train(tmp_path: Path) -> Any:
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         settings = tiny(f"store.dir={tmp_path / 'store'}", *overrides)
-        result = run.run(settings, RunInfo(folder, "test", branches=branches))
+        result = run(RunContext(settings, RunInfo(folder, "test", branch_steps=branches))).to_json()
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         return result, rows
 
@@ -698,24 +698,28 @@ def test_a_history_that_is_gone_is_no_beginning(train: Any, tmp_path: Path) -> N
 
 def test_rows_that_someone_removes_from_under_a_run_are_written_anew(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = RowsFile()
-    file.extend(tmp_path, rows[:4])
+    written = rows[:4]
+    file = RowsFile(written)
+    file.extend(tmp_path)
     (path,) = tmp_path.glob("*.rows")
     path.unlink()
-    part = file.extend(tmp_path, rows)
+    written += rows[4:]
+    part = file.extend(tmp_path)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows
     assert part["rows_bytes"] == path.stat().st_size
 
 
 def test_what_a_failed_write_left_behind_is_overwritten(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = RowsFile()
-    before = file.extend(tmp_path, rows[:4])
+    written = rows[:4]
+    file = RowsFile(written)
+    before = file.extend(tmp_path)
     (path,) = tmp_path.glob("*.rows")
     with path.open("a") as opened:
         opened.write('{"step": 4.0}\n{"ste')
     assert path.stat().st_size > before["rows_bytes"]
-    part = file.extend(tmp_path, rows)
+    written += rows[4:]
+    part = file.extend(tmp_path)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows
     assert part["rows_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -734,7 +738,7 @@ def test_a_checkpoint_costs_no_more_late_in_a_run_than_early(train: Any, tmp_pat
 
 def _child(settings: Config, folder: Path) -> None:
     folder.mkdir()
-    run.run(settings, RunInfo(folder, "child"))
+    run(RunContext(settings, RunInfo(folder, "child"))).to_json()
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -762,7 +766,7 @@ def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> 
 
 def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = prepare(settings, PhaseTimer()).trajectory
+    other = prepare(settings, PhaseTimer()).identity
     done: list[Any] = []
     waiting = threading.Thread(target=lambda: done.append(train("store.wait=true")))
     with Store(tmp_path / "store").lease(other, [12, 24, 36], wait=False):
@@ -778,7 +782,7 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
 def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
     train("scheduler.t_mult=1")
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1", "trainer.epochs=12")
-    other = prepare(settings, PhaseTimer()).trajectory
+    other = prepare(settings, PhaseTimer()).identity
     with Store(tmp_path / "store").lease(other, [12, 24], wait=False):
         assert train("store.wait=true")[0]["updates_reused"] == 12
 
@@ -787,7 +791,7 @@ def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("age", [100, -(10**6)], ids=["of long ago", "of a clock set back"])
 def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path, age: int) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = prepare(settings, PhaseTimer()).trajectory
+    other = prepare(settings, PhaseTimer()).identity
     claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))
@@ -799,7 +803,7 @@ def test_a_run_under_way_gives_signs_of_life(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trajectory, "_HEARTBEAT", 0)
-    t = prepare(tiny(), PhaseTimer()).trajectory
+    t = prepare(tiny(), PhaseTimer()).identity
     with Store(tmp_path).lease(t, [12], wait=False) as alive:
         (claim,) = tmp_path.glob("*/*.training")
         os.utime(claim, (0, 0))

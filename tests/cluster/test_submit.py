@@ -20,6 +20,7 @@ from test_distributed import DOUBLE, assert_close
 
 from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
 from harness.files import write_json
+from harness.runs.context import RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.sweeps import slurm
@@ -123,7 +124,9 @@ def again(sent: Sent, **where: Any) -> str:
 
 def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
     """Weights and history of a run in this process, without a break and without a store."""
-    result = run(make_config(*overrides, "reuse=false"), RunInfo(folder, "here"))
+    result = run(
+        RunContext(make_config(*overrides, "reuse=false"), RunInfo(folder, "here"))
+    ).to_json()
     return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 
@@ -203,7 +206,7 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
 BROKEN = """
 import os, sys
 if any("submitit" in word for word in sys.orig_argv) and os.environ.get("SLURM_PROCID"):
-    from harness.loop import TrainStep
+    from harness.training.loop import TrainStep
     train = TrainStep.train
     def broken(self, state, images, labels):
         if os.path.exists("broken") and os.environ["SLURM_ARRAY_TASK_ID"] == "0" and state.updates == 5:
