@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -161,7 +161,8 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
         if not one.is_sweep_override()
     }
     chosen = {one.get_key_element().lstrip("+") for one in overrides} - {*fixed}
-    _check_factor(config.claim.factor, chosen)
+    if (factor := config.claim.factor) and factor not in chosen:
+        raise ConfigError(f"claim.factor={factor}: the search chooses {', '.join(sorted(chosen))}")
     folder = Path(config.hydra.sweep.dir)
     search = {"sweeper": sweeper, "fixed": fixed}
     _write_or_continue(folder, sweep_plan.new_plan(sys.argv, [], search))
@@ -172,12 +173,6 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
             "hydra.sweeper.direction=minimize: a run returns its validation accuracy, of which "
             "more is better; hydra.sweeper.direction=maximize"
         )
-
-
-def _check_factor(factor: str | None, chosen: Collection[str]) -> None:
-    """Raise `ConfigError` for a claim about a key that the search does not choose."""
-    if factor and factor not in chosen:
-        raise ConfigError(f"claim.factor={factor}: the search chooses {', '.join(sorted(chosen))}")
 
 
 def end_search(folder: Path) -> None:
