@@ -25,7 +25,8 @@ from PIL import Image
 
 from harness.config import one_line_errors as errors
 from harness.config.registry import KINDS
-from harness.sweeps import compose, jobs, preview
+from harness.runs.setup import lr_plan
+from harness.sweeps import compose, jobs
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -433,7 +434,7 @@ def raised(overrides: list[str]) -> Exception | None:
         loader = GlobalHydra.instance().config_loader()
         whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
         for job in jobs.expand(whole)[:3]:
-            preview.plan_run(job["name"], job["arm"], compose.compose(job["overrides"]).config)
+            lr_plan(compose.compose(job["overrides"]).config)
     except Exception as error:
         return error
     return None

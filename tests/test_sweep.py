@@ -25,10 +25,10 @@ from harness.config.errors import ConfigError
 from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
-from harness.runs.setup import prepare
+from harness.runs.setup import lr_plan, prepare
 from harness.store.store import Store
 from harness.sweeps import compose as quickly
-from harness.sweeps import prefix_tree, preview
+from harness.sweeps import prefix_tree
 
 TINY = (
     "dataset=synthetic",
@@ -376,7 +376,8 @@ def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]
 
 
 def plan(name: str, *overrides: str) -> prefix_tree.PlannedRun:
-    return preview.plan_run(name, name, make_config(*overrides))
+    config = make_config(*overrides)
+    return prefix_tree.PlannedRun(name, name, config, lr_plan(config))
 
 
 def test_the_tree_of_the_budgets_and_multipliers() -> None:

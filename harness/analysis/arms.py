@@ -110,6 +110,10 @@ class Question:
             + f", {claim.metric} after the last update, margin {claim.margin:g} points"
         )
 
+    def for_plan(self) -> dict[str, Any]:
+        """Return what `plan.json` says of the claim."""
+        return {"claim": self.claim and self.claim.to_dict(), "no_claim": self.reason}
+
     def seed_shortage(self) -> str | None:
         """Return one line if there are too few seeds for a verdict."""
         from harness.analysis.paired_stats import FEWEST_PAIRS, fewest_pairs
@@ -146,6 +150,14 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
     claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
     return Question(claim, "", *_count_comparisons_and_seeds(claim, jobs))
+
+
+def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+    """Return what `jobs` that have been trained are judged by; an error is the reason for no claim."""
+    try:
+        return infer_question(settings, jobs)
+    except ConfigError as error:
+        return Question(None, str(error))
 
 
 def _make_claim(

@@ -100,15 +100,11 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         run |= arms_of.label_run(swept)
     with this_version(homes[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
-    try:
-        question = arms_of.infer_question(settings, runs)
-    except ConfigError as error:
-        question = arms_of.Question(None, str(error))
+    question = arms_of.infer_question_afterwards(settings, runs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
-        "claim": claim and claim.to_dict(),
-        "no_claim": question.reason,
+        **replace(question, claim=claim).for_plan(),
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
     }, homes

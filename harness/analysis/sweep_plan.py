@@ -186,7 +186,12 @@ def free_folder(plan: dict[str, Any], name: str) -> str:
 def run_folder(run: dict[str, Any]) -> str:
     """Return the folder of a planned run, below the sweep's. Raises ValueError for one that leads elsewhere."""
     name = run["folder"] if "folder" in run else f"{run['num']:d}"
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if not is_below(name):
         raise ValueError(f"the folder {name} is not below the sweep's")
     return str(name)
+
+
+def is_below(folder: str) -> bool:
+    """Return whether the path `folder` leads to a folder below another one."""
+    path = PurePosixPath(folder)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

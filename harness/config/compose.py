@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from harness.config import hydra_private
 from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, show
 from harness.config.registry import KINDS, kind
@@ -32,8 +33,8 @@ _CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def register() -> None:
     """Make the sections known to Hydra, as the `schema` group that the files in `conf/` build on."""
-    store: Any = ConfigStore.instance()
-    store.__deepcopy__ = lambda memo: store  # Hydra copies it, whole, at each look at a group
+    hydra_private.share_config_store()
+    store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, kinds in KINDS.items():
         for name, node in kinds.items():

@@ -14,6 +14,7 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -36,6 +37,12 @@ def multirun_config(config_dir: Path, overrides: Sequence[str]) -> Iterator[Dict
 def _loader() -> ConfigLoader:
     """Return the loader of the command or of the `initialize` block that is running."""
     return GlobalHydra.instance().config_loader()
+
+
+def share_config_store() -> None:
+    """Let copies of the ConfigStore be the store itself: Hydra copies it, whole, at each look at a group."""
+    store: Any = ConfigStore.instance()
+    store.__deepcopy__ = lambda memo: store
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

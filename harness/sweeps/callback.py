@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from harness.config.values import SAME_RUN
 from harness.analysis import arms, sweep_plan
-from harness.analysis.arms import Question
 from harness.config import hydra_private
-from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.errors import ConfigError
+from harness.config.one_line_errors import Attempts, one_line_errors
+from harness.config.values import SAME_RUN
 from harness.config.warnings import warn
 from harness.files import LOCK_SECONDS, lock
 from harness.sweeps.jobs import (
@@ -119,9 +118,7 @@ def _new_plan(
     ):
         placed = job | {"folder": folder, "branches": sorted(branches[run.name])}
         entries.append(sweep_plan.run_entry(placed, one, sweep_plan.shape(run.plan.describe())))
-    document = sweep_plan.new_plan(sys.argv, entries)
-    claim, reason = planned.question.claim, planned.question.reason
-    return document | {"claim": claim and claim.to_dict(), "no_claim": reason}
+    return sweep_plan.new_plan(sys.argv, entries) | planned.question.for_plan()
 
 
 def _write_or_continue(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +161,8 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
         if not one.is_sweep_override()
     }
     chosen = {one.get_key_element().lstrip("+") for one in overrides} - {*fixed}
-    _check_factor(config.claim.factor, chosen)
+    if (factor := config.claim.factor) and factor not in chosen:
+        raise ConfigError(f"claim.factor={factor}: the search chooses {', '.join(sorted(chosen))}")
     folder = Path(config.hydra.sweep.dir)
     search = {"sweeper": sweeper, "fixed": fixed}
     _write_or_continue(folder, sweep_plan.new_plan(sys.argv, [], search))
@@ -177,24 +175,14 @@ def begin_search(config: DictConfig, sweeper: str) -> None:
         )
 
 
-def _check_factor(factor: str | None, chosen: Collection[str]) -> None:
-    """Raise `ConfigError` for a claim about a key that the search does not choose."""
-    if factor and factor not in chosen:
-        raise ConfigError(f"claim.factor={factor}: the search chooses {', '.join(sorted(chosen))}")
-
-
 def end_search(folder: Path) -> None:
     """Add to the plan the claim that the runs can be compared by, now that they are known."""
     plan = sweep_plan.read_frozen(folder)
     if not plan["arms"]:
         return
     settings = sweep_plan.run_config(plan, plan["arms"][0]).claim
-    try:
-        question = arms.infer_question(settings, plan["arms"])
-    except ConfigError as error:  # as where a search asked for one level only
-        question = Question(None, str(error))
-    claim = question.claim and question.claim.to_dict()
-    sweep_plan.write_plan(folder / "plan.json", plan | {"claim": claim, "no_claim": question.reason})
+    question = arms.infer_question_afterwards(settings, plan["arms"])
+    sweep_plan.write_plan(folder / "plan.json", plan | question.for_plan())
     print(question.text(), file=sys.stderr)
 
 

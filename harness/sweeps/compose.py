@@ -13,9 +13,8 @@ import hydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from harness.config.compose import load_composed
 from harness.config import hydra_private
-from harness.config.compose import Composed
+from harness.config.compose import Composed, load_composed
 
 _SEARCH_PATH = "hydra.searchpath="  # more folders of choices
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from harness.analysis import arms, sweep_plan
 from harness.analysis.arms import Question
 from harness.config import hydra_private
-from harness.config.one_line_errors import report
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
+from harness.config.one_line_errors import report
 from harness.fast_imports import import_once
 from harness.runs import run_dir
 from harness.sweeps.compose import compose, search_path, sweeper_params
@@ -47,15 +48,21 @@ def plan_sweep(config: DictConfig) -> PlannedSweep:
             "not known before; python train.py -m trains it"
         )
     jobs = expand(config)
-    composed = [_compose_job(job, config) for job in jobs]
+    composed = []
+    for job in jobs:
+        with _exit_on_error(job["name"]):
+            composed.append(_compose_job(job, config))
     _refuse_duplicates(jobs, composed)
     import_once(_load)
-    from harness.runs.setup import shape_once
+    from harness.runs.setup import lr_plan, shape_once
+    from harness.sweeps.prefix_tree import PlannedRun
 
     shape_once.cache_clear()
-    runs = [_plan_job(job, one) for job, one in zip(jobs, composed, strict=True)]
+    runs = []
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
+        with _exit_on_error(job["name"]):
+            runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
     return PlannedSweep(jobs, composed, runs, arms.infer_question(composed[0].config.claim, jobs))
 
 
@@ -93,20 +100,25 @@ def _count_values(override: Override) -> int:
 
 
 def _compose_job(job: dict[str, Any], sweep: DictConfig) -> Composed:
-    """Return the job's configuration. For one that does not fit, print why and exit."""
+    overrides = [*search_path(sweep), *job["overrides"]]
+    params, groups = sweeper_params(overrides)
+    kept = sweep.hydra.sweeper.get("params") or {}
+    if dropped := [key for key in params if key not in kept]:
+        file = next((word for word in groups if word.partition("=")[0] in job["swept"]), "")
+        raise ConfigError(
+            f"{file}: brings a sweep of its own ({', '.join(dropped)}), which a sweep over such files "
+            "would drop; give each its own command"
+        )
+    return compose(overrides)
+
+
+@contextmanager
+def _exit_on_error(name: str) -> Iterator[None]:
+    """Print an error of the job `name` and exit: a sweep with a job that does not fit is not begun."""
     try:
-        overrides = [*search_path(sweep), *job["overrides"]]
-        params, groups = sweeper_params(overrides)
-        kept = sweep.hydra.sweeper.get("params") or {}
-        if dropped := [key for key in params if key not in kept]:
-            file = next((word for word in groups if word.partition("=")[0] in job["swept"]), "")
-            raise ConfigError(
-                f"{file}: brings a sweep of its own ({', '.join(dropped)}), which a sweep over such files "
-                "would drop; give each its own command"
-            )
-        return compose(overrides)
+        yield
     except Exception as error:
-        report(error, f"{job['name']}: ")
+        report(error, f"{name}: ")
         raise SystemExit(1) from None
 
 
@@ -130,17 +142,6 @@ def _load() -> None:
     import harness.sweeps.preview  # noqa: F401
 
 
-def _plan_job(job: dict[str, Any], composed: Composed) -> PlannedRun:
-    """Return the job's LR plan. For one that does not fit the data or the budget, print why and exit."""
-    from harness.sweeps import preview
-
-    try:
-        return preview.plan_run(job["name"], job["arm"], composed.config)
-    except Exception as error:
-        report(error, f"{job['name']}: ")
-        raise SystemExit(1) from None
-
-
 def run_folders(config: DictConfig, jobs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the folder of each job below the sweep's, as `hydra.sweep.subdir` says.
 
@@ -152,15 +153,15 @@ def run_folders(config: DictConfig, jobs: Sequence[dict[str, Any]]) -> list[str]
     names: dict[str, str] = {}
     for job in jobs:
         folder = hydra_private.sweep_subdir(config, job["overrides"], job["num"])
-        path = PurePosixPath(folder)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
+        path = str(PurePosixPath(folder))
+        if not sweep_plan.is_below(folder):
             raise ConfigError(
                 f"hydra.sweep.subdir={raw}: {folder!r} is not a folder below hydra.sweep.dir"
             )
-        if str(path) in names:
+        if path in names:
             raise ConfigError(
-                f"hydra.sweep.subdir={raw}: {names[str(path)]} and {job['name']} would share the folder "
+                f"hydra.sweep.subdir={raw}: {names[path]} and {job['name']} would share the folder "
                 f"{folder}; use what differs between runs, as {_JOB_NUMBER}"
             )
-        names[str(path)] = job["name"]
+        names[path] = job["name"]
     return list(names)

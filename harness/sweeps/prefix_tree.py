@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.store.identity import fingerprint
 from harness.analysis.results import common
 from harness.config.schema import Config
+from harness.store.identity import fingerprint
 from harness.training.datasets import training_shape
 from harness.training.models import without_weights
 from harness.training.schedules import LRPlan
@@ -122,9 +122,9 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
         if network not in sizes:
             sizes[network] = _checkpoint_bytes(config)
         for node in root:
-            ends = {
-                end for end in node.runs[0].plan.cycle_ends if node.begin < end <= node.end
-            } | {node.end}
+            ends = {end for end in node.runs[0].plan.cycle_ends if node.begin < end <= node.end} | {
+                node.end
+            }
             total += sizes[network] * len(ends)
     return total
 

@@ -15,8 +15,6 @@ import polars as pl
 
 from harness.analysis.arms import Question
 from harness.analysis.results import columns
-from harness.config.schema import Config
-from harness.runs.setup import lr_plan
 from harness.sweeps.prefix_tree import PlannedRun
 from harness.training import schedules
 from harness.training.schedules import LRPlan
@@ -24,11 +22,6 @@ from harness.training.schedules import LRPlan
 MAX_FINAL_LR_GAP = 0.05  # of the peak, between the final LRs of arms that are compared fairly
 _MAX_DRAWN = 100  # arms in the picture: nobody distinguishes more
 _MAX_POINTS = 20_000  # of all LR curves in the picture
-
-
-def plan_run(name: str, arm: str, config: Config) -> PlannedRun:
-    """Return a run with its LR plan. Raises `ConfigError` if it does not fit the data and the budget."""
-    return PlannedRun(name, arm, config, lr_plan(config))
 
 
 def arms_table(runs: Sequence[PlannedRun]) -> str:

@@ -18,12 +18,11 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness.runs.job import run_job
-from harness.analysis import results
-from harness.analysis import sweep_plan
-from harness.config.schema import Config
+from harness.analysis import results, sweep_plan
 from harness.config.errors import ConfigError
+from harness.config.schema import Config
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
+from harness.runs.job import run_job
 from harness.runs.run_dir import RunInfo, planned
 
 _FINISHED = ("complete", "diverged")  # runs that are not submitted again

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Wandb
-from harness.config.values import section_from_dict
 from harness.analysis import results
 from harness.config.one_line_errors import Attempts
+from harness.config.schema import Wandb
+from harness.config.values import section_from_dict
 from harness.config.warnings import warn
 from harness.files import read_json
 from harness.runs.wandb_run import UPLOAD_TIMEOUT_S, Label, WandbRun, start
