@@ -1,4 +1,4 @@
-"""Writing so that a crash leaves the old file or the new one, never a part; locks; reading what may be anyone's."""
+"""Atomic writes, locks, and reading files that may be damaged or foreign."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UnreadableError(OSError):
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file that takes the name `path`, synced, when the block ends without an error."""
+    """Yield a file that takes the name `path`, synced, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -52,7 +52,7 @@ def _umask() -> int:
 
 
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """What is in a file of at most `most` bytes. Raises OSError; `UnreadableError` for a larger one, or a device."""
+    """Return what is in a file of at most `most` bytes. Raises OSError; `UnreadableError` for a larger one, or a device."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise UnreadableError(f"{path}: is not a file")
@@ -62,7 +62,7 @@ def read(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. Raises OSError; `UnreadableError` for what is no JSON, or no object."""
+    """Return the object in a file. Raises OSError; `UnreadableError` for what is no JSON, or no object."""
     try:
         document = json.loads(read(path), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
@@ -124,7 +124,7 @@ def lock(
 
 
 def _locked(file: IO[str]) -> bool:
-    """Whether the lock is held now, as far as the file system has locks."""
+    """Return whether the lock is held now, as far as the file system has locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -36,7 +36,7 @@ class Cosine(Scheduler):
         durations.check_minimum("eta_min", self.eta_min)
 
     def cycle_ends(self, durations: Durations) -> Iterable[int]:
-        """At odd multiples of `t_max`."""
+        """Return the odd multiples of `t_max`."""
         if self.t_max is None:
             return [durations.updates]
         first = self._half_period(durations)
@@ -69,7 +69,7 @@ class CosineWarm(Scheduler):
         durations.check_fits("t_0", self.t_0)
 
     def cycle_ends(self, durations: Durations) -> Iterable[int]:
-        """At t_0, t_0 (1 + t_mult), t_0 (1 + t_mult + t_mult^2), ..."""
+        """Return t_0, t_0 (1 + t_mult), t_0 (1 + t_mult + t_mult^2), ..."""
         first = durations.steps("t_0", self.t_0)
         lengths = accumulate(repeat(self.t_mult), operator.mul, initial=first)
         return map(durations.updates_after, accumulate(lengths))

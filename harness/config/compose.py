@@ -64,7 +64,7 @@ def unused_folder(path: str) -> str:
 
 @cache
 def group_files() -> dict[str, list[str]]:
-    """The groups of `conf/` with the names of their files, numbers in them in counting order."""
+    """Return the groups of `conf/` with the names of their files, numbers in them in counting order."""
 
     def counting(name: str) -> list[str]:
         return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
@@ -77,7 +77,7 @@ def group_files() -> dict[str, list[str]]:
 
 
 def _groups() -> str:
-    """The resolver `${groups:}` of the help: all choices, those of this command line starred."""
+    """Resolve `${groups:}` of the help: all choices, those of this command line starred."""
     chosen = HydraConfig.get().runtime.choices
     found = group_files()
     indent = 4 + max(map(len, found))
@@ -101,10 +101,9 @@ def _in_epochs(default: Any, *, _parent_: DictConfig) -> Any:
 
 
 def load(composed: DictConfig) -> Config:
-    """The typed, checked configuration that Hydra composed.
+    """Return the typed, checked configuration that Hydra composed.
 
-    Raises `ConfigError` for a value out of its range, for a value that nobody gave, and for a key
-    that `+` added to the schema.
+    Raises `ConfigError` for a value out of its range, for one that is not given, and for a key that `+` added to the schema.
     """
     try:
         config = OmegaConf.to_object(composed)
@@ -132,7 +131,7 @@ def load(composed: DictConfig) -> Config:
 
 
 def unknown_key(section: type[Section], name: str) -> str:
-    """What to say of a key that `section` does not have."""
+    """Return the message about a key that `section` does not have."""
     names = [f.name for f in dataclasses.fields(section)]
     if section is Config:
         return f"is neither a key nor a group; {nearest(name, sorted({*names, *group_files()}))}"
@@ -149,12 +148,12 @@ class Composed:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """`to_dict` of the configuration."""
+        """Return `to_dict` of the configuration."""
         return to_dict(self.config)
 
     @cached_property
     def sha256(self) -> str:
-        """Equal for two jobs that are the same run of a sweep.
+        """Return a hash that is equal for two jobs that are the same run of a sweep.
 
         A value given as `${…}` counts by its text: what `${now:%f}` or `${oc.env:NAME}` came to when
         the sweep was planned is what the run is trained with.
@@ -165,7 +164,7 @@ class Composed:
 
 
 def load_composed(composed: DictConfig) -> Composed:
-    """`load`, keeping the text of interpolations. Raises `ConfigError`."""
+    """Return what `load` does, with the text of interpolations. Raises `ConfigError`."""
     raw: Any = OmegaConf.to_container(composed, resolve=False)
     texts = {key: value for key, value in flat(raw).items() if "${" in str(value)}
     return Composed(load(composed), texts)

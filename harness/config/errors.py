@@ -11,7 +11,7 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint that lists `names`, led by the one that `name` was probably meant to be."""
+    """Return a hint that lists `names`, the most similar to `name` first."""
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{hint}choose from {', '.join(names)}"

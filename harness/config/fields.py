@@ -19,7 +19,7 @@ def number(
     below: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A required number (or list of numbers, or null if the type says so) within bounds."""
+    """Declare a required number (or list of numbers, or null if the type says so) within bounds."""
     bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
     return field(
         default=MISSING,
@@ -28,17 +28,17 @@ def number(
 
 
 def duration(**least: float) -> Any:
-    """A required number of epochs or updates, below where counting in floats ends."""
+    """Declare a required number of epochs or updates, small enough for floats to count exactly."""
     return number(**least, at_most=1e9)
 
 
 def choice(*names: str) -> Any:
-    """A required string, one of `names`."""
+    """Declare a required string, one of `names`."""
     return field(default=MISSING, metadata={"choices": names})
 
 
 def added(before: object, declared: Any = None) -> Any:
-    """A key that is newer than checkpoints in use, declared as by `number` and `choice`.
+    """Declare a key that is newer than checkpoints in use, further declared as by `number` and `choice`.
 
     At the value `before` the program does what it did when there was no such key.
     """
@@ -57,7 +57,7 @@ _WORDS = {
 
 
 def describe_constraint(f: dataclasses.Field[Any]) -> str:
-    """What fits a field, in words: `must be a whole number ≥ 1`."""
+    """Return what fits a field, in words: `must be a whole number ≥ 1`."""
     if "choices" in f.metadata:
         return f"choose from {', '.join(map(str, f.metadata['choices']))}"
     type_, _, null = str(f.type).partition(" | ")
@@ -70,7 +70,7 @@ def describe_constraint(f: dataclasses.Field[Any]) -> str:
 
 
 def show(value: object) -> str:
-    """`value` as one would write it on the command line."""
+    """Return `value` as one would write it on the command line."""
     match value:
         case None | bool():
             return {None: "null", True: "true", False: "false"}[value]

@@ -1,4 +1,4 @@
-"""Errors as one line that names the key and the mend."""
+"""Errors as one line that names the key and the fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print errors that a user can mend as one line, and exit with 1."""
+    """Print errors that a user can fix as one line, and exit with 1."""
     streams.secure()
     os.environ.setdefault(_FULL, "1")  # Hydra then raises its errors instead of printing them
     if os.path.expanduser("~") == "~":  # a user without an account, in a container
@@ -69,7 +69,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 class Attempts:
-    """Steps of which each is tried, whatever became of those before.
+    """Steps that are all tried, even if one before has failed.
 
     `failures` has a line for each that failed; errors of the types `refusals` are raised all the same.
     """
@@ -94,7 +94,7 @@ class Attempts:
 
 
 def report(error: Exception, label: str = "", full: bool = False) -> None:
-    """Print `error` on stderr: one line if a user can mend it; otherwise, or if `full`, its traceback too."""
+    """Print `error` on stderr: one line if a user can fix it; otherwise, or if `full`, its traceback too."""
     line = explain(error)
     if full or line is None:
         traceback.print_exception(error)
@@ -105,9 +105,9 @@ def report(error: Exception, label: str = "", full: bool = False) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line that names the key and the mend; None for errors that are ours, not the user's."""
-    told = _explain(error)
-    return told and " ".join(told.split())
+    """Return one line that names the key and the fix; None for errors that are ours, not the user's."""
+    line = _explain(error)
+    return line and " ".join(line.split())
 
 
 def _explain(error: BaseException) -> str | None:
@@ -156,7 +156,7 @@ def _explain(error: BaseException) -> str | None:
 
 
 def _explain_job(error: BaseException) -> str | None:
-    """What submitit and joblib raise in the process that starts jobs and waits for them."""
+    """Explain what submitit and joblib raise in the process that starts jobs and waits for them."""
     text = str(error)
     match type(error).__name__:
         case "FailedJobError" if text.startswith("sbatch"):
@@ -179,7 +179,7 @@ def _explain_job(error: BaseException) -> str | None:
 
 
 def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> str:
-    """`composing` is what Hydra says around it: the override or the file that it was at."""
+    """Explain an error of OmegaConf; `composing` is Hydra's message around it, with the override or the file."""
     key = (error.full_key or "").partition("[")[0]
     override = re.search(r"(?:Error merging override|To append .*? use) [+~]*(.*)", composing)
     file = re.match(r"In '(.*?)'", composing)
@@ -188,15 +188,15 @@ def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> st
     given = override[1] if override else f"{key}={raw}" if raw is not None else key
     where = [f"{file[1]}.yaml"] if file else []
     where += [given] if given.partition("=")[0] == key else [given, key]
-    mend = _mend(error)
+    fix = _fix(error)
     group = key.partition(".")[0]
     if override and any(re.match(rf"{group}=.*,", arg) for arg in sys.argv):
         # Hydra composes the defaults with all that is not swept before it composes any job.
-        mend += f"; where {group} is swept, write ++{given}"
-    return ": ".join([*filter(None, where), mend])
+        fix += f"; where {group} is swept, write ++{given}"
+    return ": ".join([*filter(None, where), fix])
 
 
-def _mend(error: OmegaConfBaseException) -> str:
+def _fix(error: OmegaConfBaseException) -> str:
     name, node = error.key, error.parent_node
     while isinstance(node, ListConfig):
         name, node = node._key(), node._get_parent()
@@ -213,7 +213,7 @@ def _mend(error: OmegaConfBaseException) -> str:
 
 
 def _group_override(error: Exception) -> str | None:
-    """The override that Hydra was at when it raised a bare exception, as for `scheduler=null`."""
+    """Return the override that Hydra was reading when it raised a bare exception, as for `scheduler=null`."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not frames or not frames[-1].f_globals["__name__"].startswith("hydra."):
         return None

@@ -89,7 +89,7 @@ class Dataset(Section, ABC):
         """Raise `ConfigError` for images that cannot be used; may take long the first time."""
 
     def unchecked(self) -> int:
-        """Return how many images `shape` has not looked at, and nobody has checked before."""
+        """Return how many images `shape` has not read, and that were not checked before."""
         return 0
 
 
@@ -168,7 +168,7 @@ class Trainer(Section):
 
 @dataclass
 class Store(Section):
-    """Where checkpoints lie, and which are kept once a run is over."""
+    """Where checkpoints are stored, and which are kept once a run is over."""
 
     section: ClassVar[str] = "store"
 

@@ -13,7 +13,7 @@ from harness.config.schema import Config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """`config` as plain values, each section with its `kind`: for W&B, results and hashes."""
+    """Return `config` as plain values, each section with its `kind`: for W&B, results and hashes."""
     return {
         f.name: {"kind": kind(value), **dataclasses.asdict(value)}
         if isinstance(value := getattr(config, f.name), Section)
@@ -23,7 +23,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def without_added(config: Config) -> dict[str, Any]:
-    """`to_dict`, less the keys that were `added` later and change nothing."""
+    """Return `to_dict` without the keys that were `added` later and change nothing."""
     values = to_dict(config)
     for section, kept in [
         (config, values),
@@ -36,7 +36,7 @@ def without_added(config: Config) -> dict[str, Any]:
 
 
 def _before(section: type[Section]) -> dict[str, Any]:
-    """The `added` keys of a section, with the value of each that changes nothing."""
+    """Return the `added` keys of a section, with the value of each that changes nothing."""
     fields = dataclasses.fields(section)
     return {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
 
@@ -51,7 +51,7 @@ _SAME_WEIGHTS = (*SAME_RUN, "claim.")  # its claim is the one of the sweep's pla
 def changes(
     then: dict[str, Any], now: dict[str, Any], allowed: tuple[str, ...] = _SAME_WEIGHTS
 ) -> list[str]:
-    """What would make another run of it, as `KEY=NOW (was THEN)`, between two of `to_dict`.
+    """Return what would make it another run, as `KEY=NOW (was THEN)`, between two of `to_dict`.
 
     Keys that begin with one of `allowed` may differ.
     """
@@ -64,7 +64,7 @@ def changes(
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """`{"optimizer": {"lr": 0.1}, "seed": 0}` as `{"optimizer.lr": 0.1, "seed": 0}`."""
+    """Return `{"optimizer": {"lr": 0.1}, "seed": 0}` as `{"optimizer.lr": 0.1, "seed": 0}`."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         parts = value if isinstance(value, dict) else {"": value}
@@ -73,7 +73,7 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit.
+    """Return the `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit.
 
     Keys that were `added` since then have the value of before they existed.
     """

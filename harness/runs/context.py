@@ -27,7 +27,7 @@ class PhaseTimer(dict[str, float]):
 
 @dataclass(frozen=True)
 class RunContext:
-    """A configuration and where it is trained, by which processes, until which signal."""
+    """All that a run is given: what to train, where to write, with which processes, until which signal."""
 
     config: Config
     info: RunInfo

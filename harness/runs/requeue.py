@@ -19,7 +19,7 @@ def forward_signal_to_submitit(stop: RunInterruptedError) -> bool:
 
     Its handlers are those from before ours. That of SIGUSR2 requeues the job and exits, or raises
     if it may not. That of SIGTERM does nothing, and the job is to end with a result, as cancelled.
-    Return False where the job is to end without one: nobody waits for it, or it will start again.
+    Return False where the job is to end without one: nothing waits for it, or it will start again.
     """
     if not in_a_job():
         return False

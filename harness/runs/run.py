@@ -39,17 +39,17 @@ from harness.training.loop import DivergedError, Row, TrainState, TrainStep, upd
 
 
 class RefusedBeforeError(ConfigError):
-    """The network could not be built the last time, and nobody asked to try it again."""
+    """The network could not be built the last time, and `retry` is false."""
 
 
 def run(ctx: RunContext) -> RunResult:
     """Train a configuration in its folder and return what `result.json` says.
 
-    All processes of `ctx.world` do so; those after the first in a folder that nobody sees. A run that is
+    All processes of `ctx.world` do so; those after the first in a temporary folder. A run that is
     complete there stays as it is. One that diverges ends as `diverged`, with its history. Any other
     error is written down as `failed` (`interrupted` for a signal) and raised again; the store remembers
     a divergence, and a network that cannot be built, but no failure that may come from outside of the
-    run. Raises `ConfigError`, with nothing touched, if another run has begun in the folder, or another
+    run. Raises `ConfigError`, before anything is changed, if another run has begun in the folder, or another
     process is at it.
     """
     with exclusive_lock(ctx.info.folder):

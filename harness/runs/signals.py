@@ -35,7 +35,7 @@ class Stop:
         self.before: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """From now on the signals that end a run are noted here, if this is the main thread.
+        """Note from now on the signals that end a run, if this is the main thread.
 
         Those that are ignored stay so: nohup ignores SIGHUP, a shell's `&` SIGINT.
         """
@@ -50,7 +50,7 @@ class Stop:
             self.number = number
 
     def check(self) -> None:
-        """Raises `RunInterruptedError` if a signal has come."""
+        """Raise `RunInterruptedError` if a signal has come."""
         if self.number is not None:
             raise RunInterruptedError(self.number)
 
@@ -64,7 +64,7 @@ class Stop:
 def stopping(stop: Stop) -> Iterator[None]:
     """Let `stop` catch signals within the block; the handlers from before come back at its end.
 
-    That end has to lie behind all that a stopped run still writes: several processes are stopped by
+    That end must come after all that a stopped run still writes: several processes are stopped by
     the signal that reaches the first, and it reaches the others a moment later.
     """
     try:

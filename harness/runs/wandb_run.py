@@ -33,20 +33,20 @@ class Label:
 
 
 def wandb_metadata(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
-    """How the run of `result` is called on W&B, and what its config there is."""
+    """Return how the run of `result` is called on W&B, and its config there."""
     label = Label(result["run_id"], result["name"], result["group"], result["arm"])
     return label, {**result["config"], "plan": result["plan"], "overrides": result["overrides"]}
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What W&B's summary adds to the last row: how the run ended, and the test's metrics.
+    """Return what W&B's summary adds to the last row: how the run ended, and the test's metrics.
 
-    After a resume W&B takes `max` over the rows since then, so it is told.
+    After a resume W&B takes `max` over the rows since then, so it is set here.
     """
-    told = {**result.get("test", {}), "status": result["status"]}
+    added = {**result.get("test", {}), "status": result["status"]}
     if result.get("final"):
-        told["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
-    return told
+        added["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
+    return added
 
 
 INCOMPLETE = "incomplete"  # a file in wandb's folder of a run that is not wholly there, or not sent
@@ -96,14 +96,14 @@ class WandbRun:
 
     @property
     def where(self) -> str:
-        """The page of the run, or the local folder of one that is not uploaded; empty without any."""
+        """Return the page of the run, or the local folder of one that is not uploaded; empty without any."""
         if self._run is None:
             return ""
         local = self._run.offline or self._lost
         return str(Path(self._run.dir).parent) if local else str(self._run.url)
 
     def log(self, row: Row) -> None:
-        """Rows that the server has from before a resume are left out."""
+        """Log a row, unless the server has it from before a resume."""
         if self._run is not None and row["step"] >= self._run.starting_step:
             self._send(lambda run: run.log(row, step=int(row["step"]), commit=True))
 
@@ -115,12 +115,12 @@ class WandbRun:
         self._send(lambda run: run.finish(exit_code=exit_code))
 
     def _send(self, what: Callable[[wandb.Run], object]) -> None:
-        """Losing W&B costs a warning, not the run: the upload may not end, its process be killed."""
+        """Call `what` with the run. Losing W&B costs a warning: its upload may not end, its process be killed."""
         if self._run is None or self._lost:
             return
         try:
             what(self._run)
-        except Exception as error:  # whatever wandb raises
+        except Exception as error:  # wandb may raise anything
             if self._sync is None:
                 raise
             self._lost = True
@@ -140,7 +140,7 @@ def start(
     values: dict[str, Any],
     patience_seconds: float = _INIT_SECONDS,
 ) -> wandb.Run:
-    """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
+    """Return a W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
 
     Raises `ConfigError` without a key, and what wandb raises if the server does not answer.
     """
@@ -184,7 +184,7 @@ def start(
 
 @cache
 def _read_packages_once() -> None:
-    """For every run wandb would read again which packages are installed, in 60 ms."""
+    """Read once which packages are installed: for every run wandb would do so again, in 60 ms."""
     from wandb import util
 
     installed = tuple(util.working_set())
@@ -192,7 +192,7 @@ def _read_packages_once() -> None:
 
 
 def unreachable() -> tuple[type[Exception], ...]:
-    """What wandb raises where a server does not answer, or not in time."""
+    """Return what wandb raises where a server does not answer, or not in time."""
     from wandb.errors import CommError
 
     return (CommError, TimeoutError)
@@ -205,7 +205,7 @@ def archive_offline_runs(folder: Path) -> None:
 
 
 def _mode(wanted: str) -> str:
-    """`auto` is WANDB_MODE if set; else online where there is a key, and otherwise offline."""
+    """Return the mode in use: `auto` is WANDB_MODE if set; else online where there is a key, and otherwise offline."""
     if wanted != "auto":
         return wanted
     if mode := os.environ.get("WANDB_MODE"):
@@ -256,7 +256,7 @@ def _before_import(mode: str) -> None:
 
 @contextmanager
 def _refused(name: str) -> Iterator[None]:
-    """What wandb and pydantic raise for a setting, as `ConfigError` that begins with `name`."""
+    """Raise what wandb and pydantic raise for a setting as a `ConfigError` that begins with `name`."""
     from wandb.errors import Error
 
     try:
@@ -266,13 +266,13 @@ def _refused(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without pydantic's lines about the value and its own pages."""
+    """Return what is wrong, without pydantic's lines about the value and its own pages."""
     errors: Any = getattr(error, "errors", None)
     return "; ".join(one["msg"] for one in errors()) if errors else one_line(error)
 
 
 def _keep_files_in(folder: Path) -> None:
-    """Have wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
+    """Make wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
     from wandb import env
 
     for name, used in ((env.DATA_DIR, env.get_data_dir()), (env.CACHE_DIR, env.get_cache_dir())):
@@ -281,7 +281,7 @@ def _keep_files_in(folder: Path) -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether `folder` can be written to, or made."""
+    """Return whether `folder` can be written to, or made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 

@@ -1,4 +1,4 @@
-"""One stored checkpoint: a JSON file, and the weights and the rows of the history beside it."""
+"""One stored checkpoint: a JSON file, with files for the weights and the rows of the history in the same folder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CheckpointInfo:
 
     numerics: dict[str, Any]
     bitwise: bool  # one machine's arithmetic made it, from the first update on
-    permanent: bool  # a cycle end, a branch or an end; not just where a run stood
-    seconds: float  # of training up to here, whoever did it
+    permanent: bool  # a cycle end, a branch or an end; not just the progress of a run
+    seconds: float  # of training up to here, over all runs that share it
     test: Row | None = None  # the test set's metrics if a run ended here, empty without a test set
     test_sha256: str | None = None  # of the test set that `test` is about
 
@@ -50,15 +50,15 @@ _JSON_NAMES = {"bitwise": "exact", "permanent": "kept"}  # as files have had the
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(CheckpointInfo):
-    """A stored checkpoint, as the JSON beside it describes it."""
+    """A stored checkpoint, as its JSON describes it."""
 
-    path: Path  # of that JSON; the weights are in `file` beside it
+    path: Path  # of that JSON; the weights are in `file` in the same folder
     fingerprint: str
     step: int
     plan_sha256: str
     file: str
     sha256: str
-    rows_file: str  # beside it too: the history is the first `rows_bytes` of this file
+    rows_file: str  # in the same folder: the history is the first `rows_bytes` of this file
     rows_bytes: int
     rows_sha256: str
 
@@ -68,7 +68,7 @@ class Checkpoint(CheckpointInfo):
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The history up to here, checked against its checksum. Raises `CorruptCheckpointError`."""
+        """Return the history up to here, checked against its checksum. Raises `CorruptCheckpointError`."""
         path = self.path.parent / self.rows_file
         try:
             content = files.read(path)[: self.rows_bytes]
@@ -85,7 +85,7 @@ class Checkpoint(CheckpointInfo):
 
 
 def _row(values: Any) -> Row:
-    """A line of a history. Raises TypeError for anything else."""
+    """Return a line of a history. Raises TypeError for anything else."""
     numbers = isinstance(values, dict) and all(
         type(v) in (int, float) and math.isfinite(v) for v in values.values()
     )
@@ -118,7 +118,7 @@ def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
 
 
 def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
-    """The state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
+    """Return the state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
 
     Raises `CorruptCheckpointError`, also for what would unpack to more than the file holds.
     """
@@ -140,7 +140,7 @@ def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[st
         )
     except CorruptCheckpointError:
         raise
-    except Exception as error:  # whatever torch makes of a foreign file
+    except Exception as error:  # a foreign file can make torch raise anything
         raise CorruptCheckpointError(
             f"{path} is not a checkpoint ({type(error).__name__})"
         ) from error

@@ -52,7 +52,7 @@ def restore(store: Store, run: RunIdentity, state: TrainState) -> Checkpoint | N
             if saved["updates"] != checkpoint.step:
                 raise ValueError(f"it is of update {saved['updates']}")
             state.restore(saved)
-        except Exception as error:  # whatever a foreign file makes torch raise, half applied
+        except Exception as error:  # a foreign file can make torch raise anything, half applied
             state.restore(before)
             reason = " ".join(str(error).split())[:200]
             warn(f"{checkpoint.path}: {reason}; it is passed over")
@@ -77,7 +77,7 @@ def broadcast_state(
 
 @dataclass
 class Checkpointer:
-    """Writes the checkpoints of a run, and takes those away again that only said where it stood."""
+    """Writes the checkpoints of a run, and removes those that only marked its progress."""
 
     store: Store | None
     run: RunIdentity

@@ -26,7 +26,7 @@ _FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two forma
 
 
 def fingerprint(config: Config, data: str, precision: str) -> str:
-    """`FORMAT` and SHA-256 over all that shapes the weights but the schedule and the length.
+    """Return `FORMAT` and a SHA-256 over all that shapes the weights but the schedule and the length.
 
     `data` is the hash of the content of training and validation images, `precision` the one in use,
     never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
@@ -60,13 +60,13 @@ class RunIdentity:
 
     @property
     def run_id(self) -> str:
-        """16 hexadecimal digits that name the whole run, on W&B too."""
+        """Return 16 hexadecimal digits that name the whole run, on W&B too."""
         whole = self.fingerprint.encode() + self.plan.lr.tobytes()
         return hashlib.sha256(whole).hexdigest()[:16]
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all parameters and buffers, a `state_dict`."""
+    """Return a SHA-256 over the names, types, shapes and bytes of all parameters and buffers, a `state_dict`."""
     whole = hashlib.sha256()
     for name, tensor in state.items():
         values: Any = tensor.detach().cpu().contiguous().numpy()
@@ -81,12 +81,12 @@ def _format(fingerprint: str) -> int:
 
 
 def stem(step: int, plan_sha256: str) -> str:
-    """The name of a checkpoint's files, but for their endings."""
+    """Return the name of a checkpoint's files, but for their endings."""
     return f"{step:09d}-{plan_sha256[:32]}"
 
 
 def plan_hashes(plan: LRPlan, steps: Iterable[int]) -> Iterator[tuple[int, str]]:
-    """(step, SHA-256 of `plan.lr[:step]`) for each of `steps`, in rising order, in one pass."""
+    """Yield (step, SHA-256 of `plan.lr[:step]`) for each of `steps`, in rising order, in one pass."""
     whole, done = hashlib.sha256(), 0
     for step in sorted(steps):
         whole.update(plan.lr[done:step].tobytes())

@@ -37,7 +37,7 @@ from harness.training.loop import Row
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
 _REMEMBERED = ("diverged", "refused")  # ends that follow from what a key holds
-_STALE = 60.0  # seconds without one after which nobody waits any longer
+_STALE = 60.0  # seconds without one after which other runs stop waiting
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Store:
     folder: Path
 
     def checkpoints(self, run: RunIdentity) -> Iterator[Checkpoint]:
-        """The stored beginnings of `run` with all that it would have recorded, the longest first.
+        """Yield the stored beginnings of `run` with all that it would have recorded, the longest first.
 
         Damaged files are named in a warning and passed over.
         """
@@ -122,7 +122,7 @@ class Store:
             warn(f"{path} is left behind: {error}")
 
     def older(self) -> list[Path]:
-        """The folders of older formats, which no run of this version looks into."""
+        """Return the folders of older formats, which no run of this version looks into."""
         if not self.folder.is_dir():
             return []
         names = (name for name in os.listdir(self.folder) if _FINGERPRINT.fullmatch(name))
@@ -146,7 +146,7 @@ class Store:
         return self.folder / run.fingerprint / f"{run.run_id}.outcome"
 
     def outcome(self, run: RunIdentity) -> dict[str, Any] | None:
-        """How the run ended when it last ended badly: `status`, `error`, `rows`; else None.
+        """Return how the run ended if it last ended badly: `status`, `error`, `rows`; else None.
 
         Failures for reasons that are not in the key, which earlier versions noted, do not count.
         """
@@ -184,7 +184,7 @@ class Store:
         wait: bool,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Callable[[], None]]:
-        """Tell others which checkpoints are on their way; yields a sign of life to be called often.
+        """Announce which checkpoints a run will write; yield a heartbeat to be called often.
 
         With `wait`, first wait while another run is on its way to a longer checkpoint of `run` than any
         that is stored; `check` is called meanwhile, and may raise.

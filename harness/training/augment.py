@@ -34,7 +34,7 @@ def sample(images: int, crop: int, flip: bool, generator: torch.Generator) -> Cr
 
 
 def apply(padded: Tensor, index: Tensor, moves: CropFlip, size: tuple[int, int]) -> Tensor:
-    """The images `padded[index]`, cut to `size` and mirrored as `moves` say.
+    """Return the images `padded[index]`, cut to `size` and mirrored as `moves` say.
 
     `padded` is uint8 (images, height + 2 crop, width + 2 crop, channels), `index` int64 (batch,).
     Returns uint8 (batch, height, width, channels): one gather, no loop, no synchronisation.

@@ -143,7 +143,7 @@ class TrainBatches:
         self.fetch = _fetcher(splits.train, self.own_size, self.crop, device)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised images and labels of the batches from `start` on of epoch `epoch`."""
+        """Yield normalised images and labels of the batches from `start` on of epoch `epoch`."""
         generator = _generator(self.seed, epoch)
         used = torch.arange(start * self.batch_size, self.updates_per_epoch * self.batch_size)
         own = used.view(-1, self.batch_size)[:, self.shard].flatten()

@@ -38,7 +38,7 @@ class Source(Protocol):
     def subset(self, index: NDArray[np.int64]) -> Self: ...
 
     def digest(self) -> str:
-        """SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
+        """Return the SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
         ...
 
 
@@ -175,7 +175,7 @@ def refuse_without_test(config: Config) -> None:
 
 
 def updates_per_epoch(images: int, batch_size: int) -> int:
-    """How many full batches `images` training images make. Raises `ConfigError` for none."""
+    """Return how many full batches `images` training images make. Raises `ConfigError` for none."""
     if batch_size > images:
         raise ConfigError(
             f"trainer.batch_size={batch_size}: "
@@ -185,7 +185,7 @@ def updates_per_epoch(images: int, batch_size: int) -> int:
 
 
 def split_size(size: float, images: int, name: str) -> int:
-    """How many of `images` images `dataset.NAME=size` takes. Raises `ConfigError` for a misfit."""
+    """Return how many of `images` images `dataset.NAME=size` takes. Raises `ConfigError` for a misfit."""
     key = f"dataset.{name}={size:g}"
     if size >= 1 and size != int(size):
         raise ConfigError(f"{key}: must be a share below 1 or a whole number of images")
@@ -199,7 +199,7 @@ def split_size(size: float, images: int, name: str) -> int:
 def stratified_split(
     source: S, size: float, name: str, classes: Sequence[str], rng: np.random.Generator
 ) -> tuple[S, S]:
-    """Cut `size` images (a share if below 1) off `source`, of each class its part; and the rest."""
+    """Return `size` images (a share if below 1) of `source`, of each class its part, and the rest."""
     labels = source.labels
     wanted = split_size(size, len(labels), name)
     counts = np.bincount(labels, minlength=len(classes))
@@ -220,7 +220,7 @@ def stratified_split(
 
 
 def _why_empty(name: str, counts: NDArray[np.int64], label: int, all_taken: bool) -> str:
-    """Why a cut leaves the class `name` without an image on one side, and the fix."""
+    """Return why a split leaves the class `name` without an image on one side, and the fix."""
     count, images = int(counts[label]), int(counts.sum())
     if count < 2:
         has = "one image" if count else "no image"
@@ -232,7 +232,7 @@ def _why_empty(name: str, counts: NDArray[np.int64], label: int, all_taken: bool
 
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from exact counts of the 256 values."""
+    """Return mean and standard deviation of each channel, from exact counts of the 256 values."""
     values = np.arange(256)
     counts = np.stack(
         [np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(pixels.shape[3])]
@@ -323,7 +323,7 @@ _FILES = {  # below dataset.root
 def _check_torchvision(
     name: str, train: bool, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> None:
-    """Raises ValueError for files that hold another data set than `name`."""
+    """Raise ValueError for files that hold another data set than `name`."""
     whole = TORCHVISION_SHAPES[name]
     images = whole.train if train else _TEST_IMAGES.get(name, 10_000)
     shape = (images, whole.image_size, whole.image_size, whole.channels)

@@ -36,7 +36,7 @@ def device(wanted: str, world: World = SINGLE_PROCESS) -> torch.device:
 
 
 def reset(config: Config, device: torch.device) -> None:
-    """Process-wide settings, all set by every run: several runs may share one process."""
+    """Set process-wide settings, all of them in every run: several runs may share one process."""
     strict = config.trainer.deterministic
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -51,7 +51,7 @@ def reset(config: Config, device: torch.device) -> None:
 def numerics(
     config: Config, device: torch.device, precision: Precision, world: World = SINGLE_PROCESS
 ) -> dict[str, Any]:
-    """What changes rounding but not the trajectory: equal numerics, equal bits."""
+    """Return what changes rounding and nothing else: equal numerics, equal bits."""
     trainer = config.trainer
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {

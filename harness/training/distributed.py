@@ -73,7 +73,7 @@ class World:
 
     @contextmanager
     def process_group(self) -> Iterator[None]:
-        """Meet the others, and part from them at the end."""
+        """Join the process group of the run, and leave it at the end."""
         if self._process.address is None:
             yield
             return
@@ -106,7 +106,7 @@ class World:
 
     @contextmanager
     def translate_peer_errors(self) -> Iterator[None]:
-        """What the end of another process makes torch raise, as `PeerLostError`, in one line, or `RemoteRankError`."""
+        """Raise `PeerLostError` or `RemoteRankError` for what torch raises when another process ends."""
         try:
             yield
         except RuntimeError as error:
@@ -120,29 +120,29 @@ class World:
             raise PeerLostError from error
 
     def _end(self, reason: str) -> str:
-        """Why the run ends: `reason`, unless another process has told before."""
+        """Return why the run ends: `reason`, unless another process has given one before."""
         own = f"{self._process}: {reason}"
-        told = own
+        first = own
         if self._store:
             with suppress(RuntimeError):  # the process that kept the store may be gone
-                told = self._store.compare_set("end", "", own).decode()
-        self.reports_errors = told == own
-        return told
+                first = self._store.compare_set("end", "", own).decode()
+        self.reports_errors = first == own
+        return first
 
-    # --- what each does ------------------------------------------------------------------------
+    # --- its own share ------------------------------------------------------------------------
 
     def shard(self, count: int) -> slice:
-        """This process's part of `count` things; the sizes of the parts differ by one at most."""
+        """Return this process's share of `count` things; the sizes of the shares differ by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def loss_weight(self, count: int) -> float:
-        """By which the mean over the own part counts in the mean of the processes' means."""
+        """Return the weight of the mean over the own shard in the mean of all processes' means."""
         shard = self.shard(count)
         own: int = shard.stop - shard.start
         return own * self.size / count
 
     def reseed(self, seed: int, updates: int) -> None:
-        """Draw other dropout than the first process, whose generator is the one in checkpoints."""
+        """Seed dropout differently from the first process, whose generator is the one in checkpoints."""
         if self.rank:
             digest = hashlib.sha256(f"{seed}/{self.rank}/{updates}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -162,7 +162,7 @@ class World:
 
     @contextmanager
     def rank_zero_first(self) -> Iterator[None]:
-        """The first process, then the first of every other node, then the rest."""
+        """Run the block in the first process, then in the first of every other node, then in the rest."""
         turn = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
             self.wait()
@@ -170,15 +170,15 @@ class World:
         for _ in range(2 - turn):
             self.wait()
 
-    # --- what they tell each other -------------------------------------------------------------
+    # --- communication -------------------------------------------------------------
 
     def wait(self) -> None:
-        """Until all processes have come here, however long one takes."""
+        """Wait until all processes have come here, however long one takes."""
         if self.size > 1:
             dist.barrier(group=self._control_group)
 
     def broadcast_from_rank_zero(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process; the others wait for it. Tensors on the CPU."""
+        """Return what `make` returns in the first process, for which the others wait; tensors on the CPU."""
         if self.size == 1:
             return make()
         content: list[bytes | None] = [None]
@@ -193,17 +193,17 @@ class World:
         return made
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Return the sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes, in place."""
+        """Return the mean over all processes, in place."""
         return self.sum(value).div_(self.size) if self.size > 1 else value
 
     def all_reduce_stop_and_save(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
-        """The signal that any process was sent, and whether the first is to write a checkpoint.
+        """Return the signal that any process was sent, and whether the first is to write a checkpoint.
 
         Waits for the other processes, never for a GPU.
         """
@@ -215,7 +215,7 @@ class World:
         return number or None, bool(first_is_due)
 
     def check(self, trainer: Trainer, device: torch.device) -> None:
-        """Raises `ConfigError` for batches of less than an image a process, and unless each process
+        """Raise `ConfigError` for batches of less than an image a process, and unless each process
         has a GPU of its own, or none has one."""
         if self.size == 1:
             return
@@ -237,7 +237,7 @@ class World:
     # --- networks ------------------------------------------------------------------------------
 
     def convert_sync_batch_norm(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """`network` with batch norms that see the whole batch; its parameters and names stay."""
+        """Return `network` with batch norms that see the whole batch; its parameters and names stay."""
         if self.size == 1:
             return network
         if device.type == "cuda":
@@ -249,7 +249,7 @@ class World:
         return network
 
     def wrap_ddp(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """`network`, whose gradients become the mean over all processes."""
+        """Return `network`, whose gradients become the mean over all processes."""
         if self.size == 1:
             return network
         ids = [device.index] if device.type == "cuda" else None

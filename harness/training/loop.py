@@ -39,7 +39,7 @@ class Precision:
 
     @classmethod
     def resolve(cls, wanted: str, device: torch.device) -> Precision:
-        """`auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
+        """Return the precision in use: `auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
 
         Raises `ConfigError` for float16 on a CPU.
         """
@@ -70,7 +70,7 @@ class TrainState:
     pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
 
     def last_loss(self) -> float:
-        """The loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
+        """Return the loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
         values: list[float] = torch.stack(self.pending_losses).tolist()
         self.pending_losses.clear()
         for number, value in enumerate(values, start=self.updates - len(values) + 1):
@@ -85,7 +85,7 @@ class TrainState:
         return row | {"train/loss": self.last_loss()}
 
     def checked(self, metrics: Row) -> Row:
-        """`metrics` of this state. Raises `DivergedError` if one of them, or a weight, is not finite."""
+        """Return `metrics` of this state. Raises `DivergedError` if one of them, or a weight, is not finite."""
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise DivergedError(self.updates, f"{name} after update {self.updates} is {value}")
@@ -94,7 +94,7 @@ class TrainState:
         return metrics
 
     def not_finite(self) -> str | None:
-        """The first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
+        """Return the first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
         tensors = {
             name: tensor
             for name, tensor in self.network.state_dict(keep_vars=True).items()
@@ -106,7 +106,7 @@ class TrainState:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """All that training goes on from, but the schedule, which follows from the plan.
+        """Return all that training goes on from, but the schedule, which follows from the plan.
 
         Raises `DivergedError` rather than keep what a loss that is not finite led to.
         """
@@ -161,14 +161,14 @@ class TrainStep:
     mode: str = "none"
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of a batch of this process, to be differentiated."""
+        """Return the loss of this process's part of a batch, to be differentiated."""
         with self.precision.autocast():
             return self.loss_weight * F.cross_entropy(
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
 
     def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        """One update on a batch. Returns its loss, still on the device; waits for no GPU."""
+        """Make one update on a batch. Return its loss, still on the device; waits for no GPU."""
         if self.mode == "none":
             loss = self.loss(images, labels)
             kept = loss.detach()
@@ -188,7 +188,7 @@ class TrainStep:
     def evaluate(
         self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], split: str
     ) -> Row:
-        """`split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
+        """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
         network.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         for images, labels in batches:
@@ -211,7 +211,7 @@ class LogSchedule:
 
     @classmethod
     def of(cls, plan: LRPlan, trainer: Trainer) -> LogSchedule:
-        """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
+        """Return the log schedule of a run: evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:
             raise ConfigError(
@@ -226,7 +226,7 @@ class LogSchedule:
         return step % self.train_every == 0 or step in self.evaluations
 
     def covers(self, rows: list[Row], updates: int) -> bool:
-        """Whether `rows` hold all that this cadence records in the first `updates` updates."""
+        """Return whether `rows` hold all that this schedule records in the first `updates` updates."""
         evaluated = {row["step"] for row in rows if "val/acc" in row}
         training = range(self.train_every, updates + 1, self.train_every)
         return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
@@ -234,7 +234,7 @@ class LogSchedule:
         }
 
     def select(self, rows: list[Row]) -> list[Row]:
-        """The part of `rows`, recorded at a finer cadence, that this one would have recorded."""
+        """Return the part of `rows`, recorded by a finer schedule, that this one would have recorded."""
         return [
             row
             if row["step"] in self.evaluations

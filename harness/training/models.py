@@ -144,7 +144,7 @@ def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: 
 
 
 def _pass(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
-    """A forward pass without data or arithmetic, which leaves the network as it is."""
+    """Make a forward pass without data or arithmetic; the network stays as it is."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     images = torch.empty(batch_size, channels, image_size, image_size, device="meta")
     with torch.no_grad():

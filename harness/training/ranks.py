@@ -41,7 +41,7 @@ def _process_rank(rank: int, size: int, local_rank: int, address: str) -> Proces
 
 
 def _slurm_address(env: Mapping[str, str]) -> str:
-    """The step's first node, and a port that steps which share it do not share."""
+    """Return the address of the step's first node, with a port that steps which share it do not share."""
     alone = env.get("SLURM_STEP_NUM_NODES") == "1"
     host = "127.0.0.1" if alone else first_host(env["SLURM_STEP_NODELIST"])
     number = 31 * int(env["SLURM_JOB_ID"]) + int(env.get("SLURM_STEP_ID", 0))
@@ -50,12 +50,12 @@ def _slurm_address(env: Mapping[str, str]) -> str:
 
 
 def first_host(nodes: str) -> str:
-    """The first of Slurm's list of nodes: `node[03-05,9],gpu1` → `node03`."""
+    """Return the first of Slurm's list of nodes: `node[03-05,9],gpu1` → `node03`."""
     return re.sub(r"\[(\d+)[^]]*\]", r"\1", nodes).partition(",")[0]
 
 
 def refuse_sweep() -> None:
-    """Raises `ConfigError` for a sweep that torchrun or srun started: its runs have their own.
+    """Raise `ConfigError` for a sweep that torchrun or srun started: its runs have their own.
 
     The first process alone says so; the others just exit.
     """

@@ -29,11 +29,11 @@ _TOLERANCE = 1e-4  # of a step: how far from a whole number a duration may be, f
 
 @dataclass(frozen=True)
 class LRPlan:
-    """The LR of every update of a run, and where its cycles lie.
+    """The LR of every update of a run, and the ends of its cycles.
 
     `lr[g]` (float64) is the LR that update `g` uses. `restarts` holds the updates at which the LR
     jumps back to its peak, `cycle_ends` the numbers of updates done at which it has come down to
-    its minimum; both lie within the budget, and are empty for schedules without cycles.
+    its minimum; both are within the budget, and are empty for schedules without cycles.
     """
 
     lr: NDArray[np.float64]
@@ -49,14 +49,14 @@ class LRPlan:
 
     @property
     def share_at_end(self) -> float:
-        """The last update's LR, as a share of the peak."""
+        """Return the last update's LR, as a share of the peak."""
         return float(self.lr[-1] / self.lr.max())
 
     def epochs(self, updates: int) -> float:
         return updates / self.updates_per_epoch
 
     def describe(self) -> dict[str, Any]:
-        """What is worth knowing of the plan, in epochs, as plain values."""
+        """Return the plan's main properties, in epochs, as plain values."""
         return {
             "updates": self.updates,
             "updates_per_epoch": self.updates_per_epoch,
@@ -83,7 +83,7 @@ class Schedule:
             self.scheduler.step()
 
     def fast_forward(self, updates: int) -> None:
-        """From the start to where `updates` are done, by the steps that training would take."""
+        """Go from the start to where `updates` are done, by the steps that training would take."""
         with _without_training():
             for _ in range(updates // self.updates_per_step):
                 self.scheduler.step()
@@ -91,7 +91,7 @@ class Schedule:
 
 @contextmanager
 def _without_training() -> Iterator[None]:
-    """Where a scheduler is stepped on its own, which torch otherwise warns of."""
+    """Let a scheduler be stepped without an optimizer step, of which torch otherwise warns."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         yield
@@ -121,7 +121,7 @@ class Durations:
         return -(-self.updates // self.updates_per_step)
 
     def steps(self, name: str, value: float) -> int:
-        """`value` epochs (or batches) in scheduler steps. Raises `ConfigError` if not whole."""
+        """Return `value` epochs (or batches) in scheduler steps. Raises `ConfigError` if not whole."""
         key = f"scheduler.{name}"
         if self.config.interval == "epoch":
             return to_updates(key, value, 1, "epochs, which scheduler.interval=epoch needs")
@@ -144,7 +144,7 @@ class Durations:
         return self.updates_per_step * (self.warmup + steps)
 
     def check_minimum(self, name: str, lr: float) -> None:
-        """Raise `ConfigError` unless the lowest LR lies below the peak."""
+        """Raise `ConfigError` unless the lowest LR is below the peak."""
         if lr >= self.peak_lr:
             raise ConfigError(
                 f"scheduler.{name}={lr:g}: must be below the peak, optimizer.lr={self.peak_lr:g}"
@@ -161,7 +161,7 @@ class Durations:
 
 
 def to_updates(key: str, value: float, per_unit: int, what: str = "") -> int:
-    """`value * per_unit` if that is a whole number; else a `ConfigError` with the nearest values.
+    """Return `value * per_unit` if that is a whole number; else raise `ConfigError` with the nearest values.
 
     `what` are the things counted, if not the updates of an epoch.
     """
@@ -183,7 +183,7 @@ def to_updates(key: str, value: float, per_unit: int, what: str = "") -> int:
 
 
 def shortest(steps: int, per_unit: int) -> str:
-    """The shortest decimal number of epochs that `to_updates` takes for `steps`."""
+    """Return the shortest decimal number of epochs that `to_updates` takes for `steps`."""
     numbers = (f"{steps / per_unit:.{digits}f}" for digits in range(18))
     return next(n for n in numbers if abs(float(n) * per_unit - steps) <= _TOLERANCE / 2)
 
@@ -246,7 +246,7 @@ def _until(updates: int, ends: Iterable[int]) -> list[int]:
 
 
 def misalignment(plan: LRPlan) -> str | None:
-    """One line if the budget ends in mid-cycle: the LR's share there, and the nearest budgets."""
+    """Return one line if the budget ends in mid-cycle: the LR's share there, and the nearest budgets."""
     if plan.aligned:
         return None
     fits = " and ".join(shortest(end, plan.updates_per_epoch) for end in plan.nearest_aligned)
