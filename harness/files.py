@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import math
 import os
 import platform
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -136,9 +136,8 @@ def _locked(file: IO[str]) -> bool:
         if device not in _WARNED_OF:
             _WARNED_OF.add(device)
             folder = Path(file.name).parent
-            print(
-                f"warning: {folder}: file locks do not work there ({error.strerror}); nothing but you "
-                "keeps two commands from training the same run at once",
-                file=sys.stderr,
+            logging.getLogger("harness").warning(
+                f"{folder}: file locks do not work there ({error.strerror}); nothing but you "
+                "keeps two commands from training the same run at once"
             )
     return True

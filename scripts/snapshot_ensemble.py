@@ -20,6 +20,7 @@ from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
 from harness.config.schema import Config
 from harness.config.values import from_dict
+from harness.config.warnings import warn
 from harness.files import read_json, write_json
 from harness.runs.context import PhaseTimer
 from harness.runs.setup import build, prepare
@@ -55,7 +56,7 @@ def main() -> None:
                 continue
             if len(accuracies) < wanted:
                 stored = f"{len(accuracies)} of its last {wanted} cycle ends are stored"
-                print(f"warning: {path.parent}: {stored}", file=sys.stderr)
+                warn(f"{path.parent}: {stored}")
             write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
             written += 1
     if without:

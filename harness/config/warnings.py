@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 
 
 class _CurrentStderr(logging.Handler):
@@ -23,3 +24,6 @@ if not _LOGGER.handlers:
 def warn(message: str) -> None:
     """Print `warning: MESSAGE` on stderr."""
     _LOGGER.warning(message)
+
+
+warn_once = cache(warn)  # in this process

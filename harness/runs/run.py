@@ -14,6 +14,7 @@ import torch
 
 from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
+from harness.config.warnings import warn
 from harness.files import LockedError, atomic, lock, read_json, write_json
 from harness.runs import requeue, wandb_run
 from harness.runs.context import RunContext
@@ -166,7 +167,7 @@ def _write_lr_plan(ctx: RunContext, setup: Setup) -> None:
     with atomic(ctx.info.folder / "lr.npy") as file:
         np.save(file, plan.lr)
     if warning := schedules.misalignment(plan):
-        print(f"warning: {ctx.info.name}: {warning}", file=sys.stderr)
+        warn(f"{ctx.info.name}: {warning}")
 
 
 def _ended_before(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import netrc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Tracking, Wandb
+from harness.config.warnings import warn
 from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
 from harness.training.loop import Row
 
@@ -88,10 +88,9 @@ class WandbRun:
         with suppress(Exception):  # as where wandb's own process is gone
             wandb.teardown()  # or the failed run keeps its id
         cls._given_up = True
-        print(
-            f"warning: W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
-            f"later: python scripts/wandb_sync.py {sync}",
-            file=sys.stderr,
+        warn(
+            f"W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
+            f"later: python scripts/wandb_sync.py {sync}"
         )
 
     @property
@@ -295,5 +294,5 @@ def _has_key() -> bool:
     except FileNotFoundError:
         return False
     except (netrc.NetrcParseError, OSError) as error:
-        print(f"warning: no W&B key is read from netrc: {error}", file=sys.stderr)
+        warn(f"no W&B key is read from netrc: {error}")
         return False

@@ -6,10 +6,10 @@ import copy
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.config.warnings import warn, warn_once
 from harness.store.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -18,7 +18,7 @@ from harness.store.checkpoint import (
     read_state,
 )
 from harness.store.identity import RunIdentity
-from harness.store.store import Store, warn
+from harness.store.store import Store
 from harness.training.distributed import World
 from harness.training.loop import Row, TrainState
 from harness.training.schedules import LRPlan
@@ -157,15 +157,11 @@ class Checkpointer:
         self._temporary = None if permanent else path
 
 
-@cache
-def _warned_of(difference: str) -> None:
-    warn(
-        f"starts from a checkpoint of other numerics ({difference}): results are close, not bit-equal"
-    )
-
-
 def _warn_inexact(there: dict[str, Any], here: dict[str, Any]) -> None:
     differing = [
         f"{n} {there.get(n)} there, {here[n]} here" for n in here if there.get(n) != here[n]
     ]
-    _warned_of("; ".join(differing) or "it had such a beginning itself, or is not deterministic")
+    why = "; ".join(differing) or "it had such a beginning itself, or is not deterministic"
+    warn_once(
+        f"starts from a checkpoint of other numerics ({why}): results are close, not bit-equal"
+    )

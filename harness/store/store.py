@@ -10,18 +10,17 @@ import hashlib
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import files
+from harness.config.warnings import warn, warn_once
 from harness.files import atomic, write_json
 from harness.store.checkpoint import (
     Checkpoint,
@@ -135,7 +134,7 @@ class Store:
         except OSError:
             return  # a run says itself what it cannot read
         if older:
-            _warn_once(
+            warn_once(
                 f"the checkpoints of {len(older)} fingerprints in {self.folder} are of an older format "
                 "and are not used; scripts/store.py prune --older-formats removes them"
             )
@@ -230,10 +229,3 @@ class Store:
             if any(coming[step] == plan for step, plan in plan_hashes(run.plan, longer)):
                 return True
         return False
-
-
-def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
-
-
-_warn_once = cache(warn)

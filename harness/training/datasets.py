@@ -22,6 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Config, Dataset, DatasetShape
+from harness.config.warnings import warn_once
 from harness.training import image_files
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -370,7 +371,7 @@ def _describe(
     )
     several = [path for path in found.paths if seen[path].frames > 1]
     if several:
-        image_files.warn(
+        warn_once(
             f"{len(several):,} files hold several frames, of which the first counts, as {several[0]}"
         )
     if not found.test:
@@ -378,11 +379,9 @@ def _describe(
     trained = {seen[path].sha256 for path in found.train.paths}
     both = [path for path in found.test.paths if seen[path].sha256 in trained]
     if both:
-        image_files.warn(f"{len(both):,} images of test/ are in train/ too, as {both[0]}")
+        warn_once(f"{len(both):,} images of test/ are in train/ too, as {both[0]}")
     if lacking := np.setdiff1d(found.train.labels, found.test.labels).tolist():
-        image_files.warn(
-            f"test/ has no image of {len(lacking)} classes, as {found.classes[lacking[0]]}"
-        )
+        warn_once(f"test/ has no image of {len(lacking)} classes, as {found.classes[lacking[0]]}")
 
 
 @cache

@@ -15,7 +15,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 from harness import files
 from harness.config.errors import ConfigError
+from harness.config.warnings import warn_once
 
 # Raised when the same files come to give other pixels. It is in the digest of the data.
 DECODING = 1
@@ -352,7 +352,7 @@ def _remembered(folder: Folder) -> dict[str, Seen]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RuntimeError) as error:
-        warn(f"what was known of the images cannot be read: {error}; they are decoded again")
+        warn_once(f"what was known of the images cannot be read: {error}; they are decoded again")
         return {}
     document = json.loads(body)
     known = document["files"] if document["decoding"] == _version() else {}
@@ -386,7 +386,7 @@ def _remember(folder: Folder, seen: dict[str, Seen], begin: int) -> None:
         with files.atomic(_memory(folder.root)) as file:
             file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     except (OSError, RuntimeError) as error:
-        warn(f"what was found of the images is not remembered: {error}; set HARNESS_CACHE")
+        warn_once(f"what was found of the images is not remembered: {error}; set HARNESS_CACHE")
 
 
 def _memory(root: Path) -> Path:
@@ -400,9 +400,3 @@ def _memory(root: Path) -> Path:
 
 def _version() -> str:
     return f"{DECODING}, Pillow {PIL.__version__}"
-
-
-@cache
-def warn(message: str) -> None:
-    """Print a warning, once in this process."""
-    print(f"warning: {message}", file=sys.stderr)
