@@ -5,7 +5,7 @@ its verdict. Saves them on W&B, which needs a key, and prints where they are. A 
 the same ones: `wandb_workspace.json` in the sweep's folder remembers them. What was changed by hand
 in their panels and text is made anew then.
 
-With --json nothing is sent, and no key is needed. Needs `pip install 'cosine-restarts[dashboards]'`.
+With --json nothing is sent, and no key is needed. Needs `pip install -e '.[dashboards]'`.
 """
 
 from __future__ import annotations
@@ -338,7 +338,7 @@ def _libraries() -> tuple[Any, Any]:
         names = ("wandb_workspaces.workspaces", "wandb_workspaces.reports.v2")
         ws, wr = map(import_module, names)
     except ModuleNotFoundError:
-        missing = "wandb-workspaces is not installed: pip install 'cosine-restarts[dashboards]'"
+        missing = "wandb-workspaces is not installed: pip install -e '.[dashboards]'"
         raise ConfigError(missing) from None
     return ws, wr
 
