@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -112,8 +113,7 @@ def _run(
 
 def verified(sweep: Path) -> bool:
     """Whether `scripts/verify_sweep.py` finds that each row of the sweep's table holds."""
-    script = [sys.executable, str(ROOT / "scripts/verify_sweep.py"), str(sweep)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = forked.complete("scripts/verify_sweep.py", sweep)
     print(done.stdout, done.stderr)
     return done.returncode == 0 and "all rows hold" in done.stdout
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, Main, need
 
@@ -60,13 +61,11 @@ def sweep(main: Main, tmp_path: Path) -> Callable[..., Trained]:
 
 
 def verify(*sweeps: Path) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/verify_sweep.py"), *map(str, sweeps)]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    return forked.complete("scripts/verify_sweep.py", *sweeps)
 
 
 def report(*paths: Path | str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/report.py"), *map(str, paths)]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    return forked.complete("scripts/report.py", *paths)
 
 
 # --- jobs are what was planned -------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_values_that_change_with_time_are_those_of_the_plan(sweep: Callable[...,
 
 EDITING = """
 import sys
-from harness import run
+from harness.runs import run
 before = run.run
 def edited(*arguments, **named):
     result = before(*arguments, **named)
@@ -147,19 +146,12 @@ def test_a_file_that_is_edited_while_a_sweep_runs_trains_nothing_else(tmp_path: 
     assert not list((tmp_path / "store").rglob("*.outcome")), "and nothing of it is remembered"
 
     edited.write_text("defaults:\n  - sgd\n  - _self_\nlr: 0.1\n")
-    again = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    again = forked.complete("train.py", *words)
     assert again.returncode == 0, again.stderr
     assert trained.values("optimizer.lr") == [0.1, 0.1]
     assert verify(trained.folder).returncode == 0
 
-    preview = [sys.executable, str(ROOT / "scripts/preview.py"), *words]
-    shown = subprocess.run(preview, capture_output=True, text=True, cwd=tmp_path, check=False)
+    shown = forked.complete(ROOT / "scripts/preview.py", *words, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "t_mult=2" in shown.stdout
 
@@ -228,13 +220,7 @@ def search(tmp_path: Path) -> Callable[..., Trained]:
     def train(*overrides: str) -> Trained:
         where = (f"hydra.sweep.dir={tmp_path / 'sweep'}", f"store.dir={tmp_path / 'store'}")
         words = ["-m", *S, *where, "hydra/sweeper=optuna", *overrides]
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Trained(tmp_path / "sweep", done)
+        return Trained(tmp_path / "sweep", forked.complete("train.py", *words))
 
     return train
 
@@ -278,10 +264,8 @@ def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., 
     assert "hydra.sweeper.direction=minimize: " in trained.done.stderr
     assert all(0.01 <= lr <= 0.5 for lr in trained.values("optimizer.lr"))
     assert verify(trained.folder).returncode == 0
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/preview.py"), "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)"],
-        capture_output=True, text=True, check=False, cwd=trained.folder,
-    )  # fmt: skip
+    words = "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)"
+    shown = forked.complete(ROOT / "scripts/preview.py", *words, cwd=trained.folder)
     assert shown.returncode == 1
     assert shown.stderr.startswith(
         "error: hydra/sweeper: OptunaSweeper chooses runs from the results"
@@ -432,10 +416,8 @@ def test_refused_before_anything_is_trained(
         for word in words
         if word.partition("=")[0] not in {o.partition("=")[0] for o in overrides}
     ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), "-m", *words, *overrides, f"store.dir={tmp_path / 'store'}"],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    words = ["-m", *words, *overrides, f"store.dir={tmp_path / 'store'}"]
+    done = forked.complete(ROOT / script, *words, cwd=tmp_path)
     assert done.returncode == 1
     assert line in done.stderr
     assert "Traceback" not in done.stderr
@@ -450,10 +432,8 @@ def test_preview_and_sweep_say_the_same_of_the_verdict(
     line = "no verdict: scheduler.t_mult, scheduler.eta_min are swept; claim.factor=KEY says which is judged"
     assert line in trained.done.stderr
     assert "\nverdict: " not in trained.done.stdout
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/preview.py"), "-m", *S, *words],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+    shown = forked.complete(ROOT / "scripts/preview.py", "-m", *S, *words, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
     assert line in shown.stdout
     assert "seeds" not in shown.stderr
     chosen = sweep(*words, "claim.factor=scheduler.t_mult", name="chosen")
@@ -470,13 +450,7 @@ def test_changing_the_folder_changes_nothing(tmp_path: Path) -> None:
         "store.dir=mine",
         "hydra.sweep.dir=swept",
     ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    done = forked.complete(ROOT / "train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("mine")) == [tmp_path / "mine"], "one store"
     assert len(list((tmp_path / "mine").iterdir())) == 1, "and what arms share is in it once"
@@ -640,9 +614,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"hydra.sweep.dir={folder / 'sweep'}",
         f"store.dir={folder / 'store'}",
     ]
-    subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], check=True, capture_output=True
-    )
+    done = forked.complete("train.py", *words)
+    assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
 
