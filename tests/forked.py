@@ -5,6 +5,7 @@ They are forked from a process that has imported everything; all else is as from
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
@@ -25,7 +26,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["forked", "torch", "torch._dynamo", "harness.runs.job", "harness.runs.run",
      "harness.sweeps.callback", "harness.sweeps.preview", "harness.sweeps.wandb_summary",
-     "harness.report.summary", "altair"]
+     "harness.report.summary", "altair", "sklearn.datasets"]
 )  # fmt: skip
 
 
@@ -114,7 +115,10 @@ def _main(
     script, *arguments = words
     sys.argv = [script, *arguments]
     sys.path.insert(0, str((ROOT / script).parent))
-    runpy.run_path(str(ROOT / script), run_name="__main__")
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which a forked process would leave out
 
 
 # --- what runs leave -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 
+import forked
 import pytest
 import torch
 from conftest import ROOT, make_config
@@ -47,6 +48,8 @@ def files() -> dict[str, set[str]]:
 
 def train(*args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "PYTHON"))}
+    if not python:
+        return forked.complete("train.py", *args, env=environment)
     command = [sys.executable, *python, "train.py", *args]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120

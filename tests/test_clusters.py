@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
@@ -269,16 +270,13 @@ def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
 def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Path) -> None:
     """As Slurm and torchrun send them: to each process of a run, of which the first has told all."""
     arguments = (*TINY, "trainer.epochs=10000", f"store.dir={tmp_path / 'store'}", "reuse=false")
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={tmp_path}/run"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    ) as started:  # fmt: skip
-        history = tmp_path / "run/history.jsonl"
-        while started.poll() is None:
-            if history.exists() and history.stat().st_size:
-                started.terminate()  # again and again
-        error = started.stderr.read() if started.stderr else ""
-    assert "stopped by SIGTERM" in error
+    words = (*arguments, f"hydra.run.dir={tmp_path}/run")
+    started = forked.Program(tmp_path / "log", "train.py", *words)
+    history = tmp_path / "run/history.jsonl"
+    while started.process.is_alive():
+        if history.exists() and history.stat().st_size:
+            started.send_signal(signal.SIGTERM)  # again and again
+    assert "stopped by SIGTERM" in started.said
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "interrupted"
 
 

@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, need
 
@@ -36,8 +37,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two arms of two seeds on the digits, tracked offline."""
     folder = tmp_path_factory.mktemp("workspace")
     made = folder / "t_mult=1,2"
-    done = run(
-        ROOT / "train.py", "-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1",
+    done = forked.complete(
+        "train.py", "-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1",
         "scheduler.t_0=1", "trainer.epochs=3", "model.width=4", "tracking.mode=offline",
         f"store.dir={folder / 'store'}", f"hydra.sweep.dir='{made}'",
     )  # fmt: skip
@@ -56,18 +57,17 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PYTHONPATH under which Python exits with 97 before it opens a connection."""
-    folder = tmp_path / "alone"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("alone")
     (folder / "sitecustomize.py").write_text(ALONE)
     return f"{folder}{os.pathsep}{ROOT}"
 
 
-@pytest.fixture
-def written(sweep: Path, tmp_path: Path, alone: str) -> dict[str, Any]:
-    return write(sweep, tmp_path / "both.json", alone)
+@pytest.fixture(scope="module")
+def written(sweep: Path, tmp_path_factory: pytest.TempPathFactory, alone: str) -> dict[str, Any]:
+    return write(sweep, tmp_path_factory.mktemp("written") / "both.json", alone)
 
 
 def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_config, verified
+from conftest import ROOT, verified
 from test_distributed import DOUBLE, assert_close
 
-from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
+from cluster.conftest import EPOCHS, LONG, trained
+from cluster.test_slurm import shown, slurm_does, squeue, until
 from harness.files import write_json
-from harness.runs.run import run
-from harness.runs.run_dir import Place
 from harness.sweeps import slurm as batch
 
 pytestmark = [
@@ -121,17 +120,6 @@ def again(sent: Sent, **where: Any) -> str:
     return done.stdout
 
 
-def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
-    """Weights and history of a run in this process, without a break and without a store."""
-    result = run(make_config(*overrides, "reuse=false"), Place(folder, "here"))
-    return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
-    return trained(tmp_path_factory.mktemp("whole"), *LONG)
-
-
 def process_of(sent: Sent, job: str, rank: int = 0) -> int:
     """A process of submitit that runs an arm; other Slurms of this machine may have such jobs."""
     array, _, task = job.partition("_")
@@ -203,7 +191,7 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
 BROKEN = """
 import os, sys
 if any("submitit" in word for word in sys.orig_argv) and os.environ.get("SLURM_PROCID"):
-    from harness.loop import Step
+    from harness.training.loop import Step
     train = Step.train
     def broken(self, state, images, labels):
         if os.path.exists("broken") and os.environ["SLURM_ARRAY_TASK_ID"] == "0" and state.updates == 5:
@@ -259,7 +247,7 @@ def test_a_preempted_arm_makes_room_and_goes_on(tmp_path: Path, whole: tuple[str
     sent.finish()
     assert sent.result(0)["restarts"] == 1
     assert sent.result(0)["updates_reused"] > 0
-    assert sent.rows()[0][1:3] == ["done", "700"]
+    assert sent.rows()[0][1:3] == ["done", f"{EPOCHS}"]
     assert sent.ended(0) == whole
     report, result = sent.folder / "report.html", sent.folder / "0/result.json"
     assert report.stat().st_mtime > result.stat().st_mtime, "it waited for the requeued job"
@@ -275,7 +263,7 @@ def test_arms_that_are_requeued_cancelled_and_killed(
     sent.wait_for_epoch(1)
     name, state, epoch, accuracy, note = sent.rows()[2]
     assert (name, state, note) == ("dir=c", "running", "")
-    assert 0 < float(epoch) < 700
+    assert 0 < float(epoch) < EPOCHS
     assert 0 < float(accuracy) <= 100
     assert sent.states()[3] == "queued"
     assert again(sent).startswith("nothing to submit"), "all are on their way"
