@@ -37,7 +37,7 @@ def raising(error: Exception) -> Callable[..., NoReturn]:
     return broken
 
 
-def no_png(chart: Any, file: Any, format: str, **options: Any) -> None:
+def no_png(chart: Any, file: Any, format: Any, **options: Any) -> None:
     if format == "png":
         raise OSError("no fonts are found")
     SAVE(chart, file, format=format, **options)

@@ -1,5 +1,7 @@
 """The command line: every mistake ends in one line that names it and the mend, and in exit code 1."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import dataclasses
@@ -289,7 +291,7 @@ def test_a_key_of_a_swept_group_needs_plus_signs(monkeypatch):
     )
     for scheduler in ("step", "multistep"):
         swept = make_config(f"scheduler={scheduler}", "++scheduler.gamma=0.5")
-        assert swept.scheduler.gamma == 0.5
+        assert config.to_dict(swept)["scheduler"]["gamma"] == 0.5
 
 
 def test_a_key_of_a_group_that_is_not_swept_needs_none(monkeypatch):
@@ -334,7 +336,7 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path, content, line):
 def test_a_file_that_is_not_yaml_names_file_and_line(tmp_path):
     with pytest.raises(Exception, match="while parsing") as error:
         compose_with(tmp_path, "scheduler:\n  t_mult: [1\n")
-    line = errors.explain(error.value)
+    line = errors.explain(error.value) or ""
     assert "\n" not in line
     assert f'{tmp_path}/experiment/mine.yaml", line 3' in line
 
@@ -394,7 +396,7 @@ def test_only_what_users_can_mend_is_one_line(error, line):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_and_a_full_quota_say_where_to_make_room(number):
-    line = errors.explain(OSError(number, "full"))
+    line = errors.explain(OSError(number, "full")) or ""
     room = "make room (hydra.run.dir, hydra.sweep.dir, store.dir), then the same command"
     assert line.startswith(f"[Errno {number}] full: {room}")
 

@@ -17,15 +17,16 @@ from test_loop import CPU, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
-from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.runs import run
 from harness.training import datasets as data
+from harness.training import models
 from harness.training import optimizers as compiled
 from harness.training.datasets import TrainBatches
-from harness.training.loop import Precision
+from harness.training.loop import Precision, Step
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
@@ -181,6 +182,7 @@ def test_what_compiled_code_changes_stays_where_it_is(
 
     def look(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         told = TracingContext.get().fw_metadata
+        assert told
         mutated = {i for i, told_of in enumerate(told.input_info) if told_of.mutates_data}
         changed.append((mutated, set(told.static_input_indices)))
         return make_boxed_func(graph.forward)
@@ -201,8 +203,8 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = run.models.build(t.config.model, 1, 8, 4)
-        step = run.Step(network, Precision("fp32", cuda), 0.1)
+            network = models.build(t.config.model, 1, 8, 4)
+        step = Step(network, Precision("fp32", cuda), 0.1)
         images, labels = next(data.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
 

@@ -21,7 +21,7 @@ from harness.config.schema import Config, ConfigError
 from harness.runs import run
 from harness.training import datasets as data
 from harness.training import models, schedules
-from harness.training.datasets import EvalBatches, Splits, TrainBatches
+from harness.training.datasets import EvalBatches, Resident, Splits, TrainBatches
 from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
 from harness.training.schedules import Plan
 
@@ -124,7 +124,7 @@ def test_training_is_a_plain_torch_loop_bit_for_bit(
         for images, labels in t.batches.epoch(epoch):
             loss = F.cross_entropy(network(images), labels)
             plain.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             plain.step()
             scheduler.step()
             losses.append(loss.item())
@@ -262,6 +262,7 @@ def test_evaluate_is_the_plain_computation() -> None:
 
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert isinstance(t.splits.val, Resident)
     values = torch.from_numpy(t.splits.val.pixels).double()
     values = (values - torch.tensor(t.splits.mean)) / torch.tensor(t.splits.std)
     labels = torch.from_numpy(t.splits.val.labels)
@@ -323,7 +324,7 @@ def test_an_lr_that_is_far_too_large_diverges_where_a_plain_loop_does() -> None:
         for images, labels in t.batches.epoch(epoch):
             loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
     first = int(np.argmin(np.isfinite(losses)))

@@ -18,7 +18,8 @@ def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.S
     with pytest.raises(Interrupted) as stopped, stopping() as stop:  # noqa: PT012
         stop.catch()
         stop.check()
-        assert signal.getsignal(number) is stop
+        handler: object = signal.getsignal(number)
+        assert handler is stop
         signal.raise_signal(number)
         stop.check()
     assert (stopped.value.number, stopped.value.code) == (number, 128 + number)

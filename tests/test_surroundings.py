@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -262,7 +263,7 @@ def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, script: s
             json.loads(line)  # nothing that was printed went into a file
 
 
-def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: str) -> str:
+def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: Any) -> str:
     """What a run prints on a terminal, which goes away after the first line where `leave`."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
@@ -293,7 +294,7 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
     ("variables", "bar"), [({"TERM": "dumb"}, False), ({"TERM": "xterm", "COLUMNS": "20"}, True)]
 )
 def test_a_bar_is_drawn_on_terminals_that_can(
-    tmp_path: Path, variables: dict[str, str], bar: bool
+    tmp_path: Path, variables: dict[str, Any], bar: bool
 ) -> None:
     said = on_a_terminal(tmp_path, "trainer.epochs=40", **variables)
     assert said.splitlines()[-1].startswith("dataset=synthetic")

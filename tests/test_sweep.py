@@ -23,6 +23,7 @@ from harness.config import schema as config
 from harness.config.schema import ConfigError
 from harness.runs import run
 from harness.runs.run_dir import Place
+from harness.store.store import Store
 from harness.sweeps import callback as sweep
 from harness.sweeps import preview
 
@@ -307,7 +308,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     assert first["status"] == "interrupted"
     settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
     stored = run.prepare(settings, run.Seconds()).trajectory
-    found = next(run.Store(tmp_path / "store").prefixes(stored))
+    found = next(Store(tmp_path / "store").prefixes(stored))
     assert found.step == first["updates_trained"] > 0
 
 

@@ -446,7 +446,7 @@ def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
 
 def test_cadence_covers_only_complete_histories() -> None:
     cadence = Cadence(4, frozenset({6, 12}))
-    rows: list[dict[str, float]] = [{"step": s} for s in (4, 8)] + [{"step": 6, "val/acc": 1.0}]
+    rows: list[dict[str, float]] = [{"step": 4}, {"step": 8}, {"step": 6, "val/acc": 1.0}]
     assert cadence.covers(rows, 11)
     assert not cadence.covers(rows, 12)
     assert not cadence.covers(rows[:2], 8)

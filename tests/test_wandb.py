@@ -465,8 +465,8 @@ def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     runs = [run.fields for run in server.runs.values()]
     assert len({run["jobType"] for run in runs}) == 3, "two that stay apart, and the verdict"
     assert len({run["groupName"] for run in runs}) == 1
-    words = ("scripts/wandb_workspace.py", folder, "--json", "shown.json")
-    written = call(*words, cwd=tmp_path, server=None)
+    shown = ("scripts/wandb_workspace.py", folder, "--json", "shown.json")
+    written = call(*shown, cwd=tmp_path, server=None)
     assert written.returncode == 0, written.stderr
     assert runs[0]["groupName"] in (tmp_path / "shown.json").read_text()
 

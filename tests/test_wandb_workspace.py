@@ -75,6 +75,7 @@ def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, An
     has_library()
     done = run(SCRIPT, folder, "--json", file, *arguments, PYTHONPATH=alone)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{file}\n")
+    document: dict[str, Any]
     (document,) = json.loads(file.read_text())
     return document
 
@@ -84,7 +85,8 @@ def has_library() -> None:
 
 
 def runset(document: dict[str, Any]) -> dict[str, Any]:
-    return document["workspace"]["spec"]["section"]["runSets"][0]
+    found: dict[str, Any] = document["workspace"]["spec"]["section"]["runSets"][0]
+    return found
 
 
 def grids(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +110,8 @@ def copy(sweep: Path, folder: Path, verdict: dict[str, Any] | None = None) -> Pa
 
 
 def verdict_of(sweep: Path) -> dict[str, Any]:
-    return json.loads((sweep / "verdict.json").read_text())
+    verdict: dict[str, Any] = json.loads((sweep / "verdict.json").read_text())
+    return verdict
 
 
 def keep_one_swept(folder: Path, key: str, values: tuple[str, str]) -> None:
@@ -273,7 +276,7 @@ def test_the_report_has_a_row_for_each_comparison(sweep: Path, tmp_path: Path, a
 
 def table(document: dict[str, Any]) -> str:
     (found,) = [b for b in document["report"]["spec"]["blocks"] if b["type"] == "markdown-block"]
-    return found["content"]
+    return str(found["content"])
 
 
 def test_a_sweep_without_a_verdict_says_so(sweep: Path, tmp_path: Path, alone: str) -> None:

@@ -18,7 +18,8 @@ import pytest
 from conftest import ROOT, verified
 from test_distributed import DOUBLE, assert_close
 
-from cluster.conftest import EPOCHS, LONG, trained
+from cluster.conftest import EPOCHS, trained
+from cluster.conftest import LONG as TRACKED
 from cluster.test_slurm import shown, slurm_does, squeue, until
 from harness.files import write_json
 from harness.sweeps import slurm as batch
@@ -34,7 +35,7 @@ SIZE = (
     "model.width=2", "trainer.batch_size=16", "tracking=none",
 )  # fmt: skip
 TINY = (*SIZE, "scheduler.t_0=1", "trainer.epochs=3")
-LONG = (*LONG, "tracking=none")
+LONG = (*TRACKED, "tracking=none")
 LAUNCHER = ("cpus_per_task=1", "mem_gb=1", "partition=main")
 HOLD = "+hydra.launcher.additional_parameters.hold=true"
 LAST = "the same command goes on from the last checkpoint"
