@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
+from xdist.scheduler import LoadFileScheduling
 
 from harness.config import schema as config
 from harness.config.schema import Config
@@ -124,10 +126,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA GPU, and this machine has none")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run in CI, and where they are asked for with -m slow."""
-    if os.environ.get("HARNESS_REQUIRE_ALL") or "slow" in config.getoption("markexpr"):
-        return
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run it with `pytest -m slow`"))
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests run in one process of pytest-xdist; those of `cluster/` too, which share a Slurm."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "cluster" if "/cluster/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
