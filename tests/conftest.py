@@ -7,7 +7,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,12 @@ def need(condition: object, reason: str) -> None:
     if os.environ.get("HARNESS_REQUIRE_ALL"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
+    """Cases of a parametrized test; those after the first `count` are slow tests."""
+    every = list(cases)
+    return [*every[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in every[count:])]
 
 
 Main = Callable[..., subprocess.CompletedProcess[str]]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Main, need
+from conftest import ROOT, Main, essential, need
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -350,7 +350,7 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", essential([0, 2]))
 @pytest.mark.parametrize(("name", "damage"), FOLDERS.values(), ids=FOLDERS)
 def test_a_folder_of_images_that_is_damaged(
     refused: Callable[..., str],
@@ -387,7 +387,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", essential(NAMES, 3))
 def test_a_folder_may_have_any_name(tmp_path: Path, main: Main, name: str) -> None:
     folder = tmp_path / name
     images(folder / "images")
@@ -429,6 +429,7 @@ OVERRIDES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(overrides=st.lists(OVERRIDES, min_size=1, max_size=2))

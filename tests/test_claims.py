@@ -687,6 +687,7 @@ def test_the_calibration_fails_where_a_promise_is_broken(calibration: Any) -> No
     )
 
 
+@pytest.mark.slow
 def test_the_script_prints_tables_and_ends_well() -> None:
     command = [sys.executable, "scripts/calibrate_verdict.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -72,6 +72,7 @@ def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     assert verified(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path) -> None:
     done = train(tmp_path, "hydra/launcher=slurm_local", "trainer.device=cuda:99,cpu")
     assert done.returncode == 1

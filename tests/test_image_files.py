@@ -626,6 +626,7 @@ def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
     assert whole["weights_sha256"] == broken["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_path: Path) -> None:
     """W&B's hooks on imports fail in the processes that read images: nothing may be imported there first."""
     script = [

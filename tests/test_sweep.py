@@ -14,7 +14,7 @@ from typing import Any
 
 import forked
 import pytest
-from conftest import ROOT, make_config
+from conftest import ROOT, essential, make_config
 from hydra import compose, initialize_config_dir
 
 from harness.analysis import arms, results
@@ -180,7 +180,7 @@ def test_results_say_where_runs_come_from(main_job: Sweep) -> None:
     assert first["numerics"]["device"] == "cpu"
 
 
-@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize("number", essential([5, 0]))
 def test_a_run_of_a_sweep_equals_the_same_run_alone(
     main_job: Sweep, tmp_path: Path, number: int
 ) -> None:

@@ -77,7 +77,13 @@ def report(*paths: Path | str) -> subprocess.CompletedProcess[str]:
         pytest.param(
             "optimizer.lr=shuffle(0.1,1e-9)", "optimizer.lr", [0.1, 1e-9], id="two values"
         ),
-        pytest.param("seed=shuffle(range(0,5))", "seed", [0, 1, 2, 3, 4], id="a range"),
+        pytest.param(
+            "seed=shuffle(range(0,5))",
+            "seed",
+            [0, 1, 2, 3, 4],
+            id="a range",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_shuffled_sweeps_have_their_own_names(
@@ -123,6 +129,7 @@ runpy.run_path({train!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_edited_while_a_sweep_runs_trains_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "more/optimizer").mkdir(parents=True)
     edited = tmp_path / "more/optimizer/mine.yaml"
@@ -156,6 +163,7 @@ def test_a_file_that_is_edited_while_a_sweep_runs_trains_nothing_else(tmp_path: 
     assert "t_mult=2" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -176,6 +184,7 @@ def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_stores_trains_each_run_into_its_own(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -256,6 +265,7 @@ def test_a_search_appends_to_its_plan(search: Callable[..., Trained]) -> None:
     assert "holds the sweep of other runs" in other.done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., Trained]) -> None:
     trained = search(
         "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)", "hydra.sweeper.n_trials=3"
@@ -272,6 +282,7 @@ def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., 
     )
 
 
+@pytest.mark.slow
 def test_a_search_keeps_to_the_configuration_that_it_began_with(
     search: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +316,7 @@ def test_a_claim_about_a_key_that_a_search_leaves_alone_is_refused_before(
     assert "error: claim.factor=model.width: the search chooses optimizer.lr" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_may_keep_its_study(search: Callable[..., Trained], tmp_path: Path) -> None:
     words = ("optimizer.lr=choice(0.1,0.2,0.3)", f"hydra.sweeper.storage=sqlite:///{tmp_path / 'study.db'}",
              "hydra.sweeper.study_name=lr", "hydra.sweeper.n_trials=2")  # fmt: skip
@@ -315,14 +327,14 @@ def test_a_search_may_keep_its_study(search: Callable[..., Trained], tmp_path: P
 @pytest.mark.parametrize(
     "swept",
     [
-        pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers"),
-        pytest.param(["optimizer.nesterov=on,off"], id="truth as words"),
+        pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers", marks=pytest.mark.slow),
+        pytest.param(["optimizer.nesterov=on,off"], id="truth as words", marks=pytest.mark.slow),
         pytest.param(["scheduler=multistep", "++scheduler.milestones=[1.0],[1.5,2]", "++scheduler.gamma=0.5"], id="lists"),
         pytest.param(["scheduler=cosine,linear", "seed=0,1"], id="schedules"),
-        pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints"),
-        pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths"),
+        pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints", marks=pytest.mark.slow),
+        pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths", marks=pytest.mark.slow),
         pytest.param(["optimizer.lr=1000,0.1", "trainer.batch_size=100", "model.width=4"], id="one that diverges"),
-        pytest.param(["scheduler.warmup=0,1", "scheduler.interval=epoch,batch"], id="warm-up and intervals"),
+        pytest.param(["scheduler.warmup=0,1", "scheduler.interval=epoch,batch"], id="warm-up and intervals", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_honest_sweeps_hold(sweep: Callable[..., Trained], swept: list[str]) -> None:
@@ -333,6 +345,7 @@ def test_honest_sweeps_hold(sweep: Callable[..., Trained], swept: list[str]) -> 
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_single_runs_without_a_plan_are_judged_by_their_own_records(
     main: Main, tmp_path: Path
 ) -> None:
@@ -373,9 +386,9 @@ def test_single_runs_without_a_plan_are_judged_by_their_own_records(
     ("subdir", "folders"),
     [
         ("'t_mult=${scheduler.t_mult}'", ["t_mult=1", "t_mult=2"]),
-        ("${hydra.job.override_dirname}", None),
+        pytest.param("${hydra.job.override_dirname}", None, marks=pytest.mark.slow),
         ("deep/${hydra.job.num}", ["deep/0", "deep/1"]),
-        ("${hydra:job.num}_x", ["0_x", "1_x"]),
+        pytest.param("${hydra:job.num}_x", ["0_x", "1_x"], marks=pytest.mark.slow),
     ],
 )
 def test_any_subdir_is_honoured(
@@ -424,6 +437,7 @@ def test_refused_before_anything_is_trained(
     assert not list(tmp_path.iterdir()), "nothing was touched"
 
 
+@pytest.mark.slow
 def test_preview_and_sweep_say_the_same_of_the_verdict(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -441,6 +455,7 @@ def test_preview_and_sweep_say_the_same_of_the_verdict(
     assert "a verdict over 2 comparisons needs at least" in chosen.done.stderr
 
 
+@pytest.mark.slow
 def test_changing_the_folder_changes_nothing(tmp_path: Path) -> None:
     words = [
         "-m",
@@ -464,6 +479,7 @@ def test_an_experiment_that_is_a_sweep_says_so_without_m(main: Main, tmp_path: P
     assert "warning: this experiment is a sweep over arm, seed, which takes -m" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_commands_of_one_second_have_two_folders(tmp_path: Path) -> None:
     need(shutil.which("faketime"), "apt-get install faketime")
     words = [*S, f"store.dir={tmp_path / 'store'}", "store.keep=none"]
@@ -484,6 +500,7 @@ def test_two_commands_of_one_second_have_two_folders(tmp_path: Path) -> None:
 # --- the plan ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_runs_can_be_read_again(tmp_path: Path) -> None:
     whole = {"model": {"width": 8}, "scheduler": {"t_mult": 1}, "seed": 0}
     runs = [

@@ -733,6 +733,7 @@ def _result(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "trainer.checkpoint_every=0")
     processes = multiprocessing.get_context("spawn")

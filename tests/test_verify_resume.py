@@ -48,6 +48,7 @@ def verify(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_stopped_again_and_again_ends_the_same() -> None:
     printed = verify("--kills", "10")
     assert printed.splitlines()[-1] == "equal, bit for bit"

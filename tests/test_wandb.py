@@ -190,6 +190,7 @@ def test_a_sweep_without_a_verdict_has_no_run_of_its_own(tmp_path: Path, report:
     assert not (sweep / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SWEEP)
     assert "5 runs uploaded" in sync(tmp_path, server, "out")
@@ -229,6 +230,7 @@ def killed(cwd: Path, server: Server | None, rows: int) -> None:
     running.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_a_run_killed_twice_is_whole_on_the_server(
     server: Server, tmp_path: Path, online: bool
@@ -248,6 +250,7 @@ def test_a_run_killed_twice_is_whole_on_the_server(
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     server: Server, tmp_path: Path
 ) -> None:
@@ -266,6 +269,7 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_process_of_wandb(server: Server, tmp_path: Path) -> None:
     """As on Slurm, where a signal to the job ends it before the run has written its checkpoint."""
     running = start(tmp_path, None, *LONG)
@@ -278,6 +282,7 @@ def test_a_run_outlives_the_process_of_wandb(server: Server, tmp_path: Path) -> 
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "hang", "refused"])
 def test_a_server_that_does_not_answer_is_waited_for_once(
     server: Server, tmp_path: Path, fault: str
@@ -314,6 +319,7 @@ def test_a_server_lost_on_the_way_costs_nothing(server: Server, tmp_path: Path, 
         assert_arrived(server, tmp_path / "out" / str(number))
 
 
+@pytest.mark.slow
 def test_the_key_is_nowhere(server: Server, tmp_path: Path) -> None:
     """Where all is well, where a run fails, where W&B refuses; with tracebacks wanted."""
     own = environment(server) | {"HYDRA_FULL_ERROR": "1"}
@@ -328,6 +334,7 @@ def test_the_key_is_nowhere(server: Server, tmp_path: Path) -> None:
         assert_no_key(tmp_path, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_offline_opens_no_socket(tmp_path: Path) -> None:
     need(os.access("/usr/bin/strace", os.X_OK), "strace is missing: apt-get install strace")
     traced = ["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(tmp_path / "calls")]
@@ -447,6 +454,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, main: Main, mistake: str
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     """W&B takes 128 characters of a name or a group and 64 of a job type, and refuses the run otherwise."""
     long = "scheduler.t_mult=1,2", f"tracking.project={'p' * 120}1,{'p' * 120}2"
@@ -471,6 +479,7 @@ def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     assert runs[0]["groupName"] in (tmp_path / "shown.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_server_refuses_does_not_keep_back_the_others(
     server: Server, tmp_path: Path
 ) -> None:
@@ -501,6 +510,7 @@ def test_the_summary_tells_the_last_accuracy_from_the_best() -> None:
     assert tracking.summary(result)["val/acc"] == {"last": 90.0, "max": 91.5}
 
 
+@pytest.mark.slow
 def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:
     """The real `wandb sweep` and `wandb agent`; the server hands out two points of the grid."""
     text = (ROOT / "conf/wandb_sweep.yaml").read_text()
@@ -536,6 +546,7 @@ def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path
     assert server.unknown == []
 
 
+@pytest.mark.slow
 def test_a_workspace_and_a_report_are_made_once_and_updated(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SWEEP)
     urls = []

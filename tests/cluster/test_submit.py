@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, verified
 from test_distributed import DOUBLE, assert_close
@@ -25,7 +26,6 @@ from harness.files import write_json
 from harness.sweeps import slurm as batch
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.usefixtures("slurm", "nothing_left_in_the_queue"),
     pytest.mark.timeout(600),
 ]
@@ -102,9 +102,7 @@ def read(path: Path) -> Any:
 
 def script(name: str, *words: str, **where: Any) -> subprocess.CompletedProcess[str]:
     path = where.pop("repository", ROOT) / f"scripts/slurm/{name}.py"
-    return subprocess.run(
-        [sys.executable, str(path), *words], capture_output=True, text=True, check=False, **where
-    )
+    return forked.complete(path, *words, **where)
 
 
 def submit(folder: Path, *overrides: str, **where: Any) -> Sent:
@@ -210,6 +208,7 @@ def patched(folder: Path, patches: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(path.parent)}
 
 
+@pytest.mark.slow
 def test_again_sends_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     env = patched(tmp_path, BROKEN)
@@ -234,12 +233,14 @@ def test_again_sends_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) 
     assert not squeue("%A")
 
 
+@pytest.mark.slow
 def test_what_was_to_be_tried_again_is(tmp_path: Path) -> None:
     sent = submit(tmp_path, *TINY, "retry=true", f"store.dir={tmp_path / 'store'}")
     sent.finish()
     assert sent.result(0)["config"]["retry"] is True
 
 
+@pytest.mark.slow
 def test_a_preempted_arm_makes_room_and_goes_on(tmp_path: Path, whole: tuple[str, bytes]) -> None:
     sent = submit(tmp_path, *LONG, f"store.dir={tmp_path / 'store'}")
     assert sent.jobs()[0].isdecimal(), "one arm is no array"
@@ -254,6 +255,7 @@ def test_a_preempted_arm_makes_room_and_goes_on(tmp_path: Path, whole: tuple[str
     assert report.stat().st_mtime > result.stat().st_mtime, "it waited for the requeued job"
 
 
+@pytest.mark.slow
 def test_arms_that_are_requeued_cancelled_and_killed(
     tmp_path: Path, whole: tuple[str, bytes]
 ) -> None:
@@ -331,6 +333,7 @@ def by_submit(folder: Path, env: dict[str, str], *overrides: str) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [by_srun, by_launcher, by_submit])
 def test_two_tasks_train_what_one_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Path]
@@ -377,6 +380,7 @@ def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
     return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_tasks_go_on_after_preemption_requeue_and_a_lost_process(
     tmp_path: Path, whole_of_two: tuple[str, bytes], rank: int
@@ -409,6 +413,7 @@ def test_two_tasks_go_on_after_preemption_requeue_and_a_lost_process(
     assert sent.ended(0) == whole_of_two
 
 
+@pytest.mark.slow
 def test_a_waiting_sweep_of_two_tasks_survives_preemption(
     tmp_path: Path, whole_of_two: tuple[str, bytes]
 ) -> None:
@@ -505,6 +510,7 @@ def test_wrong_use_is_one_line(tmp_path: Path, name: str, words: list[str], line
     assert not squeue("%A")
 
 
+@pytest.mark.slow
 def test_what_slurm_refuses_is_said_and_kept_for_later(tmp_path: Path) -> None:
     where = [f"hydra.sweep.dir={tmp_path / 'out'}", f"store.dir={tmp_path / 'store'}"]
     words = [*(f"hydra.launcher.{word}" for word in LAUNCHER), "hydra.launcher.partition=nowhere"]
