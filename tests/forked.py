@@ -33,7 +33,8 @@ _context.set_forkserver_preload(
 class Program:
     """A running program.
 
-    What it prints is in the file `log`, what it prints to stderr in `errors` if that is given.
+    What it prints is in the file `log`, what it prints to stderr in `errors` if that is given. With
+    `fresh` it has imported nothing, as from a shell.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Program:
         errors: Path | None = None,
         cwd: Path = ROOT,
         env: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
         self.log, self.errors = log, errors or log
         environment = dict(os.environ if env is None else env)
-        arguments = (log, self.errors, words, before, cwd, environment)
+        arguments = (log, self.errors, words, before, cwd, environment, fresh)
         self.process = _context.Process(target=_main, args=arguments)
         self.process.start()
 
@@ -103,6 +105,7 @@ def _main(
     before: Callable[[], object] | None,
     cwd: Path,
     environment: dict[str, str],
+    fresh: bool,
 ) -> None:
     for number, path in ((1, log), (2, errors)):
         with path.open("a") as file:
@@ -112,6 +115,8 @@ def _main(
     os.chdir(cwd)
     if before:
         before()
+    if fresh:
+        os.execv(sys.executable, [sys.executable, *words])
     script, *arguments = words
     sys.argv = [script, *arguments]
     sys.path.insert(0, str((ROOT / script).parent))

@@ -115,10 +115,11 @@ def test_a_number_that_is_none(refused: Callable[..., str], key: str) -> None:
 
 def explained(override: str) -> str | None:
     """The line about a run with `override`; None if it can be planned."""
-    try:
-        preview.plan("run", "run", sweep.compose(words(override)).config)
-    except Exception as error:
-        return errors.explain(error)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        try:
+            preview.plan("run", "run", sweep.compose(words(override)).config)
+        except Exception as error:
+            return errors.explain(error)
     return None
 
 

@@ -588,7 +588,7 @@ class Rank(forked.Program):
 
 @contextmanager
 def step_of_two(
-    folder: Path, *given: str, script: Path = ROOT / "train.py"
+    folder: Path, *given: str, script: Path = ROOT / "train.py", fresh: bool = False
 ) -> Iterator[list[Rank]]:
     """Two processes as `srun` starts them, with nobody above who ends one when the other does."""
     overrides = [*SMALL, f"store.dir={folder}.store", f"hydra.run.dir={folder}"]
@@ -598,7 +598,7 @@ def step_of_two(
         started = [
             Rank(
                 Path(logs, f"out{rank}"), str(script), *arguments,
-                errors=Path(logs, f"errors{rank}"), cwd=folder.parent,
+                errors=Path(logs, f"errors{rank}"), cwd=folder.parent, fresh=fresh,
                 env=environment(
                     SLURM_JOB_ID="1", SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="2",
                     SLURM_STEP_NUM_NODES="1", SLURM_STEP_NODELIST="here", SLURM_PROCID=str(rank),
@@ -637,7 +637,7 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
     assert "Traceback" not in error
     assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
 
-    with step_of_two(run, *LONG) as (first, second):
+    with step_of_two(run, *LONG, fresh=True) as (first, second):  # torch is silent, too
         wait_for_rows(run, 100)
         first.kill()  # it alone writes, and keeps the store where they meet
         error = second.end()
