@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test check format golden study bench bench-gpu audit
+.PHONY: help sweep test test-rest test-all check format golden study bench bench-gpu audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,12 +12,17 @@ help: ## this list
 sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
 
-# Tests of several processes first, with nothing beside them that takes their cores; then the rest, a file each.
-BY_THE_CLOCK := tests/cluster tests/test_distributed.py
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
-test: $(VENV)/installed-dev ## the whole test suite
-	$(BIN)/python -m pytest $(BY_THE_CLOCK)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(BY_THE_CLOCK:%=--ignore=%)
+test: $(VENV)/installed-dev ## the tests to run before a commit: every module, in six minutes on two cores
+	@echo "make test leaves out the tests marked slow: kills, clusters, several processes, W&B's servers, long runs."
+	@echo "make test-rest runs those and no others, make test-all both."
+	$(PYTEST) -m "not slow"
+
+test-rest: $(VENV)/installed-dev ## the tests that make test leaves out
+	$(PYTEST) -m slow
+
+test-all: test test-rest ## all tests, each once
 
 check: $(VENV)/installed-dev ## format, lint, strict types, import contract
 	$(BIN)/ruff format --check .

@@ -82,7 +82,7 @@ def main() -> None:
 def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple[str, str], Report]:
     """The hashes of the run without a break, and what came of interrupting it."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["harness.runs.run", "sklearn.datasets"])
+    processes.set_forkserver_preload(["harness.runs.run", "sklearn.datasets", "torch._dynamo"])
 
     def start(place: Path, store: Path) -> BaseProcess:
         own = replace(settings.store, dir=str(store))

@@ -7,16 +7,19 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import forked
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
+from xdist.scheduler import LoadFileScheduling
 
 from harness.choices.builtin import register
 from harness.config.compose import load
@@ -76,6 +79,12 @@ def need(condition: object, reason: str) -> None:
     pytest.skip(reason)
 
 
+def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
+    """Cases of a parametrized test; those after the first `count` are slow tests."""
+    every = list(cases)
+    return [*every[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in every[count:])]
+
+
 Main = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -113,8 +122,7 @@ def _run(
 
 def verified(sweep: Path) -> bool:
     """Whether `scripts/verify_sweep.py` finds that each row of the sweep's table holds."""
-    script = [sys.executable, str(ROOT / "scripts/verify_sweep.py"), str(sweep)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    done = forked.complete("scripts/verify_sweep.py", sweep)
     print(done.stdout, done.stderr)
     return done.returncode == 0 and "all rows hold" in done.stdout
 
@@ -125,10 +133,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA GPU, and this machine has none")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run in CI, and where they are asked for with -m slow."""
-    if os.environ.get("HARNESS_REQUIRE_ALL") or "slow" in config.getoption("markexpr"):
-        return
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run it with `pytest -m slow`"))
+class ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests run in one process of pytest-xdist; those of `cluster/` too, which share a Slurm."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "cluster" if "/cluster/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)

@@ -1,41 +1,69 @@
-"""`train.py` and `scripts/report.py` as processes that can be killed, without the seconds that imports take.
+"""`train.py` and the scripts as processes of their own, without the seconds that imports take.
 
 They are forked from a process that has imported everything; all else is as from a shell.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
-from conftest import ROOT
+ROOT = Path(__file__).resolve().parent.parent
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["forked", "torch", "harness.runs.job", "harness.runs.run", "harness.sweeps.callback",
-     "harness.sweeps.preview", "harness.sweeps.wandb_summary", "harness.report.summary", "altair"]
+    ["forked", "torch", "torch._dynamo", "harness.runs.job", "harness.runs.run",
+     "harness.sweeps.callback", "harness.sweeps.preview", "harness.sweeps.wandb_summary",
+     "harness.report.summary", "altair", "sklearn.datasets"]
 )  # fmt: skip
 
 
 class Program:
-    """A running program; what it prints is in `log`."""
+    """A running program.
 
-    def __init__(self, log: Path, *words: str, before: Callable[[], object] | None = None) -> None:
-        self.log = log
-        self.process = _context.Process(target=_main, args=(log, words, before))
+    What it prints is in the file `log`, what it prints to stderr in `errors` if that is given. With
+    `fresh` it has imported nothing, as from a shell.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *words: str,
+        before: Callable[[], object] | None = None,
+        errors: Path | None = None,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.log, self.errors = log, errors or log
+        environment = dict(os.environ if env is None else env)
+        arguments = (log, self.errors, words, before, cwd, environment, fresh)
+        self.process = _context.Process(target=_main, args=arguments)
         self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
     def wait(self) -> int:
         self.process.join()
@@ -59,17 +87,43 @@ def run(log: Path, *words: str) -> tuple[int, str]:
     return program.wait(), program.said
 
 
-def _main(log: Path, words: tuple[str, ...], before: Callable[[], object] | None) -> None:
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(ROOT)
+def complete(
+    *words: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> CompletedProcess[str]:
+    """Return what `python WORDS` came to, with what it printed, as `subprocess.run` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder, "out"), Path(folder, "errors")
+        program = Program(out, *map(str, words), errors=errors, cwd=cwd, env=env)
+        code = program.wait()
+        return CompletedProcess(words, code, out.read_text(), errors.read_text())
+
+
+def _main(
+    log: Path,
+    errors: Path,
+    words: tuple[str, ...],
+    before: Callable[[], object] | None,
+    cwd: Path,
+    environment: dict[str, str],
+    fresh: bool,
+) -> None:
+    for number, path in ((1, log), (2, errors)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
     if before:
         before()
+    if fresh:
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
     script, *arguments = words
     sys.argv = [script, *arguments]
     sys.path.insert(0, str((ROOT / script).parent))
-    runpy.run_path(str(ROOT / script), run_name="__main__")
+    try:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which a forked process would leave out
 
 
 # --- what runs leave -----------------------------------------------------------------------------

@@ -60,6 +60,7 @@ def test_a_budget_that_a_warning_names_ends_the_warning(
         assert "mid-cycle" not in done.stderr
 
 
+@pytest.mark.slow
 def test_one_single_anneal_ends_with_the_budget_that_a_warm_up_leaves(
     main: Main, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_sweep_over_batches_of_one_image_is_refused_before_anything_is_trained
     assert not list(tmp_path.glob("sweep/*/result.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -204,6 +206,7 @@ def test_a_sweep_plans_networks_that_compute_their_widths_with_tensors(
 # --- compilers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
@@ -265,6 +268,7 @@ def test_runs_without_checkpoints_are_named_and_keep_their_ensembles(
     assert (tmp_path / "new/0/snapshots.json").read_bytes() == before[0]
 
 
+@pytest.mark.slow
 def test_fewer_checkpoints_than_cycles_are_warned_of(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from harness.analysis.paired_stats import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPO
 from harness.analysis.verdict import Claim, judge
 
 CLAIM = Claim("scheduler.t_mult", "1", ("2",))
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "name": pl.String, "level": pl.String, "cell": pl.String, "seed": pl.Int64, "status": pl.String,
     "value": pl.Float64, "last": pl.Float64, "budget": pl.Float64, "aligned": pl.Boolean,
     "nearest_aligned": pl.List(pl.Float64),
@@ -537,7 +537,7 @@ def test_levels_match_as_numbers(claimed: str, level: str, equal: bool) -> None:
 )
 def test_what_cannot_be_claimed(fields: Row, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Claim(**{"factor": "f", "baseline": "1", "treatments": ("2",)} | fields)
+        Claim(**fields | {"factor": "f", "baseline": "1", "treatments": ("2",)} | fields)
 
 
 def test_the_hash_is_of_every_field_and_of_nothing_else() -> None:
@@ -552,7 +552,12 @@ def test_the_hash_is_of_every_field_and_of_nothing_else() -> None:
     again = Claim.from_dict(json.loads(json.dumps(claim.to_dict())))
     assert again == claim
     assert claim.to_dict()["sha256"] == claim.sha256()
-    changed = {"factor": "g", "baseline": "0", "treatments": ["3"], "metric": "test/acc"}
+    changed: dict[str, Any] = {
+        "factor": "g",
+        "baseline": "0",
+        "treatments": ["3"],
+        "metric": "test/acc",
+    }
     changed |= {"margin": 2, "level": 0.1, "seeds": [], "inferred": True}
     assert changed.keys() | {"sha256"} == claim.to_dict().keys()
     others = [Claim.from_dict(claim.to_dict() | {key: changed[key]}) for key in changed]
@@ -682,6 +687,7 @@ def test_the_calibration_fails_where_a_promise_is_broken(calibration: Any) -> No
     )
 
 
+@pytest.mark.slow
 def test_the_script_prints_tables_and_ends_well() -> None:
     command = [sys.executable, "scripts/calibrate_verdict.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
@@ -20,11 +22,12 @@ from hydra.core.config_store import ConfigStore
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain
 from harness.config.values import changes, to_dict
-from harness.runs import requeue, run
+from harness.runs import requeue
 from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.runs.setup import build, prepare
-from harness.runs.signals import RunInterruptedError, stopping
+from harness.runs.signals import RunInterruptedError, Stop, stopping
 from harness.store.store import Store
 from harness.sweeps import callback as sweep
 from harness.sweeps.launchers import prepare_launcher
@@ -72,6 +75,7 @@ def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     assert verified(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path) -> None:
     done = train(tmp_path, "hydra/launcher=slurm_local", "trainer.device=cuda:99,cpu")
     assert done.returncode == 1
@@ -99,7 +103,7 @@ def settings(*overrides: str) -> Any:
 
 
 @pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Slurm whose `sacct` answers, and nothing else on the PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     before = signal.getsignal(signal.SIGINT)
@@ -196,7 +200,7 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_stopped_run_is_handed_to_the_handler_from_before(
     handled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with stopping() as stop:
+    with stopping(Stop()) as stop:
         stop.catch()
         signal.raise_signal(signal.SIGUSR2)
     assert (stop.number, handled) == (signal.SIGUSR2, [])
@@ -238,7 +242,7 @@ def test_sigterm_requeues_a_preempted_job_only(
 
 
 def test_sigusr2_counts_before_others() -> None:
-    with stopping() as stop:
+    with stopping(Stop()) as stop:
         stop.catch()
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
             signal.raise_signal(number)
@@ -273,16 +277,13 @@ def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
 def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Path) -> None:
     """As Slurm and torchrun send them: to each process of a run, of which the first has told all."""
     arguments = (*TINY, "trainer.epochs=10000", f"store.dir={tmp_path / 'store'}", "reuse=false")
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={tmp_path}/run"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    ) as started:  # fmt: skip
-        history = tmp_path / "run/history.jsonl"
-        while started.poll() is None:
-            if history.exists() and history.stat().st_size:
-                started.terminate()  # again and again
-        error = started.stderr.read() if started.stderr else ""
-    assert "stopped by SIGTERM" in error
+    words = (*arguments, f"hydra.run.dir={tmp_path}/run")
+    started = forked.Program(tmp_path / "log", "train.py", *words)
+    history = tmp_path / "run/history.jsonl"
+    while started.process.is_alive():
+        if history.exists() and history.stat().st_size:
+            started.send_signal(signal.SIGTERM)  # again and again
+    assert "stopped by SIGTERM" in started.said
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "interrupted"
 
 

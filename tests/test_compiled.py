@@ -17,7 +17,7 @@ from test_loop import CPU, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
-from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -181,6 +181,7 @@ def test_what_compiled_code_changes_stays_where_it_is(
 
     def look(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         told = TracingContext.get().fw_metadata
+        assert told
         mutated = {i for i, told_of in enumerate(told.input_info) if told_of.mutates_data}
         changed.append((mutated, set(told.static_input_indices)))
         return make_boxed_func(graph.forward)

@@ -1,5 +1,7 @@
 """The configuration: what `conf/` composes to, its defaults, and what is refused, in which words."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,13 +10,15 @@ import math
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, make_config
 
-from harness.choices.datasets import Digits
+from harness.choices.datasets import Digits, TorchvisionDataset
 from harness.choices.models import ResNet
+from harness.choices.schedulers import Cosine, MultiStep
 from harness.config import one_line_errors as errors
 from harness.config.compose import group_files
 from harness.config.errors import ConfigError, nearest
@@ -24,7 +28,7 @@ from harness.config.schema import Config, Wandb
 from harness.config.values import to_dict
 
 CONF = ROOT / "conf"
-CHOICES = [
+CHOICES: list[Any] = [
     pytest.param(file, id=f"{file.parent.name}={file.stem}")
     for file in sorted(CONF.glob("*/*.yaml"))
 ]
@@ -129,7 +133,9 @@ def test_runs_are_tracked_by_default():
 
 @pytest.mark.parametrize(("overrides", "t_max"), [((), None), (("scheduler.t_max=5",), 5)])
 def test_one_cosine_takes_the_whole_budget_unless_told_otherwise(overrides, t_max):
-    assert make_config("scheduler=cosine", *overrides).scheduler.t_max == t_max
+    scheduler = make_config("scheduler=cosine", *overrides).scheduler
+    assert isinstance(scheduler, Cosine)
+    assert scheduler.t_max == t_max
 
 
 @pytest.mark.parametrize("variable", [None, "/elsewhere"])
@@ -137,7 +143,9 @@ def test_data_lies_in_the_repository_or_where_the_environment_says(monkeypatch, 
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     if variable:
         monkeypatch.setenv("HARNESS_DATA", variable)
-    assert make_config("dataset=cifar10").dataset.root == (variable or f"{ROOT}/data")
+    dataset = make_config("dataset=cifar10").dataset
+    assert isinstance(dataset, TorchvisionDataset)
+    assert dataset.root == (variable or f"{ROOT}/data")
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -327,10 +335,11 @@ def test_accepted(override, value):
     assert type(loaded) is type(value)
 
 
-def numbers() -> list[object]:
+def numbers() -> list[Any]:
+    nodes: list[tuple[str, type[Any]]] = [*sections(), ("", Config)]
     return [
         pytest.param(group, node, f, id=f"{node.__name__}.{f.name}")
-        for group, node in [*sections(), ("", Config)]
+        for group, node in nodes
         for f in dataclasses.fields(node)
         if str(f.type).partition(" | ")[0] in ("int", "float", "list[float]")
         and "choices" not in f.metadata
@@ -340,7 +349,7 @@ def numbers() -> list[object]:
 @pytest.fixture(scope="module")
 def examples():
     """One valid section of each class, and one whole configuration."""
-    found = {}
+    found: dict[type[Any], Any] = {}
     for case in SECTION_CHOICES:
         file = case.values[0]
         whole = compose_choice(file.parent.name, file.stem)
@@ -431,6 +440,7 @@ def test_to_dict_is_plain_and_tells_kinds_apart():
 
 def test_to_dict_does_not_share_lists_with_the_configuration():
     loaded = make_config("scheduler=multistep")
+    assert isinstance(loaded.scheduler, MultiStep)
     to_dict(loaded)["scheduler"]["milestones"].append(30.0)
     assert loaded.scheduler.milestones == [15.0, 25.0]
 

@@ -1,12 +1,16 @@
 """Splits, batches and augmentation, against naive reimplementations where there is one."""
 
+# mypy: disable-error-code="attr-defined,union-attr,arg-type,index"
+
 from __future__ import annotations
 
 import dataclasses
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -634,7 +638,9 @@ def test_batches_and_the_forward_pass_stay_on_the_gpu_and_wait_for_nothing(
         pytest.param(lambda x: x[x > 0], DynamicOutputShapeException, id="masking"),
     ],
 )
-def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(mistake, error) -> None:
+def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(
+    mistake: Callable[[Tensor], Any], error: type[Exception]
+) -> None:
     with FakeTensorMode(), pytest.raises(error):
         mistake(torch.zeros(2, 1, 8, 8, device="cuda"))
 

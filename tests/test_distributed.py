@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import forked
@@ -30,11 +31,11 @@ from harness.runs.run_dir import RunInfo
 from harness.runs.signals import RunInterruptedError
 from harness.training import datasets as data
 from harness.training import device as machine
-from harness.training import distributed
 from harness.training import ranks as processes
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.ranks import ProcessRank, first_host, process_rank
+from harness.training.sync_batch_norm import BatchNorm
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -236,7 +237,7 @@ def test_synchronised_batch_norms_keep_names_and_parameters() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2, affine=False)))
     state, parameters = network.state_dict(), list(network.parameters())
     changed = world(0, 2).convert_sync_batch_norm(network, CPU)
-    assert isinstance(changed[1][0], distributed.BatchNorm)  # type: ignore[index]
+    assert isinstance(changed[1][0], BatchNorm)  # type: ignore[index]
     assert changed.state_dict().keys() == state.keys()
     assert all(a is b for a, b in zip(changed.parameters(), parameters, strict=True))
 
@@ -255,17 +256,29 @@ def torchrun(size: int, script: Path | str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", *run, str(script), *arguments]
 
 
+def settings(folder: Path, *overrides: str) -> list[str]:
+    return [*SMALL, f"store.dir={folder}.store", *overrides, f"hydra.run.dir={folder}"]
+
+
 def train(folder: Path, *overrides: str, size: int, script: Path = ROOT / "train.py") -> Any:
     """What `result.json` of the run in `folder` says, trained by `size` processes."""
-    arguments = (*SMALL, f"store.dir={folder}.store", *overrides, f"hydra.run.dir={folder}")
-    command = [sys.executable, str(script), *arguments]
-    if size > 1:
-        command = torchrun(size, script, *arguments)
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment(), cwd=folder.parent
-    )
-    assert done.returncode == 0, done.stderr
+    run_together(size, script, *settings(folder, *overrides), cwd=folder.parent)
     return json.loads((folder / "result.json").read_text())
+
+
+def run_together(size: int, script: Path, *arguments: str, cwd: Path) -> None:
+    """Run the script in `size` processes that find in the environment what torchrun puts there."""
+    ranks = environment(WORLD_SIZE=f"{size}", MASTER_ADDR="127.0.0.1", MASTER_PORT=f"{free_port()}")
+    with TemporaryDirectory() as logs:
+        programs = [
+            forked.Program(
+                Path(logs, f"{rank}"), str(script), *arguments, cwd=cwd,
+                env=ranks | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+            )
+            for rank in range(size)
+        ]  # fmt: skip
+        codes = [program.wait() for program in programs]
+        assert codes == [0] * size, [program.said for program in programs]
 
 
 def history(folder: Path) -> list[dict[str, float]]:
@@ -297,8 +310,12 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_several_processes_train_what_one_does(size: int, tmp_path: Path) -> None:
-    double = script(tmp_path, DOUBLE)
-    result = train(tmp_path / "several", "trainer.epochs=1", size=size, script=double)
+    double, several = script(tmp_path, DOUBLE), tmp_path / "several"
+    subprocess.run(
+        torchrun(size, double, *settings(several, "trainer.epochs=1")),
+        capture_output=True, check=True, env=environment(), cwd=tmp_path,
+    )  # fmt: skip
+    result = json.loads((several / "result.json").read_text())
     others = files(tmp_path)
     alone = train(tmp_path / "one", "trainer.epochs=1", size=1, script=double)
     assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH, 1e-12)
@@ -414,14 +431,8 @@ def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(tmp_path: Pat
     """In float64, where rounding cannot hide an error: seven images, on one and three processes."""
     exact = tmp_path / "exact.py"
     exact.write_text(EXACT)
-    for command in (
-        [sys.executable, str(exact), str(tmp_path)],
-        torchrun(3, exact, str(tmp_path)),
-    ):
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment()
-        )
-        assert done.returncode == 0, done.stderr
+    for size in (1, 3):
+        run_together(size, exact, str(tmp_path), cwd=ROOT)
     alone = torch.load(tmp_path / "1.0.pt")
     first = torch.load(tmp_path / "3.0.pt")
     for rank in range(3):
@@ -543,14 +554,8 @@ with world.process_group():
 def test_means_and_sums_are_of_all_processes_and_a_nan_of_one_ends_all(tmp_path: Path) -> None:
     together = tmp_path / "together.py"
     together.write_text(TOGETHER)
-    for command in (
-        [sys.executable, str(together), str(tmp_path)],
-        torchrun(2, together, str(tmp_path)),
-    ):
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment()
-        )
-        assert done.returncode == 0, done.stderr
+    for size in (1, 2):
+        run_together(size, together, str(tmp_path), cwd=ROOT)
     alone, first, second = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1.0", "2.0", "2.1")
     )
@@ -574,32 +579,45 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Rank(forked.Program):
+    """One process of a run."""
+
+    def end(self) -> str:
+        """What it printed to stderr, once it has ended."""
+        self.wait()
+        return self.errors.read_text()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+
 @contextmanager
 def step_of_two(
-    folder: Path, *given: str, script: Path = ROOT / "train.py"
-) -> Iterator[list[subprocess.Popen[str]]]:
+    folder: Path, *given: str, script: Path = ROOT / "train.py", fresh: bool = False
+) -> Iterator[list[Rank]]:
     """Two processes as `srun` starts them, with nobody above who ends one when the other does."""
     overrides = [*SMALL, f"store.dir={folder}.store", f"hydra.run.dir={folder}"]
     arguments = sorted([*overrides, *given], key=lambda word: word != "-m")
     port = str(free_port())
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            stderr=subprocess.PIPE, text=True, cwd=folder.parent,
-            env=environment(
-                SLURM_JOB_ID="1", SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="2",
-                SLURM_STEP_NUM_NODES="1", SLURM_STEP_NODELIST="here", SLURM_PROCID=str(rank),
-                SLURM_LOCALID=str(rank), MASTER_PORT=port,
-            ),
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+    with TemporaryDirectory() as logs:
+        started = [
+            Rank(
+                Path(logs, f"out{rank}"), str(script), *arguments,
+                errors=Path(logs, f"errors{rank}"), cwd=folder.parent, fresh=fresh,
+                env=environment(
+                    SLURM_JOB_ID="1", SLURM_STEP_ID="0", SLURM_STEP_NUM_TASKS="2",
+                    SLURM_STEP_NUM_NODES="1", SLURM_STEP_NODELIST="here", SLURM_PROCID=str(rank),
+                    SLURM_LOCALID=str(rank), MASTER_PORT=port,
+                ),
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        try:
+            yield started
+        finally:
+            for process in started:
+                process.kill()
 
 
 def wait_for_rows(folder: Path, rows: int) -> None:
@@ -616,7 +634,7 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
         wait_for_rows(run, 30)
         second.kill()
         begin = time.monotonic()
-        error = first.communicate(timeout=60)[1]
+        error = first.end()
         assert time.monotonic() - begin < 20
     assert error.splitlines()[-1] == (
         "error: process 0 of 2: another process of the run was killed or is out of reach; "
@@ -625,18 +643,18 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
     assert "Traceback" not in error
     assert json.loads((run / "result.json").read_text())["status"] == "interrupted"
 
-    with step_of_two(run, *LONG) as (first, second):
+    with step_of_two(run, *LONG, fresh=True) as (first, second):  # torch is silent, too
         wait_for_rows(run, 100)
         first.kill()  # it alone writes, and keeps the store where they meet
-        error = second.communicate(timeout=60)[1]
+        error = second.end()
         assert error.startswith("error: process 1 of 2: another process of the run was killed")
         assert len(error.splitlines()) == 1
 
     with step_of_two(run, *LONG) as (first, second):
         wait_for_rows(run, 150)
         second.send_signal(signal.SIGTERM)
-        error = first.communicate(timeout=60)[1]
-        assert second.communicate(timeout=60)[1] == ""
+        error = first.end()
+        assert second.end() == ""
         assert (first.returncode, second.returncode) == (143, 143)
     assert error.endswith("stopped by SIGTERM; the same command goes on from there\n")
     result = json.loads((run / "result.json").read_text())
@@ -668,7 +686,7 @@ TrainStep.train = broken
 def test_what_fails_in_one_process_is_said_by_it_and_recorded(tmp_path: Path) -> None:
     broken = script(tmp_path, BROKEN)
     with step_of_two(tmp_path / "run", script=broken) as started:
-        first, second = (process.communicate(timeout=60)[1] for process in started)
+        first, second = (process.end() for process in started)
     assert [process.returncode for process in started] == [1, 1]
     assert first == ""
     assert second.splitlines()[-1] == "error: process 1 of 2: ArithmeticError: it does not add up"
@@ -747,7 +765,7 @@ def test_what_does_not_fit_is_said_once(
     arguments: tuple[str, ...], line: str, tmp_path: Path
 ) -> None:
     with step_of_two(tmp_path / "run", *arguments) as started:
-        errors = [process.communicate(timeout=60)[1] for process in started]
+        errors = [process.end() for process in started]
     assert [process.returncode for process in started] == [1, 1]
     said = [one for error in errors for one in error.splitlines()]
     assert len(said) == 1, said

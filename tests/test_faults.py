@@ -177,6 +177,7 @@ def test_a_result_that_cannot_be_written_is_none(
     assert "0 epochs trained, 3 reused" in said
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_runs_and_is_made_later(
     tmp_path: Path, disk: tuple[Path, Resize], undisturbed: dict[str, tuple[str, str]]
 ) -> None:
@@ -261,6 +262,7 @@ def test_kills_in_the_report_leave_the_old_one_or_the_new_one(
 # --- two at once ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_in_one_folder_train_each_run_once(
     tmp_path: Path, undisturbed: dict[str, tuple[str, str]]
 ) -> None:
@@ -317,6 +319,7 @@ def test_a_sweep_of_other_runs_is_refused(tmp_path: Path, main: Main) -> None:
         assert (tmp_path / "sweep/plan.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_eight_processes_share_a_store(
     tmp_path: Path, undisturbed: dict[str, tuple[str, str]]
 ) -> None:
@@ -342,6 +345,7 @@ def test_eight_processes_share_a_store(
 # --- clocks --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", ["+3 days", "-3 days"])
 def test_a_clock_that_jumps_changes_nothing(
     tmp_path: Path, undisturbed: dict[str, tuple[str, str]], jump: str
@@ -409,6 +413,7 @@ def test_a_half_written_last_line_is_no_row(tmp_path: Path) -> None:
     assert rows["val/acc"].to_list() == [50.0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part in ("train", "test"):

@@ -1,5 +1,7 @@
 """Image folders: pixels by mode and format, what is refused before training, what is remembered."""
 
+# mypy: disable-error-code="func-returns-value"
+
 from __future__ import annotations
 
 import json
@@ -12,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +74,8 @@ def palette(transparent: bool) -> Callable[[Path], None]:
         image = Image.new("P", (2, 2))
         image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
         image.putdata([0, 1, 2, 0])
-        image.save(path, **({"transparency": 0} if transparent else {}))
+        options: dict[str, Any] = {"transparency": 0} if transparent else {}
+        image.save(path, **options)
 
     return write
 
@@ -623,6 +627,7 @@ def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
     assert whole["weights_sha256"] == broken["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_path: Path) -> None:
     """W&B's hooks on imports fail in the processes that read images: nothing may be imported there first."""
     script = [

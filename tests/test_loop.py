@@ -24,7 +24,7 @@ from harness.training import batches as batching
 from harness.training import datasets as data
 from harness.training import schedules
 from harness.training.batches import EvalBatches, TrainBatches
-from harness.training.datasets import Splits
+from harness.training.datasets import InMemoryImages, Splits
 from harness.training.loop import (
     DivergedError,
     LogSchedule,
@@ -137,7 +137,7 @@ def test_training_is_a_plain_torch_loop_bit_for_bit(
         for images, labels in t.batches.epoch(epoch):
             loss = F.cross_entropy(network(images), labels)
             plain.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             plain.step()
             scheduler.step()
             losses.append(loss.item())
@@ -275,6 +275,7 @@ def test_evaluate_is_the_plain_computation() -> None:
 
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert isinstance(t.splits.val, InMemoryImages)
     values = torch.from_numpy(t.splits.val.pixels).double()
     values = (values - torch.tensor(t.splits.mean)) / torch.tensor(t.splits.std)
     labels = torch.from_numpy(t.splits.val.labels)
@@ -336,7 +337,7 @@ def test_an_lr_that_is_far_too_large_diverges_where_a_plain_loop_does() -> None:
         for images, labels in t.batches.epoch(epoch):
             loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
     first = int(np.argmin(np.isfinite(losses)))

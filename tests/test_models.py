@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,7 +84,7 @@ def test_each_stage_after_the_first_halves_the_image_and_doubles_the_channels(
     image_size: int, sizes: tuple[int, ...]
 ) -> None:
     network = build("model=resnet20", 1, image_size)
-    blocks = [m for m in network.modules() if isinstance(m, Block)]
+    blocks: list[nn.Module] = [m for m in network.modules() if isinstance(m, Block)]
     expected = [(16 * 2**stage, size, size) for stage, size in enumerate(sizes) for _ in range(3)]
     images = torch.randn(1, 1, image_size, image_size)
     assert shapes_after(blocks, network, images) == expected
@@ -100,7 +102,7 @@ def test_shortcuts_are_option_a_strided_and_zero_padded(inputs: int, outputs: in
 
 
 def test_resnet18_with_the_small_stem_keeps_the_resolution_up_to_layer1() -> None:
-    network = build("model=resnet18", 1, 8)
+    network: Any = build("model=resnet18", 1, 8)
     assert shapes_after([network.layer1, network.layer4], network, torch.randn(1, 1, 8, 8)) == [
         (64, 8, 8),
         (512, 1, 1),
@@ -169,7 +171,7 @@ def test_trying_an_architecture_out_leaves_no_trace_in_it() -> None:
     assert all(
         type(t) in (Tensor, nn.Parameter) for t in network.state_dict(keep_vars=True).values()
     )
-    norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    norm: Any = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
     assert norm.num_batches_tracked == 0
     assert torch.equal(norm.running_mean, torch.zeros_like(norm.running_mean))
 
@@ -188,7 +190,8 @@ def test_a_resnet_is_the_papers_formula() -> None:
         x = F.conv2d(x, w[f"{conv}.weight"], stride=stride, padding=1)
         mean, var = (w[f"{norm}.running_{name}"][:, None, None] for name in ("mean", "var"))
         weight, bias = (w[f"{norm}.{name}"][:, None, None] for name in ("weight", "bias"))
-        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+        normalised: Tensor = (x - mean) / (var + 1e-5).sqrt() * weight + bias
+        return normalised
 
     images = torch.randn(3, 1, 8, 8)
     x = conv_norm(images, "stem", "norm").relu()

@@ -11,6 +11,16 @@ from conftest import make_config
 
 from harness.runs import progress
 from harness.runs.progress import Progress
+from harness.runs.result import (
+    Complete,
+    Diverged,
+    Evaluation,
+    Failed,
+    Interrupted,
+    Outcome,
+    Provenance,
+    RunResult,
+)
 from harness.training import schedules
 
 PLAN = schedules.lr_plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
@@ -50,6 +60,10 @@ def test_without_a_terminal_an_evaluation_is_a_line_every_ten_seconds(
     ]
 
 
+def ended(outcome: Outcome) -> RunResult:
+    return RunResult("run", "", None, {}, [], {}, None, 0, outcome)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -67,7 +81,7 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
     clock.now += 2
     shown.show(EVALUATED)
     shown.show({"step": 21, "epoch": 2.1, "lr": 0.04, "train/loss": 0.3})
-    shown.end("interrupted", {})
+    shown.end(ended(Interrupted("stopped by SIGTERM")))
     last = terminal.getvalue().split("\r")[-1]
     assert last.startswith("run: 50 %, epoch 2.1/4, lr 0.0400, val/acc 91.23 %, 8 img/s |")
 
@@ -86,19 +100,26 @@ def test_the_end_says_what_was_trained_and_what_was_there(
 ) -> None:
     shown = Progress("run", PLAN, reused, 8)
     clock.now += 2.5
-    result = {
-        "final": {"val/acc": 91.234}, "test": {"test/acc": 89.0}, "no_test": None,
-        "updates_trained": trained, "updates_reused": reused,
+    result = ended(Complete("0" * 64))
+    result.provenance = Provenance(None, reused, 0.0, True, trained)
+    result.evaluations = {
+        "final": Evaluation({"val/acc": 91.234}), "test": Evaluation({"test/acc": 89.0})
     }  # fmt: skip
-    shown.end("complete", result)
+    shown.end(result)
     line = f"run: val/acc 91.23 %, test/acc 89.00 % ({told}, 2.5 s)\n"
     assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize(
-    ("status", "line"),
-    [("diverged", "run: diverged: the loss is nan\n"), ("failed", ""), ("interrupted", "")],
+    ("outcome", "line"),
+    [
+        (Diverged("the loss is nan"), "run: diverged: the loss is nan\n"),
+        (Failed("no memory"), ""),
+        (Interrupted("stopped by SIGTERM"), ""),
+    ],
 )
-def test_a_bad_end_is_said_once(capsys: pytest.CaptureFixture[str], status: str, line: str) -> None:
-    Progress("run", PLAN, 0, 8).end(status, {"error": "the loss is nan"})
+def test_a_bad_end_is_said_once(
+    capsys: pytest.CaptureFixture[str], outcome: Outcome, line: str
+) -> None:
+    Progress("run", PLAN, 0, 8).end(ended(outcome))
     assert capsys.readouterr().err == line

@@ -8,6 +8,7 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -578,7 +579,7 @@ def any_scheduler(draw: st.DrawFn) -> Scheduler:
     """A schedule that fits into 20 epochs."""
     interval = draw(st.sampled_from(["batch", "epoch"]))
     unit = draw(st.sampled_from(["epoch", "batch"])) if interval == "batch" else "epoch"
-    common = {"interval": interval, "unit": unit, "warmup": draw(st.integers(0, 6))}
+    common: dict[str, Any] = {"interval": interval, "unit": unit, "warmup": draw(st.integers(0, 6))}
     length = draw(st.integers(1, 12))
     eta_min = draw(st.sampled_from([0.0, 0.03]))
     gamma = draw(st.sampled_from([0.1, 0.5]))

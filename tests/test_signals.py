@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.runs.signals import RunInterruptedError, stopping
+from harness.runs.signals import RunInterruptedError, Stop, stopping
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -15,10 +15,11 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in STOPPING]
-    with pytest.raises(RunInterruptedError) as stopped, stopping() as stop:  # noqa: PT012
+    with pytest.raises(RunInterruptedError) as stopped, stopping(Stop()) as stop:  # noqa: PT012
         stop.catch()
         stop.check()
-        assert signal.getsignal(number) is stop
+        handler: object = signal.getsignal(number)
+        assert handler is stop
         signal.raise_signal(number)
         stop.check()
     assert (stopped.value.number, stopped.value.code) == (number, 128 + number)
@@ -28,7 +29,7 @@ def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.S
 @pytest.mark.parametrize("first", STOPPING)
 def test_a_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> None:
     noted = 0
-    with pytest.raises(KeyboardInterrupt), stopping() as stop:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), stopping(Stop()) as stop:  # noqa: PT012
         stop.catch()
         assert all(signal.getsignal(one) is stop for one in STOPPING)
         signal.raise_signal(first)
@@ -42,7 +43,7 @@ def test_a_ctrl_c_after_another_signal_stops_at_once(first: signal.Signals) -> N
 
 def test_handlers_come_back_after_an_error() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ValueError), stopping() as stop:  # noqa: PT012
+    with pytest.raises(ValueError), stopping(Stop()) as stop:  # noqa: PT012
         stop.catch()
         raise ValueError
     assert signal.getsignal(signal.SIGTERM) == before
@@ -53,7 +54,7 @@ def test_other_threads_than_the_main_one_catch_nothing() -> None:
     failed: list[threading.ExceptHookArgs] = []
 
     def train() -> None:
-        with stopping() as stop:
+        with stopping(Stop()) as stop:
             stop.catch()
             stop.check()
             assert signal.getsignal(signal.SIGTERM) == before

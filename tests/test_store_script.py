@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, make_config
 
+from harness.runs.context import RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 
@@ -37,10 +38,8 @@ def store(tmp_path: Path) -> Path:
     for epochs in (2, 3):
         place = tmp_path / str(epochs)
         place.mkdir()
-        run(
-            make_config(*TINY, f"trainer.epochs={epochs}", f"store.dir={folder}"),
-            RunInfo(place, ""),
-        )
+        config = make_config(*TINY, f"trainer.epochs={epochs}", f"store.dir={folder}")
+        run(RunContext(config, RunInfo(place, "")))
     return folder
 
 

@@ -11,6 +11,7 @@ import study
 from conftest import ROOT, make_config
 
 from harness.analysis import phase, results
+from harness.files import write_json
 
 DOCS = ROOT / study.DOCS
 
@@ -105,7 +106,7 @@ def test_a_small_study_from_its_plan_to_its_page(
     )
     cell = study.Cell("fashion", settings, seeds=3, others=2, closely=True)
     monkeypatch.setattr(study, "CELLS", (cell,))
-    study.write_json(study.DOCS / "plan.json", study.plan())
+    write_json(study.DOCS / "plan.json", study.plan())
     study.run()
     study.write()
 

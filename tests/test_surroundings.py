@@ -15,10 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
-from conftest import ROOT
+from conftest import ROOT, essential
 from forked import Program, ends, results
 from PIL import Image
 
@@ -79,7 +80,7 @@ def without_locks(number: int) -> None:
     fcntl.flock = flock
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("number", essential([errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]))
 def test_a_file_system_without_locks_costs_one_warning(tmp_path: Path, number: int) -> None:
     before = partial(without_locks, number)
     for epochs in (2, 3):  # the second time, all lock files are there
@@ -105,6 +106,7 @@ def impatient() -> None:
     files.LOCK_SECONDS = 0.3
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_never_released_costs_a_warning(tmp_path: Path) -> None:
     path = locked_store(tmp_path)
     with files.lock(path):
@@ -177,6 +179,7 @@ def signalled_at_the_end(number: int, failing: bool = False) -> None:
     TrainStep.evaluate = then  # type: ignore[method-assign, assignment]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)],
@@ -210,6 +213,7 @@ def descendants(pid: int) -> list[int]:
     return [one for child in map(int, children) for one in (child, *descendants(child))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: getattr(n, "name", "")
 )
@@ -244,11 +248,11 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("script", STREAMS.values(), ids=STREAMS)
-def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize("case", essential(STREAMS))
+def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, case: str) -> None:
     words = [sys.executable, *command(tmp_path, "seed=0,1")]
     done = subprocess.run(
-        ["bash", "-c", script, "bash", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        ["bash", "-c", STREAMS[case], "bash", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done
     assert "Traceback" not in done.stderr
@@ -262,7 +266,7 @@ def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, script: s
             json.loads(line)  # nothing that was printed went into a file
 
 
-def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: str) -> str:
+def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: Any) -> str:
     """What a run prints on a terminal, which goes away after the first line where `leave`."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
@@ -283,6 +287,7 @@ def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variable
     return seen.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
     said = on_a_terminal(tmp_path, "trainer.epochs=300", leave=True, TERM="xterm")
     assert "epoch" in said
@@ -293,7 +298,7 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
     ("variables", "bar"), [({"TERM": "dumb"}, False), ({"TERM": "xterm", "COLUMNS": "20"}, True)]
 )
 def test_a_bar_is_drawn_on_terminals_that_can(
-    tmp_path: Path, variables: dict[str, str], bar: bool
+    tmp_path: Path, variables: dict[str, Any], bar: bool
 ) -> None:
     said = on_a_terminal(tmp_path, "trainer.epochs=40", **variables)
     assert said.splitlines()[-1].startswith("dataset=synthetic")

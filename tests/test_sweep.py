@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from conftest import ROOT, make_config
+from conftest import ROOT, essential, make_config
 from hydra import compose, initialize_config_dir
 
 from harness.analysis import arms, results
@@ -61,15 +60,12 @@ class Sweep:
 
 def command(folder: Path, *overrides: str) -> list[str]:
     where = ["hydra.run.dir", "hydra.sweep.dir"]
-    return [sys.executable, str(ROOT / "train.py"), *overrides, f"store.dir={folder / 'store'}",
+    return [str(ROOT / "train.py"), *overrides, f"store.dir={folder / 'store'}",
             *(f"{key}={folder / 'out'}" for key in where)]  # fmt: skip
 
 
 def train(folder: Path, *overrides: str) -> Sweep:
-    done = subprocess.run(
-        command(folder, *overrides), capture_output=True, text=True, cwd=folder, check=False
-    )
-    return Sweep(folder / "out", done)
+    return Sweep(folder / "out", forked.complete(*command(folder, *overrides), cwd=folder))
 
 
 # --- the main job --------------------------------------------------------------------------------
@@ -123,8 +119,9 @@ def test_the_sweep_ends_in_a_verdict_on_the_claim_that_its_plan_fixed(main_job: 
 
 
 def report(*arguments: Path | str) -> str:
-    script = [sys.executable, str(ROOT / "scripts/report.py"), *map(str, arguments)]
-    return subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    done = forked.complete("scripts/report.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_claim_that_was_changed_afterwards_is_called_so(main_job: Sweep, tmp_path: Path) -> None:
@@ -153,8 +150,8 @@ def test_an_unfinished_sweep_has_visible_holes(main_job: Sweep, tmp_path: Path) 
 
 
 def test_snapshot_ensembles_begin_with_the_run_itself(main_job: Sweep) -> None:
-    script = [sys.executable, str(ROOT / "scripts/snapshot_ensemble.py"), str(main_job.folder)]
-    subprocess.run(script, capture_output=True, check=True)
+    done = forked.complete("scripts/snapshot_ensemble.py", main_job.folder)
+    assert done.returncode == 0, done.stderr
     for number, cycles in ((0, 3), (4, 2)):
         path = main_job.folder / f"{number}/snapshots.json"
         accuracies = json.loads(path.read_text())["test/acc"]
@@ -185,7 +182,7 @@ def test_results_say_where_runs_come_from(main_job: Sweep) -> None:
     assert first["numerics"]["device"] == "cpu"
 
 
-@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize("number", essential([5, 0]))
 def test_a_run_of_a_sweep_equals_the_same_run_alone(
     main_job: Sweep, tmp_path: Path, number: int
 ) -> None:
@@ -303,16 +300,12 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     overrides = (*TINY, "trainer.epochs=4000", "trainer.log_every=1")
-    process = subprocess.Popen(
-        command(tmp_path, *overrides), stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    )
+    program = forked.Program(tmp_path / "log", *command(tmp_path, *overrides), cwd=tmp_path)
     history = tmp_path / "out/history.jsonl"
-    while process.poll() is None and not (history.exists() and history.stat().st_size):
-        time.sleep(0.02)
-    os.kill(process.pid, number)
-    _, stderr = process.communicate()
-    assert process.returncode == 128 + number
-    assert stderr.splitlines()[-1].endswith(
+    program.until(lambda: history.exists() and history.stat().st_size)
+    program.send_signal(number)
+    assert program.wait() == 128 + number
+    assert program.said.splitlines()[-1].endswith(
         f"stopped by {number.name}; the same command goes on from there"
     )
     first = json.loads((tmp_path / "out/result.json").read_text())
@@ -325,14 +318,11 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
 
 def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -> None:
     overrides = (*TINY[:-1], "trainer.epochs=63", "tracking.mode=offline", "scheduler.t_mult=2")
-    process = subprocess.Popen(
-        command(tmp_path, *overrides), stderr=subprocess.DEVNULL, cwd=tmp_path
-    )
+    program = forked.Program(tmp_path / "log", *command(tmp_path, *overrides), cwd=tmp_path)
     history = tmp_path / "out/history.jsonl"
-    while process.poll() is None and not (history.exists() and history.stat().st_size):
-        time.sleep(0.005)
-    process.terminate()
-    assert process.wait() == 128 + signal.SIGTERM
+    program.until(lambda: history.exists() and history.stat().st_size)
+    program.send_signal(signal.SIGTERM)
+    assert program.wait() == 128 + signal.SIGTERM
     again = train(tmp_path, *overrides)
     assert again.done.returncode == 0, again.done.stderr
     result = json.loads((tmp_path / "out/result.json").read_text())
@@ -478,8 +468,7 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/preview.py"), "-m", *overrides]
-    return subprocess.run(script, capture_output=True, text=True, check=False, cwd=folder)
+    return forked.complete(ROOT / "scripts/preview.py", "-m", *overrides, cwd=folder)
 
 
 def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Path) -> None:

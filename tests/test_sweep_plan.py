@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, Main, need
 
@@ -60,13 +61,11 @@ def sweep(main: Main, tmp_path: Path) -> Callable[..., Trained]:
 
 
 def verify(*sweeps: Path) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/verify_sweep.py"), *map(str, sweeps)]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    return forked.complete("scripts/verify_sweep.py", *sweeps)
 
 
 def report(*paths: Path | str) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/report.py"), *map(str, paths)]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    return forked.complete("scripts/report.py", *paths)
 
 
 # --- jobs are what was planned -------------------------------------------------------------------
@@ -78,7 +77,13 @@ def report(*paths: Path | str) -> subprocess.CompletedProcess[str]:
         pytest.param(
             "optimizer.lr=shuffle(0.1,1e-9)", "optimizer.lr", [0.1, 1e-9], id="two values"
         ),
-        pytest.param("seed=shuffle(range(0,5))", "seed", [0, 1, 2, 3, 4], id="a range"),
+        pytest.param(
+            "seed=shuffle(range(0,5))",
+            "seed",
+            [0, 1, 2, 3, 4],
+            id="a range",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_shuffled_sweeps_have_their_own_names(
@@ -124,6 +129,7 @@ runpy.run_path({train!r}, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_edited_while_a_sweep_runs_trains_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "more/optimizer").mkdir(parents=True)
     edited = tmp_path / "more/optimizer/mine.yaml"
@@ -147,23 +153,17 @@ def test_a_file_that_is_edited_while_a_sweep_runs_trains_nothing_else(tmp_path: 
     assert not list((tmp_path / "store").rglob("*.outcome")), "and nothing of it is remembered"
 
     edited.write_text("defaults:\n  - sgd\n  - _self_\nlr: 0.1\n")
-    again = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    again = forked.complete("train.py", *words)
     assert again.returncode == 0, again.stderr
     assert trained.values("optimizer.lr") == [0.1, 0.1]
     assert verify(trained.folder).returncode == 0
 
-    preview = [sys.executable, str(ROOT / "scripts/preview.py"), *words]
-    shown = subprocess.run(preview, capture_output=True, text=True, cwd=tmp_path, check=False)
+    shown = forked.complete(ROOT / "scripts/preview.py", *words, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "t_mult=2" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -184,6 +184,7 @@ def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_stores_trains_each_run_into_its_own(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -228,13 +229,7 @@ def search(tmp_path: Path) -> Callable[..., Trained]:
     def train(*overrides: str) -> Trained:
         where = (f"hydra.sweep.dir={tmp_path / 'sweep'}", f"store.dir={tmp_path / 'store'}")
         words = ["-m", *S, *where, "hydra/sweeper=optuna", *overrides]
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Trained(tmp_path / "sweep", done)
+        return Trained(tmp_path / "sweep", forked.complete("train.py", *words))
 
     return train
 
@@ -270,6 +265,7 @@ def test_a_search_appends_to_its_plan(search: Callable[..., Trained]) -> None:
     assert "holds the sweep of other runs" in other.done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., Trained]) -> None:
     trained = search(
         "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)", "hydra.sweeper.n_trials=3"
@@ -278,16 +274,15 @@ def test_a_search_over_an_interval_has_no_limit_of_a_grid(search: Callable[..., 
     assert "hydra.sweeper.direction=minimize: " in trained.done.stderr
     assert all(0.01 <= lr <= 0.5 for lr in trained.values("optimizer.lr"))
     assert verify(trained.folder).returncode == 0
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/preview.py"), "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)"],
-        capture_output=True, text=True, check=False, cwd=trained.folder,
-    )  # fmt: skip
+    words = "hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.5)"
+    shown = forked.complete(ROOT / "scripts/preview.py", *words, cwd=trained.folder)
     assert shown.returncode == 1
     assert shown.stderr.startswith(
         "error: hydra/sweeper: OptunaSweeper chooses runs from the results"
     )
 
 
+@pytest.mark.slow
 def test_a_search_keeps_to_the_configuration_that_it_began_with(
     search: Callable[..., Trained], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +316,7 @@ def test_a_claim_about_a_key_that_a_search_leaves_alone_is_refused_before(
     assert "error: claim.factor=model.width: the search chooses optimizer.lr" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_search_may_keep_its_study(search: Callable[..., Trained], tmp_path: Path) -> None:
     words = ("optimizer.lr=choice(0.1,0.2,0.3)", f"hydra.sweeper.storage=sqlite:///{tmp_path / 'study.db'}",
              "hydra.sweeper.study_name=lr", "hydra.sweeper.n_trials=2")  # fmt: skip
@@ -331,14 +327,14 @@ def test_a_search_may_keep_its_study(search: Callable[..., Trained], tmp_path: P
 @pytest.mark.parametrize(
     "swept",
     [
-        pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers"),
-        pytest.param(["optimizer.nesterov=on,off"], id="truth as words"),
+        pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers", marks=pytest.mark.slow),
+        pytest.param(["optimizer.nesterov=on,off"], id="truth as words", marks=pytest.mark.slow),
         pytest.param(["scheduler=multistep", "++scheduler.milestones=[1.0],[1.5,2]", "++scheduler.gamma=0.5"], id="lists"),
         pytest.param(["scheduler=cosine,linear", "seed=0,1"], id="schedules"),
-        pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints"),
-        pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths"),
+        pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints", marks=pytest.mark.slow),
+        pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths", marks=pytest.mark.slow),
         pytest.param(["optimizer.lr=1000,0.1", "trainer.batch_size=100", "model.width=4"], id="one that diverges"),
-        pytest.param(["scheduler.warmup=0,1", "scheduler.interval=epoch,batch"], id="warm-up and intervals"),
+        pytest.param(["scheduler.warmup=0,1", "scheduler.interval=epoch,batch"], id="warm-up and intervals", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_honest_sweeps_hold(sweep: Callable[..., Trained], swept: list[str]) -> None:
@@ -349,6 +345,7 @@ def test_honest_sweeps_hold(sweep: Callable[..., Trained], swept: list[str]) -> 
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_single_runs_without_a_plan_are_judged_by_their_own_records(
     main: Main, tmp_path: Path
 ) -> None:
@@ -389,9 +386,9 @@ def test_single_runs_without_a_plan_are_judged_by_their_own_records(
     ("subdir", "folders"),
     [
         ("'t_mult=${scheduler.t_mult}'", ["t_mult=1", "t_mult=2"]),
-        ("${hydra.job.override_dirname}", None),
+        pytest.param("${hydra.job.override_dirname}", None, marks=pytest.mark.slow),
         ("deep/${hydra.job.num}", ["deep/0", "deep/1"]),
-        ("${hydra:job.num}_x", ["0_x", "1_x"]),
+        pytest.param("${hydra:job.num}_x", ["0_x", "1_x"], marks=pytest.mark.slow),
     ],
 )
 def test_any_subdir_is_honoured(
@@ -432,16 +429,15 @@ def test_refused_before_anything_is_trained(
         for word in words
         if word.partition("=")[0] not in {o.partition("=")[0] for o in overrides}
     ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), "-m", *words, *overrides, f"store.dir={tmp_path / 'store'}"],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    words = ["-m", *words, *overrides, f"store.dir={tmp_path / 'store'}"]
+    done = forked.complete(ROOT / script, *words, cwd=tmp_path)
     assert done.returncode == 1
     assert line in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "nothing was touched"
 
 
+@pytest.mark.slow
 def test_preview_and_sweep_say_the_same_of_the_verdict(
     sweep: Callable[..., Trained], tmp_path: Path
 ) -> None:
@@ -450,10 +446,8 @@ def test_preview_and_sweep_say_the_same_of_the_verdict(
     line = "no verdict: scheduler.t_mult, scheduler.eta_min are swept; claim.factor=KEY says which is judged"
     assert line in trained.done.stderr
     assert "\nverdict: " not in trained.done.stdout
-    shown = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/preview.py"), "-m", *S, *words],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+    shown = forked.complete(ROOT / "scripts/preview.py", "-m", *S, *words, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
     assert line in shown.stdout
     assert "seeds" not in shown.stderr
     chosen = sweep(*words, "claim.factor=scheduler.t_mult", name="chosen")
@@ -461,6 +455,7 @@ def test_preview_and_sweep_say_the_same_of_the_verdict(
     assert "a verdict over 2 comparisons needs at least" in chosen.done.stderr
 
 
+@pytest.mark.slow
 def test_changing_the_folder_changes_nothing(tmp_path: Path) -> None:
     words = [
         "-m",
@@ -470,13 +465,7 @@ def test_changing_the_folder_changes_nothing(tmp_path: Path) -> None:
         "store.dir=mine",
         "hydra.sweep.dir=swept",
     ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
+    done = forked.complete(ROOT / "train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("mine")) == [tmp_path / "mine"], "one store"
     assert len(list((tmp_path / "mine").iterdir())) == 1, "and what arms share is in it once"
@@ -490,7 +479,9 @@ def test_an_experiment_that_is_a_sweep_says_so_without_m(main: Main, tmp_path: P
     assert "warning: this experiment is a sweep over arm, seed, which takes -m" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_commands_of_one_second_have_two_folders(tmp_path: Path) -> None:
+    need(shutil.which("faketime"), "apt-get install faketime")
     words = [*S, f"store.dir={tmp_path / 'store'}", "store.keep=none"]
     both = [
         subprocess.Popen(
@@ -498,7 +489,7 @@ def test_two_commands_of_one_second_have_two_folders(tmp_path: Path) -> None:
             cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         for _ in range(2)
-    ] if need(shutil.which("faketime"), "apt-get install faketime") is None else []  # fmt: skip
+    ]  # fmt: skip
     said = [one.communicate() for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     names = sorted(path.name for path in (tmp_path / "outputs").iterdir())
@@ -509,6 +500,7 @@ def test_two_commands_of_one_second_have_two_folders(tmp_path: Path) -> None:
 # --- the plan ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_runs_can_be_read_again(tmp_path: Path) -> None:
     whole = {"model": {"width": 8}, "scheduler": {"t_mult": 1}, "seed": 0}
     runs = [
@@ -640,9 +632,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"hydra.sweep.dir={folder / 'sweep'}",
         f"store.dir={folder / 'store'}",
     ]
-    subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], check=True, capture_output=True
-    )
+    done = forked.complete("train.py", *words)
+    assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
 

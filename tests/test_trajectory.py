@@ -455,7 +455,7 @@ def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
 
 def test_cadence_covers_only_complete_histories() -> None:
     cadence = LogSchedule(4, frozenset({6, 12}))
-    rows: list[dict[str, float]] = [{"step": s} for s in (4, 8)] + [{"step": 6, "val/acc": 1.0}]
+    rows: list[Row] = [{"step": 4}, {"step": 8}, {"step": 6, "val/acc": 1.0}]
     assert cadence.covers(rows, 11)
     assert not cadence.covers(rows, 12)
     assert not cadence.covers(rows[:2], 8)
@@ -746,6 +746,7 @@ def _result(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "trainer.checkpoint_every=0")
     processes = multiprocessing.get_context("spawn")

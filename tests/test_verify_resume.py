@@ -48,6 +48,7 @@ def verify(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_stopped_again_and_again_ends_the_same() -> None:
     printed = verify("--kills", "10")
     assert printed.splitlines()[-1] == "equal, bit for bit"
@@ -60,7 +61,7 @@ def test_a_run_killed_and_stopped_again_and_again_ends_the_same() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "digits"])
 def test_other_recipes_end_the_same(recipe: str, tmp_path: Path) -> None:
-    extra = ()
+    extra: tuple[str, ...] = ()
     if recipe == "image_folder":
         extra = (f"dataset.root={folder_of_digits(tmp_path)}",)
     assert "equal, bit for bit" in verify("--kills", "10", *RECIPES[recipe], *extra)

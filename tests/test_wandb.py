@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import wandb_server
 from conftest import ROOT, Main, make_config, need
@@ -28,7 +28,10 @@ SWEEP = (
     *("tracking.tags=[one,two]", "hydra.sweep.dir=out", "store.dir=store"),
 )
 SHORT = ("trainer.epochs=3", "scheduler.t_0=1", "hydra.run.dir=out", "store.dir=store")
-LONG = ("trainer.epochs=155", "trainer.checkpoint_every=0.2", *SHORT[2:])
+LONG = (
+    *("dataset=synthetic", "dataset.images=200", "dataset.image_size=4", "model.width=2"),
+    *("trainer.batch_size=16", "trainer.epochs=155", "trainer.checkpoint_every=0.2", *SHORT[2:]),
+)
 
 
 @pytest.fixture
@@ -46,20 +49,25 @@ def environment(server: Server | None) -> dict[str, str]:
     return {**clean, **(server.environment() if server else {})}
 
 
-def train(
-    cwd: Path, server: Server | None, *overrides: str, check: bool = True
+def call(
+    script: str, *words: str | Path, cwd: Path, server: Server | None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("train.py", *overrides),
-        cwd=cwd, env=environment(server), capture_output=True, text=True, check=check,
-    )  # fmt: skip
+    return forked.complete(ROOT / script, *words, cwd=cwd, env=environment(server))
+
+
+def train(cwd: Path, server: Server | None, *overrides: str) -> subprocess.CompletedProcess[str]:
+    done = call("train.py", *overrides, cwd=cwd, server=server)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def start(cwd: Path, server: Server | None, *overrides: str) -> forked.Program:
+    words = [str(ROOT / "train.py"), *overrides]
+    return forked.Program(cwd / "log", *words, cwd=cwd, env=environment(server))
 
 
 def sync(cwd: Path, server: Server, *folders: str) -> str:
-    done = subprocess.run(
-        command("scripts/wandb_sync.py", *folders),
-        cwd=cwd, env=environment(server), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = call("scripts/wandb_sync.py", *folders, cwd=cwd, server=server)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -123,7 +131,10 @@ def assert_no_key(folder: Path, *printed: str) -> None:
 
 
 def test_an_online_sweep_arrives_whole(server: Server, tmp_path: Path) -> None:
-    done = train(tmp_path, server, *SWEEP)
+    done = subprocess.run(  # a fresh interpreter, as from a shell
+        command("train.py", *SWEEP), cwd=tmp_path, env=environment(server), text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
     for number in range(4):
         folder = tmp_path / "out" / str(number)
         assert_described(assert_arrived(server, folder), folder)
@@ -161,8 +172,7 @@ def test_each_comparison_of_a_sweep_has_its_figures_and_pairs(
     server: Server, tmp_path: Path
 ) -> None:
     sweep = made_sweep(tmp_path / "sweep", TWO)
-    words, env = command("scripts/report.py", sweep), environment(server)
-    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = call("scripts/report.py", sweep, cwd=tmp_path, server=server)
     assert done.returncode == 0, done.stderr
     (own,) = server.runs.values()
     names = [f"2 against 1 at optimizer.lr={lr}" for lr in ("0.1", "0.2")]
@@ -180,6 +190,7 @@ def test_a_sweep_without_a_verdict_has_no_run_of_its_own(tmp_path: Path, report:
     assert not (sweep / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SWEEP)
     assert "5 runs uploaded" in sync(tmp_path, server, "out")
@@ -206,27 +217,20 @@ def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Pa
     assert_arrived(server, tmp_path / "out")
 
 
-def wait_for_rows(cwd: Path, running: subprocess.Popen[str], rows: int) -> None:
+def wait_for_rows(cwd: Path, running: forked.Program, rows: int) -> None:
     path = cwd / "out/history.jsonl"
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.read_bytes().count(b"\n") < rows:
-        assert running.poll() is None, running.stderr and running.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    running.until(lambda: path.exists() and path.read_bytes().count(b"\n") >= rows)
 
 
 def killed(cwd: Path, server: Server | None, rows: int) -> None:
     """Start a run and kill it dead once it has recorded `rows` rows in this attempt."""
     (cwd / "out/history.jsonl").unlink(missing_ok=True)
-    running = subprocess.Popen(
-        command("train.py", *LONG), cwd=cwd, env=environment(server), stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    running = start(cwd, server, *LONG)
     wait_for_rows(cwd, running, rows)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+    running.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_a_run_killed_twice_is_whole_on_the_server(
     server: Server, tmp_path: Path, online: bool
@@ -246,14 +250,13 @@ def test_a_run_killed_twice_is_whole_on_the_server(
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     server: Server, tmp_path: Path
 ) -> None:
     """Here `wandb sync` would append the second attempt's rows to the first's."""
     each_row = (*LONG, "trainer.log_every=1")
-    running = subprocess.Popen(
-        command("train.py", *each_row), cwd=tmp_path, env=environment(None), text=True
-    )
+    running = start(tmp_path, None, *each_row)
     wait_for_rows(tmp_path, running, 100)
     running.send_signal(signal.SIGTERM)
     assert running.wait() == 128 + signal.SIGTERM
@@ -266,22 +269,20 @@ def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_process_of_wandb(server: Server, tmp_path: Path) -> None:
     """As on Slurm, where a signal to the job ends it before the run has written its checkpoint."""
-    running = subprocess.Popen(
-        command("train.py", *LONG), cwd=tmp_path, env=environment(None), stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    running = start(tmp_path, None, *LONG)
     wait_for_rows(tmp_path, running, 100)
     service = f"pgrep --parent {running.pid} wandb-core | xargs --no-run-if-empty kill -9"
     subprocess.run(service, shell=True, check=True)
-    _, printed = running.communicate()
-    assert running.returncode == 0
-    assert printed.count("warning: W&B") == 1
+    assert running.wait() == 0
+    assert running.said.count("warning: W&B") == 1
     assert "1 runs uploaded" in sync(tmp_path, server, "out")
     assert_arrived(server, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["500", "hang", "refused"])
 def test_a_server_that_does_not_answer_is_waited_for_once(
     server: Server, tmp_path: Path, fault: str
@@ -318,6 +319,7 @@ def test_a_server_lost_on_the_way_costs_nothing(server: Server, tmp_path: Path, 
         assert_arrived(server, tmp_path / "out" / str(number))
 
 
+@pytest.mark.slow
 def test_the_key_is_nowhere(server: Server, tmp_path: Path) -> None:
     """Where all is well, where a run fails, where W&B refuses; with tracebacks wanted."""
     own = environment(server) | {"HYDRA_FULL_ERROR": "1"}
@@ -327,14 +329,12 @@ def test_the_key_is_nowhere(server: Server, tmp_path: Path) -> None:
         (*SHORT[:2], "hydra.run.dir=refused", "tracking.project=a/b"),
     ]
     for number, overrides in enumerate(cases):
-        done = subprocess.run(
-            command("train.py", *overrides),
-            cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = forked.complete(ROOT / "train.py", *overrides, cwd=tmp_path, env=own)
         assert done.returncode == (number > 0), done.stderr
         assert_no_key(tmp_path, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_offline_opens_no_socket(tmp_path: Path) -> None:
     need(os.access("/usr/bin/strace", os.X_OK), "strace is missing: apt-get install strace")
     traced = ["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(tmp_path / "calls")]
@@ -367,8 +367,8 @@ def test_a_key_in_netrc_is_for_its_server_alone(
     (tmp_path / "netrc").write_text(f"machine {machine}\nlogin user\npassword {KEY}\n")
     env = environment(server) | {"NETRC": str(tmp_path / "netrc"), "HOME": str(tmp_path)}
     del env["WANDB_API_KEY"]
-    words = command("train.py", *SHORT, "dataset=synthetic", "dataset.images=200")
-    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    words = (ROOT / "train.py", *SHORT, "dataset=synthetic", "dataset.images=200")
+    done = forked.complete(*words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert len(server.runs) == online
     assert ("offline-run-" in read(tmp_path / "out/result.json")["tracking"]) != online
@@ -454,6 +454,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, main: Main, mistake: str
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     """W&B takes 128 characters of a name or a group and 64 of a job type, and refuses the run otherwise."""
     long = "scheduler.t_mult=1,2", f"tracking.project={'p' * 120}1,{'p' * 120}2"
@@ -472,24 +473,20 @@ def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     runs = [run.fields for run in server.runs.values()]
     assert len({run["jobType"] for run in runs}) == 3, "two that stay apart, and the verdict"
     assert len({run["groupName"] for run in runs}) == 1
-    written = subprocess.run(
-        command("scripts/wandb_workspace.py", folder, "--json", "shown.json"),
-        cwd=tmp_path, env=environment(None), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    shown = ("scripts/wandb_workspace.py", folder, "--json", "shown.json")
+    written = call(*shown, cwd=tmp_path, server=None)
     assert written.returncode == 0, written.stderr
     assert runs[0]["groupName"] in (tmp_path / "shown.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_server_refuses_does_not_keep_back_the_others(
     server: Server, tmp_path: Path
 ) -> None:
     train(tmp_path, None, *SWEEP)
     refused = read(tmp_path / "out/1/result.json")["run_id"]
     server.refused = refused
-    done = subprocess.run(
-        command("scripts/wandb_sync.py", "out"),
-        cwd=tmp_path, env=environment(server), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = call("scripts/wandb_sync.py", "out", cwd=tmp_path, server=server)
     assert done.returncode == 1
     assert "4 runs uploaded" in done.stdout
     first, second = done.stderr.splitlines()[-2:]
@@ -513,6 +510,7 @@ def test_the_summary_tells_the_last_accuracy_from_the_best() -> None:
     assert tracking.summary(result)["val/acc"] == {"last": 90.0, "max": 91.5}
 
 
+@pytest.mark.slow
 def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path) -> None:
     """The real `wandb sweep` and `wandb agent`; the server hands out two points of the grid."""
     text = (ROOT / "conf/wandb_sweep.yaml").read_text()
@@ -548,19 +546,13 @@ def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path
     assert server.unknown == []
 
 
+@pytest.mark.slow
 def test_a_workspace_and_a_report_are_made_once_and_updated(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SWEEP)
     urls = []
     for name in ("first", "second"):
-        words = command("scripts/wandb_workspace.py", "out", "--name", name)
-        done = subprocess.run(
-            words,
-            cwd=tmp_path,
-            env=environment(server),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ("scripts/wandb_workspace.py", "out", "--name", name)
+        done = call(*words, cwd=tmp_path, server=server)
         assert done.returncode == 0, done.stderr
         urls.append(done.stdout.split())
     assert urls[0][0] == urls[1][0]

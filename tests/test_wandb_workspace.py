@@ -13,13 +13,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT, need
 
 SCRIPT = ROOT / "scripts/wandb_workspace.py"
 
 # Python tells its audit hooks of every connection, look-up and child process; none can be undone.
-SINGLE_PROCESS = """
+ALONE = """
 import os, sys
 def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
@@ -36,8 +37,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two arms of two seeds on the digits, tracked offline."""
     folder = tmp_path_factory.mktemp("workspace")
     made = folder / "t_mult=1,2"
-    done = run(
-        ROOT / "train.py", "-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1",
+    done = forked.complete(
+        "train.py", "-m", "scheduler=cosine_warm", "scheduler.t_mult=1,2", "seed=0,1",
         "scheduler.t_0=1", "trainer.epochs=3", "model.width=4", "tracking.mode=offline",
         f"store.dir={folder / 'store'}", f"hydra.sweep.dir='{made}'",
     )  # fmt: skip
@@ -56,18 +57,17 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PYTHONPATH under which Python exits with 97 before it opens a connection."""
-    folder = tmp_path / "alone"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SINGLE_PROCESS)
+    folder = tmp_path_factory.mktemp("alone")
+    (folder / "sitecustomize.py").write_text(ALONE)
     return f"{folder}{os.pathsep}{ROOT}"
 
 
-@pytest.fixture
-def written(sweep: Path, tmp_path: Path, alone: str) -> dict[str, Any]:
-    return write(sweep, tmp_path / "both.json", alone)
+@pytest.fixture(scope="module")
+def written(sweep: Path, tmp_path_factory: pytest.TempPathFactory, alone: str) -> dict[str, Any]:
+    return write(sweep, tmp_path_factory.mktemp("written") / "both.json", alone)
 
 
 def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, Any]:
@@ -75,6 +75,7 @@ def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, An
     has_library()
     done = run(SCRIPT, folder, "--json", file, *arguments, PYTHONPATH=alone)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{file}\n")
+    document: dict[str, Any]
     (document,) = json.loads(file.read_text())
     return document
 
@@ -84,7 +85,8 @@ def has_library() -> None:
 
 
 def runset(document: dict[str, Any]) -> dict[str, Any]:
-    return document["workspace"]["spec"]["section"]["runSets"][0]
+    found: dict[str, Any] = document["workspace"]["spec"]["section"]["runSets"][0]
+    return found
 
 
 def grids(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -108,7 +110,8 @@ def copy(sweep: Path, folder: Path, verdict: dict[str, Any] | None = None) -> Pa
 
 
 def verdict_of(sweep: Path) -> dict[str, Any]:
-    return json.loads((sweep / "verdict.json").read_text())
+    verdict: dict[str, Any] = json.loads((sweep / "verdict.json").read_text())
+    return verdict
 
 
 def keep_one_swept(folder: Path, key: str, values: tuple[str, str]) -> None:
@@ -273,7 +276,7 @@ def test_the_report_has_a_row_for_each_comparison(sweep: Path, tmp_path: Path, a
 
 def table(document: dict[str, Any]) -> str:
     (found,) = [b for b in document["report"]["spec"]["blocks"] if b["type"] == "markdown-block"]
-    return found["content"]
+    return str(found["content"])
 
 
 def test_a_sweep_without_a_verdict_says_so(sweep: Path, tmp_path: Path, alone: str) -> None:

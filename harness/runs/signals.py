@@ -61,14 +61,14 @@ class Stop:
 
 
 @contextmanager
-def stopping(stop: Stop) -> Iterator[None]:
+def stopping(stop: Stop) -> Iterator[Stop]:
     """Let `stop` catch signals within the block; the handlers from before come back at its end.
 
     That end must come after all that a stopped run still writes: several processes are stopped by
     the signal that reaches the first, and it reaches the others a moment later.
     """
     try:
-        yield
+        yield stop
     finally:
         for number, handler in stop.before.items():
             signal.signal(number, handler)

@@ -9,14 +9,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import need
+from conftest import make_config, need
+
+from harness.runs.context import RunContext
+from harness.runs.run import run
+from harness.runs.run_dir import RunInfo
+
+EPOCHS = 500  # about ten seconds of training
+LONG = (
+    "dataset=synthetic",
+    "dataset.images=200",
+    "dataset.classes=4",
+    "dataset.image_size=4",
+    "model.width=2",
+    "trainer.batch_size=16",
+    "scheduler=constant",
+    f"trainer.epochs={EPOCHS}",
+    "trainer.checkpoint_every=1",
+)
 
 SCRIPT = Path(__file__).parent / "slurm_up.sh"
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """`sbatch` and its kin talk to a Slurm of one node, with the partitions main and urgent."""
+    """`sbatch` and the like talk to a Slurm of one node, with the partitions main and urgent."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SLURM_TEST_DIR", str(tmp_path_factory.mktemp("slurm")))
         environment.setenv("SLURM_TEST_PORT", str(10_000 + os.getpid() % 100 * 200))
@@ -31,3 +48,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             yield
         finally:
             subprocess.run([SCRIPT, "stop"], check=True)
+
+
+def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
+    """Weights and history of a run in this process, without a break and without a store."""
+    config = make_config(*overrides, "reuse=false")
+    result = run(RunContext(config, RunInfo(folder, "here"))).to_json()
+    return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """Weights and history of the long run without a break."""
+    return trained(tmp_path_factory.mktemp("whole"), *LONG)

@@ -18,25 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, make_config, verified
+from conftest import ROOT, verified
 
-from harness.runs.context import RunContext
-from harness.runs.run import run
-from harness.runs.run_dir import RunInfo
+from cluster.conftest import LONG
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
-LONG = (  # ten to twenty seconds of training
-    "dataset=synthetic",
-    "dataset.images=200",
-    "dataset.classes=4",
-    "dataset.image_size=4",
-    "model.width=2",
-    "trainer.batch_size=16",
-    "scheduler=constant",
-    "trainer.epochs=700",
-    "trainer.checkpoint_every=1",
-)
 SMALL = ("cpus_per_task=1", "mem_gb=1", "partition=main")
 
 
@@ -127,14 +114,6 @@ def shown(job: str) -> dict[str, str]:
 
 def slurm_does(*words: str) -> str:
     return subprocess.check_output(words, text=True).strip()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
-    """Weights and history of the long run without a break."""
-    folder = tmp_path_factory.mktemp("whole")
-    result = run(RunContext(make_config(*LONG, "reuse=false"), RunInfo(folder, "whole"))).to_json()
-    return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 
 def ended_like(whole: tuple[str, bytes], sweep: Sweep, number: int = 0) -> None:

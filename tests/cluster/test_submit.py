@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from conftest import ROOT, make_config, verified
+from conftest import ROOT, verified
 from test_distributed import DOUBLE, assert_close
 
-from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
+from cluster.conftest import EPOCHS, trained
+from cluster.conftest import LONG as TRACKED
+from cluster.test_slurm import shown, slurm_does, squeue, until
 from harness.files import write_json
-from harness.runs.context import RunContext
-from harness.runs.run import run
-from harness.runs.run_dir import RunInfo
 from harness.sweeps import slurm
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.usefixtures("slurm", "nothing_left_in_the_queue"),
     pytest.mark.timeout(600),
 ]
@@ -36,7 +35,7 @@ SIZE = (
     "model.width=2", "trainer.batch_size=16", "tracking=none",
 )  # fmt: skip
 TINY = (*SIZE, "scheduler.t_0=1", "trainer.epochs=3")
-LONG = (*LONG, "tracking=none")
+LONG = (*TRACKED, "tracking=none")
 LAUNCHER = ("cpus_per_task=1", "mem_gb=1", "partition=main")
 HOLD = "+hydra.launcher.additional_parameters.hold=true"
 LAST = "the same command goes on from the last checkpoint"
@@ -103,9 +102,7 @@ def read(path: Path) -> Any:
 
 def script(name: str, *words: str, **where: Any) -> subprocess.CompletedProcess[str]:
     path = where.pop("repository", ROOT) / f"scripts/slurm/{name}.py"
-    return subprocess.run(
-        [sys.executable, str(path), *words], capture_output=True, text=True, check=False, **where
-    )
+    return forked.complete(path, *words, **where)
 
 
 def submit(folder: Path, *overrides: str, **where: Any) -> Sent:
@@ -120,19 +117,6 @@ def again(sent: Sent, **where: Any) -> str:
     done = script("submit", "--again", str(sent.folder), **where)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
-    """Weights and history of a run in this process, without a break and without a store."""
-    result = run(
-        RunContext(make_config(*overrides, "reuse=false"), RunInfo(folder, "here"))
-    ).to_json()
-    return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
-    return trained(tmp_path_factory.mktemp("whole"), *LONG)
 
 
 def process_of(sent: Sent, job: str, rank: int = 0) -> int:
@@ -224,6 +208,7 @@ def patched(folder: Path, patches: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(path.parent)}
 
 
+@pytest.mark.slow
 def test_again_sends_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     env = patched(tmp_path, BROKEN)
@@ -248,12 +233,14 @@ def test_again_sends_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) 
     assert not squeue("%A")
 
 
+@pytest.mark.slow
 def test_what_was_to_be_tried_again_is(tmp_path: Path) -> None:
     sent = submit(tmp_path, *TINY, "retry=true", f"store.dir={tmp_path / 'store'}")
     sent.finish()
     assert sent.result(0)["config"]["retry"] is True
 
 
+@pytest.mark.slow
 def test_a_preempted_arm_makes_room_and_goes_on(tmp_path: Path, whole: tuple[str, bytes]) -> None:
     sent = submit(tmp_path, *LONG, f"store.dir={tmp_path / 'store'}")
     assert sent.jobs()[0].isdecimal(), "one arm is no array"
@@ -262,12 +249,13 @@ def test_a_preempted_arm_makes_room_and_goes_on(tmp_path: Path, whole: tuple[str
     sent.finish()
     assert sent.result(0)["restarts"] == 1
     assert sent.result(0)["updates_reused"] > 0
-    assert sent.rows()[0][1:3] == ["done", "700"]
+    assert sent.rows()[0][1:3] == ["done", f"{EPOCHS}"]
     assert sent.ended(0) == whole
     report, result = sent.folder / "report.html", sent.folder / "0/result.json"
     assert report.stat().st_mtime > result.stat().st_mtime, "it waited for the requeued job"
 
 
+@pytest.mark.slow
 def test_arms_that_are_requeued_cancelled_and_killed(
     tmp_path: Path, whole: tuple[str, bytes]
 ) -> None:
@@ -278,7 +266,7 @@ def test_arms_that_are_requeued_cancelled_and_killed(
     sent.wait_for_epoch(1)
     name, state, epoch, accuracy, note = sent.rows()[2]
     assert (name, state, note) == ("dir=c", "running", "")
-    assert 0 < float(epoch) < 700
+    assert 0 < float(epoch) < EPOCHS
     assert 0 < float(accuracy) <= 100
     assert sent.states()[3] == "queued"
     assert again(sent).startswith("nothing to submit"), "all are on their way"
@@ -345,6 +333,7 @@ def by_submit(folder: Path, env: dict[str, str], *overrides: str) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [by_srun, by_launcher, by_submit])
 def test_two_tasks_train_what_one_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Path]
@@ -391,6 +380,7 @@ def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
     return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_two_tasks_go_on_after_preemption_requeue_and_a_lost_process(
     tmp_path: Path, whole_of_two: tuple[str, bytes], rank: int
@@ -423,6 +413,7 @@ def test_two_tasks_go_on_after_preemption_requeue_and_a_lost_process(
     assert sent.ended(0) == whole_of_two
 
 
+@pytest.mark.slow
 def test_a_waiting_sweep_of_two_tasks_survives_preemption(
     tmp_path: Path, whole_of_two: tuple[str, bytes]
 ) -> None:
@@ -519,6 +510,7 @@ def test_wrong_use_is_one_line(tmp_path: Path, name: str, words: list[str], line
     assert not squeue("%A")
 
 
+@pytest.mark.slow
 def test_what_slurm_refuses_is_said_and_kept_for_later(tmp_path: Path) -> None:
     where = [f"hydra.sweep.dir={tmp_path / 'out'}", f"store.dir={tmp_path / 'store'}"]
     words = [*(f"hydra.launcher.{word}" for word in LAUNCHER), "hydra.launcher.partition=nowhere"]
