@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def _machine() -> str:
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(": ")[2] for line in told.splitlines() if line.startswith("model name")]
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(": ")[2] for line in text.splitlines() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{os.cpu_count()} cores ({name}), {torch.get_num_threads()} threads"
 

@@ -85,7 +85,7 @@ def _table(overrides: list[str], repeats: int, updates: int) -> str:
 
 
 def _parts(overrides: list[str]) -> dict[str, Run]:
-    """The step, the whole loop and, not compiled, the floor; each with a network of its own."""
+    """Return the step, the whole loop and, not compiled, the floor; each with a network of its own."""
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = load(compose("config", [*_SETTING.split(), *overrides]))
     device.reset(settings, _CUDA)

@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple[str, str], Report]:
-    """The hashes of the run without a break, and what came of interrupting it."""
+    """Return the hashes of the run without a break, and what came of interrupting it."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["harness.runs.run", "sklearn.datasets", "torch._dynamo"])
 
@@ -159,7 +159,7 @@ def _go_on(process: BaseProcess, place: Path, rows: float = math.inf) -> None:
 
 
 def _rows(place: Path) -> int:
-    """How many rows the history has; -1 before there is one."""
+    """Return how many rows the history has; -1 before there is one."""
     try:
         return (place / "history.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -167,12 +167,12 @@ def _rows(place: Path) -> int:
 
 
 def _began_in_mid_epoch(place: Path) -> bool:
-    """Whether the first row that this start trained itself did not begin an epoch."""
+    """Return whether the first row that this start trained itself did not begin an epoch."""
     result = place / "result.json"
     if not result.exists():
         return False
-    told = json.loads(result.read_text())
-    return bool(told.get("updates_reused", 0) % told["plan"]["updates_per_epoch"])
+    recorded = json.loads(result.read_text())
+    return bool(recorded.get("updates_reused", 0) % recorded["plan"]["updates_per_epoch"])
 
 
 def _hashes(place: Path) -> tuple[str, str]:

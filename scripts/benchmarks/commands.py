@@ -43,7 +43,7 @@ def folder() -> Iterator[Path]:
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[bytes]:
-    """A Python process in the project's folder, silent, offline."""
+    """Start a Python process in the project's folder, silent, offline."""
     env = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": "."} | environment
     return subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, env=env,
@@ -60,7 +60,7 @@ def seconds(*words: str, **environment: str) -> float:
 
 
 def train(where: Path, *overrides: str) -> tuple[str, ...]:
-    """The command of a run, or with -m of a sweep, in `where`, with its own store."""
+    """Return the command of a run, or with -m of a sweep, in `where`, with its own store."""
     kind = "sweep" if "-m" in overrides else "run"
     return ("train.py", *overrides, f"store.dir={where}/store", f"hydra.{kind}.dir={where}/runs")
 
@@ -71,7 +71,7 @@ def results(where: Path) -> list[dict[str, Any]]:
 
 
 def _until_first_row() -> float:
-    """Seconds from the start of a run on digits to its first update."""
+    """Return seconds from the start of a run on digits to its first update."""
     with folder() as where:
         words = ("trainer.log_every=1", "trainer.epochs=1", "scheduler=constant")
         history = where / "runs/history.jsonl"
@@ -109,7 +109,7 @@ def starts(repeats: int) -> Rows:
 
 
 def one_more_run(repeats: int) -> Rows:
-    """Twenty runs of an epoch on digits, W&B offline: what is neither training nor evaluation."""
+    """Measure twenty runs of an epoch on digits, W&B offline: what is neither training nor evaluation."""
     fixed = []
     for _ in range(repeats):
         with folder() as where:
@@ -118,14 +118,14 @@ def one_more_run(repeats: int) -> Rows:
             )
             paths = [where / f"runs/{number}/result.json" for number in range(20)]
             ends = [path.stat().st_mtime for path in paths]
-            told = [result["seconds"] for result in results(where)]
-        training = [t["fit"] + t["evaluate"] for t in told]  # the one evaluation is in both
+            recorded = [result["seconds"] for result in results(where)]
+        training = [t["fit"] + t["evaluate"] for t in recorded]  # the one evaluation is in both
         fixed += [b - a - t for a, b, t in zip(ends, ends[1:], training[1:], strict=False)]
     return [("one more run in a sweep, beside its training", _middle(fixed, "s"), "≤ 0.30 s")]
 
 
 def sharing(repeats: int) -> Rows:
-    """Six arms whose plans begin alike, sharing or not, by the seconds that their runs took."""
+    """Measure six arms whose plans begin alike, sharing or not, by the seconds that their runs took."""
     words = ("-m", "scheduler.t_mult=1,2", "trainer.epochs=15,35,75", "tracking=none")
     kept, shares = [], []
     for _ in range(repeats):
@@ -133,9 +133,11 @@ def sharing(repeats: int) -> Rows:
         for reuse in ("true", "false"):
             with folder() as where:
                 seconds(*train(where, *words, f"reuse={reuse}"))
-                told = results(where)
-            taken[reuse] = sum(result["seconds"]["total"] for result in told[1:])  # after imports
-            epochs[reuse] = sum(result["updates_trained"] for result in told[1:])
+                recorded = results(where)
+            taken[reuse] = sum(
+                result["seconds"]["total"] for result in recorded[1:]
+            )  # after imports
+            epochs[reuse] = sum(result["updates_trained"] for result in recorded[1:])
         promised = 1 - epochs["true"] / epochs["false"]
         shares.append(1 - taken["true"] / taken["false"])
         kept.append(shares[-1] / promised)
@@ -146,7 +148,7 @@ def sharing(repeats: int) -> Rows:
 
 
 def side_by_side(repeats: int) -> Rows:
-    """The parallel launcher against the basic one, and against usual programs, on two cores."""
+    """Compare the parallel launcher with the basic one, and with usual programs, on two cores."""
     digits = ("-m", "seed=range(0,24)", "trainer.epochs=35", "scheduler=constant", "reuse=false")
     fashion = ("-m", "seed=range(0,6)", "trainer.epochs=2", "scheduler=constant", "reuse=false",
                "dataset=fashion_mnist", f"dataset.train_size={IMAGES}")  # fmt: skip
@@ -159,11 +161,13 @@ def side_by_side(repeats: int) -> Rows:
                 with folder() as where:
                     own = (*words, "tracking=none", f"hydra/launcher={launcher}")
                     taken[launcher] = seconds(*train(where, *own))
-                    told = results(where)
-                busy[launcher] = sum(result["seconds"]["total"] for result in told)
+                    recorded = results(where)
+                busy[launcher] = sum(result["seconds"]["total"] for result in recorded)
             gains.append(taken["basic"] / taken["parallel"])
             steady.append(2 * busy["basic"] / busy["parallel"])
-            rates.append(2 * 2 * 78 * BATCH / statistics.median(t["seconds"]["fit"] for t in told))
+            rates.append(
+                2 * 2 * 78 * BATCH / statistics.median(t["seconds"]["fit"] for t in recorded)
+            )
         rows.append(
             (f"parallel against basic, {name}, by the seconds of runs", _middle(steady, ""), must)
         )
@@ -215,7 +219,7 @@ def memory(repeats: int) -> Rows:
 
 
 def _growth_of_a_process(runs: int) -> float:
-    """MiB of resident memory a run, from the 20th run on."""
+    """Return MiB of resident memory a run, from the 20th run on."""
     with folder() as where:
         words = ("-m", f"seed=range(0,{runs})", "trainer.epochs=1", "scheduler=constant")
         process = start(*train(where, *words, *_TINY[:-1]))
@@ -231,15 +235,15 @@ def _growth_of_a_process(runs: int) -> float:
 
 
 def growth(repeats: int) -> Rows:
-    """A tiny net over more and more epochs with a restart each; reports of more and more runs."""
+    """Measure a tiny net over more and more epochs with a restart each; reports of more and more runs."""
     rows: Rows = []
     for epochs in (10, 100, 1000, 10_000):
         with folder() as where:
             words = ("scheduler.t_0=1", "scheduler.t_mult=1", f"trainer.epochs={epochs}")
             seconds(*train(where, *_TINY, *words, "trainer.evals_per_epoch=1"))
-            told = json.loads((where / "runs/result.json").read_text())
+            recorded = json.loads((where / "runs/result.json").read_text())
             size = sum(f.stat().st_size for f in (where / "store").rglob("*") if f.is_file())
-        an_update = 1e3 * told["seconds"]["fit"] / told["updates_trained"]
+        an_update = 1e3 * recorded["seconds"]["fit"] / recorded["updates_trained"]
         rows.append((f"a tiny net, {epochs} epochs, {epochs} cycles: an update, with all that it entails",
                      f"{an_update:.2f} ms, store {size / epochs / 1e3:.0f} kB a cycle", "constant"))  # fmt: skip
     with folder() as where:

@@ -34,7 +34,7 @@ Figures = dict[str, list[float]]  # contender → a figure a repeat, in the orde
 
 
 def interleaved(repeats: int, contenders: Mapping[str, Callable[[], float]]) -> Figures:
-    """Each contender in turn, `repeats` times, after one time that does not count.
+    """Run each contender in turn, `repeats` times, after one time that does not count.
 
     Each time another one begins: what a contender leaves to the next one falls on all.
     """
@@ -50,7 +50,7 @@ def interleaved(repeats: int, contenders: Mapping[str, Callable[[], float]]) -> 
 
 
 def ratio(figures: Figures, of: str, to: str) -> str:
-    """Median of the ratio of two contenders, pair by pair, with its least and greatest."""
+    """Return the median of the ratio of two contenders, pair by pair, with its least and greatest."""
     pairs = [a / b for a, b in zip(figures[of], figures[to], strict=True)]
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
@@ -76,7 +76,7 @@ class Loop:
         self.log_every = config.trainer.log_every
 
     def epoch(self, evaluations: bool) -> tuple[float, float]:
-        """Seconds, and validation accuracy in percent (0 without validation)."""
+        """Return seconds, and validation accuracy in percent (0 without validation)."""
         end = self.state.updates + self.plan.updates_per_epoch
         plan = replace(self.plan, lr=self.plan.lr[:end])
         log_schedule = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
@@ -98,7 +98,7 @@ class Loop:
 
 
 def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
-    """Seconds of forward, backward and SGD on one fixed batch, `updates` times."""
+    """Return the seconds of forward, backward and SGD on one fixed batch, `updates` times."""
     begin = time.perf_counter()
     for _ in range(updates):
         F.cross_entropy(state.network(images), labels).backward()  # type: ignore[no-untyped-call]
@@ -160,7 +160,7 @@ def _arithmetic(
 
 
 def profile(step: TrainStep, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
-    """The kernels that take most of an update, by their share of the time on the CPU."""
+    """Return the kernels that take most of an update, by their share of the time on the CPU."""
     group = state.optimizer.param_groups[0]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
         for _ in range(10):
@@ -178,7 +178,7 @@ def profile(step: TrainStep, state: TrainState, images: torch.Tensor, labels: to
 
 
 def against_usual_programs(repeats: int) -> list[tuple[str, str, str]]:
-    """Epochs of training with a validation at each end; all train as many, under the same LRs."""
+    """Compare epochs of training with a validation at each end; all train as many, under the same LRs."""
     epochs = repeats + 1
     loop = Loop(settings(epochs))
     compiled = Loop(settings(epochs, "trainer.compile=default"))

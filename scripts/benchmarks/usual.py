@@ -35,7 +35,7 @@ Epoch = Callable[
 
 
 def loaders(workers: int) -> tuple[Batches, Batches]:
-    """Training and validation images of Fashion-MNIST, read and augmented one by one."""
+    """Return training and validation images of Fashion-MNIST, read and augmented one by one."""
     plain: list[Any] = [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
@@ -53,7 +53,7 @@ def loaders(workers: int) -> tuple[Batches, Batches]:
 
 
 def plain(workers: int, epochs: int) -> Epoch:
-    """A loop as tutorials have it."""
+    """Train as the loop of a tutorial does."""
     train, val = loaders(workers)
     network = ResNet(8, 16, 1, 10)
     optimizer = torch.optim.SGD(
@@ -81,7 +81,7 @@ def plain(workers: int, epochs: int) -> Epoch:
 
 
 def lightning(workers: int, epochs: int) -> Epoch:
-    """The same as a `LightningModule`; a trainer's own start and end are not counted."""
+    """Train the same as a `LightningModule`; a trainer's own start and end are not counted."""
     import logging
 
     import lightning as pl
