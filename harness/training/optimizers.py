@@ -3,7 +3,9 @@
 Three pieces make an update: the loss (`loop.TrainStep.loss`), its gradients, and the optimizer's step. In
 CUDA graphs (`reduce-overhead`) they run in one memory pool, and nothing is copied between them. Nothing
 compiled belongs to a run: networks, state and the LR come in as arguments, so that one process
-compiles once for all its runs of the same shapes and constants.
+compiles once for all its runs of the same shapes and constants. `torch.compile` of torch's own
+`Optimizer.step`, with the LR in a tensor, gives the same curve, but compiles anew for every optimizer,
+which is every run of a sweep (EXPERIMENTS.md, 2026-11-26).
 """
 
 from __future__ import annotations
