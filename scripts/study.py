@@ -281,7 +281,7 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
         ),
         "short": {cell.name: against_times_1("short", cell.name) for cell in CELLS},
         "article": against_times_1("article", "fashion"),
-        "phase": phase.judge(of("phase", "fashion")),
+        "phase": phase.analyze(of("phase", "fashion")),
     }
 
 
@@ -427,7 +427,7 @@ def page(runs: pl.DataFrame, found: dict[str, Any]) -> None:
     sweeps = [cell.sweep("claim") for cell in CELLS]
     about = summary.about("The study: times_2 against times_1", sweeps, claim, [])
     verdict = found["primary"] | {"phase": found["phase"], "claim_changed": False}
-    report.write(DOCS, claim, verdict, about)
+    report.write_page(DOCS, claim, verdict, about)
 
 
 if __name__ == "__main__":

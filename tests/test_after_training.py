@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
         "verdict: ZeroDivisionError: division by zero",
     ),
     "a part of the verdict": (
-        phase, "judge", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
+        phase, "analyze", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
     ),
     "the verdict's file": (
         summary, "write_json", raising(FULL), ("verdict.json",),
@@ -65,7 +65,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
         altair.TopLevelMixin, "save", no_png, ("lr.png", "val_acc.png"), "lr.png: no fonts are found"
     ),
     "the page": (
-        report, "write", raising(FULL), ("report.html",),
+        report, "write_page", raising(FULL), ("report.html",),
         "report.html: [Errno 28] No space left on device",
     ),
 }  # fmt: skip

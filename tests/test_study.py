@@ -67,7 +67,7 @@ def test_the_verdicts_follow_from_the_runs(monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(results, "anytime", lambda runs: None)
     monkeypatch.setattr(results, "snapshots", lambda runs: None)
-    monkeypatch.setattr(phase, "judge", lambda runs: None)
+    monkeypatch.setattr(phase, "analyze", lambda runs: None)
     written = json.loads((DOCS / "verdict.json").read_text())
     for part in (*written["arms"].values(), written):
         for name in {"anytime", "snapshots", "phase"} & part.keys():

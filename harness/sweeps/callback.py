@@ -301,7 +301,7 @@ def end(folder: Path) -> None:
     from harness.analysis import results
     from harness.report import summary
 
-    text, failures = summary.write([folder], folder)
+    text, failures = summary.write_summary([folder], folder)
     steps = Attempts()
     with steps.step("table"):
         print(text, flush=True)

@@ -54,7 +54,7 @@ def publish(sweep: Path, to: Path | None = None) -> str:
 def label(sweep: Path) -> Label:
     """How the sweep's own run is called; its id follows from `plan.json`."""
     name = sweep.resolve().name
-    document = results.plan(sweep)
+    document = results.read_plan(sweep)
     content = (sweep / "plan.json").read_bytes()
     if document.get("search"):  # whose plan grows
         content = json.dumps([name, document["command"]]).encode()
