@@ -20,7 +20,6 @@ from statistics import fmean
 from typing import Any
 
 import polars as pl
-import vl_convert
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import phase, results
@@ -28,8 +27,9 @@ from harness.analysis.verdict import Claim
 from harness.config.errors import one_line_errors
 from harness.config.schema import ConfigError
 from harness.files import atomic, write_json
-from harness.report import charts, page_charts, summary
 from harness.report import page as report
+from harness.report import summary, verdict_charts
+from harness.report.pictures import lr_png, page_chart_png, val_acc_png
 
 DOCS = Path("docs/study")
 SWEEPS = Path("sweeps/study")
@@ -395,30 +395,23 @@ def _phase(judged: dict[str, Any]) -> str:
 
 def pictures(runs: pl.DataFrame, found: dict[str, Any]) -> None:
     """The differences of the claim; accuracy and LR of fashion's arms, at 35 and at 50 epochs; C2."""
-    specs = {
-        "verdict": page_charts.differences(found["primary"], dots=True),
-        "phase": _profile(found["phase"]["profile"]),
+    profile = found["phase"]["profile"]
+    measured = list(dict.fromkeys(point["arm"] for point in profile))
+    differences = verdict_charts.differences(found["primary"], dots=True)
+    drawn: dict[str, bytes | None] = {
+        "verdict": page_chart_png(differences, []),
+        "phase": page_chart_png(
+            verdict_charts.profile(profile, measured), [a.removeprefix("tuned=") for a in measured]
+        ),
     }
     for step in ("arms", "article"):
         table = runs.filter(step=step, cell="fashion").with_columns(arm="level")
-        arms = table["arm"].unique(maintain_order=True).to_list()
-        specs[f"{step}_val_acc"] = charts.val_acc(table, arms).to_dict()
-        specs[f"{step}_lr"] = charts.lr(table, arms).to_dict()
-    for name, spec in specs.items():
+        drawn |= {f"{step}_val_acc": val_acc_png(table), f"{step}_lr": lr_png(table)}
+    for name, picture in drawn.items():
+        if picture is None:
+            continue
         with atomic(DOCS / f"{name}.png") as file:
-            file.write(vl_convert.vegalite_to_png(spec, scale=2))
-
-
-def _profile(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The page's picture of C2, with names in place of its legend."""
-    arms = list(dict.fromkeys(point["arm"] for point in points))
-    spec = page_charts.profile(points, arms)
-    names = [arm.removeprefix("tuned=") for arm in arms]
-    legend = {"title": None, "orient": "top", "labelExpr": f"{json.dumps(names)}[datum.value]"}
-    for layer in spec["layer"]:
-        if "color" in layer.get("encoding", {}):
-            layer["encoding"]["color"]["legend"] = legend
-    return spec | {"config": {"range": {"category": charts.COLOURS}}}
+            file.write(picture)
 
 
 def page(runs: pl.DataFrame, found: dict[str, Any]) -> None:

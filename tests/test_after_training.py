@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import altair
 import pytest
 from conftest import ROOT, Main
 
 from harness.analysis import phase, results
 from harness.analysis import verdict as claims
 from harness.report import page as report
-from harness.report import summary
+from harness.report import pictures, summary
 from harness.runs.progress import Progress
 from harness.sweeps import wandb_summary as publish
 
@@ -26,7 +25,7 @@ SWEEP = (
     "model.width=1", "trainer.batch_size=50", "trainer.epochs=3", "scheduler.t_0=1",
     "scheduler.t_mult=1,2",
 )  # fmt: skip
-FILES = ("verdict.json", "lr.png", "lr.html", "val_acc.png", "val_acc.html", "report.html")
+FILES = ("verdict.json", "lr.png", "val_acc.png", "report.html")
 
 
 def raising(error: Exception) -> Callable[..., NoReturn]:
@@ -36,13 +35,6 @@ def raising(error: Exception) -> Callable[..., NoReturn]:
     return broken
 
 
-def no_png(chart: Any, file: Any, format: str, **options: Any) -> None:
-    if format == "png":
-        raise OSError("no fonts are found")
-    SAVE(chart, file, format=format, **options)
-
-
-SAVE = altair.TopLevelMixin.save
 FULL = OSError(errno.ENOSPC, "No space left on device")
 FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] = {
     "the table": (results, "table", raising(ValueError("too wide")), (), "table: ValueError: too wide"),
@@ -62,7 +54,8 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
         "verdict.json: [Errno 28] No space left on device",
     ),
     "pictures without fonts": (
-        altair.TopLevelMixin, "save", no_png, ("lr.png", "val_acc.png"), "lr.png: no fonts are found"
+        pictures.vl_convert, "vegalite_to_png", raising(OSError("no fonts are found")),
+        ("lr.png", "val_acc.png"), "lr.png: no fonts are found",
     ),
     "the page": (
         report, "write_page", raising(FULL), ("report.html",),

@@ -16,7 +16,7 @@ import pytest
 from conftest import need
 
 from harness.analysis import results
-from harness.report import charts, page_charts
+from harness.report import charts, page_charts, verdict_charts
 from harness.report import page as report
 
 if TYPE_CHECKING:
@@ -401,7 +401,7 @@ def test_hostile_names_are_text(tmp_path: Path, show: Callable[..., Page]) -> No
     page = show(report.write_page(tmp_path, runs, verdict, about))
     assert page.locator("#verdict").inner_text() == HOSTILE[1]
     assert page.locator("img").count() == 0
-    assert page.locator("script").count() == 5, "specs, palette, arms, vega, the page's own"
+    assert page.locator("script").count() == 4, "specs, palette, vega, the page's own"
     names = column(page, 1)
     assert all(f"arm={name}" in names[2 * at] for at, name in enumerate(HOSTILE[:3]))
     chart = page.locator('[data-chart="overview"] svg.marks')
@@ -568,14 +568,14 @@ def test_an_interval_is_drawn_from_low_to_high_and_each_pair_is_seen(tmp_path: P
     verdict = make_verdict(runs)
     for pair in verdict["comparisons"][0]["pairs"][:3]:
         pair["difference"] = 0.25
-    drawn = page_charts.differences(verdict, dots=True)
+    drawn = verdict_charts.differences(verdict, dots=True)
     (interval, *same) = rows_of(drawn, "low")
     assert (interval["low"], interval["mean"], interval["high"]) == (0.1, 0.31, 0.52)
     assert all(one == interval for one in same)
     dots = [row for row in rows_of(drawn, "difference") if "seed" in row]
     assert [dot["difference"] for dot in dots] == [0.25, 0.25, 0.25, pytest.approx(0.3)]
     assert len({(dot["difference"], dot["row"]) for dot in dots}) == 4
-    assert rows_of(page_charts.differences(verdict, dots=False), "seed") == []
+    assert rows_of(verdict_charts.differences(verdict, dots=False), "seed") == []
 
 
 def test_the_part_worth_enlarging_is_the_second_half(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import results
+from harness.analysis.verdict import comparison_label
 from harness.files import atomic
-from harness.report import page_charts
+from harness.report import page_charts, verdict_charts
 
 _NONE = "–"
 _MOST_PAIRS = 2000  # that the page lists
@@ -69,10 +70,10 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     if overview:
         specs["overview"] = overview.chart
     if verdict and verdict["comparisons"]:
-        specs["verdict"] = page_charts.differences(verdict, dots=False)
-        specs["pairs"] = page_charts.differences(verdict, dots=True)
+        specs["verdict"] = verdict_charts.differences(verdict, dots=False)
+        specs["pairs"] = verdict_charts.differences(verdict, dots=True)
     if profile:
-        specs["phase"] = page_charts.profile(profile, arms)
+        specs["phase"] = verdict_charts.profile(profile, arms)
     return _template().render(
         about=about,
         arms=results.arms(runs).to_dicts() if len(runs) else [],
@@ -185,7 +186,7 @@ def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
     listed = [
-        {**one, "label": page_charts.comparison_label(one, factor), "pairs": one.get("pairs") or []}
+        {**one, "label": comparison_label(one, factor), "pairs": one.get("pairs") or []}
         for one in verdict["comparisons"]
     ]
     if sum(len(one["pairs"]) for one in listed) > _MOST_PAIRS:

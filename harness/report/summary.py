@@ -21,7 +21,8 @@ from harness.analysis.verdict import Claim
 from harness.config.errors import Attempts
 from harness.config.schema import ConfigError
 from harness.files import Unreadable, write_json
-from harness.report import charts, page
+from harness.report import page
+from harness.report.pictures import write_pictures
 
 
 def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
@@ -55,10 +56,11 @@ def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     with steps.step("verdict.json"):
         if verdict:
             write_json(out / "verdict.json", verdict)
+            paths.append(out / "verdict.json")
         else:
             (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
-        paths += charts.write(out, runs, steps)
+        paths += write_pictures(out, runs, steps)
     with steps.step("report.html"):
         details = about(out.name, planned, runs, [*warnings, *steps.failures])
         paths.append(page.write_page(out, runs, verdict, details))
