@@ -121,7 +121,7 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = compare(claim, runs)
+    judged = claims.judge(claim, with_values(runs, claim))
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
@@ -132,15 +132,11 @@ def verdict_document(
     }
 
 
-def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    """`claims.judge` over the complete ones of `runs`, its sentence with what a single cosine says."""
+def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
+    """Return `runs` with the columns `value` (null of incomplete runs) and `last` of the claim's metric."""
     metric = pl.col("test" if claim.metric == "test/acc" else "final")
     complete = pl.col("status") == "complete"
-    table = runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
-    judged = claims.judge(claim, table)
-    if told := longer_anneal(claim, table, judged):
-        judged["sentence"] += f" {told}"
-    return judged
+    return runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
 
 
 def _joined(claimed: list[Claim]) -> Claim:
@@ -151,29 +147,6 @@ def _joined(claimed: list[Claim]) -> Claim:
     treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
     seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)
     return replace(claimed[0], treatments=tuple(treatments), seeds=tuple(seeds))
-
-
-def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
-    """What times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
-
-    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
-    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
-    """
-    better = [
-        comparison
-        for comparison in judged["comparisons"]
-        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
-        and comparison["verdict"].startswith("supported")
-    ]
-    if not better or "one_cosine" not in runs["level"]:
-        return None
-    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
-    verdict = claims.judge(opponent, runs)["comparisons"][0]["verdict"]
-    if verdict.startswith("supported"):
-        return (
-            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
-        )
-    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
 
 
 def about(
