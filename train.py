@@ -1,19 +1,19 @@
-"""Train one run, or with -m a sweep of them: `python train.py --help` tells how."""
+"""Train one run, or with -m a sweep of them: see `python train.py --help`."""
 
 import hydra
 from omegaconf import DictConfig
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
-from harness.runs import job as cli
+from harness.choices.builtin import register
+from harness.config.one_line_errors import one_line_errors
+from harness.runs.job import hydra_job
 
-config.register()
+register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> float:
     """Compose, run, and return the metric that sweepers optimise."""
-    return cli.job(composed)
+    return hydra_job(composed)
 
 
 if __name__ == "__main__":

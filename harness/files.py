@@ -1,15 +1,15 @@
-"""Writing so that a crash leaves the old file or the new one, never a part; locks; reading what may be anyone's."""
+"""Atomic writes, locks, and reading files that may be damaged or foreign."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import json
+import logging
 import math
 import os
 import platform
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ _WARNED_OF: set[int] = set()  # file systems without locks
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-class Unreadable(OSError):
+class UnreadableError(OSError):
     """A file, perhaps someone else's, that is not what it should be; the message names it."""
 
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file that takes the name `path`, synced, when the block ends without an error."""
+    """Yield a file that takes the name `path`, synced, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -52,23 +52,23 @@ def _umask() -> int:
 
 
 def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """What is in a file of at most `most` bytes. Raises OSError; `Unreadable` for a larger one, or a device."""
+    """Return what is in a file of at most `most` bytes. Raises OSError; `UnreadableError` for a larger one, or a device."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
-        raise Unreadable(f"{path}: is not a file")
+        raise UnreadableError(f"{path}: is not a file")
     if about.st_size > most:
-        raise Unreadable(f"{path}: has {about.st_size:,} bytes, and at most {most:,} are read")
+        raise UnreadableError(f"{path}: has {about.st_size:,} bytes, and at most {most:,} are read")
     return path.read_bytes()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. Raises OSError; `Unreadable` for what is no JSON, or no object."""
+    """Return the object in a file. Raises OSError; `UnreadableError` for what is no JSON, or no object."""
     try:
         document = json.loads(read(path), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path}: is not JSON ({error})") from error
+        raise UnreadableError(f"{path}: is not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise Unreadable(f"{path}: holds no JSON object")
+        raise UnreadableError(f"{path}: holds no JSON object")
     return document
 
 
@@ -85,7 +85,7 @@ def write_json(path: Path, document: object) -> None:
         file.write("\n")
 
 
-class Locked(OSError):
+class LockedError(OSError):
     """A lock that another process holds; `holder` is that process, in words."""
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -99,7 +99,7 @@ def lock(
 ) -> Iterator[None]:
     """Hold the lock file `path`; the system unlocks it when the process ends, however it ends.
 
-    Wait at most `seconds` for another process, then raise `Locked`; `check` is called meanwhile, and
+    Wait at most `seconds` for another process, then raise `LockedError`; `check` is called meanwhile, and
     may raise. On a file system without locks: warn, and go on without. The file stays.
     """
     with path.open("a+", encoding="utf-8", errors="replace") as file:
@@ -107,7 +107,7 @@ def lock(
         while not _locked(file):
             if time.monotonic() >= last:
                 file.seek(0)
-                raise Locked(path, file.read(200).strip() or "another process")
+                raise LockedError(path, file.read(200).strip() or "another process")
             check()
             time.sleep(_POLL_SECONDS)
         with suppress(OSError):  # on a full disk the lock holds all the same
@@ -124,7 +124,7 @@ def lock(
 
 
 def _locked(file: IO[str]) -> bool:
-    """Whether the lock is held now, as far as the file system has locks."""
+    """Return whether the lock is held now, as far as the file system has locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -136,9 +136,8 @@ def _locked(file: IO[str]) -> bool:
         if device not in _WARNED_OF:
             _WARNED_OF.add(device)
             folder = Path(file.name).parent
-            print(
-                f"warning: {folder}: file locks do not work there ({error.strerror}); nothing but you "
-                "keeps two commands from training the same run at once",
-                file=sys.stderr,
+            logging.getLogger("harness").warning(
+                f"{folder}: file locks do not work there ({error.strerror}); nothing but you "
+                "keeps two commands from training the same run at once"
             )
     return True

@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
-from harness.config import schema as config
-from harness.runs.run import build
-from harness.training import datasets as data
-from harness.training import device as machine
-from harness.training import schedules
-from harness.training.loop import Cadence, Precision, fit
+from harness.choices.builtin import register
+from harness.config.compose import load
+from harness.runs.setup import build
+from harness.training import datasets, device, schedules
+from harness.training.batches import TrainBatches
+from harness.training.loop import Precision
+from harness.training.loop import updates as train
 
 _ROOT = Path(__file__).parent.parent
 _CUDA = torch.device("cuda", 0)
@@ -51,7 +52,7 @@ def main() -> None:
         sys.exit("error: bench-gpu: no CUDA GPU is found here; run it where nvidia-smi lists one")
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-    config.register()
+    register()
     print(f"{torch.cuda.get_device_name()}, driver {driver}, torch {torch.__version__}; medians of "
           f"{arguments.repeats} interleaved repeats of {arguments.updates} updates, batch 128\n\n"
           f"    python {' '.join(sys.argv)}")  # fmt: skip
@@ -86,11 +87,11 @@ def _table(overrides: list[str], repeats: int, updates: int) -> str:
 def _parts(overrides: list[str]) -> dict[str, Run]:
     """The step, the whole loop and, not compiled, the floor; each with a network of its own."""
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
-        settings = config.load(compose("config", [*_SETTING.split(), *overrides]))
-    machine.reset(settings, _CUDA)
-    splits = data.load(settings.dataset)
+        settings = load(compose("config", [*_SETTING.split(), *overrides]))
+    device.reset(settings, _CUDA)
+    splits = datasets.load(settings.dataset)
     precision = Precision(settings.trainer.precision, _CUDA)
-    batches = data.TrainBatches(splits, settings, _CUDA)
+    batches = TrainBatches(splits, settings, _CUDA)
     images, labels = next(batches.epoch(0))
     state, step = build(settings, splits, _CUDA, precision)
     trained, trained_step = build(settings, splits, _CUDA, precision)
@@ -104,10 +105,11 @@ def _parts(overrides: list[str]) -> dict[str, Run]:
 
     def whole(updates: int) -> None:
         settings.trainer.epochs = updates / batches.updates_per_epoch
-        plan = schedules.plan(settings, batches.updates_per_epoch)
+        plan = schedules.lr_plan(settings, batches.updates_per_epoch)
         trained.updates = 0
-        cadence = Cadence(settings.trainer.log_every, frozenset())
-        fit(trained, trained_step, plan, batches, cadence, dict, lambda row: None, lambda: None)
+        for lr in train(trained, trained_step, plan, batches):
+            if trained.updates % settings.trainer.log_every == 0:
+                trained.row(plan, lr)
 
     def floor(updates: int) -> None:
         for _ in range(updates):

@@ -1,9 +1,9 @@
-"""What a sweep costs and what its runs share, before it is trained.
+"""Show what a sweep costs and what its runs share, before it is trained.
 
     python scripts/preview.py -m <the same as for train.py>
 
-Trains nothing. Tells of each arm where its LR restarts and where it ends, what the arms share (a
-beginning that several runs have is trained once), and what would make their comparison unfair.
+Trains nothing. Prints each arm's restarts and final LR, what the runs share (a beginning that several
+runs have is trained once), and what would make their comparison unfair.
 Draws the LR curves too: preview.html and preview.png in outputs/preview/.
 """
 
@@ -14,13 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
-from harness.sweeps import callback as sweep
+from harness.config.compose import register
+from harness.config.hydra_private import multirun_config
+from harness.config.one_line_errors import one_line_errors
+from harness.sweeps.jobs import plan_sweep
 
 
 def main() -> None:
@@ -33,34 +30,33 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     arguments = parser.parse_intermixed_args()
-    config.register()
+    register()
     conf = Path(__file__).resolve().parent.parent / "conf"
     overrides = arguments.overrides
     if arguments.config_dir:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
-    with one_line_errors(), initialize_config_dir(str(conf), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
-        planned = sweep.planned(composed)
+    with one_line_errors(), multirun_config(conf, overrides) as composed:
+        planned = plan_sweep(composed)
     from harness.sweeps import preview
-    from harness.training import datasets as data
+    from harness.sweeps.prefix_tree import describe_cost, draw_trees, prefix_trees
 
-    runs, question = planned.arms, planned.question
-    roots = preview.tree(runs)
+    runs, question = planned.runs, planned.question
+    roots = prefix_trees(runs)
     text = (
-        f"{preview.table(runs)}\n\nwhat is trained, and what is shared:\n{preview.draw(roots)}\n\n"
-        f"{sweep.announce(runs, roots)}\n{question.text()}"
+        f"{preview.arms_table(runs)}\n\nwhat is trained, and what is shared:\n{draw_trees(roots)}\n\n"
+        f"{describe_cost(runs, roots)}\n{question.text()}"
     )
     print(text)
-    warnings = [f"warning: {warning}" for warning in preview.warnings(runs, question)]
+    notes = [f"warning: {warning}" for warning in preview.comparison_warnings(runs, question)]
     datasets = {repr(run.config.dataset): run.config.dataset for run in runs}
-    if unchecked := sum(map(data.unchecked, datasets.values())):
-        warnings.append(
+    if unchecked := sum(dataset.unchecked() for dataset in datasets.values()):
+        notes.append(
             f"note: {unchecked:,} image files were not looked into; training decodes each before it begins"
         )
-    print("\n".join(warnings), file=sys.stderr)
-    for path in preview.write(Path("outputs/preview"), runs, "\n".join([text, "", *warnings])):
+    for note in notes:
+        print(note, file=sys.stderr)
+    for path in preview.write_preview(Path("outputs/preview"), runs, "\n".join([text, "", *notes])):
         print(path)
 
 

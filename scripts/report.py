@@ -1,7 +1,7 @@
-"""The table, verdict, pictures and page of sweeps: `python scripts/report.py SWEEP… [--out DIR]`
+"""Make the table, verdict, pictures and page of sweeps: `python scripts/report.py SWEEP… [--out DIR]`
 
 For any sweep folders, unfinished ones too; several are judged as one. Also for folders of single runs, as a
-W&B agent starts them, and folders that hold such: they are judged by the configurations that they recorded.
+W&B agent starts them, and folders of such folders: they are judged by the configurations that they recorded.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 
 
 def main() -> None:
@@ -29,11 +29,11 @@ def main() -> None:
         out = arguments.out or arguments.sweeps[0]
         out.mkdir(parents=True, exist_ok=True)
         from harness.report import summary
-        from harness.sweeps.wandb_summary import publish
+        from harness.sweeps.wandb_summary import publish_sweep
 
         text, failures = summary.write_summary(arguments.sweeps, out)
         print(text)
-        if [out] == arguments.sweeps and (where := publish(out)):
+        if [out] == arguments.sweeps and (where := publish_sweep(out)):
             print(where)
         if failures:
             raise SystemExit("\n".join(f"error: {failure}" for failure in failures))

@@ -15,11 +15,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
+from harness.choices.builtin import register
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
+from harness.config.schema import Config
+from harness.config.values import from_dict
+from harness.config.warnings import warn
 from harness.files import read_json, write_json
-from harness.runs import run
-from harness.store import store as trajectory
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import build, prepare
+from harness.store.checkpoint import read_state
+from harness.store.store import Store
 
 
 def main() -> None:
@@ -29,6 +35,7 @@ def main() -> None:
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
     parser.add_argument("--members", type=int, default=5, help="at most (default 5)")
     arguments = parser.parse_args()
+    register()
     if arguments.members < 1:
         parser.error(f"--members {arguments.members}: must be at least 1")
     results = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
@@ -40,7 +47,7 @@ def main() -> None:
             recorded = read_json(path)
             if recorded["status"] != "complete":
                 continue
-            settings = config.from_dict(recorded["config"])
+            settings = from_dict(recorded["config"])
             accuracies, wanted = ensemble(settings, arguments.members)
             if not wanted:  # a schedule without cycles
                 continue
@@ -49,7 +56,7 @@ def main() -> None:
                 continue
             if len(accuracies) < wanted:
                 stored = f"{len(accuracies)} of its last {wanted} cycle ends are stored"
-                print(f"warning: {path.parent}: {stored}", file=sys.stderr)
+                warn(f"{path.parent}: {stored}")
             write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
             written += 1
     if without:
@@ -62,22 +69,22 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def ensemble(settings: config.Config, members: int) -> tuple[list[float], int]:
+def ensemble(settings: Config, members: int) -> tuple[list[float], int]:
     """Return the test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends.
 
     And how many there would be if all were stored. Raises `ConfigError` without a test set.
     """
-    p = run.prepare(settings, run.Seconds())
+    p = prepare(settings, PhaseTimer())
     if p.test is None:
-        raise config.ConfigError("dataset: has no test set, on which ensembles are compared")
-    state, step = run.build(settings, p.splits, p.device, p.precision)
+        raise ConfigError("dataset: has no test set, on which ensembles are compared")
+    state, step = build(settings, p.splits, p.device, p.precision)
     labels = torch.cat([labels for _, labels in p.test])
     mean = torch.zeros(len(labels), p.splits.classes, device=p.device)
     accuracies: list[float] = []
-    ends = p.trajectory.plan.cycle_ends[-members:]
-    for prefix in trajectory.Store(Path(settings.store.dir)).prefixes(p.trajectory):
-        if prefix.step in ends:
-            state.network.load_state_dict(trajectory.read_state(prefix)["network"])
+    ends = p.identity.plan.cycle_ends[-members:]
+    for checkpoint in Store(Path(settings.store.dir)).checkpoints(p.identity):
+        if checkpoint.step in ends:
+            state.network.load_state_dict(read_state(checkpoint)["network"])
             state.network.eval()
             mean += torch.cat([_softmax(step.forward(images)) for images, _ in p.test])
             accuracies.append(100 * float((mean.argmax(1) == labels).double().mean()))

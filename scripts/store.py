@@ -20,7 +20,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.store.store import FORMAT, Damaged, Prefix, Store, read_prefix, read_state
+from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
+from harness.store.identity import FORMAT
+from harness.store.store import Store
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DAY = 86_400.0  # seconds
@@ -30,12 +32,12 @@ _DAY = 86_400.0  # seconds
 class Stored:
     """A checkpoint with the size and the age of its own files; its rows are its run's."""
 
-    prefix: Prefix
+    prefix: Checkpoint
     size: int  # bytes
     written: float  # seconds since 1970
 
     @classmethod
-    def of(cls, prefix: Prefix) -> Stored:
+    def of(cls, prefix: Checkpoint) -> Stored:
         files = [prefix.path, prefix.path.parent / prefix.file]
         stats = [file.stat() for file in files if file.exists()]
         return cls(prefix, sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
@@ -86,8 +88,8 @@ def _read(folder: Path) -> tuple[list[Stored], list[str]]:
     stored, damaged = [], []
     for path in sorted(folder.glob(f"{FORMAT}-*/*-*.json")):
         try:
-            stored.append(Stored.of(read_prefix(path)))
-        except Damaged as error:
+            stored.append(Stored.of(read_checkpoint(path)))
+        except CorruptCheckpointError as error:
             damaged.append(str(error))
     return stored, damaged
 
@@ -118,7 +120,7 @@ def _verify(stored: list[Stored]) -> list[str]:
         try:
             read_state(one.prefix)
             one.prefix.rows  # noqa: B018 - reading checks
-        except Damaged as error:
+        except CorruptCheckpointError as error:
             damaged.append(str(error))
     print(f"{len(stored) - len(damaged)} of {len(stored)} checkpoints are sound")
     return damaged

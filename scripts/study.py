@@ -24,8 +24,8 @@ import polars as pl
 from harness.analysis import paired_stats as paired
 from harness.analysis import phase, results
 from harness.analysis.verdict import Claim, judge
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 from harness.files import atomic, write_json
 from harness.report import page as report
 from harness.report import summary, verdict_charts

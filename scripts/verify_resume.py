@@ -29,11 +29,12 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 
-from harness.config import schema as config
+from harness.config.compose import register
 from harness.config.schema import Config
+from harness.runs.context import RunContext
 from harness.runs.run import run
-from harness.runs.run_dir import Place
-from harness.sweeps import callback as sweep
+from harness.runs.run_dir import RunInfo
+from harness.sweeps.compose import compose
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -59,9 +60,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
     arguments = parser.parse_args()
-    config.register()
+    register()
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
-        settings = sweep.compose(
+        settings = compose(
             ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]
         ).config
     with tempfile.TemporaryDirectory(prefix="verify_resume.") as folder:
@@ -121,7 +122,7 @@ def _quiet_run(settings: Config, place: Path) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in train.py
     sys.stderr = (place / "stderr").open("w", buffering=1)
     faulthandler.register(signal.SIGQUIT, chain=True)
-    run(settings, Place(place, "verify"))
+    run(RunContext(settings, RunInfo(place, "verify")))
 
 
 def _strike(

@@ -1,6 +1,6 @@
-"""Whether the table of a sweep says what its runs did: `python scripts/verify_sweep.py SWEEP…`
+"""Check that the table of a sweep says what its runs did: `python scripts/verify_sweep.py SWEEP…`
 
-Holds every row against the run's own files: config.json (and the sweep's plan.json), lr.npy, history.jsonl
+Compares every row with the run's own files: config.json (and the sweep's plan.json), lr.npy, history.jsonl
 and, where the store keeps it, the checkpoint of its end:
 
   names          name, seed and levels are those of the configuration that was trained
@@ -9,7 +9,7 @@ and, where the store keeps it, the checkpoint of its end:
   history        it has every row that the run had to record; final and best are in it
   weights        the checkpoint has the weights, the rows and the test result of result.json
 
-Prints what does not hold, a line each, and exits with 1 then. Trains nothing and reads no images.
+Prints each difference as a line, and exits with 1 if there is one. Trains nothing and reads no images.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from typing import Any
 from tqdm import tqdm
 
 from harness.analysis import results, verify
-from harness.config import schema as conf
-from harness.config.errors import one_line_errors
-from harness.store import store as trajectory
-from harness.store.store import Prefix
+from harness.choices.builtin import register
+from harness.config.one_line_errors import one_line_errors
+from harness.config.values import from_dict
+from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
+from harness.store.identity import fingerprint, plan_hashes, stem, weights_sha256
 from harness.training import schedules
-from harness.training.loop import Cadence
-from harness.training.schedules import Plan
+from harness.training.loop import LogSchedule
+from harness.training.schedules import LRPlan
 
-_NONE = "no checkpoint"
+_NO_CHECKPOINT = "no checkpoint"
 
 
 def main() -> None:
@@ -42,14 +43,15 @@ def main() -> None:
     )
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP")
     arguments = parser.parse_args()
+    register()
     with one_line_errors():
-        wrong = sum(report(sweep) for sweep in arguments.sweeps)
-    sys.exit(wrong > 0)
+        faults = sum(verify_sweep(sweep) for sweep in arguments.sweeps)
+    sys.exit(faults > 0)
 
 
-def report(sweep: Path) -> int:
-    """Print what does not hold in `sweep`. Returns how many lines that took."""
-    faults = verify.records(sweep)
+def verify_sweep(sweep: Path) -> int:
+    """Print the faults of `sweep`, a line each. Return their number."""
+    faults = verify.check_records(sweep)
     complete, checkpoints, missing = 0, 0, 0
     without: list[str] = []
     folders = results.folders(sweep)
@@ -60,14 +62,13 @@ def report(sweep: Path) -> int:
             continue
         complete += 1
         row = f"{result['name']} ({folder})"
-        found = verify.tried(folder, partial(whole, folder, result))
-        stored = verify.tried(folder, partial(checkpoint, folder, result))
-        checkpoints += stored != [_NONE]
-        without += [row] if stored == [_NONE] else []
-        faults += [f"{row}: {fault}" for fault in found + stored if fault != _NONE]
-    print(
-        "\n".join(f"error: {fault}" for fault in faults), file=sys.stderr, end="\n" * bool(faults)
-    )
+        recorded = verify.run_check(folder, partial(check_run, folder, result))
+        stored = verify.run_check(folder, partial(check_checkpoint, folder, result))
+        checkpoints += stored != [_NO_CHECKPOINT]
+        without += [row] if stored == [_NO_CHECKPOINT] else []
+        faults += [f"{row}: {fault}" for fault in recorded + stored if fault != _NO_CHECKPOINT]
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
     if without:
         print(
             f"note: {len(without)} checkpoints are not in their store, as after scripts/store.py prune: {without[0]} …",
@@ -81,18 +82,18 @@ def report(sweep: Path) -> int:
     return len(faults)
 
 
-def whole(folder: Path, result: dict[str, Any]) -> list[str]:
-    """What differs between a complete run's configuration, its identity, its LR plan and its history."""
-    config = conf.from_dict(result["config"])
-    plan = schedules.plan(config, result["plan"]["updates_per_epoch"])
+def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
+    """Return what differs between a complete run's configuration, its identity, its LR plan and its history."""
+    config = from_dict(result["config"])
+    plan = schedules.lr_plan(config, result["plan"]["updates_per_epoch"])
     recorded = results.lr(folder)
-    found = verify.histories(folder, result) + cadence(folder, result, plan)
+    found = verify.check_history(folder, result) + check_rows(folder, result, plan)
     if recorded.tobytes() != plan.lr.tobytes():
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
     precision = result["numerics"]["precision"]
-    if result["fingerprint"] != trajectory.fingerprint(config, result["data_sha256"], precision):
+    if result["fingerprint"] != fingerprint(config, result["data_sha256"], precision):
         found.append("its fingerprint is not that of its configuration and data")
     named = hashlib.sha256(result["fingerprint"].encode() + recorded.tobytes()).hexdigest()
     if named[:16] != result["run_id"]:
@@ -100,33 +101,33 @@ def whole(folder: Path, result: dict[str, Any]) -> list[str]:
     return found
 
 
-def cadence(folder: Path, result: dict[str, Any], plan: Plan) -> list[str]:
-    """Whether the history has every row that the configuration asks for."""
+def check_rows(folder: Path, result: dict[str, Any], plan: LRPlan) -> list[str]:
+    """Check that the history has every row that the configuration asks for."""
     rows = [
         {name: value for name, value in row.items() if value is not None}
         for row in results.history(folder).to_dicts()
     ]
-    due = Cadence.of(plan, conf.from_dict(result["config"]).trainer)
+    due = LogSchedule.of(plan, from_dict(result["config"]).trainer)
     return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
 
 
-def checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
-    """What differs between the checkpoint of the run's end and its result; `_NONE` without one."""
+def check_checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
+    """Return what differs between the checkpoint of the run's end and its result; `_NO_CHECKPOINT` without one."""
     store = Path(result["config"]["store"]["dir"], result["fingerprint"])
-    plan = schedules.plan(conf.from_dict(result["config"]), result["plan"]["updates_per_epoch"])
-    ((step, sha256),) = trajectory.plan_hashes(plan, [plan.updates])
-    path = store / f"{trajectory.stem(step, sha256)}.json"
+    plan = schedules.lr_plan(from_dict(result["config"]), result["plan"]["updates_per_epoch"])
+    ((step, sha256),) = plan_hashes(plan, [plan.updates])
+    path = store / f"{stem(step, sha256)}.json"
     if not path.exists():
-        return [_NONE]
+        return [_NO_CHECKPOINT]
     try:
-        prefix = trajectory.read_prefix(path)
-        return list(_differences(folder, result, prefix))
-    except trajectory.Damaged as error:
+        prefix = read_checkpoint(path)
+        return list(_compare_checkpoint(folder, result, prefix))
+    except CorruptCheckpointError as error:
         return [f"its checkpoint is damaged: {error}"]
 
 
-def _differences(folder: Path, result: dict[str, Any], prefix: Prefix) -> Iterator[str]:
-    weights = trajectory.weights_sha256(trajectory.read_state(prefix)["network"])
+def _compare_checkpoint(folder: Path, result: dict[str, Any], prefix: Checkpoint) -> Iterator[str]:
+    weights = weights_sha256(read_state(prefix)["network"])
     if weights != result["weights_sha256"]:
         yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"
     same_images = prefix.test_sha256 == result["test_sha256"]

@@ -22,12 +22,14 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from harness.config import schema as conf
-from harness.config.errors import explain, one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import explain, one_line_errors
+from harness.config.schema import Wandb
+from harness.config.values import section_from_dict
 from harness.files import read_json
-from harness.runs import wandb_run as tracking
-from harness.sweeps import wandb_summary as publish
+from harness.runs import wandb_run
+from harness.runs.wandb_run import wandb_metadata
+from harness.sweeps.wandb_summary import publish_sweep
 
 _NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
 _AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start
@@ -57,7 +59,7 @@ class Log:
 
     @property
     def incomplete(self) -> bool:
-        return (self.folder / tracking.INCOMPLETE).exists()
+        return (self.folder / wandb_run.INCOMPLETE).exists()
 
     def mark(self) -> None:
         self._marker.touch()
@@ -84,19 +86,19 @@ def newest(roots: Iterable[Path]) -> list[Log]:
 def send(log: Log, scratch: Path) -> bool:
     """Send what the server lacks of a run; False if that is all, and `wandb sync` can do it."""
     if log.is_summary:
-        publish.publish(log.home, to=scratch)
+        publish_sweep(log.home, to=scratch)
         return True
     result = read_json(log.home / "result.json")
-    label, values = tracking.described(result)
-    config = conf.from_dict(result["config"]).tracking
-    assert isinstance(config, conf.Wandb)
-    run = tracking.start(config, "online", label, scratch, values, tracking.PATIENCE_SECONDS)
+    label, values = wandb_metadata(result)
+    config = section_from_dict("tracking", result["config"]["tracking"])
+    assert isinstance(config, Wandb)
+    run = wandb_run.start(config, "online", label, scratch, values, wandb_run.UPLOAD_TIMEOUT_S)
     known = run.resumed or log.incomplete
     if known:
-        mirror = tracking.Mirror(run)
+        mirror = wandb_run.WandbRun(run)
         for line in (log.home / "history.jsonl").read_text().splitlines():
             mirror.log(json.loads(line))
-        run.summary.update(tracking.summary(result))
+        run.summary.update(wandb_run.summary(result))
     run.finish(exit_code=int(result["status"] != "complete"))
     return known
 
@@ -122,7 +124,7 @@ def main() -> None:
         waiting = [log for log in newest(parser.parse_args().folders) if not log.synced]
         ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
         if ended:
-            tracking.check(conf.Wandb("online", "any", None, []))
+            wandb_run.check(Wandb("online", "any", None, []))
         refused = upload(ended, Path(scratch))
         print(f"{len(ended) - len(refused)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):
@@ -154,7 +156,7 @@ def upload(logs: Sequence[Log], scratch: Path) -> dict[Log, str]:
             said = sync(some)
             for log in some:
                 if not log.synced:
-                    refused[log] = tracking.one_line(said)
+                    refused[log] = wandb_run.one_line(said)
             bar.update(len(some))
     return refused
 
@@ -168,10 +170,10 @@ def _refusing(log: Log, refused: dict[Log, str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever wandb raises
-        waited = time.monotonic() - begin >= tracking.PATIENCE_SECONDS
+        waited = time.monotonic() - begin >= wandb_run.UPLOAD_TIMEOUT_S
         if waited or isinstance(error, AuthenticationError):
-            raise ConfigError(f"W&B: {tracking.one_line(error)}") from error
-        refused[log] = explain(error) or tracking.one_line(error) or type(error).__name__
+            raise ConfigError(f"W&B: {wandb_run.one_line(error)}") from error
+        refused[log] = explain(error) or wandb_run.one_line(error) or type(error).__name__
 
 
 if __name__ == "__main__":

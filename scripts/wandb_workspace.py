@@ -21,8 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
 from harness.files import read_json, write_json
 from harness.runs.run_dir import short
 

@@ -18,7 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
 
-from harness.config import schema as config
+from harness.choices.builtin import register
+from harness.config.compose import load
 from harness.config.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HARNESS_CACHE"] = _CACHE.name
 
-config.register()
+register()
 settings.register_profile("harness", deadline=None, derandomize=True, database=None)
 settings.load_profile("harness")
 
@@ -47,7 +48,7 @@ def make_config(*overrides: str) -> Config:
     before = hydra.cfg
     hydra.set_config(_hydra())
     try:
-        return config.load(composed)
+        return load(composed)
     finally:
         hydra.cfg = before
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Main, make_config
 
-from harness.config.schema import ConfigError
-from harness.sweeps import preview
+from harness.config.errors import ConfigError
+from harness.runs.setup import lr_plan
 from harness.training import models, schedules
 
 BASE = (
@@ -53,7 +53,7 @@ def test_a_budget_that_a_warning_names_ends_the_warning(
     for budget in named:
         if float(budget) > 100:  # seconds of training: planning says as much
             followed = make_config(*BASE, *overrides, f"trainer.epochs={budget}")
-            assert schedules.misalignment(preview.plan("", "", followed).plan) is None
+            assert schedules.misalignment(lr_plan(followed)) is None
             continue
         done = main(*BASE, *overrides, f"trainer.epochs={budget}", *places(tmp_path / budget))
         assert done.returncode == 0, done.stderr

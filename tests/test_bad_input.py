@@ -23,10 +23,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness.config import errors
-from harness.config import schema as config
-from harness.sweeps import callback as sweep
-from harness.sweeps import preview
+from harness.config import one_line_errors as errors
+from harness.config.registry import KINDS
+from harness.runs.setup import lr_plan
+from harness.sweeps import compose, jobs
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -433,14 +433,14 @@ def raised(overrides: list[str]) -> Exception | None:
     try:
         loader = GlobalHydra.instance().config_loader()
         whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
-        for job in sweep.expand(whole)[:3]:
-            preview.plan(job["name"], job["arm"], sweep.compose(job["overrides"]).config)
+        for job in jobs.expand(whole)[:3]:
+            lr_plan(compose.compose(job["overrides"]).config)
     except Exception as error:
         return error
     return None
 
 
 def test_the_fuzzed_keys_are_keys() -> None:
-    known = {f"{group}.{name}" for group, kinds in config.SCHEMAS.items() for node in kinds.values()
+    known = {f"{group}.{name}" for group, kinds in KINDS.items() for node in kinds.values()
              for name in node.__dataclass_fields__}  # fmt: skip
     assert {key for key in NUMBERS if "." in key} <= known

@@ -16,15 +16,16 @@ import pytest
 import torch
 from conftest import ROOT, make_config
 
-from harness.config import errors
-from harness.config import schema as config
-from harness.config.schema import ConfigError
+from harness.config import one_line_errors as errors
+from harness.config.compose import group_files
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
 
 TINY = [
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "trainer.epochs=2",
     "trainer.batch_size=32", "model.width=4", "tracking=none",
 ]  # fmt: skip
-TOP = ", ".join(sorted({*config.choices(), *(f.name for f in dataclasses.fields(config.Config))}))
+TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))
 WARM = "is not a key of the scheduler cosine_warm"
 WARM_KEYS = "choose from warmup, interval, unit, t_0, t_mult, eta_min"
 WHOLE = "must be a whole number ≥ 1 and ≤ 1e+06"
@@ -336,7 +337,7 @@ def test_a_file_that_is_not_yaml_names_file_and_line(tmp_path):
     assert f'{tmp_path}/experiment/mine.yaml", line 3' in line
 
 
-def compose_with(folder, content: str) -> config.Config:
+def compose_with(folder, content: str) -> Config:
     """A run of an experiment that lies outside of `conf/`."""
     file = folder / "experiment" / "mine.yaml"
     file.parent.mkdir()

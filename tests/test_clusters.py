@@ -17,15 +17,17 @@ from conftest import ROOT, make_config, verified
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
-from harness.config import schema as config
-from harness.config.errors import explain
-from harness.config.schema import ConfigError
-from harness.runs import requeue as clusters
-from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted, stopping
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import explain
+from harness.config.values import changes, to_dict
+from harness.runs import requeue, run
+from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run_dir import RunInfo
+from harness.runs.setup import build, prepare
+from harness.runs.signals import RunInterruptedError, stopping
 from harness.store.store import Store
 from harness.sweeps import callback as sweep
+from harness.sweeps.launchers import prepare_launcher
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -83,7 +85,7 @@ def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path
     path = tmp_path / "out/0/result.json"
     path.write_text(json.dumps(result(tmp_path, 0) | {"status": "interrupted", "error": "stopped"}))
     with pytest.raises(SystemExit, match="1 of 2 runs failed: device=cuda:99: stopped "):
-        sweep.end(tmp_path / "out")
+        sweep.end_sweep(tmp_path / "out")
 
 
 # --- before the first job ------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def program(path: Path, script: str) -> None:
 def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clusters.prepare(settings("hydra.launcher.name=N"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
     told = "squeue --name=N shows the jobs, scancel --name=N cancels them"
     assert capsys.readouterr().err == f"{told}\n"
     with pytest.raises(KeyboardInterrupt):
@@ -127,7 +129,7 @@ def test_what_would_end_badly_is_said_first(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(programs / "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
-    clusters.prepare(settings("hydra.launcher.timeout_min=10"), jobs=2)
+    prepare_launcher(settings("hydra.launcher.timeout_min=10"), jobs=2)
     assert capsys.readouterr().err.splitlines()[:2] == [
         "warning: hydra.launcher.timeout_min=10: up to 10 minutes every preemption counts as one of "
         "the hydra.launcher.max_num_timeout=20 time-outs",
@@ -139,7 +141,7 @@ def test_what_would_end_badly_is_said_first(
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:
     (programs / "sbatch").unlink()
     with pytest.raises(ConfigError, match=r"^hydra/launcher=slurm: there is no sbatch here; "):
-        clusters.prepare(settings(), jobs=2)
+        prepare_launcher(settings(), jobs=2)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +200,11 @@ def test_a_stopped_run_is_handed_to_the_handler_from_before(
         stop.catch()
         signal.raise_signal(signal.SIGUSR2)
     assert (stop.number, handled) == (signal.SIGUSR2, [])
-    stopped = Interrupted(signal.SIGUSR2)
+    stopped = RunInterruptedError(signal.SIGUSR2)
     monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    assert not clusters.hand_over(stopped), "no launcher waits for it"
+    assert not requeue.forward_signal_to_submitit(stopped), "no launcher waits for it"
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
-    assert clusters.hand_over(stopped)
+    assert requeue.forward_signal_to_submitit(stopped)
     assert handled == [signal.SIGUSR2]
 
 
@@ -229,7 +231,9 @@ def test_sigterm_requeues_a_preempted_job_only(
         monkeypatch.setenv(name, value)
     program(programs / "scontrol", f"echo JobId=8 '{state}'")
     program(programs / "srun", "exit 1")
-    assert clusters.hand_over(Interrupted(signal.SIGTERM)) == (handler is not None)
+    assert requeue.forward_signal_to_submitit(RunInterruptedError(signal.SIGTERM)) == (
+        handler is not None
+    )
     assert handled == [handler] * (handler is not None)
 
 
@@ -239,27 +243,27 @@ def test_sigusr2_counts_before_others() -> None:
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
             signal.raise_signal(number)
     assert stop.number == signal.SIGUSR2
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterruptedError):
         stop.check()
 
 
 def test_an_interruption_comes_whole_from_another_process() -> None:
-    there = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))  # noqa: S301
+    there = pickle.loads(pickle.dumps(RunInterruptedError(signal.SIGTERM)))  # noqa: S301
     assert (there.number, there.signal, there.code) == (signal.SIGTERM, "SIGTERM", 143)
 
 
 def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
     other = make_config(*TINY, "scheduler.t_mult=1", f"store.dir={tmp_path / 'store'}")
-    prepared = run.prepare(other, run.Seconds())
-    run.build(other, prepared.splits, prepared.device, prepared.precision)  # imports, for seconds
-    trajectory = prepared.trajectory
+    prepared = prepare(other, PhaseTimer())
+    build(other, prepared.splits, prepared.device, prepared.precision)  # imports, for seconds
+    identity = prepared.identity
     waiting = make_config(*TINY, "store.wait=true", f"store.dir={tmp_path / 'store'}")
     before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGUSR2))
     try:
-        with Store(tmp_path / "store").training(trajectory, [8], wait=False):
+        with Store(tmp_path / "store").lease(identity, [8], wait=False):
             signal.setitimer(signal.ITIMER_REAL, 1)
-            with pytest.raises(Interrupted):
-                run.run(waiting, Place(tmp_path, "run"))
+            with pytest.raises(RunInterruptedError):
+                run(RunContext(waiting, RunInfo(tmp_path, "run"))).to_json()
     finally:
         signal.signal(signal.SIGALRM, before)
     told = json.loads((tmp_path / "result.json").read_text())
@@ -288,7 +292,7 @@ def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Pat
 def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path) -> None:
     def start(*overrides: str, claim: str = "first") -> dict[str, Any]:
         changed = make_config(*TINY, f"store.dir={tmp_path / 'store'}", *overrides)
-        return run.run(changed, Place(tmp_path, "run", claim_sha256=claim))
+        return run(RunContext(changed, RunInfo(tmp_path, "run", claim_sha256=claim))).to_json()
 
     first = start()
     before = (tmp_path / "result.json").read_bytes()
@@ -307,7 +311,7 @@ def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path)
 
 def test_changes_are_told_key_by_key() -> None:
     then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
-    assert config.changes(config.to_dict(then), config.to_dict(now)) == [
+    assert changes(to_dict(then), to_dict(now)) == [
         "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
         "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
     ]  # fmt: skip

@@ -21,11 +21,11 @@ from torch._functorch.aot_autograd import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.runs import run
-from harness.training import datasets as data
+from harness.runs.setup import build
+from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.datasets import TrainBatches
-from harness.training.loop import Precision
+from harness.training.batches import TrainBatches
+from harness.training.loop import Precision, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
@@ -65,7 +65,7 @@ def doubled(*overrides: str) -> Training:
     t = prepare(*BUDGET, *overrides)
     t.state.network.double()
     t.batches = Doubled(t.splits, t.config, CPU)
-    t.cadence = type(t.cadence)(1, frozenset())
+    t.log_schedule = type(t.log_schedule)(1, frozenset())
     return t
 
 
@@ -201,15 +201,15 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = run.models.build(t.config.model, 1, 8, 4)
-        step = run.Step(network, Precision("fp32", cuda), 0.1)
-        images, labels = next(data.TrainBatches(t.splits, t.config, cuda).epoch(0))
+            network = t.config.model.build(1, 8, 4)
+        step = TrainStep(network, Precision("fp32", cuda), 0.1)
+        images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
 
 
 def test_a_gradient_scaler_keeps_torchs_own_optimizer() -> None:
     t = prepare("trainer.compile=default")
-    state, step = run.build(t.config, t.splits, CPU, Precision("fp16", CPU))
+    state, step = build(t.config, t.splits, CPU, Precision("fp16", CPU))
     assert type(t.state.optimizer) is compiled.SGD
     assert type(state.optimizer) is torch.optim.SGD
     assert step.mode == "default"

@@ -13,22 +13,28 @@ import pytest
 import yaml
 from conftest import ROOT, make_config
 
-from harness.config import errors
-from harness.config import schema as config
-from harness.config.schema import ConfigError, Section, kind, nearest, to_dict
+from harness.choices.datasets import Digits
+from harness.choices.models import ResNet
+from harness.config import one_line_errors as errors
+from harness.config.compose import group_files
+from harness.config.errors import ConfigError, nearest
+from harness.config.fields import Section, describe_constraint
+from harness.config.registry import KINDS, kind
+from harness.config.schema import Config, Wandb
+from harness.config.values import to_dict
 
 CONF = ROOT / "conf"
 CHOICES = [
     pytest.param(file, id=f"{file.parent.name}={file.stem}")
     for file in sorted(CONF.glob("*/*.yaml"))
 ]
-SECTION_CHOICES = [case for case in CHOICES if case.values[0].parent.name in config.SCHEMAS]
-TOP = ", ".join(sorted({*config.choices(), *(f.name for f in dataclasses.fields(config.Config))}))
+SECTION_CHOICES = [case for case in CHOICES if case.values[0].parent.name in KINDS]
+TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))
 ROOT_OF_IMAGES = "dataset.root=/images"  # the one value that no file gives
 
 
 def sections() -> list[tuple[str, type[Section]]]:
-    return [(group, node) for group, kinds in config.SCHEMAS.items() for node in kinds.values()]
+    return [(group, node) for group, kinds in KINDS.items() for node in kinds.values()]
 
 
 def schema_of(file: Path) -> tuple[str, str]:
@@ -39,7 +45,7 @@ def schema_of(file: Path) -> tuple[str, str]:
 
 
 @cache
-def compose_choice(group: str, name: str) -> config.Config:
+def compose_choice(group: str, name: str) -> Config:
     root = [ROOT_OF_IMAGES] if name == "image_folder" else []
     return make_config(f"{group}={name}", *root)
 
@@ -50,7 +56,7 @@ def compose_choice(group: str, name: str) -> config.Config:
 @pytest.mark.parametrize("file", CHOICES)
 def test_every_choice_of_every_group_composes_and_loads(file):
     loaded = compose_choice(file.parent.name, file.stem)
-    assert type(loaded) is config.Config
+    assert type(loaded) is Config
 
 
 @pytest.mark.parametrize("file", SECTION_CHOICES)
@@ -58,7 +64,7 @@ def test_a_file_gives_every_key_of_its_schema_and_no_other(file):
     content = yaml.safe_load(file.read_text())
     group, name = schema_of(file)
     assert group == file.parent.name
-    fields = {f.name for f in dataclasses.fields(config.SCHEMAS[group][name])}
+    fields = {f.name for f in dataclasses.fields(KINDS[group][name])}
     assert content.keys() - {"defaults"} == fields
     missing = {key for key, value in content.items() if value == "???"}
     assert missing == ({"root"} if file.stem == "image_folder" else set())
@@ -73,11 +79,11 @@ def test_a_choice_loads_as_the_class_that_its_file_names(file):
 
 def test_every_schema_has_a_file():
     used = {schema_of(case.values[0]) for case in SECTION_CHOICES}
-    assert used == {(group, name) for group, kinds in config.SCHEMAS.items() for name in kinds}
+    assert used == {(group, name) for group, kinds in KINDS.items() for name in kinds}
 
 
 def test_groups_and_their_choices_are_the_files_in_counting_order():
-    found = config.choices()
+    found = group_files()
     expected = {(str(f.parent.relative_to(CONF)), f.stem) for f in CONF.glob("*/**/*.yaml")}
     named = {(group, name) for group in found for name in found[group]}
     assert named == expected - {("hydra/help", "harness")}
@@ -116,7 +122,7 @@ def test_the_default_seed():
 def test_runs_are_tracked_by_default():
     defaults = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
     assert {"tracking": "wandb"} in defaults
-    assert make_config("tracking=wandb").tracking == config.Wandb(
+    assert make_config("tracking=wandb").tracking == Wandb(
         mode="auto", project="cosine-restarts", entity=None, tags=[]
     )
 
@@ -308,7 +314,7 @@ ACCEPTED = {
     "the first GPU": ("trainer.device=cuda", "cuda"),
     "the smallest net": ("model.depth=8", 8),
     "a key that another key gives": ("scheduler.t_0=${trainer.epochs}", 35.0),
-    "a list of choices, the last of which counts": ("model=[resnet8,resnet20]", config.ResNet(20, 16)),
+    "a list of choices, the last of which counts": ("model=[resnet8,resnet20]", ResNet(20, 16)),
 }  # fmt: skip
 
 
@@ -324,7 +330,7 @@ def test_accepted(override, value):
 def numbers() -> list[object]:
     return [
         pytest.param(group, node, f, id=f"{node.__name__}.{f.name}")
-        for group, node in [*sections(), ("", config.Config)]
+        for group, node in [*sections(), ("", Config)]
         for f in dataclasses.fields(node)
         if str(f.type).partition(" | ")[0] in ("int", "float", "list[float]")
         and "choices" not in f.metadata
@@ -340,7 +346,7 @@ def examples():
         whole = compose_choice(file.parent.name, file.stem)
         section = getattr(whole, file.parent.name)
         found[type(section)] = section
-    return {**found, config.Config: whole}
+    return {**found, Config: whole}
 
 
 @pytest.mark.parametrize(("group", "node", "field"), numbers())
@@ -351,7 +357,7 @@ def test_no_number_of_any_section_may_be_endless_or_negative(examples, group, no
         dataclasses.replace(examples[node], **{field.name: given})
     key = f"{group}.{field.name}".lstrip(".")
     assert str(error.value).startswith(f"{key}=")
-    assert str(error.value).endswith(f": {config.wanted(field)}")
+    assert str(error.value).endswith(f": {describe_constraint(field)}")
 
 
 @pytest.mark.parametrize(("group", "node"), sections())
@@ -383,26 +389,26 @@ def test_nearest(name, names, hint):
 
 
 def test_wanted_says_type_bounds_and_null():
-    fields = {f.name: f for f in chain(*map(dataclasses.fields, [config.Digits, config.Wandb]))}
-    assert config.wanted(fields["val_size"]) == "must be a number > 0"
-    assert config.wanted(fields["train_size"]) == "must be a number > 0 or null"
-    assert config.wanted(fields["crop"]) == "must be a whole number ≥ 0 and ≤ 64"
-    assert config.wanted(fields["flip"]) == "must be true or false"
-    assert config.wanted(fields["entity"]) == "must be text or null"
-    assert config.wanted(fields["tags"]) == "must be a list of texts"
-    assert config.wanted(fields["mode"]) == "choose from auto, online, offline, disabled"
+    fields = {f.name: f for f in chain(*map(dataclasses.fields, [Digits, Wandb]))}
+    assert describe_constraint(fields["val_size"]) == "must be a number > 0"
+    assert describe_constraint(fields["train_size"]) == "must be a number > 0 or null"
+    assert describe_constraint(fields["crop"]) == "must be a whole number ≥ 0 and ≤ 64"
+    assert describe_constraint(fields["flip"]) == "must be true or false"
+    assert describe_constraint(fields["entity"]) == "must be text or null"
+    assert describe_constraint(fields["tags"]) == "must be a list of texts"
+    assert describe_constraint(fields["mode"]) == "choose from auto, online, offline, disabled"
 
 
 @pytest.mark.parametrize(("group", "node"), sections())
 def test_every_field_has_words_for_what_fits(group, node):
     for field in dataclasses.fields(node):
-        assert "keys and values" not in config.wanted(field)
+        assert "keys and values" not in describe_constraint(field)
 
 
 @pytest.mark.parametrize(("group", "node"), sections())
 def test_kind_is_the_name_in_the_table_of_schemas(examples, group, node):
     name = kind(examples[node])
-    assert config.SCHEMAS[group][name] is node
+    assert KINDS[group][name] is node
     assert kind(node) == name
 
 
@@ -410,7 +416,7 @@ def test_to_dict_is_plain_and_tells_kinds_apart():
     sgd, adamw = make_config(), make_config("optimizer=adamw", "scheduler=multistep")
     plain = to_dict(adamw)
     assert json.loads(json.dumps(plain)) == plain
-    assert list(plain) == [f.name for f in dataclasses.fields(config.Config)]
+    assert list(plain) == [f.name for f in dataclasses.fields(Config)]
     assert plain["optimizer"] == {
         "kind": "adamw",
         "lr": 1e-3,

@@ -23,11 +23,13 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from harness.config.schema import Config, ConfigError
-from harness.training import augment, image_files, models
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.training import augment, image_files
 from harness.training import datasets as data
-from harness.training.augment import Moves
-from harness.training.datasets import EvalBatches, Resident, Splits, TrainBatches
+from harness.training.augment import CropFlip
+from harness.training.batches import EvalBatches, TrainBatches, _generator
+from harness.training.datasets import InMemoryImages, Splits
 
 CPU = torch.device("cpu")
 Batch = tuple[Tensor, Tensor]
@@ -61,7 +63,7 @@ def pixels(images: Tensor, splits: Splits) -> np.ndarray:
     return values.round().to(torch.uint8).numpy()
 
 
-def labelled(source: Resident) -> Counter[tuple[int, bytes]]:
+def labelled(source: InMemoryImages) -> Counter[tuple[int, bytes]]:
     return Counter((int(y), x.tobytes()) for x, y in zip(source.pixels, source.labels, strict=True))
 
 
@@ -71,7 +73,7 @@ def labelled(source: Resident) -> Counter[tuple[int, bytes]]:
 def test_the_splits_of_the_digits_are_all_of_the_digits_once() -> None:
     _, splits = make("dataset=digits")
     digits = load_digits()
-    everything = Resident(digits.images.astype(np.uint8), digits.target)
+    everything = InMemoryImages(digits.images.astype(np.uint8), digits.target)
     parts = [labelled(part) for part in (splits.train, splits.val, splits.test)]
     assert parts[0] + parts[1] + parts[2] == labelled(everything)
 
@@ -177,10 +179,10 @@ def test_the_size_that_a_refusal_names_is_enough(size: int) -> None:
 
 
 def assert_outlined(config: Config, splits: Splits) -> None:
-    expected = data.Outline(
+    expected = data.DatasetShape(
         len(splits.train.labels), splits.channels, splits.image_size, splits.classes
     )
-    assert data.outline(config.dataset) == expected
+    assert data.training_shape(config.dataset) == expected
 
 
 @pytest.mark.parametrize(
@@ -265,8 +267,12 @@ def test_the_digest_changes_with_one_pixel_and_with_one_label() -> None:
     brighter[-1, -1, -1, -1] ^= 1
     relabelled[-1] = (relabelled[-1] + 1) % 10
     swapped = source.subset(np.roll(np.arange(len(source.labels)), 1))
-    same = Resident(source.pixels.copy(), source.labels.copy())
-    changed = [Resident(brighter, source.labels), Resident(source.pixels, relabelled), swapped]
+    same = InMemoryImages(source.pixels.copy(), source.labels.copy())
+    changed = [
+        InMemoryImages(brighter, source.labels),
+        InMemoryImages(source.pixels, relabelled),
+        swapped,
+    ]
     assert same.digest() == source.digest()
     assert len({source.digest(), *(other.digest() for other in changed)}) == 4
 
@@ -319,7 +325,7 @@ def test_an_epoch_holds_every_image_at_most_once_with_its_own_label() -> None:
     for images, labels in batches(config, splits):
         assert labels.dtype == torch.int64
         assert images.shape == (25, 1, 8, 8)
-        taken += labelled(Resident(pixels(images, splits), labels.numpy()))
+        taken += labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
     assert taken.total() == 125
     assert max(taken.values()) == 1
     assert taken < labelled(splits.train)
@@ -330,7 +336,7 @@ def test_the_images_that_an_epoch_leaves_out_change() -> None:
     held: Counter[tuple[int, bytes]] = Counter()
     for epoch in range(8):
         for images, labels in batches(config, splits, epoch):
-            held += labelled(Resident(pixels(images, splits), labels.numpy()))
+            held += labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
     assert set(held) == set(labelled(splits.train))
 
 
@@ -342,7 +348,7 @@ def test_every_augmented_image_is_a_crop_of_its_padded_original(
     for image, label in zip(splits.train.pixels, splits.train.labels, strict=True):
         possible |= {(int(label), crop) for crop in crops(image)}
     for images, labels in batches(config, splits):
-        taken = labelled(Resident(pixels(images, splits), labels.numpy()))
+        taken = labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
         assert set(taken) <= possible
 
 
@@ -395,7 +401,7 @@ def test_cut_is_a_crop_and_a_mirror_image_of_each_image(given: st.DataObject) ->
     index, dy, dx, flip = (
         each(st.integers(0, most)) for most in (images - 1, 2 * crop, 2 * crop, 1)
     )
-    cut = augment.cut(padded, index, Moves(dy, dx, flip.bool()), (height, width))
+    cut = augment.apply(padded, index, CropFlip(dy, dx, flip.bool()), (height, width))
     for i in range(batch):
         naive = padded[index[i], dy[i] : dy[i] + height, dx[i] : dx[i] + width]
         assert torch.equal(cut[i], naive.flip(1) if flip[i] else naive)
@@ -404,7 +410,7 @@ def test_cut_is_a_crop_and_a_mirror_image_of_each_image(given: st.DataObject) ->
 @pytest.mark.parametrize("flip", [True, False])
 def test_crops_take_every_pair_of_offsets_with_either_side_alike_often(flip: bool) -> None:
     """Offsets that hang together, or on the flip, would show some crops too often, others never."""
-    moves = augment.draw(50_000, 2, flip, torch.Generator().manual_seed(0))
+    moves = augment.sample(50_000, 2, flip, torch.Generator().manual_seed(0))
     kinds = (moves.dy * 5 + moves.dx) * 2 + moves.flip.long()
     counts = torch.bincount(kinds, minlength=50).view(25, 2)
     drawn = counts if flip else counts[:, :1]
@@ -421,7 +427,7 @@ def test_images_and_places_in_the_order_are_cropped_anew_in_every_epoch(flip: st
     train = TrainBatches(splits, config, CPU)
     of_image, of_place = (np.full((4, 128), -1) for _ in range(2))
     for epoch in range(4):
-        order = torch.randperm(train.images, generator=data._generator(config.seed, epoch))
+        order = torch.randperm(train.images, generator=_generator(config.seed, epoch))
         shown = pixels(torch.cat([images for images, _ in train.epoch(epoch)]), splits)
         for place, (image, index) in enumerate(zip(shown, order.tolist(), strict=True)):
             move = crops(splits.train.pixels[index]).index(image.tobytes())
@@ -441,13 +447,13 @@ def crops(image: np.ndarray) -> list[bytes]:
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_moves_take_every_offset_and_mirror_half_of_the_images_or_none(flip: bool) -> None:
-    moves = augment.draw(10_000, 2, flip, torch.Generator().manual_seed(0))
+    moves = augment.sample(10_000, 2, flip, torch.Generator().manual_seed(0))
     for offsets in (moves.dy, moves.dx):
         counts = torch.bincount(offsets, minlength=5)
         assert len(counts) == 5
         assert (counts - 2000).abs().max() < 200  # five standard deviations
     assert moves.flip.sum().item() == pytest.approx(5000 * flip, abs=250)
-    again = augment.draw(10_000, 2, flip, torch.Generator().manual_seed(0))
+    again = augment.sample(10_000, 2, flip, torch.Generator().manual_seed(0))
     assert torch.equal(moves.dy, again.dy)
     assert torch.equal(moves.flip, again.flip)
 
@@ -510,7 +516,7 @@ def test_worker_processes_change_nothing(folder: Path, start: int) -> None:
 def test_streamed_batches_are_those_of_the_same_images_in_memory(folder: Path) -> None:
     config, splits = make_folder(folder, "dataset.flip=true")
     decoded = np.stack([splits.train[i][0].numpy() for i in range(len(splits.train))])
-    resident = dataclasses.replace(splits, train=Resident(decoded, splits.train.labels))
+    resident = dataclasses.replace(splits, train=InMemoryImages(decoded, splits.train.labels))
     assert equal(batches(config, splits), batches(config, resident))
 
 
@@ -579,7 +585,7 @@ def test_a_test_set_that_lacks_a_class_keeps_the_labels_of_the_others(
     if emptied:
         (copied / "test" / lacking).mkdir()
     _, splits = make_folder(copied)
-    assert isinstance(splits.test, data.Streamed)
+    assert isinstance(splits.test, data.ImageFiles)
     assert splits.classes == 3
     named = [path.split("/")[1] for path in splits.test.paths]
     assert Counter(named) == {f"class{n}": 10 for n in range(3) if f"class{n}" != lacking}
@@ -610,7 +616,7 @@ def test_batches_and_the_forward_pass_stay_on_the_gpu_and_wait_for_nothing(
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = models.build(config.model, splits.channels, splits.image_size, splits.classes)
+            network = config.model.build(splits.channels, splits.image_size, splits.classes)
         train = TrainBatches(splits, config, cuda).epoch(0)
         val = iter(EvalBatches(splits.val, splits, config, cuda))
         for images, labels in (next(train), next(train), next(val)):
@@ -645,7 +651,7 @@ def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> No
 def test_the_digits_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
-    told, read = load_digits(), data._digits()
+    told, read = load_digits(), data.read_digits()
     assert (read.pixels[..., 0] == told.images).all()
     assert (read.labels == told.target).all()
     assert read.pixels.dtype == np.uint8

@@ -23,16 +23,18 @@ from conftest import ROOT, make_config
 from test_verify_resume import folder_of_digits
 from torch import Tensor, nn
 
-from harness.config.schema import ConfigError
-from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted
+from harness.config.errors import ConfigError
+from harness.runs.context import RunContext
+from harness.runs.run import run
+from harness.runs.run_dir import RunInfo
+from harness.runs.signals import RunInterruptedError
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training import distributed
 from harness.training import ranks as processes
-from harness.training.distributed import ALONE, World
-from harness.training.ranks import Seat, first_host, seat
+from harness.training.batches import EvalBatches, TrainBatches
+from harness.training.distributed import SINGLE_PROCESS, World
+from harness.training.ranks import ProcessRank, first_host, process_rank
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -44,17 +46,18 @@ UPDATES_PER_EPOCH = 12
 # the other side of ReLU's kink changes weights by 1e-5 within an epoch or two.
 DOUBLE = """
 import runpy, sys
-from harness import data, models
-build, normalise = models.build, data.Normalise.__call__
-models.build = lambda *shape: build(*shape).double()
-data.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
+from harness.choices import models
+from harness.training import batches
+build, normalise = models.ResNet.build, batches.Normalise.__call__
+models.ResNet.build = lambda self, *shape: build(self, *shape).double()
+batches.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
 """
 # … and with a network that has no batch norm.
 PLAIN = """
 import runpy, sys
 from torch import nn
-from harness import models
-models.build = lambda config, channels, image_size, classes: nn.Sequential(
+from harness.choices import models
+models.ResNet.build = lambda self, channels, image_size, classes: nn.Sequential(
     nn.Conv2d(channels, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, classes))
 """
 
@@ -68,7 +71,7 @@ def script(folder: Path, patches: str) -> Path:
 
 
 def world(rank: int, size: int) -> World:
-    return World(Seat(rank, size))
+    return World(ProcessRank(rank, size))
 
 
 # --- who is who ----------------------------------------------------------------------------------
@@ -82,34 +85,34 @@ STEP = {
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
-        pytest.param({}, Seat(), id="alone"),
+        pytest.param({}, ProcessRank(), id="alone"),
         pytest.param(
-            {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Seat(5, 8, 1, "env://"),
+            {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, ProcessRank(5, 8, 1, "env://"),
             id="torchrun",
         ),
-        pytest.param({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Seat(), id="torchrun of 1"),
-        pytest.param(STEP, Seat(3, 4, 1, "tcp://node07:23033"), id="srun"),
+        pytest.param({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, ProcessRank(), id="torchrun of 1"),
+        pytest.param(STEP, ProcessRank(3, 4, 1, "tcp://node07:23033"), id="srun"),
         pytest.param(
-            STEP | {"SLURM_STEP_NUM_NODES": "1"}, Seat(3, 4, 1, "tcp://127.0.0.1:23033"),
+            STEP | {"SLURM_STEP_NUM_NODES": "1"}, ProcessRank(3, 4, 1, "tcp://127.0.0.1:23033"),
             id="srun on one node",
         ),
         pytest.param(
-            STEP | {"MASTER_ADDR": "login", "MASTER_PORT": "9"}, Seat(3, 4, 1, "tcp://login:9"),
+            STEP | {"MASTER_ADDR": "login", "MASTER_PORT": "9"}, ProcessRank(3, 4, 1, "tcp://login:9"),
             id="srun, told where to meet",
         ),
         pytest.param(
-            STEP | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, Seat(1, 2, 1, "env://"),
+            STEP | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, ProcessRank(1, 2, 1, "env://"),
             id="torchrun in srun",
         ),
-        pytest.param(STEP | {"SLURM_STEP_NUM_TASKS": "1"}, Seat(), id="srun of one task"),
+        pytest.param(STEP | {"SLURM_STEP_NUM_TASKS": "1"}, ProcessRank(), id="srun of one task"),
         pytest.param(
-            {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, Seat(),
+            {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, ProcessRank(),
             id="in a batch script, without srun",
         ),
     ],
 )  # fmt: skip
-def test_the_seat_is_what_the_starter_gave(env: Mapping[str, str], expected: Seat) -> None:
-    assert seat(env) == expected
+def test_the_seat_is_what_the_starter_gave(env: Mapping[str, str], expected: ProcessRank) -> None:
+    assert process_rank(env) == expected
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_the_first_of_slurms_nodes(nodes: str, first: str) -> None:
 
 
 def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    second = World(Seat(5, 8, 1, "env://"))
+    second = World(ProcessRank(5, 8, 1, "env://"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert machine.device("cuda", second) == machine.device("auto", second)
     assert machine.device("cuda", second) == torch.device("cuda", 1)
@@ -146,10 +149,10 @@ def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [8, 93, 128])
 def test_parts_are_all_of_it_and_weigh_one_on_average(count: int, size: int) -> None:
     worlds = [world(rank, size) for rank in range(size)]
-    assert [i for w in worlds for i in range(count)[w.part(count)]] == list(range(count))
-    sizes = [len(range(count)[w.part(count)]) for w in worlds]
+    assert [i for w in worlds for i in range(count)[w.shard(count)]] == list(range(count))
+    sizes = [len(range(count)[w.shard(count)]) for w in worlds]
     assert max(sizes) - min(sizes) <= 1
-    weights = [w.weight(count) for w in worlds]
+    weights = [w.loss_weight(count) for w in worlds]
     assert sum(weights) == pytest.approx(size)
     assert weights == pytest.approx([own * size / count for own in sizes])
 
@@ -172,9 +175,9 @@ def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Pa
     splits = data.load(config.dataset)
 
     def batches(of: World) -> list[tuple[Tensor, Tensor]]:
-        return list(data.TrainBatches(splits, config, CPU, of).epoch(2, start=1))
+        return list(TrainBatches(splits, config, CPU, of).epoch(2, start=1))
 
-    whole, parts = batches(ALONE), [batches(world(rank, size)) for rank in range(size)]
+    whole, parts = batches(SINGLE_PROCESS), [batches(world(rank, size)) for rank in range(size)]
     assert len(whole) > 2
     for number, (images, labels) in enumerate(whole):
         assert torch.equal(torch.cat([part[number][0] for part in parts]), images)
@@ -193,21 +196,24 @@ def test_evaluation_sees_every_image_once(source: str, size: int, tmp_path: Path
     splits = data.load(config.dataset)
 
     def images(of: World) -> list[Tensor]:
-        return [x for x, _ in data.EvalBatches(splits.val, splits, config, CPU, of)]
+        return [x for x, _ in EvalBatches(splits.val, splits, config, CPU, of)]
 
     parts = [part for rank in range(size) for part in images(world(rank, size))]
-    assert torch.equal(torch.cat(parts), torch.cat(images(ALONE)))
+    assert torch.equal(torch.cat(parts), torch.cat(images(SINGLE_PROCESS)))
 
 
 def test_alone_nothing_changes() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    assert ALONE.averaging(ALONE.synchronised(network, CPU), CPU) is network
+    assert (
+        SINGLE_PROCESS.wrap_ddp(SINGLE_PROCESS.convert_sync_batch_norm(network, CPU), CPU)
+        is network
+    )
     assert type(network[1]) is nn.BatchNorm2d
-    assert ALONE.agree(None, due=True) == (None, True)
-    with ALONE.joined(), ALONE.in_turn():
+    assert SINGLE_PROCESS.all_reduce_stop_and_save(None, due=True) == (None, True)
+    with SINGLE_PROCESS.process_group(), SINGLE_PROCESS.rank_zero_first():
         assert not torch.distributed.is_initialized()
     before = torch.get_rng_state()
-    ALONE.reseed(0, 5)
+    SINGLE_PROCESS.reseed(0, 5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -229,7 +235,7 @@ def test_processes_draw_other_dropout_than_each_other_at_every_update() -> None:
 def test_synchronised_batch_norms_keep_names_and_parameters() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.BatchNorm2d(2, affine=False)))
     state, parameters = network.state_dict(), list(network.parameters())
-    changed = world(0, 2).synchronised(network, CPU)
+    changed = world(0, 2).convert_sync_batch_norm(network, CPU)
     assert isinstance(changed[1][0], distributed.BatchNorm)  # type: ignore[index]
     assert changed.state_dict().keys() == state.keys()
     assert all(a is b for a, b in zip(changed.parameters(), parameters, strict=True))
@@ -326,7 +332,7 @@ def test_a_test_set_that_one_of_them_cannot_read_costs_the_test_accuracy_alone(
         "dataset.image_size=8",
         "dataset.workers=0",
     )
-    data.check(make_config(*words).dataset)
+    make_config(*words).dataset.check()
     path = root / "test" / broken
     path.write_bytes(b"x" * path.stat().st_size)
     os.utime(path, (1e9, 1e9))
@@ -379,27 +385,27 @@ def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
 EXACT = """
 import sys, torch
 from torch import nn
-from harness import distributed, processes
-from harness.loop import Precision, Step, TrainState
-from harness.schedules import Schedule
-world, cpu = distributed.World(processes.seat()), torch.device("cpu")
+from harness.training import distributed, ranks as processes
+from harness.training.loop import Precision, TrainStep, TrainState
+from harness.training.schedules import Schedule
+world, cpu = distributed.World(processes.process_rank()), torch.device("cpu")
 class Never:
     def advance(self, updates): pass
-with world.joined():
+with world.process_group():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3),
         nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)).double()
     images, labels = torch.randn(6, 7, 1, 8, 8).double(), torch.randint(3, (6, 7))
     network.eval()(images[0])
-    network = world.synchronised(network.train(), cpu)
+    network = world.convert_sync_batch_norm(network.train(), cpu)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
-    step = Step(world.averaging(network, cpu), Precision("fp32", cpu), 0.1, world, world.weight(7))
-    own = world.part(7)
+    step = TrainStep(world.wrap_ddp(network, cpu), Precision("fp32", cpu), 0.1, world, world.loss_weight(7))
+    own = world.shard(7)
     for x, y in zip(images, labels):
-        state.unseen.append(step.train(state, x[own], y[own]))
+        state.pending_losses.append(step.train(state, x[own], y[own]))
     state.last_loss = lambda: None
-    result = {"losses": torch.stack(state.unseen), **network.state_dict()}
+    result = {"losses": torch.stack(state.pending_losses), **network.state_dict()}
     torch.save(result, f"{sys.argv[1]}/{world.size}.{world.rank}.pt")
 """
 
@@ -430,32 +436,32 @@ TALK = """
 import json, os, sys
 from pathlib import Path
 import torch
-from harness import distributed, processes
-from harness.distributed import Elsewhere, Lost
+from harness.training import distributed, ranks as processes
+from harness.training.distributed import RemoteRankError, PeerLostError
 folder, end = Path(sys.argv[1]), sys.argv[2]
 os.environ |= json.loads(sys.argv[3])
-world = distributed.World(processes.seat())
+world = distributed.World(processes.process_rank())
 rank, last = world.rank, world.rank == world.size - 1
 said = {}
 try:
-    with world.joined():
-        with world.in_turn(), (folder / "turns").open("a") as file:
+    with world.process_group():
+        with world.rank_zero_first(), (folder / "turns").open("a") as file:
             file.write(str(rank))
-        said["signal of the third"] = world.agree(15 if rank == 2 else None, due=False)
-        said["signals of two"] = world.agree({1: 10, 2: 12}.get(rank), due=False)
-        said["due in the first"] = world.agree(None, due=rank == 0)
-        said["due in others"] = world.agree(None, due=rank > 0)
-        said["from the first"] = world.from_first(lambda: {"rank": rank, "x": torch.tensor(1.5)})["rank"]
+        said["signal of the third"] = world.all_reduce_stop_and_save(15 if rank == 2 else None, due=False)
+        said["signals of two"] = world.all_reduce_stop_and_save({1: 10, 2: 12}.get(rank), due=False)
+        said["due in the first"] = world.all_reduce_stop_and_save(None, due=rank == 0)
+        said["due in others"] = world.all_reduce_stop_and_save(None, due=rank > 0)
+        said["from the first"] = world.broadcast_from_rank_zero(lambda: {"rank": rank, "x": torch.tensor(1.5)})["rank"]
         said["sum"] = world.sum(torch.tensor(2.0**rank)).item()
         said["mean"] = world.mean(torch.tensor(2.0**rank)).item()
-        with world.guarded():
+        with world.translate_peer_errors():
             if last and end == "fails":
                 raise ValueError("it does not add up")
             if last and end == "is killed":
                 os._exit(9)
             world.wait()
-except (Elsewhere, Lost, ValueError) as error:
-    said |= {"error": type(error).__name__, "why": str(error), "speaks": world.speaks}
+except (RemoteRankError, PeerLostError, ValueError) as error:
+    said |= {"error": type(error).__name__, "why": str(error), "speaks": world.reports_errors}
 (folder / f"{rank}.json").write_text(json.dumps(said))
 """
 
@@ -482,12 +488,12 @@ def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
         assert one["due in others"] == [None, False]
         assert (one["from the first"], one["sum"], one["mean"]) == (0, 15, 3.75)
     if end == "fails":
-        ended = [("Elsewhere", False)] * 3 + [("ValueError", True)]
+        ended = [("RemoteRankError", False)] * 3 + [("ValueError", True)]
         assert [(one["error"], one["speaks"]) for one in said] == ended
         reasons = {"process 3 of 4: it does not add up", "it does not add up"}
         assert {one["why"] for one in said} == reasons
         return
-    assert [one["error"] for one in said] == ["Lost"] * 3
+    assert [one["error"] for one in said] == ["PeerLostError"] * 3
     printed = [line for program in programs for line in program.said.splitlines()]
     lost = (
         r"error: process [0-2] of 4: another process of the run was killed or is out of reach; .*"
@@ -499,13 +505,13 @@ def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
 TOGETHER = """
 import json, sys, torch
 from torch import nn
-from harness import distributed, processes
-from harness.loop import Diverged, Precision, Step, TrainState
-world, cpu = distributed.World(processes.seat()), torch.device("cpu")
+from harness.training import distributed, ranks as processes
+from harness.training.loop import DivergedError, Precision, TrainStep, TrainState
+world, cpu = distributed.World(processes.process_rank()), torch.device("cpu")
 class Never:
     def advance(self, updates): pass
-with world.joined():
-    own = world.part(5)
+with world.process_group():
+    own = world.shard(5)
     seen = {"mean": world.mean(torch.tensor(2.0 + world.rank)).item()}
     seen["sum"] = world.sum(torch.tensor([1.0, 10.0 * world.rank])).tolist()
     torch.manual_seed(0)
@@ -513,7 +519,7 @@ with world.joined():
     images, labels = torch.randn(5, 1, 2, 2)[own], torch.tensor([0, 1, 2, 0, 1])[own]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
-    step = Step(network, Precision("fp32", cpu), 0.0, world, world.weight(5))
+    step = TrainStep(network, Precision("fp32", cpu), 0.0, world, world.loss_weight(5))
     seen["row"] = state.checked(step.evaluate(network, [(images, labels)], "val"))
     seen["loss"] = step.loss(images, labels).detach()
     seen["loss"] = world.mean(seen["loss"]).item()
@@ -522,12 +528,12 @@ with world.joined():
     seen["ends"] = []
     try:
         state.checked(step.evaluate(network, [(images, labels)], "val"))
-    except Diverged as error:
+    except DivergedError as error:
         seen["ends"].append(str(error))
-    state.unseen.append(step.train(state, images, labels))
+    state.pending_losses.append(step.train(state, images, labels))
     try:
         state.last_loss()
-    except Diverged as error:
+    except DivergedError as error:
         seen["ends"].append(str(error))
     with open(f"{sys.argv[1]}/{world.size}.{world.rank}.json", "w") as file:
         json.dump(seen, file)
@@ -648,13 +654,13 @@ def test_stopped_and_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path) 
 
 BROKEN = """
 import os, runpy, sys
-from harness.loop import Step
-train = Step.train
+from harness.training.loop import TrainStep
+train = TrainStep.train
 def broken(self, state, images, labels):
     if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
         raise ArithmeticError("it does not add up")
     return train(self, state, images, labels)
-Step.train = broken
+TrainStep.train = broken
 """
 
 
@@ -690,7 +696,7 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint(tmp_path: Path) -> None:
 def test_a_signal_that_comes_while_processes_agree_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agree, asked = World.agree, 0
+    agree, asked = World.all_reduce_stop_and_save, 0
 
     def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
         nonlocal asked
@@ -700,10 +706,10 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost(
             os.kill(os.getpid(), signal.SIGTERM)  # its handler runs before anything is returned
         return told
 
-    monkeypatch.setattr(World, "agree", interrupted)
+    monkeypatch.setattr(World, "all_reduce_stop_and_save", interrupted)
     settings = make_config(*SMALL, "trainer.epochs=1", f"store.dir={tmp_path / 'store'}")
-    with pytest.raises(Interrupted) as stopped:
-        run.run(settings, Place(tmp_path / "run", "run"))
+    with pytest.raises(RunInterruptedError) as stopped:
+        run(RunContext(settings, RunInfo(tmp_path / "run", "run"))).to_json()
     assert (stopped.value.number, asked) == (signal.SIGTERM, 4)
     assert len(history(tmp_path / "run")) == 4
 

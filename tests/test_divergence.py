@@ -14,8 +14,8 @@ from conftest import Main
 from torch import Tensor
 
 from harness.analysis import results
-from harness.store.store import read_prefix, read_state
-from harness.training.loop import Row, Step, TrainState
+from harness.store.checkpoint import read_checkpoint, read_state
+from harness.training.loop import Row, TrainState, TrainStep
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -23,7 +23,7 @@ BASE = (
     "trainer.epochs=3", "trainer.checkpoint_every=0.000001", "tracking=none",
 )  # fmt: skip
 EPOCH = 8  # updates
-TRAIN, EVALUATE = Step.train, Step.evaluate
+TRAIN, EVALUATE = TrainStep.train, TrainStep.evaluate
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def metric(split: str, value: float, number: int) -> Callable[..., Row]:
     """The evaluation of a `split` whose loss is `value` the `number`th time."""
     done = 0
 
-    def evaluate(self: Step, network: Any, batches: Iterable[Any], of: str) -> Row:
+    def evaluate(self: TrainStep, network: Any, batches: Iterable[Any], of: str) -> Row:
         nonlocal done
         row = EVALUATE(self, network, batches, of)
         done += of == split
@@ -51,7 +51,7 @@ def metric(split: str, value: float, number: int) -> Callable[..., Row]:
 def weight(name: str, value: float, update: int) -> Callable[..., Tensor]:
     """The update whose number is `update` leaves `value` in the tensor `name`, and a finite loss."""
 
-    def train(self: Step, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
+    def train(self: TrainStep, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
         loss = TRAIN(self, state, images, labels)
         if state.updates == update:
             with torch.no_grad():
@@ -92,7 +92,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
     store = f"store.dir={tmp_path}/store"
     sweep = ("-m", *BASE, "seed=0,1", store)
     with monkeypatch.context() as patched:
-        patched.setattr(Step, name, broken)
+        patched.setattr(TrainStep, name, broken)
         done = main(*sweep, f"hydra.sweep.dir={tmp_path}/sweep")
     folder, result = tmp_path / "sweep/0", read(tmp_path / "sweep/0/result.json")
     assert (result["status"], result["error"]) == ("diverged", reason)
@@ -103,7 +103,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
     assert "test" not in result
     assert all(math.isfinite(value) for row in rows(folder) for value in row.values())
     for path in (tmp_path / "store").glob("*/*-*.json"):
-        tensors = read_state(read_prefix(path))["network"].values()
+        tensors = read_state(read_checkpoint(path))["network"].values()
         assert all(tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point())
     table = results.read(tmp_path / "sweep")
     assert table["status"][0] == "diverged"

@@ -25,8 +25,8 @@ from filelock import FileLock
 from forked import Program, ends, results
 from PIL import Image
 
-from harness.store import store as trajectory
-from harness.store.store import read_prefix, read_state
+from harness.store.checkpoint import read_checkpoint, read_state
+from harness.store.identity import weights_sha256
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -64,7 +64,7 @@ def check_store(folder: Path) -> int:
     """Every checkpoint that is there is whole. Returns their number."""
     paths = list(folder.glob("*/*-*.json"))
     for path in paths:
-        prefix = read_prefix(path)
+        prefix = read_checkpoint(path)
         assert read_state(prefix)["updates"] == prefix.step
         assert prefix.rows[-1]["step"] <= prefix.step
     return len(paths)
@@ -154,7 +154,7 @@ def test_a_result_that_cannot_be_written_is_none(
 ) -> None:
     """The disk fills up after the last row of the history."""
     folder, _ = disk
-    real = trajectory.weights_sha256
+    real = weights_sha256
 
     def full(network: object) -> str:
         with (folder / "ballast").open("wb") as file, suppress(OSError):
@@ -163,7 +163,7 @@ def test_a_result_that_cannot_be_written_is_none(
                 file.flush()
         return real(network)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trajectory, "weights_sha256", full)
+    monkeypatch.setattr("harness.runs.run.weights_sha256", full)
     words = (*TINY, f"store.dir={tmp_path}/store", f"hydra.run.dir={folder}/run")
     done = main(*words)
     assert done.returncode == 1

@@ -18,7 +18,8 @@ import pytest
 from conftest import ROOT, Main, make_config
 from PIL import Image
 
-from harness.config.schema import ConfigError, ImageFolder
+from harness.choices.datasets import ImageFolder
+from harness.config.errors import ConfigError
 from harness.training import datasets as data
 from harness.training import image_files
 
@@ -408,16 +409,16 @@ def test_a_name_that_is_no_text_is_no_obstacle(root: Path, main: Main, whole: bo
 
 def test_a_file_is_decoded_once_and_again_when_it_has_changed(root: Path) -> None:
     config = settings(root)
-    assert data.unchecked(config) == 32
+    assert config.unchecked() == 32
     before = data.load(config)
-    assert data.unchecked(config) == 0
+    assert config.unchecked() == 0
     replace(root / "test/dog/3.png", old=True)
     assert data.load(config).test_sha256 == before.test_sha256, "it was not read again"
     replace(root / "test/dog/3.png", old=False)
-    assert data.unchecked(config) == 1
+    assert config.unchecked() == 1
     with pytest.raises(ConfigError, match=r"test/dog/3\.png is not an image that can be read"):
         data.load(config)
-    assert data.unchecked(config) == 1, "what cannot be used is not remembered"
+    assert config.unchecked() == 1, "what cannot be used is not remembered"
 
 
 def test_a_file_that_changes_as_it_was_read_is_read_again(root: Path) -> None:
@@ -462,12 +463,12 @@ def test_a_damaged_memory_costs_decoding_again(
     before = data.load(config)
     (path,) = memory.iterdir()
     damage(path)
-    assert data.unchecked(config) == 32
+    assert config.unchecked() == 32
     after = data.load(config)
     assert (after.sha256, after.test_sha256) == (before.sha256, before.test_sha256)
     assert "warning: what was known of the images cannot be read: " in capsys.readouterr().err
     if path.is_file():
-        assert data.unchecked(config) == 0
+        assert config.unchecked() == 0
 
 
 def test_a_memory_that_cannot_be_written_costs_a_warning(
@@ -488,7 +489,7 @@ def test_what_another_version_decoded_does_not_count(
     config = settings(root)
     before = data.load(config)
     monkeypatch.setattr(image_files, "DECODING", image_files.DECODING + 1)
-    assert data.unchecked(config) == 32
+    assert config.unchecked() == 32
     after = data.load(config)
     assert after.sha256 != before.sha256
     assert after.test_sha256 != before.test_sha256

@@ -17,13 +17,24 @@ from conftest import make_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.config.schema import Config, ConfigError
-from harness.runs import run
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.runs.setup import build
+from harness.training import batches as batching
 from harness.training import datasets as data
-from harness.training import models, schedules
-from harness.training.datasets import EvalBatches, Splits, TrainBatches
-from harness.training.loop import Cadence, Diverged, Precision, Row, Step, TrainState, fit
-from harness.training.schedules import Plan
+from harness.training import schedules
+from harness.training.batches import EvalBatches, TrainBatches
+from harness.training.datasets import Splits
+from harness.training.loop import (
+    DivergedError,
+    LogSchedule,
+    Precision,
+    Row,
+    TrainState,
+    TrainStep,
+    updates,
+)
+from harness.training.schedules import LRPlan
 
 CPU = torch.device("cpu")
 composed = cache(make_config)  # many runs here begin alike
@@ -41,20 +52,22 @@ class Training:
     config: Config
     splits: Splits
     batches: TrainBatches
-    plan: Plan
-    cadence: Cadence
+    plan: LRPlan
+    log_schedule: LogSchedule
     state: TrainState
-    step: Step
+    step: TrainStep
     val: EvalBatches
     rows: list[Row] = field(default_factory=list)
 
     def fit(self, until: int | None = None) -> Training:
         plan = dataclasses.replace(self.plan, lr=self.plan.lr[:until])
-        network = self.state.network
-        fit(
-            self.state, self.step, plan, self.batches, self.cadence,
-            lambda: self.step.evaluate(network, self.val, "val"), self.rows.append, lambda: None,
-        )  # fmt: skip
+        state = self.state
+        for lr in updates(state, self.step, plan, self.batches):
+            if self.log_schedule.is_row(state.updates):
+                row = state.row(plan, lr)
+                if state.updates in self.log_schedule.evaluations:
+                    row |= state.checked(self.step.evaluate(state.network, self.val, "val"))
+                self.rows.append(row)
         return self
 
 
@@ -62,12 +75,12 @@ def prepare(*overrides: str, tiny: tuple[str, ...] = TINY, device: torch.device 
     config = composed(*tiny, *overrides)
     splits = data.load(config.dataset)
     batches = TrainBatches(splits, config, device)
-    plan = schedules.plan(config, batches.updates_per_epoch)
+    plan = schedules.lr_plan(config, batches.updates_per_epoch)
     precision = Precision.resolve(config.trainer.precision, device)
-    state, step = run.build(config, splits, device, precision)
+    state, step = build(config, splits, device, precision)
     val = EvalBatches(splits.val, splits, config, device)
     return Training(
-        config, splits, batches, plan, Cadence.of(plan, config.trainer), state, step, val
+        config, splits, batches, plan, LogSchedule.of(plan, config.trainer), state, step, val
     )
 
 
@@ -75,7 +88,7 @@ def fresh_network(t: Training) -> nn.Module:
     """The network that `t` begins with, without the harness."""
     torch.manual_seed(t.config.seed)
     s = t.splits
-    network = models.build(t.config.model, s.channels, s.image_size, s.classes)
+    network = t.config.model.build(s.channels, s.image_size, s.classes)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -240,11 +253,11 @@ def test_a_finer_history_holds_the_coarser_one() -> None:
     budget = ("trainer.epochs=3", "scheduler.t_0=1")
     coarse = prepare(*budget, "trainer.log_every=4").fit()
     fine = prepare(*budget, "trainer.log_every=1", "trainer.evals_per_epoch=6").fit()
-    assert coarse.cadence.select(fine.rows) == coarse.rows
-    assert coarse.cadence.covers(fine.rows, 18)
-    assert not fine.cadence.covers(coarse.rows, 18)
-    assert not coarse.cadence.covers(fine.rows[:-1], 18)
-    assert coarse.cadence.covers(fine.rows[:-1], 17)
+    assert coarse.log_schedule.select(fine.rows) == coarse.rows
+    assert coarse.log_schedule.covers(fine.rows, 18)
+    assert not fine.log_schedule.covers(coarse.rows, 18)
+    assert not coarse.log_schedule.covers(fine.rows[:-1], 18)
+    assert coarse.log_schedule.covers(fine.rows[:-1], 17)
 
 
 def test_evaluation_does_not_change_the_training() -> None:
@@ -304,7 +317,7 @@ def test_a_loss_that_is_not_finite_names_its_update(poison: int, rows: list[int]
     t = prepare("trainer.epochs=2.5", "scheduler.t_0=2.5", "trainer.log_every=4")
     t.batches = Poisoned(t.splits, t.config, CPU)
     t.batches.poison = poison
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.fit()
     assert error.value.step == poison
     assert str(error.value) == f"the loss of update {poison} is nan"
@@ -328,7 +341,7 @@ def test_an_lr_that_is_far_too_large_diverges_where_a_plain_loop_does() -> None:
             losses.append(loss.item())
     first = int(np.argmin(np.isfinite(losses)))
     assert not math.isfinite(losses[first]), "the plain loop has to diverge"
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.fit()
     assert error.value.step == first + 1
 
@@ -338,7 +351,7 @@ def test_what_a_divergence_left_is_never_kept() -> None:
     t.batches = Poisoned(t.splits, t.config, CPU)
     t.batches.poison = 3
     t.fit(until=4)
-    with pytest.raises(Diverged) as error:
+    with pytest.raises(DivergedError) as error:
         t.state.snapshot()
     assert error.value.step == 3
 
@@ -349,7 +362,7 @@ def test_an_evaluation_counts_every_image_once_whatever_the_batches(
 ) -> None:
     t = prepare()
     whole = t.step.evaluate(t.state.network, t.val, "val")
-    monkeypatch.setitem(data._EVAL_BATCH, "cpu", size)
+    monkeypatch.setitem(batching._EVAL_BATCH, "cpu", size)
     batches = EvalBatches(t.splits.val, t.splits, t.config, CPU)
     sizes = [len(labels) for _, labels in batches]
     assert len(sizes) == math.ceil(len(t.splits.val.labels) / size)

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from conftest import make_config
 from torch import Tensor, nn
 
-from harness.config.schema import ConfigError
-from harness.training import models
+from harness.config.errors import ConfigError
 from harness.training.models import Block
 
 
 def build(overrides: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Module:
-    return models.build(make_config(*overrides.split()).model, channels, image_size, classes)
+    return make_config(*overrides.split()).model.build(channels, image_size, classes)
 
 
 def shapes_after(

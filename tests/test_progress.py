@@ -13,7 +13,7 @@ from harness.runs import progress
 from harness.runs.progress import Progress
 from harness.training import schedules
 
-PLAN = schedules.plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
+PLAN = schedules.lr_plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
 EVALUATED = {"step": 20, "epoch": 2.0, "lr": 0.05, "val/acc": 91.234}
 
 

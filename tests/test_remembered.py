@@ -15,9 +15,10 @@ from conftest import Main
 from PIL import Image
 from torch._inductor.exc import InductorError
 
-from harness.runs.wandb_run import History
+from harness.runs.history import History
+from harness.training import batches
 from harness.training import datasets as data
-from harness.training.loop import Step
+from harness.training.loop import TrainStep
 
 SYNTHETIC = (
     "dataset=synthetic",
@@ -55,15 +56,15 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
 
 
 FROM_OUTSIDE: dict[str, tuple[type, str, BaseException]] = {
-    "memory": (Step, "train", MemoryError()),
-    "memory of a GPU": (Step, "train", torch.OutOfMemoryError("CUDA out of memory.")),
-    "a process that reads images": (Step, "train", RuntimeError("DataLoader worker (pid 7) is killed")),
-    "the compiler": (Step, "train", InductorError(OSError("no C++ compiler"), None)),
-    "the GPU": (Step, "train", RuntimeError("CUDA error: unspecified launch failure")),
-    "Ctrl-C": (Step, "train", KeyboardInterrupt()),
+    "memory": (TrainStep, "train", MemoryError()),
+    "memory of a GPU": (TrainStep, "train", torch.OutOfMemoryError("CUDA out of memory.")),
+    "a process that reads images": (TrainStep, "train", RuntimeError("DataLoader worker (pid 7) is killed")),
+    "the compiler": (TrainStep, "train", InductorError(OSError("no C++ compiler"), None)),
+    "the GPU": (TrainStep, "train", RuntimeError("CUDA error: unspecified launch failure")),
+    "Ctrl-C": (TrainStep, "train", KeyboardInterrupt()),
     "the disk of the run": (History, "append", OSError(errno.ENOSPC, "No space left on device")),
     "the terminal": (History, "append", BrokenPipeError(errno.EPIPE, "Broken pipe")),
-    "the test set's images": (data.EvalBatches, "__iter__", OSError(errno.EIO, "Input/output error")),
+    "the test set's images": (batches.EvalBatches, "__iter__", OSError(errno.EIO, "Input/output error")),
 }  # fmt: skip
 
 

@@ -18,8 +18,18 @@ from hypothesis import strategies as st
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.config import schema as conf
-from harness.config.schema import Config, ConfigError
+from harness.choices.schedulers import (
+    WSD,
+    Constant,
+    Cosine,
+    CosineWarm,
+    Linear,
+    MultiStep,
+    OneCycle,
+    Step,
+)
+from harness.config.errors import ConfigError
+from harness.config.schema import Config, Scheduler
 from harness.training import schedules
 from harness.training.schedules import Schedule
 
@@ -32,7 +42,7 @@ def base() -> Config:
     return make_config()
 
 
-def with_schedule(base: Config, scheduler: conf.Scheduler, epochs: float) -> Config:
+def with_schedule(base: Config, scheduler: Scheduler, epochs: float) -> Config:
     trainer = dataclasses.replace(base.trainer, epochs=epochs)
     return dataclasses.replace(base, scheduler=scheduler, trainer=trainer)
 
@@ -114,7 +124,7 @@ def test_warm_restarts_are_exact_at_every_restart_up_to_epoch_10000(
 ) -> None:
     epochs = 10_000
     for t_0 in range(1, 51):
-        scheduler = conf.CosineWarm(
+        scheduler = CosineWarm(
             warmup=0, interval="batch", unit="epoch", t_0=t_0, t_mult=t_mult, eta_min=0
         )
         schedule, optimizer = attach(with_schedule(base, scheduler, epochs), 1)
@@ -153,7 +163,7 @@ def test_restarts_that_torch_misses_when_given_the_epoch_are_at_the_peak(
     torchs.step(epoch)
     assert torchs.get_last_lr() == [pytest.approx(0.001)]
 
-    plan = schedules.plan(
+    plan = schedules.lr_plan(
         make_config(
             f"scheduler.t_0={t_0}",
             f"scheduler.t_mult={t_mult}",
@@ -289,7 +299,7 @@ def test_restarts_that_torch_misses_when_given_the_epoch_are_at_the_peak(
 def test_a_plan_is_its_closed_form(
     overrides: str, updates_per_epoch: int, updates: int, expected: LR
 ) -> None:
-    plan = schedules.plan(make_config(*overrides.split()), updates_per_epoch)
+    plan = schedules.lr_plan(make_config(*overrides.split()), updates_per_epoch)
     assert plan.updates == updates
     assert plan.lr.dtype == np.float64
     closed_form = [expected(update) for update in range(updates)]
@@ -359,7 +369,7 @@ def test_a_plan_is_its_closed_form(
 def test_cycles_restarts_and_the_nearest_aligned_budgets(
     overrides: str, updates_per_epoch: int, restarts: list[int], ends: list[int], nearest: list[int]
 ) -> None:
-    plan = schedules.plan(make_config(*overrides.split()), updates_per_epoch)
+    plan = schedules.lr_plan(make_config(*overrides.split()), updates_per_epoch)
     assert list(plan.restarts) == restarts
     assert list(plan.cycle_ends) == ends
     assert list(plan.nearest_aligned) == nearest
@@ -372,7 +382,7 @@ def test_cycles_restarts_and_the_nearest_aligned_budgets(
 
 def test_the_articles_budget_of_50_epochs_ends_at_69_percent_of_the_peak() -> None:
     overrides = ("scheduler.t_0=5", "scheduler.t_mult=2", "trainer.epochs=50")
-    plan = schedules.plan(make_config(*overrides), updates_per_epoch=200)
+    plan = schedules.lr_plan(make_config(*overrides), updates_per_epoch=200)
     # the last update is number 2999 of the cycle's 8000
     assert plan.share_at_end == pytest.approx((1 + math.cos(math.pi * 2999 / 8000)) / 2, rel=1e-12)
     assert schedules.misalignment(plan) == (
@@ -383,7 +393,7 @@ def test_the_articles_budget_of_50_epochs_ends_at_69_percent_of_the_peak() -> No
 
 def test_where_no_budget_ends_a_cycle_t_max_is_to_be_lowered() -> None:
     config = make_config("scheduler=cosine", "scheduler.t_max=2e6", "trainer.epochs=5")
-    assert schedules.misalignment(schedules.plan(config, updates_per_epoch=2)) == (
+    assert schedules.misalignment(schedules.lr_plan(config, updates_per_epoch=2)) == (
         "trainer.epochs=5 ends in mid-cycle, with the LR at 100% of its peak; lower scheduler.t_max"
     )
 
@@ -394,23 +404,23 @@ def test_a_budget_that_a_misalignment_names_ends_the_warning(
 ) -> None:
     config = with_schedule(base, data.draw(st.composite(any_scheduler)()), epochs=20)
     updates_per_epoch = data.draw(st.integers(1, 7))
-    message = schedules.misalignment(schedules.plan(config, updates_per_epoch))
+    message = schedules.misalignment(schedules.lr_plan(config, updates_per_epoch))
     for budget in re.findall(r"[\d.]+", message.rpartition(":")[2]) if message else []:
         followed = with_schedule(base, config.scheduler, float(budget))
-        assert schedules.misalignment(schedules.plan(followed, updates_per_epoch)) is None
+        assert schedules.misalignment(schedules.lr_plan(followed, updates_per_epoch)) is None
 
 
 @pytest.mark.parametrize("t_0", [7, 12_345])
 def test_budgets_that_a_misalignment_names_are_aligned(t_0: int) -> None:
     overrides = ("scheduler.unit=batch", f"scheduler.t_0={t_0}", "scheduler.t_mult=1")
     message = schedules.misalignment(
-        schedules.plan(make_config(*overrides, "trainer.epochs=40"), 391)
+        schedules.lr_plan(make_config(*overrides, "trainer.epochs=40"), 391)
     )
     assert message is not None
     budgets = re.findall(r"[\d.]+", message.rpartition(":")[2])
     assert len(budgets) == 2
     for budget in budgets:
-        assert schedules.plan(make_config(*overrides, f"trainer.epochs={budget}"), 391).aligned
+        assert schedules.lr_plan(make_config(*overrides, f"trainer.epochs={budget}"), 391).aligned
 
 
 # --- units ---------------------------------------------------------------------------------------
@@ -429,7 +439,7 @@ def test_budgets_that_a_misalignment_names_are_aligned(t_0: int) -> None:
     ],
 )
 def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -> None:
-    assert schedules.whole("key", value, per_unit) == steps
+    assert schedules.to_updates("key", value, per_unit) == steps
 
 
 @pytest.mark.parametrize(
@@ -517,19 +527,19 @@ def test_a_schedule_that_does_not_fit_is_refused_with_the_mend(
 ) -> None:
     config = make_config(*overrides.split())
     with pytest.raises(ConfigError) as error:
-        schedules.plan(config, updates_per_epoch=4)
+        schedules.lr_plan(config, updates_per_epoch=4)
     assert str(error.value) == message
 
 
 @given(st.floats(0.001, 1000), st.integers(2, 10_000))
 def test_the_nearest_values_that_a_refusal_names_are_accepted(value: float, per_unit: int) -> None:
     try:
-        schedules.whole("key", value, per_unit)
+        schedules.to_updates("key", value, per_unit)
     except ConfigError as error:
         named = re.findall(r"([\d.e+-]+) \((\d+) updates?\)", str(error))
         assert named
         for fit, steps in named:
-            assert schedules.whole("key", float(fit), per_unit) == int(steps)
+            assert schedules.to_updates("key", float(fit), per_unit) == int(steps)
             assert abs(int(steps) - value * per_unit) < 1
 
 
@@ -554,9 +564,9 @@ def test_one_cycle_has_a_plan_or_a_refusal_for_every_length(
     )
     if refused:
         with pytest.raises(ConfigError, match=refused):
-            schedules.plan(config, updates_per_epoch=1)
+            schedules.lr_plan(config, updates_per_epoch=1)
         return
-    lr = schedules.plan(config, updates_per_epoch=1).lr
+    lr = schedules.lr_plan(config, updates_per_epoch=1).lr
     closed_form = one_cycle(total, pct_start, 25, 1e4)
     np.testing.assert_allclose(lr, [closed_form(update) for update in range(total)], rtol=1e-12)
 
@@ -564,7 +574,7 @@ def test_one_cycle_has_a_plan_or_a_refusal_for_every_length(
 # --- fast forward --------------------------------------------------------------------------------
 
 
-def any_scheduler(draw: st.DrawFn) -> conf.Scheduler:
+def any_scheduler(draw: st.DrawFn) -> Scheduler:
     """A schedule that fits into 20 epochs."""
     interval = draw(st.sampled_from(["batch", "epoch"]))
     unit = draw(st.sampled_from(["epoch", "batch"])) if interval == "batch" else "epoch"
@@ -575,17 +585,15 @@ def any_scheduler(draw: st.DrawFn) -> conf.Scheduler:
     return draw(
         st.sampled_from(
             [
-                conf.Cosine(**common, t_max=length, eta_min=eta_min),
-                conf.Cosine(**common, t_max=None, eta_min=eta_min),
-                conf.CosineWarm(
-                    **common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min
-                ),
-                conf.Step(**common, step_size=length, gamma=gamma),
-                conf.MultiStep(**common, milestones=[length, length + 3], gamma=gamma),
-                conf.Linear(**common),
-                conf.Constant(**common),
-                conf.WSD(**common, cooldown=length),
-                conf.OneCycle(
+                Cosine(**common, t_max=length, eta_min=eta_min),
+                Cosine(**common, t_max=None, eta_min=eta_min),
+                CosineWarm(**common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min),
+                Step(**common, step_size=length, gamma=gamma),
+                MultiStep(**common, milestones=[length, length + 3], gamma=gamma),
+                Linear(**common),
+                Constant(**common),
+                WSD(**common, cooldown=length),
+                OneCycle(
                     **common | {"warmup": 0}, pct_start=0.3, div_factor=25, final_div_factor=1e4
                 ),
             ]
@@ -603,7 +611,7 @@ def test_fast_forward_is_that_many_advances(base: Config, data: st.DataObject) -
     for done in range(1, updates + 1):
         stepped.advance(done)
     jumped.fast_forward(updates)
-    plan = schedules.plan(config, updates_per_epoch)
+    plan = schedules.lr_plan(config, updates_per_epoch)
     for done in range(updates, plan.updates):
         used = one.param_groups[0]["lr"], other.param_groups[0]["lr"]
         assert used == (plan.lr[done], plan.lr[done])

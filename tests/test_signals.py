@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.runs.signals import Interrupted, stopping
+from harness.runs.signals import RunInterruptedError, stopping
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -15,7 +15,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_noted_and_ends_the_run_where_that_is_asked(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in STOPPING]
-    with pytest.raises(Interrupted) as stopped, stopping() as stop:  # noqa: PT012
+    with pytest.raises(RunInterruptedError) as stopped, stopping() as stop:  # noqa: PT012
         stop.catch()
         stop.check()
         assert signal.getsignal(number) is stop

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, make_config
 
 from harness.runs.run import run
-from harness.runs.run_dir import Place
+from harness.runs.run_dir import RunInfo
 
 Script = Callable[..., tuple[int, str, str]]
 TINY = (
@@ -37,7 +37,10 @@ def store(tmp_path: Path) -> Path:
     for epochs in (2, 3):
         place = tmp_path / str(epochs)
         place.mkdir()
-        run(make_config(*TINY, f"trainer.epochs={epochs}", f"store.dir={folder}"), Place(place, ""))
+        run(
+            make_config(*TINY, f"trainer.epochs={epochs}", f"store.dir={folder}"),
+            RunInfo(place, ""),
+        )
     return folder
 
 

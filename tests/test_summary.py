@@ -17,7 +17,7 @@ from conftest import Main, make_config
 
 from harness.analysis import verdict as claims
 from harness.analysis.verdict import Claim
-from harness.config.schema import to_dict
+from harness.config.values import to_dict
 
 CLAIM = Claim("arm", "times_1", ("times_2", "one_cosine"))
 

@@ -23,7 +23,7 @@ from forked import Program, ends, results
 from PIL import Image
 
 from harness import files
-from harness.training.loop import Step
+from harness.training.loop import TrainStep
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -165,16 +165,16 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, number: signal.S
 
 def signalled_at_the_end(number: int, failing: bool = False) -> None:
     """A signal after the last update of a run, in its last evaluation, which may fail then."""
-    evaluate = Step.evaluate
+    evaluate = TrainStep.evaluate
 
-    def then(self: Step, *args: object) -> object:
+    def then(self: TrainStep, *args: object) -> object:
         if args[-1] == "test":
             os.kill(os.getpid(), number)
             if failing:
                 raise RuntimeError("the end of another process")
         return evaluate(self, *args)  # type: ignore[arg-type]
 
-    Step.evaluate = then  # type: ignore[method-assign, assignment]
+    TrainStep.evaluate = then  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,15 @@ from hydra import compose, initialize_config_dir
 
 from harness.analysis import arms, results
 from harness.analysis.verdict import Claim
-from harness.config import schema as config
-from harness.config.schema import ConfigError
-from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.sweeps import callback as sweep
-from harness.sweeps import preview
+from harness.config.compose import load
+from harness.config.errors import ConfigError
+from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run import run
+from harness.runs.run_dir import RunInfo
+from harness.runs.setup import lr_plan, prepare
+from harness.store.store import Store
+from harness.sweeps import compose as quickly
+from harness.sweeps import prefix_tree
 
 TINY = (
     "dataset=synthetic",
@@ -190,7 +193,9 @@ def test_a_run_of_a_sweep_equals_the_same_run_alone(
     for attempt in ("once", "twice"):
         folder = tmp_path / attempt
         folder.mkdir()
-        alone = run.run(make_config(*overrides, "reuse=false"), Place(folder, "alone"))
+        alone = run(
+            RunContext(make_config(*overrides, "reuse=false"), RunInfo(folder, "alone"))
+        ).to_json()
         history = (folder / "history.jsonl").read_bytes()
         assert history == (main_job.folder / f"{number}/history.jsonl").read_bytes()
         assert alone["weights_sha256"] == main_job.result(number)["weights_sha256"]
@@ -313,8 +318,8 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     first = json.loads((tmp_path / "out/result.json").read_text())
     assert first["status"] == "interrupted"
     settings = make_config(*TINY, "trainer.epochs=4000", f"store.dir={tmp_path / 'store'}")
-    stored = run.prepare(settings, run.Seconds()).trajectory
-    found = next(run.Store(tmp_path / "store").prefixes(stored))
+    stored = prepare(settings, PhaseTimer()).identity
+    found = next(Store(tmp_path / "store").checkpoints(stored))
     assert found.step == first["updates_trained"] > 0
 
 
@@ -364,14 +369,15 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]) -> None:
-    labelled = arms.label(jobs)
+    labelled = arms.label_jobs(jobs)
     assert [job["name"] for job in labelled] == names
     assert [job["arm"] for job in labelled] == without_seed
     assert [job["overrides"] for job in labelled] == jobs
 
 
-def plan(name: str, *overrides: str) -> preview.Arm:
-    return preview.plan(name, name, make_config(*overrides))
+def plan(name: str, *overrides: str) -> prefix_tree.PlannedRun:
+    config = make_config(*overrides)
+    return prefix_tree.PlannedRun(name, name, config, lr_plan(config))
 
 
 def test_the_tree_of_the_budgets_and_multipliers() -> None:
@@ -380,13 +386,15 @@ def test_the_tree_of_the_budgets_and_multipliers() -> None:
              f"seed={seed}")
         for t_mult in (1, 2) for epochs in (15, 35, 75) for seed in (0, 1)
     ]  # fmt: skip
-    roots = preview.tree(planned)
-    assert preview.epochs(planned) == 500
-    assert preview.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), "the restart's peak is shared"
-    parts = preview.branches(roots)
+    roots = prefix_tree.prefix_trees(planned)
+    assert prefix_tree.total_epochs(planned) == 500
+    assert prefix_tree.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), (
+        "the restart's peak is shared"
+    )
+    parts = prefix_tree.branch_steps(roots)
     assert parts["1 75 0"] == {41, 120, 280}
     assert parts["2 35 1"] == {41, 120, 280}
-    assert preview.draw(roots).splitlines()[:4] == [
+    assert prefix_tree.draw_trees(roots).splitlines()[:4] == [
         "epochs 0–5.125, shared by 6",
         "├ epochs 5.125–15, shared by 3: ends 1 15 0",
         "│ └ epochs 15–35, shared by 2: ends 1 35 0",
@@ -429,7 +437,7 @@ def test_the_claim_is_chosen_or_inferred(
     swept: list[dict[str, str]], settings: dict[str, Any], told: Any
 ) -> None:
     jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
-    question = arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
+    question = arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
     claim = question.claim
     assert (claim is None) == question.text().startswith("no verdict: ")
     found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
@@ -449,7 +457,7 @@ def test_a_claim_that_the_sweep_cannot_answer_is_refused(
 ) -> None:
     jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
     with pytest.raises(ConfigError) as error:
-        arms.question(dataclasses.replace(make_config().claim, **settings), jobs)
+        arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
     assert str(error.value) == message
 
 
@@ -466,7 +474,7 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
             words = [*overrides[:-1], seed]
-            assert sweep.compose(words).config == config.load(compose("config", words))
+            assert quickly.compose(words).config == load(compose("config", words))
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -495,10 +503,10 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
 
 
 def test_seeds_share_nothing_and_equal_runs_share_all() -> None:
-    assert len(preview.tree([plan("a"), plan("b", "seed=1")])) == 2
-    roots = preview.tree([plan("a"), plan("b", "tracking=wandb")])
-    assert [stretch.arms[0].name for root in roots for stretch in root] == ["a"]
-    assert preview.epochs_to_train(roots) == 35
+    assert len(prefix_tree.prefix_trees([plan("a"), plan("b", "seed=1")])) == 2
+    roots = prefix_tree.prefix_trees([plan("a"), plan("b", "tracking=wandb")])
+    assert [node.runs[0].name for root in roots for node in root] == ["a"]
+    assert prefix_tree.epochs_to_train(roots) == 35
 
 
 def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, Main, need
 
 from harness.analysis import sweep_plan
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 S = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.batch_size=100", "model.width=1",
      "dataset.train_size=200", "tracking=none")  # fmt: skip
@@ -109,7 +109,7 @@ def test_values_that_change_with_time_are_those_of_the_plan(sweep: Callable[...,
 
 EDITING = """
 import sys
-from harness import run
+from harness.runs import run
 before = run.run
 def edited(*arguments, **named):
     result = before(*arguments, **named)
@@ -518,8 +518,8 @@ def test_a_hundred_thousand_runs_can_be_read_again(tmp_path: Path) -> None:
          "plan": {"budget_epochs": 35, "aligned": True, "nearest_aligned_epochs": [], "updates_per_epoch": 8}}
         for n in range(100_000)
     ]  # fmt: skip
-    sweep_plan.write(tmp_path / "plan.json", sweep_plan.document([], runs))
-    plan = sweep_plan.frozen(tmp_path)
+    sweep_plan.write_plan(tmp_path / "plan.json", sweep_plan.new_plan([], runs))
+    plan = sweep_plan.read_frozen(tmp_path)
     assert plan["config"] | plan["arms"][7]["differs"] == whole | {
         "optimizer": {"lr": 7, "momentum": 0.9}, "seed": 7,
     }  # fmt: skip
@@ -670,4 +670,4 @@ def test_a_row_that_does_not_hold_is_named(whole: Path, tmp_path: Path, fault: s
 def test_a_plan_of_no_sweep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"arms": []}')
     with pytest.raises(ConfigError, match="was planned by another version"):
-        sweep_plan.frozen(tmp_path)
+        sweep_plan.read_frozen(tmp_path)

@@ -21,17 +21,26 @@ from conftest import make_config
 from PIL import Image
 from torch import nn
 
-from harness.config import schema as conf
-from harness.config.schema import SCHEMAS, Config
-from harness.runs import run
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted
+from harness.choices.optimizers import SGD
+from harness.config.errors import ConfigError
+from harness.config.fields import added, number
+from harness.config.registry import KINDS
+from harness.config.schema import Config
+from harness.config.values import from_dict, to_dict
+from harness.runs.context import PhaseTimer, RunContext
+from harness.runs.run import run
+from harness.runs.run_dir import RunInfo
+from harness.runs.setup import prepare
+from harness.runs.signals import RunInterruptedError
+from harness.store import identity
 from harness.store import store as trajectory
-from harness.store.store import Store, plan_hashes, weights_sha256
+from harness.store.checkpoint import RowsFile, read_checkpoint, read_state
+from harness.store.identity import FORMAT, plan_hashes, weights_sha256
+from harness.store.store import Store
 from harness.training import datasets as data
 from harness.training import device as machine
 from harness.training.distributed import World
-from harness.training.loop import Cadence, Row
+from harness.training.loop import LogSchedule, Row
 
 TINY = (
     "dataset=synthetic",
@@ -66,7 +75,7 @@ def train(tmp_path: Path) -> Any:
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         settings = tiny(f"store.dir={tmp_path / 'store'}", *overrides)
-        result = run.run(settings, Place(folder, "test", branches=branches))
+        result = run(RunContext(settings, RunInfo(folder, "test", branch_steps=branches))).to_json()
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         return result, rows
 
@@ -142,17 +151,17 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 IN_THE_PLAN = {  # they move the LR, which is the other part of the key
     "optimizer/sgd.lr", "optimizer/adamw.lr",
-    *(f"scheduler/{kind}.{f.name}" for kind, node in SCHEMAS["scheduler"].items() for f in dataclasses.fields(node)),
+    *(f"scheduler/{kind}.{f.name}" for kind, node in KINDS["scheduler"].items() for f in dataclasses.fields(node)),
 }  # fmt: skip
 BY_CONTENT = {  # data sets that are not here: their content and their own split are hashed
     *(f"dataset/{kind}.{f.name}" for kind in ("torchvision", "image_folder")
-      for f in dataclasses.fields(SCHEMAS["dataset"][kind])),
+      for f in dataclasses.fields(KINDS["dataset"][kind])),
 }  # fmt: skip
 
 
 def fingerprint(settings: Config) -> str:
     precision = "fp32" if settings.trainer.precision == "auto" else settings.trainer.precision
-    return trajectory.fingerprint(settings, data.load(settings.dataset).sha256, precision)
+    return identity.fingerprint(settings, data.load(settings.dataset).sha256, precision)
 
 
 @pytest.mark.parametrize(
@@ -173,21 +182,21 @@ def test_the_fingerprint_holds_what_shapes_the_weights_and_nothing_else(
 def test_every_field_is_classified() -> None:
     fields = {
         f"{group}/{kind}.{f.name}"
-        for group, kinds in SCHEMAS.items()
+        for group, kinds in KINDS.items()
         for kind, node in kinds.items()
         for f in dataclasses.fields(node)
     }
-    fields |= {f.name for f in dataclasses.fields(conf.Config)} - set(SCHEMAS)
+    fields |= {f.name for f in dataclasses.fields(Config)} - set(KINDS)
     assert fields == {*MOVES, *STAYS, *IN_THE_PLAN, *BY_CONTENT}
 
 
 @dataclasses.dataclass
-class LaterSGD(conf.SGD):
+class LaterSGD(SGD):
     """SGD as it may become."""
 
-    clip: float = conf.added(0.0, conf.number(at_least=0))
-    averaged: bool = conf.added(False)
-    warm: int | None = conf.added(None)
+    clip: float = added(0.0, number(at_least=0))
+    averaged: bool = added(False)
+    warm: int | None = added(None)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +212,9 @@ def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], same: bool
 ) -> None:
     before = tiny()
-    recorded, known = conf.to_dict(before), fingerprint(before)
-    monkeypatch.setitem(SCHEMAS["optimizer"], "sgd", LaterSGD)
-    read = conf.from_dict(recorded)
+    recorded, known = to_dict(before), fingerprint(before)
+    monkeypatch.setitem(KINDS["optimizer"], "sgd", LaterSGD)
+    read = from_dict(recorded)
     assert read.optimizer == LaterSGD(**vars(before.optimizer), clip=0.0, averaged=False, warm=None)
     after = dataclasses.replace(read, optimizer=dataclasses.replace(read.optimizer, **given))
     assert (fingerprint(after) == known) == same
@@ -213,9 +222,9 @@ def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
 
 def test_a_key_that_is_added_later_is_checked_like_others() -> None:
     sgd = vars(tiny().optimizer)
-    with pytest.raises(conf.ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
+    with pytest.raises(ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
         LaterSGD(**sgd, clip=-1, averaged=False, warm=None)
-    with pytest.raises(conf.ConfigError, match=r"optimizer\.averaged: has no value"):
+    with pytest.raises(ConfigError, match=r"optimizer\.averaged: has no value"):
         LaterSGD(**sgd, clip=0, warm=None)
 
 
@@ -223,9 +232,9 @@ def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for label in "ab":
             (tmp_path / part / label).mkdir(parents=True)
-            for number in range(4):
-                Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(
-                    tmp_path / part / label / f"{number}.png"
+            for shade in range(4):
+                Image.new("RGB", (8, 8), (60 * shade, 0, 0)).save(
+                    tmp_path / part / label / f"{shade}.png"
                 )
     settings = tiny(
         "dataset=image_folder",
@@ -276,10 +285,10 @@ def test_checkpoints_of_an_older_format_are_named_once_and_passed_over(
     first, _ = train()
     store = tmp_path / "store"
     now = store / first["fingerprint"]
-    assert now.name.startswith(f"{trajectory.FORMAT}-")
-    for name in ("0" * 64, "1" * 64, f"{trajectory.FORMAT - 1}-{'2' * 64}"):
+    assert now.name.startswith(f"{FORMAT}-")
+    for name in ("0" * 64, "1" * 64, f"{FORMAT - 1}-{'2' * 64}"):
         shutil.copytree(now, store / name)
-    shutil.copytree(now, store / f"{trajectory.FORMAT + 1}-{'3' * 64}")
+    shutil.copytree(now, store / f"{FORMAT + 1}-{'3' * 64}")
     shutil.rmtree(now)
     capsys.readouterr()
     for seed in (0, 1):
@@ -342,7 +351,7 @@ def test_what_is_kept(train: Any, tmp_path: Path, keep: str, left: set[int], reu
 
 def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Where a run is stopped by a signal that came during update number `step`."""
-    agree, asked = World.agree, 0
+    agree, asked = World.all_reduce_stop_and_save, 0
 
     def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
         nonlocal asked
@@ -351,8 +360,8 @@ def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
             number = signal.SIGTERM
         return agree(self, number, due)
 
-    monkeypatch.setattr(World, "agree", interrupted)
-    return pytest.raises(Interrupted)
+    monkeypatch.setattr(World, "all_reduce_stop_and_save", interrupted)
+    return pytest.raises(RunInterruptedError)
 
 
 def checkpoints(folder: Path) -> dict[int, dict[str, Any]]:
@@ -445,7 +454,7 @@ def test_a_finer_history_serves_without_its_extra_rows(train: Any) -> None:
 
 
 def test_cadence_covers_only_complete_histories() -> None:
-    cadence = Cadence(4, frozenset({6, 12}))
+    cadence = LogSchedule(4, frozenset({6, 12}))
     rows: list[dict[str, float]] = [{"step": s} for s in (4, 8)] + [{"step": 6, "val/acc": 1.0}]
     assert cadence.covers(rows, 11)
     assert not cadence.covers(rows, 12)
@@ -689,24 +698,28 @@ def test_a_history_that_is_gone_is_no_beginning(train: Any, tmp_path: Path) -> N
 
 def test_rows_that_someone_removes_from_under_a_run_are_written_anew(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = trajectory.RowsFile()
-    file.extend(tmp_path, rows[:4])
+    written = rows[:4]
+    file = RowsFile(written)
+    file.extend(tmp_path)
     (path,) = tmp_path.glob("*.rows")
     path.unlink()
-    part = file.extend(tmp_path, rows)
+    written += rows[4:]
+    part = file.extend(tmp_path)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows
     assert part["rows_bytes"] == path.stat().st_size
 
 
 def test_what_a_failed_write_left_behind_is_overwritten(tmp_path: Path) -> None:
     rows: list[Row] = [{"step": float(step)} for step in range(9)]
-    file = trajectory.RowsFile()
-    before = file.extend(tmp_path, rows[:4])
+    written = rows[:4]
+    file = RowsFile(written)
+    before = file.extend(tmp_path)
     (path,) = tmp_path.glob("*.rows")
     with path.open("a") as opened:
         opened.write('{"step": 4.0}\n{"ste')
     assert path.stat().st_size > before["rows_bytes"]
-    part = file.extend(tmp_path, rows)
+    written += rows[4:]
+    part = file.extend(tmp_path)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows
     assert part["rows_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -725,7 +738,7 @@ def test_a_checkpoint_costs_no_more_late_in_a_run_than_early(train: Any, tmp_pat
 
 def _child(settings: Config, folder: Path) -> None:
     folder.mkdir()
-    run.run(settings, Place(folder, "child"))
+    run(RunContext(settings, RunInfo(folder, "child"))).to_json()
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -748,15 +761,15 @@ def test_two_processes_that_write_the_same_keys_both_succeed(tmp_path: Path) -> 
     assert one["weights_sha256"] == other["weights_sha256"]
     store = Store(tmp_path / "store")
     for path in store.folder.glob("*/*-*.json"):
-        trajectory.read_state(trajectory.read_prefix(path))
+        read_state(read_checkpoint(path))
 
 
 def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Path) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run.prepare(settings, run.Seconds()).trajectory
+    other = prepare(settings, PhaseTimer()).identity
     done: list[Any] = []
     waiting = threading.Thread(target=lambda: done.append(train("store.wait=true")))
-    with Store(tmp_path / "store").training(other, [12, 24, 36], wait=False):
+    with Store(tmp_path / "store").lease(other, [12, 24, 36], wait=False):
         waiting.start()
         waiting.join(1.5)
         assert waiting.is_alive(), "it waits while the other run has not got to update 12"
@@ -769,8 +782,8 @@ def test_an_arm_that_waits_starts_from_the_common_part(train: Any, tmp_path: Pat
 def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
     train("scheduler.t_mult=1")
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1", "trainer.epochs=12")
-    other = run.prepare(settings, run.Seconds()).trajectory
-    with Store(tmp_path / "store").training(other, [12, 24], wait=False):
+    other = prepare(settings, PhaseTimer()).identity
+    with Store(tmp_path / "store").lease(other, [12, 24], wait=False):
         assert train("store.wait=true")[0]["updates_reused"] == 12
 
 
@@ -778,7 +791,7 @@ def test_nobody_waits_for_what_is_stored(train: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("age", [100, -(10**6)], ids=["of long ago", "of a clock set back"])
 def test_nobody_waits_for_a_run_that_is_dead(train: Any, tmp_path: Path, age: int) -> None:
     settings = tiny(f"store.dir={tmp_path / 'store'}", "scheduler.t_mult=1")
-    other = run.prepare(settings, run.Seconds()).trajectory
+    other = prepare(settings, PhaseTimer()).identity
     claim = tmp_path / "store" / other.fingerprint / "0123456789abcdef.training"
     claim.parent.mkdir(parents=True)
     claim.write_text(json.dumps([list(pair) for pair in plan_hashes(other.plan, [12])]))
@@ -790,8 +803,8 @@ def test_a_run_under_way_gives_signs_of_life(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trajectory, "_HEARTBEAT", 0)
-    t = run.prepare(tiny(), run.Seconds()).trajectory
-    with Store(tmp_path).training(t, [12], wait=False) as alive:
+    t = prepare(tiny(), PhaseTimer()).identity
+    with Store(tmp_path).lease(t, [12], wait=False) as alive:
         (claim,) = tmp_path.glob("*/*.training")
         os.utime(claim, (0, 0))
         alive()

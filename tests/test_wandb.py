@@ -20,7 +20,7 @@ from test_summary import TWO, complete, made
 from wandb_server import KEY, Run, Server
 
 from harness.analysis.verdict import Claim
-from harness.config.schema import to_dict
+from harness.config.values import to_dict
 from harness.runs import wandb_run as tracking
 
 SWEEP = (

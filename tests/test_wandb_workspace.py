@@ -18,7 +18,7 @@ from conftest import ROOT, need
 SCRIPT = ROOT / "scripts/wandb_workspace.py"
 
 # Python tells its audit hooks of every connection, look-up and child process; none can be undone.
-ALONE = """
+SINGLE_PROCESS = """
 import os, sys
 def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "subprocess.Popen",
@@ -60,7 +60,7 @@ def alone(tmp_path: Path) -> str:
     """A PYTHONPATH under which Python exits with 97 before it opens a connection."""
     folder = tmp_path / "alone"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(ALONE)
+    (folder / "sitecustomize.py").write_text(SINGLE_PROCESS)
     return f"{folder}{os.pathsep}{ROOT}"
 
 

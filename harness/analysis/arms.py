@@ -1,64 +1,61 @@
-"""Which runs of a sweep are one arm, and what they are going to be judged by. Reads no files."""
+"""Names and arms of the runs of a sweep, and the claim that they are judged by. Reads no files."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.config.schema import ClaimSettings
+from harness.config.values import SAME_RUN, flat
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-_NO_DIFFERENCE = (*conf.SAME_RUN, "claim.")
+_NOT_SWEPT = (*SAME_RUN, "claim.")
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
-def values(overrides: Sequence[str]) -> dict[str, str]:
-    """`["a=1", "+b=2"]` as `{"a": "1", "b": "2"}`, of a job that Hydra starts."""
+def override_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the overrides `["a=1", "+b=2"]` of a job as `{"a": "1", "b": "2"}`."""
     parts = (override.partition("=") for override in overrides)
     return {key.lstrip("+"): _ESCAPE.sub(r"\1", value) for key, _, value in parts}
 
 
-def label(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Each job's number, overrides, `name` (what differs between jobs) and `arm` (without seed)."""
-    given = [values(job) for job in jobs]
-    differing = [key for key in given[0] if len({job[key] for job in given}) > 1]
+def label_jobs(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Return each job's number, overrides, `name` (what differs between jobs) and `arm` (without seed)."""
+    values = [override_values(job) for job in jobs]
+    differing = [key for key in values[0] if len({own[key] for own in values}) > 1]
     return [
-        {"num": number, "overrides": list(overrides)} | names({key: job[key] for key in differing})
-        for number, (overrides, job) in enumerate(zip(jobs, given, strict=True))
+        {"num": number, "overrides": list(job)} | label_run({key: own[key] for key in differing})
+        for number, (job, own) in enumerate(zip(jobs, values, strict=True))
     ]
 
 
-def names(swept: dict[str, str]) -> dict[str, Any]:
-    """`name`, `arm` and `swept` of a run, in which `swept` says what differs from other runs."""
-    short = Counter(key.rpartition(".")[2] for key in swept)
+def label_run(swept: dict[str, str]) -> dict[str, Any]:
+    """Return `name`, `arm` and `swept` of a run, in which `swept` is what differs from other runs."""
+    last_parts = {key: key.rpartition(".")[2] for key in swept}
+    count = Counter(last_parts.values())
 
-    def named(keys: Sequence[str]) -> str:
-        last = {key: key.rpartition(".")[2] for key in keys}
-        shown = {key: last[key] if short[last[key]] == 1 else key for key in keys}
-        return ", ".join(f"{shown[key]}={swept[key]}" for key in keys) or "run"
+    def join(keys: Iterable[str]) -> str:
+        shown = ((last_parts[key] if count[last_parts[key]] == 1 else key, key) for key in keys)
+        return ", ".join(f"{name}={swept[key]}" for name, key in shown) or "run"
 
-    without_seed = [key for key in swept if key != "seed"]
-    return {"name": named(list(swept)), "arm": named(without_seed), "swept": swept}
+    return {"name": join(swept), "arm": join(k for k in swept if k != "seed"), "swept": swept}
 
 
-def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """`swept` of each of several runs: what differs between their configurations, as `to_dict` gives them.
+def config_differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return `swept` of each of several runs: what differs between their configurations, made by `to_dict`.
 
     Several differences of the schedule count as one, named `scheduler`; so do those that come with another
     kind of a section.
     """
     flats = [
-        {
-            key: value
-            for key, value in conf.flat(config).items()
-            if not key.startswith(_NO_DIFFERENCE)
-        }
+        {key: value for key, value in flat(config).items() if not key.startswith(_NOT_SWEPT)}
         for config in configs
     ]
     differing = _differing(flats)
@@ -71,7 +68,7 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         for key in differing:
             section = key.partition(".")[0]
             if section not in kinds:
-                own[key] = conf.show(values.get(key))
+                own[key] = show(values.get(key))
             elif section not in own:
                 own[section] = _level(section, values, flats)
         swept.append(own)
@@ -80,20 +77,20 @@ def differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _differing(flats: Sequence[dict[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for values in flats for key in values)
-    return [k for k in keys if len({conf.show(values.get(k)) for values in flats}) > 1]
+    return [k for k in keys if len({show(values.get(k)) for values in flats}) > 1]
 
 
 def _level(section: str, values: dict[str, Any], flats: Sequence[dict[str, Any]]) -> str:
-    """A section's kind, with what differs from other runs of that kind: `cosine_warm t_0=5 t_mult=2`."""
+    """Return a section's kind and what differs from other runs of that kind: `cosine_warm t_0=5 t_mult=2`."""
     kind = values[f"{section}.kind"]
-    alike = [other for other in flats if other[f"{section}.kind"] == kind]
-    keys = [key for key in _differing(alike) if key.startswith(f"{section}.")]
-    return " ".join([kind, *(f"{key.partition('.')[2]}={conf.show(values[key])}" for key in keys)])
+    same_kind = [other for other in flats if other[f"{section}.kind"] == kind]
+    keys = [key for key in _differing(same_kind) if key.startswith(f"{section}.")]
+    return " ".join([kind, *(f"{key.partition('.')[2]}={show(values[key])}" for key in keys)])
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sweep is judged by: `claim`, or the reason why there is none."""
+    """The claim that a sweep is judged by, or the reason why there is none."""
 
     claim: Claim | None
     reason: str = ""
@@ -101,7 +98,7 @@ class Question:
     seeds: int = 0  # of the arm with the fewest
 
     def text(self) -> str:
-        """One line for the terminal."""
+        """Return one line for the terminal."""
         if self.claim is None:
             return f"no verdict: {self.reason}"
         claim = self.claim
@@ -113,8 +110,12 @@ class Question:
             + f", {claim.metric} after the last update, margin {claim.margin:g} points"
         )
 
-    def shortage(self) -> str | None:
-        """One line if there are too few seeds for a verdict."""
+    def for_plan(self) -> dict[str, Any]:
+        """Return what `plan.json` says of the claim."""
+        return {"claim": self.claim and self.claim.to_dict(), "no_claim": self.reason}
+
+    def seed_shortage(self) -> str | None:
+        """Return one line if there are too few seeds for a verdict."""
         from harness.analysis.paired_stats import FEWEST_PAIRS, fewest_pairs
 
         if self.claim is None:
@@ -129,29 +130,39 @@ class Question:
         )
 
 
-def question(settings: conf.Claim, jobs: Sequence[dict[str, Any]]) -> Question:
-    """What `jobs` (each with `swept` and `seed`) can be judged by: as `settings` say, else inferred.
+def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+    """Return what `jobs` (each with `swept` and `seed`) are judged by: as `settings` say, else inferred.
 
     The factor is the one key of the scheduler that is swept, else the one key that is. Raises
     `ConfigError` for a factor or a level that the sweep does not have.
     """
     swept = list(dict.fromkeys(key for job in jobs for key in job["swept"] if key != "seed"))
-    schedules = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
-    guesses = schedules or swept
-    factor = settings.factor or (guesses[0] if len(guesses) == 1 else None)
+    of_schedule = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
+    candidates = of_schedule or swept
+    factor = settings.factor or (candidates[0] if len(candidates) == 1 else None)
     if factor is None:
-        several = f"{', '.join(guesses)} are swept; claim.factor=KEY says which is judged"
-        return Question(None, several if guesses else "nothing but seeds is swept")
+        several = f"{', '.join(candidates)} are swept; claim.factor=KEY says which is judged"
+        return Question(None, several if candidates else "nothing but seeds is swept")
     if factor not in swept:
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
             raise ConfigError("claim.factor=seed: seeds make the pairs; name another key")
         raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
-    claim = _claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
-    return Question(claim, "", *_size(claim, jobs))
+    claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
+    return Question(claim, "", *_count_comparisons_and_seeds(claim, jobs))
 
 
-def _claim(settings: conf.Claim, factor: str, levels: list[str], seeds: tuple[int, ...]) -> Claim:
+def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+    """Return what `jobs` that have been trained are judged by; an error is the reason for no claim."""
+    try:
+        return infer_question(settings, jobs)
+    except ConfigError as error:
+        return Question(None, str(error))
+
+
+def _make_claim(
+    settings: ClaimSettings, factor: str, levels: list[str], seeds: tuple[int, ...]
+) -> Claim:
     from harness.analysis.verdict import Claim
 
     baseline = settings.baseline or levels[0]
@@ -174,18 +185,18 @@ def _claim(settings: conf.Claim, factor: str, levels: list[str], seeds: tuple[in
         raise ConfigError(f"claim: {error}") from error
 
 
-def _size(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """How many comparisons the claim makes, and the seeds of the arm with the fewest of them."""
+def _count_comparisons_and_seeds(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    """Return how many comparisons the claim makes, and how many seeds the arm with the fewest has."""
     seeds: dict[tuple[str, str], set[int]] = {}
     for job in jobs:
         level = job["swept"].get(claim.factor)
         if level in (claim.baseline, *claim.treatments):
             seeds.setdefault((cell(job["swept"], claim.factor), level), set()).add(job["seed"])
-    cells = {place for place, _ in seeds}
+    cells = {name for name, _ in seeds}
     return len(cells) * len(claim.treatments), min(map(len, seeds.values()))
 
 
 def cell(swept: dict[str, str], factor: str | None) -> str:
-    """What else is swept: runs are compared with those of their own cell."""
+    """Return the values of what else is swept: runs are compared within a cell."""
     others = {key: value for key, value in swept.items() if key not in (factor, "seed")}
     return ", ".join(f"{key}={value}" for key, value in others.items())

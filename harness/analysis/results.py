@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
-from harness.files import Unreadable, read_json
+from harness.config.errors import ConfigError
+from harness.config.values import section_from_dict
+from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
     "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
 }  # fmt: skip
+_TAIL_BYTES = 4096  # of a history that usually hold its last evaluation
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
 )  # fmt: skip
@@ -42,7 +43,7 @@ def read(sweep: Path) -> pl.DataFrame:
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
 
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
-    result. Raises `ConfigError` without a plan; `Unreadable` for files that are not of this version.
+    result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
     """
     return rows_of(read_plan(sweep), folders(sweep), sweep / "plan.json")
 
@@ -88,18 +89,15 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     for number, (folder, config) in enumerate(zip(run_folders, configs, strict=True)):
         shape = {"budget_epochs": config["trainer"]["epochs"]} | result(folder).get("plan", {})
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
-    for run, swept in zip(runs, arms_of.differences(configs), strict=True):
-        run |= arms_of.names(swept)
-    settings = conf.from_dict(configs[0]).claim
-    try:
-        question = arms_of.question(settings, runs)
-    except ConfigError as error:
-        question = arms_of.Question(None, str(error))
+    for run, swept in zip(runs, arms_of.config_differences(configs), strict=True):
+        run |= arms_of.label_run(swept)
+    with this_version(run_folders[0] / "config.json"):
+        settings: Any = section_from_dict("claim", configs[0]["claim"])
+    question = arms_of.infer_question_afterwards(settings, runs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
-        "claim": claim and claim.to_dict(),
-        "no_claim": question.reason,
+        **replace(question, claim=claim).for_plan(),
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
     }, run_folders
@@ -126,7 +124,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def this_version(path: Path) -> Iterator[None]:
-    """Raise `Unreadable` where the content of the file at `path` is not what the block expects."""
+    """Raise `UnreadableError` where the content of the file at `path` is not what the block expects."""
     try:
         yield
     except (
@@ -134,7 +132,7 @@ def this_version(path: Path) -> Iterator[None]:
         pl.exceptions.PolarsError,
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
-        raise Unreadable(
+        raise UnreadableError(
             f"{path}: is not of this version ({type(error).__name__}: {reason})"
         ) from error
 
@@ -188,9 +186,9 @@ def history(folder: Path) -> pl.DataFrame:
 
 
 def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
-    """Return the last whole row of a run's `history.jsonl` that has `metric`; empty if there is none.
+    """Return the last whole row of a run's history that has `metric`, as it was written; empty without one.
 
-    Reads from the end of the file, which may be long.
+    Only the end of the file is read: sweeps have thousands of runs.
     """
     path = folder / "history.jsonl"
     if not path.exists():
@@ -202,8 +200,7 @@ def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
             lines = file.read().splitlines(keepends=True)
         for line in reversed(lines):
             if line.startswith(b"{") and line.endswith(b"\n") and f'"{metric}"'.encode() in line:
-                with this_version(path):
-                    row: dict[str, Any] = json.loads(line)
+                row: dict[str, Any] = json.loads(line)
                 return row
         if tail >= size:
             return {}

@@ -1,8 +1,7 @@
-"""Whether the table of a sweep says what its runs did: each row against the run's own files."""
+"""Compare each row of a sweep's table with the run's own files."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,30 +13,28 @@ import yaml  # type: ignore[import-untyped]
 
 from harness.analysis import results, sweep_plan
 from harness.analysis.pairing import level_key
-from harness.config import schema as conf
-from harness.config.schema import SAME_RUN
+from harness.config.fields import show
+from harness.config.values import SAME_RUN, changes, flat
 from harness.files import read_json
 
-_TAIL_BYTES = 4096  # of a history; holds its last rows
 
+def check_records(sweep: Path) -> list[str]:
+    """Return what is wrong in the records of a sweep, a line each: the part that costs little.
 
-def records(sweep: Path) -> list[str]:
-    """What is wrong in the records of a sweep, a line each: the part that costs little.
-
-    Of each run that left a result: its configuration against the plan's, its name, seed and levels against
+    Compared are, of each run that left a result: its configuration against the plan's, its name, seed and levels against
     its configuration, its last row against its result and the LR plan. Raises what reading files raises.
     """
     plan, folders = results.read_plan(sweep), results.folders(sweep)
-    faults = _folders(folders)
+    faults = _check_folders(folders)
     for run, folder in zip(plan["arms"], folders, strict=True):
         if result := results.result(folder):
-            found = tried(folder, partial(_run, plan, run, folder, result))
-            faults += [f"{run['name']} ({folder}): {fault}" for fault in found]
+            own = run_check(folder, partial(_check_run, plan, run, folder, result))
+            faults += [f"{run['name']} ({folder}): {fault}" for fault in own]
     return faults
 
 
-def tried(folder: Path, check: Callable[[], list[str]]) -> list[str]:
-    """What `check` finds; or that a file it reads is not there, or not of this version."""
+def run_check(folder: Path, check: Callable[[], list[str]]) -> list[str]:
+    """Return what `check` returns; or that a file it reads is not there, or not of this version."""
     try:
         with results.this_version(folder / "result.json"):
             return check()
@@ -45,60 +42,60 @@ def tried(folder: Path, check: Callable[[], list[str]]) -> list[str]:
         return [" ".join(str(error).split())]
 
 
-def _folders(planned: Sequence[Path]) -> list[str]:
-    """Each planned run must have a folder of its own, and each folder with a run be planned."""
+def _check_folders(planned: Sequence[Path]) -> list[str]:
+    """Check that each planned run has a folder of its own, and that each folder with a run is planned."""
     faults = [
         f"{folder}: is the folder of several rows"
         for folder, n in Counter(planned).items()
         if n > 1
     ]
-    there = {
+    present = {
         file.parent for home in {f.parent for f in planned} for file in home.glob("*/config.json")
     }
     return faults + [
-        f"{folder}: has a run that plan.json does not name" for folder in sorted(there - {*planned})
+        f"{folder}: has a run that plan.json does not name"
+        for folder in sorted(present - {*planned})
     ]
 
 
-def _run(
+def _check_run(
     plan: dict[str, Any], run: dict[str, Any], folder: Path, result: dict[str, Any]
 ) -> list[str]:
-    found = [*_config(plan, run, folder, result), *_names(plan, run, result)]
+    faults = [*_check_config(plan, run, folder, result), *_check_names(plan, run, result)]
     if result["status"] == "complete":
-        return found + _end(folder, result)
+        return faults + _check_end(folder, result)
     if result["status"] in ("diverged", "failed") and "plan" in result:
-        row = _last_row(folder / "history.jsonl") if (folder / "history.jsonl").exists() else {}
+        row = results.last_row(folder)
         if row.get("step") == result["plan"]["updates"] and "test/" not in (result["error"] or ""):
-            found.append(f"is {result['status']}, but its history reaches the end of its LR plan")
-    return found
+            faults.append(f"is {result['status']}, but its history reaches the end of its LR plan")
+    return faults
 
 
-def _config(
+def _check_config(
     plan: dict[str, Any], run: dict[str, Any], folder: Path, result: dict[str, Any]
 ) -> list[str]:
-    """Planned, begun and recorded configurations must be one."""
+    """Check that the configurations in plan.json, config.json and result.json are the same."""
     begun = read_json(folder / "config.json")["config"]
     found = [
-        f"result.json has {change} in config.json"
-        for change in conf.changes(begun, result["config"])
+        f"result.json has {change} in config.json" for change in changes(begun, result["config"])
     ]
     if plan.get("format") == sweep_plan.FORMAT:
         planned = plan["config"] | run["differs"]
         found += [
             f"trained {change} in plan.json"
-            for change in conf.changes(planned, result["config"], SAME_RUN)
+            for change in changes(planned, result["config"], SAME_RUN)
         ]
     return found
 
 
-def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    """What tables call the run must be what it was trained with."""
+def _check_names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    """Check that the names in tables are those of the configuration that was trained."""
     found = []
-    values = conf.flat(result["config"])
+    values = flat(result["config"])
     swept = result.get("swept", run["swept"])
     for key, text in swept.items():
-        if key in values and not key.startswith(SAME_RUN) and not _same(text, values[key]):
-            found.append(f"is called {key}={text}, was trained with {conf.show(values[key])}")
+        if key in values and not key.startswith(SAME_RUN) and not _is_value(text, values[key]):
+            found.append(f"is called {key}={text}, was trained with {show(values[key])}")
     if "swept" in run and swept != run["swept"]:
         found.append(f"its levels are {swept}, {run['swept']} in plan.json")
     for key, value in run["plan"].items():
@@ -111,8 +108,8 @@ def _names(plan: dict[str, Any], run: dict[str, Any], result: dict[str, Any]) ->
     return found
 
 
-def _same(text: str, value: Any) -> bool:
-    """Whether an override's text gives the value; where it is `${…}` that cannot be said."""
+def _is_value(text: str, value: Any) -> bool:
+    """Return whether an override's text gives the value; True for `${…}`, where that is unknown."""
     if "${" in text:
         return True
     given: Any = yaml.safe_load(text)
@@ -120,20 +117,20 @@ def _same(text: str, value: Any) -> bool:
         case None | bool():
             return given is value or (given == value and isinstance(value, bool))
         case list():
-            return isinstance(given, list) and list(map(str, map(_plain, given))) == list(
-                map(str, map(_plain, value))
+            return isinstance(given, list) and list(map(str, map(_as_float, given))) == list(
+                map(str, map(_as_float, value))
             )
-    return level_key(str(given)) == level_key(conf.show(value))
+    return level_key(str(given)) == level_key(show(value))
 
 
-def _plain(item: Any) -> Any:
+def _as_float(item: Any) -> Any:
     return float(item) if isinstance(item, int | float) else item
 
 
-def _end(folder: Path, result: dict[str, Any]) -> list[str]:
-    """The last row of the history must be the result, at the end of the LR plan."""
+def _check_end(folder: Path, result: dict[str, Any]) -> list[str]:
+    """Check that the last row of the history is the result, at the end of the LR plan."""
     found = []
-    plan, row = results.lr(folder), _last_row(folder / "history.jsonl")
+    plan, row = results.lr(folder), results.last_row(folder)
     final = result["final"]
     if row != final:
         found.append(f"final is {final}, the last row of history.jsonl is {row}")
@@ -153,17 +150,8 @@ def _end(folder: Path, result: dict[str, Any]) -> list[str]:
     return found
 
 
-def _last_row(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL_BYTES))
-        lines = file.read().splitlines()
-    row: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return row
-
-
-def histories(folder: Path, result: dict[str, Any]) -> list[str]:
-    """What is wrong in the whole history of a complete run, against its LR plan and its result."""
+def check_history(folder: Path, result: dict[str, Any]) -> list[str]:
+    """Return what is wrong in the whole history of a complete run, against its LR plan and its result."""
     plan, rows = results.lr(folder), results.history(folder)
     found = []
     steps = rows["step"].to_list()

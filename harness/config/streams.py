@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr as other programs leave them: closed, a pipe that nobody reads, a terminal that is gone."""
+"""stdin, stdout and stderr as other programs leave them: closed, a pipe without a reader, a terminal that is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 
 class _Output(io.FileIO):
-    """A stream that nobody reads any more swallows what is written to it."""
+    """A stream without a reader drops what is written to it."""
 
     def write(self, data: object) -> int:
         try:

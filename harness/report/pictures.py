@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import vl_convert
 
-from harness.config.errors import Attempts
+from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 from harness.report import charts, page_charts
 

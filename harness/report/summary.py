@@ -18,9 +18,9 @@ import polars as pl
 from harness.analysis import phase, results, verify
 from harness.analysis import verdict as claims
 from harness.analysis.verdict import Claim
-from harness.config.errors import Attempts
-from harness.config.schema import ConfigError
-from harness.files import Unreadable, write_json
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import Attempts
+from harness.files import UnreadableError, write_json
 from harness.report import page
 from harness.report.pictures import write_pictures
 
@@ -30,11 +30,11 @@ def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
 
     Returns the text for the terminal, and a line for each part that could not be made; the others are.
     Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
-    `ConfigError` if they judge different things, or are none; `Unreadable` for files that are not
+    `ConfigError` if they judge different things, or are none; `UnreadableError` for files that are not
     of this version.
     """
     plans, planned, runs = _read(sweeps)
-    steps = Attempts(ConfigError, Unreadable)
+    steps = Attempts(ConfigError, UnreadableError)
     lines, warnings, verdict, paths = [], [], None, []
     with steps.step("table"):
         lines.append(results.table(runs))
@@ -43,7 +43,7 @@ def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
         warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
     with steps.step("check of the records"):
         frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
-        warnings += [fault for sweep in frozen for fault in verify.records(sweep)]
+        warnings += [fault for sweep in frozen for fault in verify.check_records(sweep)]
     lines += [f"warning: {warning}" for warning in warnings]
     if not any(plan["claim"] for plan in plans):
         lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]

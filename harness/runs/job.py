@@ -1,4 +1,4 @@
-"""One job: a run at its place, its errors told, whoever started it."""
+"""One job: what Hydra or Slurm starts becomes a run, and an error becomes one line."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.analysis import arms, sweep_plan
-from harness.config import schema as config
-from harness.config import streams
-from harness.config.errors import report
-from harness.config.schema import Composed, Config, NoTracking
+from harness.choices.builtin import register
+from harness.config import compose, streams
+from harness.config.compose import Composed
+from harness.config.one_line_errors import report
+from harness.config.schema import Config, NoTracking
 from harness.fast_imports import import_once
-from harness.runs import requeue as clusters
-from harness.runs import run_dir as place
-from harness.runs.run_dir import Place
-from harness.runs.signals import Interrupted
-from harness.training import ranks as processes
+from harness.runs import requeue, run_dir
+from harness.runs.run_dir import RunInfo
+from harness.runs.signals import RunInterruptedError
+from harness.training import ranks
 
 if TYPE_CHECKING:
+    from harness.runs.result import RunResult
     from harness.training.distributed import World
 
 
-def job(composed: DictConfig) -> float:
-    """One job of Hydra's. Returns the last validation accuracy in percent.
+def hydra_job(composed: DictConfig) -> float:
+    """Run one job of Hydra's. Return the last validation accuracy in percent.
 
     In a sweep a run that fails does not stop the others: its error is printed and it counts as NaN,
     as does one that diverged. Paths mean the same with `hydra.job.chdir=true`: they are relative to where
@@ -39,98 +40,93 @@ def job(composed: DictConfig) -> float:
     """
     settings: Any = HydraConfig.get()
     with chdir(settings.runtime.cwd):
-        result = train(lambda: found(settings, composed))
-    if result is None and not place.in_sweep(settings):
+        result = run_job(lambda: load_job(settings, composed))
+    if result is None and not run_dir.in_sweep(settings):
         raise SystemExit(1)
-    if result is None or result["status"] != "complete":
+    if result is None or result.status != "complete":
         return math.nan
-    return float(result["final"]["val/acc"])
+    return float(result.evaluations["final"].values["val/acc"])
 
 
-def found(settings: DictConfig, composed: DictConfig) -> tuple[Place, Config]:
-    """The place and the configuration of the job that Hydra runs with `settings`.
+def load_job(settings: DictConfig, composed: DictConfig) -> tuple[RunInfo, Config]:
+    """Return info and configuration of the job that Hydra runs with `settings`.
 
     In a sweep both are those of the plan. Raises `ConfigError` for a job that is not in it.
     """
-    if not place.in_sweep(settings):
-        return place.single(settings), config.load(composed)
+    if not run_dir.in_sweep(settings):
+        return run_dir.single(settings), compose.load(composed)
     sweep = Path(settings.sweep.dir).absolute()
-    given = config.load_composed(composed)
-    overrides = place.task_overrides(settings)
-    if sweep_plan.frozen(sweep)["search"]:
-        sweep_plan.append(sweep, given, lambda plan: _chosen(plan, settings, given))
-    plan, position = sweep_plan.find(sweep, overrides, given)
+    given = compose.load_composed(composed)
+    overrides = run_dir.task_overrides(settings)
+    if sweep_plan.read_frozen(sweep)["search"]:
+        sweep_plan.append_run(sweep, given, lambda plan: _chosen(plan, settings, given))
+    plan, position = sweep_plan.find_run(sweep, overrides, given)
     run = plan["arms"][position]
-    where = place.planned(sweep, plan, position)
-    if where.folder != Path(settings.runtime.output_dir) and settings.output_subdir:
+    info = run_dir.planned(sweep, plan, position)
+    if info.folder != Path(settings.runtime.output_dir) and settings.output_subdir:
         # Hydra's files of this job, in the folder of another run
         shutil.rmtree(Path(settings.runtime.output_dir, settings.output_subdir), ignore_errors=True)
-    return where, sweep_plan.trained(plan, run, given.config)
+    return info, sweep_plan.config_to_train(plan, run, given.config)
+
+
+def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict[str, Any]:
+    """Return the entry in the plan of a run that a search has chosen."""
+    import_once(_load)
+    from harness.runs.setup import lr_plan
+
+    overrides = run_dir.task_overrides(settings)
+    swept = {
+        key: value
+        for key, value in arms.override_values(overrides).items()
+        if key not in plan["search"]["fixed"]
+    }
+    sweep_plan.check_same_search(plan, given, list(swept))
+    job = arms.label_run(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
+    job["folder"] = sweep_plan.free_folder(
+        plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
+    )
+    shape = sweep_plan.shape(lr_plan(given.config).describe())
+    return sweep_plan.run_entry(job, given, shape)
 
 
 def _load() -> None:
     import harness.runs.run
-    import harness.sweeps.preview  # noqa: F401
+    import harness.runs.setup  # noqa: F401
 
 
-def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict[str, Any]:
-    """The entry in the plan of a run that a search has chosen."""
-    import_once(_load)
-    from harness.sweeps import preview
-
-    overrides = place.task_overrides(settings)
-    swept = {
-        key: value
-        for key, value in arms.values(overrides).items()
-        if key not in plan["search"]["fixed"]
-    }
-    sweep_plan.refuse_drift(plan, given, list(swept))
-    job = arms.names(swept) | {"num": len(plan["arms"]), "overrides": overrides, "branches": []}
-    job["folder"] = sweep_plan.free_folder(
-        plan, os.path.relpath(settings.runtime.output_dir, Path(settings.sweep.dir).absolute())
-    )
-    shape = preview.shape(preview.plan(job["name"], job["arm"], given.config).plan)
-    return sweep_plan.entry(job, given, shape)
-
-
-def train(found: Callable[[], tuple[Place, Config]]) -> dict[str, Any] | None:
-    """The result of the run that `found` gives; None after an error, which is printed.
+def run_job(load: Callable[[], tuple[RunInfo, Config]]) -> RunResult | None:
+    """Return the result of the run that `load` gives; None after an error, which is printed.
 
     On a cluster a run that a signal stopped is requeued, or does not stop the others either. Of
     several processes that train the run, one prints its error.
     """
     streams.secure()  # also in a launcher's processes
+    register()
     label = ""
-    seat = processes.seat()
+    process = ranks.process_rank()
     world: World | None = None
-    if seat.size > 1:  # or torch tells of a lost process in pages of addresses
+    if process.size > 1:  # or torch prints pages of addresses about a lost process
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        where, checked = found()
-        label = f"{where.position} {where.name}: " if where.position else ""
+        info, config = load()
+        label = f"{info.position} {info.name}: " if info.position else ""
         import_once(_load)
+        from harness.runs.context import RunContext
+        from harness.runs.run import run
         from harness.training.distributed import World
 
-        world = World(seat)
+        world = World(process)
         try:
-            with world.joined():
-                return _run(checked, where, world)
-        except Interrupted as stop:
-            if not clusters.hand_over(stop):  # raises what ends a job that may not be requeued
+            with world.process_group(), world.scratch_dir() as scratch:
+                if scratch:  # processes after the first have nowhere else to write to
+                    info = replace(info, folder=scratch)
+                    config = replace(config, reuse=False, tracking=NoTracking())
+                return run(RunContext(config, info, world))
+        except RunInterruptedError as stop:
+            if not requeue.forward_signal_to_submitit(stop):  # raises what ends a job for good
                 raise
     except Exception as error:
-        if world.speaks if world else seat.rank == 0:
-            label += f"{seat}: " if seat.rank else ""
-            report(error, label, full=clusters.in_a_job())
+        if world.reports_errors if world else process.rank == 0:
+            label += f"{process}: " if process.rank else ""
+            report(error, label, full=requeue.in_a_job())
     return None
-
-
-def _run(checked: Config, where: Place, world: World) -> dict[str, Any]:
-    """The run; processes after the first have nowhere to write to but a folder that goes away."""
-    from harness.runs.run import run
-
-    if world.rank == 0:
-        return run(checked, where, world)
-    without = replace(checked, reuse=False, tracking=NoTracking())
-    with world.writing_nothing() as folder:
-        return run(without, replace(where, folder=folder), world)

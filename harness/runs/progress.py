@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from threading import RLock
-from typing import Any
 
 from tqdm import tqdm
 
+from harness.runs.result import Complete, Diverged, RunResult
 from harness.training.loop import Row
-from harness.training.schedules import Plan
+from harness.training.schedules import LRPlan
 
 tqdm.set_lock(RLock())  # the usual one is a semaphore between processes, left behind by a kill
 _QUIET = 10.0  # seconds between two lines where there is no terminal
@@ -20,7 +20,7 @@ _QUIET = 10.0  # seconds between two lines where there is no terminal
 class Progress:
     """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds."""
 
-    def __init__(self, label: str, plan: Plan, done: int, batch_size: int) -> None:
+    def __init__(self, label: str, plan: LRPlan, done: int, batch_size: int) -> None:
         self._label, self._plan, self._batch_size = label, plan, batch_size
         self._done = done  # updates that were there already
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -54,21 +54,25 @@ class Progress:
             self._spoke = now
             print(f"{self._label}: {text}", file=sys.stderr)
 
-    def end(self, status: str, result: dict[str, Any]) -> None:
-        """Say how the run ended, if it did."""
+    def end(self, result: RunResult) -> None:
+        """Print how the run ended, if it did."""
         self._bar.close()
-        if status == "diverged":
-            print(f"{self._label}: diverged: {result['error']}", file=sys.stderr)
-        elif status == "complete":
-            val, test = result["final"]["val/acc"], f"no test/acc: {result['no_test']}"
-            if result["test"]:
-                test = f"test/acc {result['test']['test/acc']:.2f} %"
-            trained = self._plan.epochs(result["updates_trained"])
-            reused = self._plan.epochs(result["updates_reused"])
-            epochs = "epoch" if trained == 1 else "epochs"
-            parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
-            print(
-                f"{self._label}: val/acc {val:.2f} %, {test} "
-                f"({parts}, {time.monotonic() - self._begin:.1f} s)",
-                file=sys.stderr,
-            )
+        match result.outcome:
+            case Diverged(error=error):
+                print(f"{self._label}: diverged: {error}", file=sys.stderr)
+            case Complete():
+                print(f"{self._label}: {self._completed(result)}", file=sys.stderr)
+
+    def _completed(self, result: RunResult) -> str:
+        val = result.evaluations["final"].values["val/acc"]
+        test = result.evaluations["test"]
+        tested = f"no test/acc: {test.missing}"
+        if test.values:
+            tested = f"test/acc {test.values['test/acc']:.2f} %"
+        assert result.provenance
+        trained = self._plan.epochs(result.provenance.updates_trained)
+        reused = self._plan.epochs(result.provenance.updates_reused)
+        epochs = "epoch" if trained == 1 else "epochs"
+        parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
+        seconds = time.monotonic() - self._begin
+        return f"val/acc {val:.2f} %, {tested} ({parts}, {seconds:.1f} s)"

@@ -25,7 +25,7 @@ def short(name: str, most: int = MOST_NAME) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunInfo:
     """Where a run's files go, and what people call it."""
 
     folder: Path
@@ -33,16 +33,16 @@ class Place:
     arm: str = ""  # the same without the seed
     group: str | None = None  # the sweep's name
     position: str = ""  # "2/8" in a sweep
-    branches: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
+    branch_steps: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
     overrides: list[str] = field(default_factory=list)
     swept: dict[str, str] = field(default_factory=dict)  # what differs from other runs of the sweep
     claim_sha256: str | None = None  # of the sweep's claim, as it stands when the run begins
 
 
-def single(settings: DictConfig) -> Place:
-    """The place of a run outside of a sweep; `settings` is Hydra's own part of the configuration."""
+def single(settings: DictConfig) -> RunInfo:
+    """Return the info of a run outside of a sweep; `settings` is Hydra's own part of the configuration."""
     overrides = task_overrides(settings)
-    return Place(
+    return RunInfo(
         Path(settings.runtime.output_dir), ", ".join(overrides) or "run", overrides=overrides
     )
 
@@ -52,16 +52,16 @@ def in_sweep(settings: DictConfig) -> bool:
 
 
 def task_overrides(settings: DictConfig) -> list[str]:
-    """The overrides as they were given: `${…}` in them is the task's, not Hydra's, to resolve."""
+    """Return the overrides as they were given: `${…}` in them is the task's, not Hydra's, to resolve."""
     found: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)
     return list(found)
 
 
-def planned(sweep: Path, plan: dict[str, Any], position: int) -> Place:
-    """The place of a run of `sweep`, whose `plan.json` holds `plan`."""
+def planned(sweep: Path, plan: dict[str, Any], position: int) -> RunInfo:
+    """Return the info of a run of `sweep`, whose `plan.json` holds `plan`."""
     run, claim = plan["arms"][position], plan["claim"] or {}
     of = "" if plan["search"] else f"/{len(plan['arms'])}"
-    return Place(
+    return RunInfo(
         sweep / sweep_plan.run_folder(run),
         run["name"],
         run["arm"],

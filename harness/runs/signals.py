@@ -12,7 +12,7 @@ from typing import Any
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Interrupted(SystemExit):
+class RunInterruptedError(SystemExit):
     """A run stopped by a signal; like a program that the signal killed, it exits with 128 + its number."""
 
     def __init__(self, number: int) -> None:
@@ -20,7 +20,7 @@ class Interrupted(SystemExit):
         self.number = number
         self.signal = signal.Signals(number).name
 
-    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+    def __reduce__(self) -> tuple[type[RunInterruptedError], tuple[int]]:
         return type(self), (self.number,)  # as joblib brings it from a worker process
 
 
@@ -35,7 +35,7 @@ class Stop:
         self.before: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """From now on the signals that end a run are noted here, if this is the main thread.
+        """Note from now on the signals that end a run, if this is the main thread.
 
         Those that are ignored stay so: nohup ignores SIGHUP, a shell's `&` SIGINT.
         """
@@ -50,9 +50,9 @@ class Stop:
             self.number = number
 
     def check(self) -> None:
-        """Raises `Interrupted` if a signal has come."""
+        """Raise `RunInterruptedError` if a signal has come."""
         if self.number is not None:
-            raise Interrupted(self.number)
+            raise RunInterruptedError(self.number)
 
     def pass_on(self) -> None:
         """Send a signal that came too late to stop the run again, as if it came after the run."""
@@ -61,15 +61,14 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Where signals may be caught; the handlers from before come back at its end.
+def stopping(stop: Stop) -> Iterator[None]:
+    """Let `stop` catch signals within the block; the handlers from before come back at its end.
 
-    That end has to lie behind all that a stopped run still writes: several processes are stopped by
+    That end must come after all that a stopped run still writes: several processes are stopped by
     the signal that reaches the first, and it reaches the others a moment later.
     """
-    stop = Stop()
     try:
-        yield stop
+        yield
     finally:
         for number, handler in stop.before.items():
             signal.signal(number, handler)

@@ -1,11 +1,9 @@
-"""The history of a run (the truth), and its mirror on Weights & Biases."""
+"""The run on Weights & Biases that shows a history."""
 
 from __future__ import annotations
 
-import json
 import netrc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,46 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
-from harness.files import atomic
+from harness.config.errors import ConfigError
+from harness.config.schema import Tracking, Wandb
+from harness.config.warnings import warn
 from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
 from harness.training.loop import Row
 
 if TYPE_CHECKING:
     import wandb
-
-
-class History:
-    """`history.jsonl`: one row a line, appended as it happens; it begins with the rows `begin`.
-
-    Raises OSError where a row cannot be written, also since someone has removed the file.
-    """
-
-    def __init__(self, path: Path, begin: list[Row]) -> None:
-        self.rows = list(begin)
-        self._path = path
-        with atomic(path, "w") as file:
-            file.writelines(map(_line, begin))
-        self._file = path.open("a")
-
-    def append(self, row: Row) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
-        if not os.fstat(self._file.fileno()).st_nlink:
-            raise FileNotFoundError(
-                f"{self._path}: was removed while the run wrote to it; the same command goes on "
-                "from its last checkpoint"
-            )
-        self.rows.append(row)
-
-    def close(self) -> None:
-        with suppress(OSError):  # of a row that could not be written, which `append` has said
-            self._file.close()
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -66,30 +32,30 @@ class Label:
     arm: str
 
 
-def described(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
-    """How the run of `result` is called on W&B, and what its config there is."""
+def wandb_metadata(result: dict[str, Any]) -> tuple[Label, dict[str, Any]]:
+    """Return how the run of `result` is called on W&B, and its config there."""
     label = Label(result["run_id"], result["name"], result["group"], result["arm"])
     return label, {**result["config"], "plan": result["plan"], "overrides": result["overrides"]}
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What W&B's summary adds to the last row: how the run ended, and the test's metrics.
+    """Return what W&B's summary adds to the last row: how the run ended, and the test's metrics.
 
-    After a resume W&B takes `max` over the rows since then, so it is told.
+    After a resume W&B takes `max` over the rows since then, so it is set here.
     """
-    told = {**result.get("test", {}), "status": result["status"]}
+    added = {**result.get("test", {}), "status": result["status"]}
     if result.get("final"):
-        told["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
-    return told
+        added["val/acc"] = {"last": result["final"]["val/acc"], "max": result["best"]["val/acc"]}
+    return added
 
 
 INCOMPLETE = "incomplete"  # a file in wandb's folder of a run that is not wholly there, or not sent
 _INIT_SECONDS = 10  # how long a run's start waits for the server
-PATIENCE_SECONDS = 60  # how long an upload that was asked for does
+UPLOAD_TIMEOUT_S = 60  # how long an upload that was asked for does
 _FINISH_SECONDS = 50  # how long an end waits until everything is uploaded
 
 
-class Mirror:
+class WandbRun:
     """The W&B run that shows a history; without one (`tracking=none`), nothing happens.
 
     It is never in the way: where the server does not answer, the run is logged offline, and so are
@@ -103,11 +69,9 @@ class Mirror:
         self._lost = False
 
     @classmethod
-    def open(
-        cls, config: conf.Tracking, label: Label, folder: Path, values: dict[str, Any]
-    ) -> Mirror:
+    def open(cls, config: Tracking, label: Label, folder: Path, values: dict[str, Any]) -> WandbRun:
         """Start the W&B run, its files below `folder`; never asks for a key."""
-        if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+        if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
             return cls(None)
         sync = folder.parent if label.group else folder
         if mode == "online" and not cls._given_up:
@@ -124,22 +88,21 @@ class Mirror:
         with suppress(Exception):  # as where wandb's own process is gone
             wandb.teardown()  # or the failed run keeps its id
         cls._given_up = True
-        print(
-            f"warning: W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
-            f"later: python scripts/wandb_sync.py {sync}",
-            file=sys.stderr,
+        warn(
+            f"W&B: {reason}. Nothing is lost: runs are logged offline from here on; "
+            f"later: python scripts/wandb_sync.py {sync}"
         )
 
     @property
     def where(self) -> str:
-        """The page of the run, or the local folder of one that is not uploaded; empty without any."""
+        """Return the page of the run, or the local folder of one that is not uploaded; empty without any."""
         if self._run is None:
             return ""
         local = self._run.offline or self._lost
         return str(Path(self._run.dir).parent) if local else str(self._run.url)
 
     def log(self, row: Row) -> None:
-        """Rows that the server has from before a resume are left out."""
+        """Log a row, unless the server has it from before a resume."""
         if self._run is not None and row["step"] >= self._run.starting_step:
             self._send(lambda run: run.log(row, step=int(row["step"]), commit=True))
 
@@ -151,12 +114,12 @@ class Mirror:
         self._send(lambda run: run.finish(exit_code=exit_code))
 
     def _send(self, what: Callable[[wandb.Run], object]) -> None:
-        """Losing W&B costs a warning, not the run: the upload may not end, its process be killed."""
+        """Call `what` with the run. Losing W&B costs a warning: its upload may not end, its process be killed."""
         if self._run is None or self._lost:
             return
         try:
             what(self._run)
-        except Exception as error:  # whatever wandb raises
+        except Exception as error:  # wandb may raise anything
             if self._sync is None:
                 raise
             self._lost = True
@@ -169,14 +132,14 @@ def one_line(error: Exception | str) -> str:
 
 
 def start(
-    config: conf.Wandb,
+    config: Wandb,
     mode: Literal["online", "offline"],
     label: Label,
     folder: Path,
     values: dict[str, Any],
     patience_seconds: float = _INIT_SECONDS,
 ) -> wandb.Run:
-    """A W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
+    """Return a W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
 
     Raises `ConfigError` without a key, and what wandb raises if the server does not answer.
     """
@@ -184,7 +147,7 @@ def start(
     import wandb
 
     if mode == "offline":
-        _put_aside(folder)
+        archive_offline_runs(folder)
     _read_packages_once()
     _keep_files_in(folder)
     try:
@@ -220,7 +183,7 @@ def start(
 
 @cache
 def _read_packages_once() -> None:
-    """For every run wandb would read again which packages are installed, in 60 ms."""
+    """Read once which packages are installed: for every run wandb would do so again, in 60 ms."""
     from wandb import util
 
     installed = tuple(util.working_set())
@@ -228,20 +191,20 @@ def _read_packages_once() -> None:
 
 
 def unreachable() -> tuple[type[Exception], ...]:
-    """What wandb raises where a server does not answer, or not in time."""
+    """Return what wandb raises where a server does not answer, or not in time."""
     from wandb.errors import CommError
 
     return (CommError, TimeoutError)
 
 
-def _put_aside(folder: Path) -> None:
+def archive_offline_runs(folder: Path) -> None:
     """Rename offline runs of an earlier attempt: the new one holds all their rows again."""
     for old in (folder / "wandb").glob("offline-run-*"):
         old.rename(old.with_name(f"replaced-{old.name}"))
 
 
 def _mode(wanted: str) -> str:
-    """`auto` is WANDB_MODE if set; else online where there is a key, and otherwise offline."""
+    """Return the mode in use: `auto` is WANDB_MODE if set; else online where there is a key, and otherwise offline."""
     if wanted != "auto":
         return wanted
     if mode := os.environ.get("WANDB_MODE"):
@@ -251,9 +214,9 @@ def _mode(wanted: str) -> str:
     return "online" if _has_key() else "offline"
 
 
-def check(config: conf.Tracking) -> None:
+def check(config: Tracking) -> None:
     """Raise `ConfigError` for what wandb would refuse when a run starts: its environment, a missing key."""
-    if not isinstance(config, conf.Wandb) or (mode := _mode(config.mode)) == "disabled":
+    if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
         return
     _before_import(mode)
     import wandb
@@ -292,7 +255,7 @@ def _before_import(mode: str) -> None:
 
 @contextmanager
 def _refused(name: str) -> Iterator[None]:
-    """What wandb and pydantic raise for a setting, as `ConfigError` that begins with `name`."""
+    """Raise what wandb and pydantic raise for a setting as a `ConfigError` that begins with `name`."""
     from wandb.errors import Error
 
     try:
@@ -302,13 +265,13 @@ def _refused(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without pydantic's lines about the value and its own pages."""
+    """Return what is wrong, without pydantic's lines about the value and its own pages."""
     errors: Any = getattr(error, "errors", None)
     return "; ".join(one["msg"] for one in errors()) if errors else one_line(error)
 
 
 def _keep_files_in(folder: Path) -> None:
-    """Have wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
+    """Make wandb keep its logs and its copies of artifacts in `folder` where it cannot in the user's home."""
     from wandb import env
 
     for name, used in ((env.DATA_DIR, env.get_data_dir()), (env.CACHE_DIR, env.get_cache_dir())):
@@ -317,7 +280,7 @@ def _keep_files_in(folder: Path) -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether `folder` can be written to, or made."""
+    """Return whether `folder` can be written to, or made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK, effective_ids=True)
 
@@ -331,5 +294,5 @@ def _has_key() -> bool:
     except FileNotFoundError:
         return False
     except (netrc.NetrcParseError, OSError) as error:
-        print(f"warning: no W&B key is read from netrc: {error}", file=sys.stderr)
+        warn(f"no W&B key is read from netrc: {error}")
         return False

@@ -1,8 +1,7 @@
-"""Sweeps that are submitted and left: one Slurm job an arm, a last one for the report, and their state."""
+"""Sweeps that are submitted and left: one Slurm job a run, a last one for the report, and their state."""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -19,88 +18,86 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness.runs import job as cli
-from harness.analysis import results
-from harness.analysis import sweep_plan
-from harness.config.schema import Config, ConfigError
+from harness.analysis import results, sweep_plan
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
-from harness.runs.run_dir import Place, planned
+from harness.runs.job import run_job
+from harness.runs.run_dir import RunInfo, planned
 
-ENDS = ("complete", "diverged")  # what is not sent again
+_FINISHED = ("complete", "diverged")  # runs that are not submitted again
 _REPORT = Path(__file__).parents[2] / "scripts/report.py"
-_TAIL = 4096  # bytes of a history that usually hold an evaluation
 
 
 @dataclass(frozen=True)
-class Arm(Checkpointable):
-    """One arm as a job: its configuration is the one that was submitted, whatever `conf/` says by now."""
+class SlurmTask(Checkpointable):
+    """A function that trains one run of `sweep` as it was planned, even if `conf/` has changed since."""
 
     sweep: Path
     retry: bool
 
     def __call__(self, number: int) -> None:
-        def found() -> tuple[Place, Config]:
-            plan = sweep_plan.frozen(self.sweep)
-            config = sweep_plan.config_of(plan, plan["arms"][number])
-            where = planned(self.sweep, plan, number)
-            return where, replace(config, retry=config.retry or self.retry)
+        def load() -> tuple[RunInfo, Config]:
+            plan = sweep_plan.read_frozen(self.sweep)
+            config = sweep_plan.run_config(plan, plan["arms"][number])
+            info = planned(self.sweep, plan, number)
+            return info, replace(config, retry=config.retry or self.retry)
 
-        cli.train(found)
+        run_job(load)
 
 
-def write(sweep: Path, launcher: dict[str, Any]) -> None:
-    """What a planned sweep's jobs need beside the plan: `launcher.json`.
+def write_launcher(sweep: Path, launcher: dict[str, Any]) -> None:
+    """Write `launcher.json`: what a planned sweep's jobs need beside the plan.
 
-    Relative paths mean the same to jobs that are sent again from another folder.
+    It names this folder, so that relative paths mean the same to jobs that are submitted again from another.
     """
     sbatch = {"chdir": str(Path.cwd())} | launcher["additional_parameters"]
     write_json(sweep / "launcher.json", launcher | {"additional_parameters": sbatch})
 
 
 def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[str]:
-    """Send the arms that are neither ended nor on their way; returns the ids of the jobs.
+    """Submit the runs that are neither finished nor in the queue; return the ids of the jobs.
 
     `launcher` are the keys of `conf/hydra/launcher/slurm.yaml`; with `retry`, failures that the store
-    remembers are trained again. `jobs.json` remembers what was sent. The last job writes the report
-    when the others are over. Raises `ConfigError` for what Slurm does not accept; what it took
-    before that is remembered.
+    remembers are trained again. `jobs.json` has the job of each run. The last job writes the report
+    when the others have ended. Raises `ConfigError` for what Slurm does not accept; `jobs.json` has
+    the jobs that it accepted before.
     """
     with lock(sweep / "jobs.lock", LOCK_SECONDS):
         return _submit(sweep, launcher, retry)
 
 
 def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
-    known = _known(sweep)
-    folders = results.folders(sweep)
-    under_way = _queue(known)
-    open_arms = [
+    jobs = _read_jobs(sweep)
+    queued = _queued_states(jobs)
+    to_submit = [
         number
-        for number, folder in enumerate(folders)
-        if results.result(folder).get("status") not in ENDS
-        and known.get(str(number)) not in under_way
+        for number, folder in enumerate(results.folders(sweep))
+        if results.result(folder).get("status") not in _FINISHED
+        and jobs.get(str(number)) not in queued
     ]
-    executor, sent = executor_of(sweep, launcher), []
-    size = _largest_array()
-    for begin in range(0, len(open_arms), size):
-        some = open_arms[begin : begin + size]
+    executor, submitted = make_executor(sweep, launcher), []
+    size = _max_array_size()
+    for begin in range(0, len(to_submit), size):
+        numbers = to_submit[begin : begin + size]
         try:
-            jobs = executor.map_array(Arm(sweep.resolve(), retry), some)
+            array = executor.map_array(SlurmTask(sweep.resolve(), retry), numbers)
         except FailedJobError as error:
             raise ConfigError(
-                f"{begin} of {len(open_arms)} arms were submitted, for more Slurm says: "
+                f"{begin} of {len(to_submit)} arms were submitted, for more Slurm says: "
                 f"{' '.join(str(error).split())}; then --again {sweep}, with other wishes in its launcher.json if need be"
             ) from error
-        known |= {str(n): job.job_id for n, job in zip(some, jobs, strict=True)}
-        write_json(sweep / "jobs.json", known)
-        sent.append(jobs[0].job_id.partition("_")[0])
-    if not sent:
+        jobs |= {str(n): job.job_id for n, job in zip(numbers, array, strict=True)}
+        write_json(sweep / "jobs.json", jobs)
+        submitted.append(array[0].job_id.partition("_")[0])
+    if not submitted:
         return []
-    arrays = sorted({*sent, *(job.partition("_")[0] for job in under_way)})
-    return [*sent, _report_after(sweep, arrays, launcher)]
+    arrays = sorted({*submitted, *(job.partition("_")[0] for job in queued)})
+    return [*submitted, _submit_report(sweep, arrays, launcher)]
 
 
-def executor_of(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
-    """As Hydra's launcher makes it of the same keys; nothing is written.
+def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
+    """Return the executor that Hydra's launcher makes of the same keys; nothing is written.
 
     Raises `ConfigError` for a key that submitit does not know, and where there is no Slurm.
     """
@@ -127,12 +124,11 @@ def executor_of(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
     return executor
 
 
-def _report_after(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -> str:
+def _submit_report(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -> str:
     """Submit the job that writes the sweep's report once `jobs` have ended, however they did."""
     command = shlex.join([sys.executable, str(_REPORT), str(sweep.resolve())])
-    given = {key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]}
     options = {
-        **given,
+        **{key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]},
         "job-name": f"{launcher['name']}-report",
         "dependency": f"afterany:{':'.join(jobs)}",
         "output": str(sweep.resolve() / "report.log"),
@@ -140,17 +136,17 @@ def _report_after(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) ->
         "wrap": command,
     }
     words = ["sbatch", "--parsable", *(f"--{key}={value}" for key, value in options.items())]
-    sent = subprocess.run(words, capture_output=True, text=True, check=False)
-    if sent.returncode:
+    sbatch = subprocess.run(words, capture_output=True, text=True, check=False)
+    if sbatch.returncode:
         raise ConfigError(
-            f"the job of the report was not accepted by Slurm: {sent.stderr.strip()}; "
+            f"the job of the report was not accepted by Slurm: {sbatch.stderr.strip()}; "
             f"later: {command}"
         )
-    return sent.stdout.strip().partition(";")[0]
+    return sbatch.stdout.strip().partition(";")[0]
 
 
-def _largest_array() -> int:
-    """How many jobs Slurm takes in one array."""
+def _max_array_size() -> int:
+    """Return how many jobs Slurm takes in one array."""
     shown = subprocess.run(
         ["scontrol", "show", "config"], capture_output=True, text=True, check=True
     ).stdout
@@ -160,84 +156,65 @@ def _largest_array() -> int:
 
 
 def status(sweep: Path) -> str:
-    """A table of the arms: queued, running, done, failed, with what there is to tell of each."""
-    plan, known = read_json(sweep / "plan.json"), _known(sweep)
-    queue = _queue(known)
+    """Return a table of the runs: queued, running, done or failed, and why. Raises `ConfigError` without a plan."""
+    plan, jobs = results.read_plan(sweep), _read_jobs(sweep)
+    queued = _queued_states(jobs)
     rows = [
-        [arm["name"], *_state(sweep, folder, known.get(str(arm["num"])), queue)]
-        for arm, folder in zip(plan["arms"], results.folders(sweep), strict=True)
+        [run["name"], *_state(sweep, folder, jobs.get(str(run["num"])), queued)]
+        for run, folder in zip(plan["arms"], results.folders(sweep), strict=True)
     ]
-    counted = Counter(row[1] for row in rows)
     header = ["arm", "state", "epoch", "val/acc %"]
     table = results.columns(header, [row[:4] for row in rows]).splitlines()
     notes = ["", "", *(row[4] for row in rows)]
     lines = [f"{line}  {note}".rstrip() for line, note in zip(table, notes, strict=True)]
-    return "\n".join([*lines, "", ", ".join(f"{count} {name}" for name, count in counted.items())])
+    counts = Counter(row[1] for row in rows)
+    return "\n".join([*lines, "", ", ".join(f"{count} {state}" for state, count in counts.items())])
 
 
-def _state(sweep: Path, folder: Path, job: str | None, queue: dict[str, str]) -> list[str]:
-    """State, epoch, accuracy, and the last line of an error."""
+def _state(sweep: Path, folder: Path, job: str | None, queued: dict[str, str]) -> list[str]:
+    """Return state, epoch, accuracy, and the last line of an error."""
     result = results.result(folder)
-    row = _last_evaluation(folder)
-    told = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
-    if job in queue and queue[job] != "PENDING":
-        return [queue[job].lower(), *told, ""]
+    row = results.last_row(folder, "val/acc")
+    progress = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
+    if job in queued and queued[job] != "PENDING":
+        return [queued[job].lower(), *progress, ""]
     match result.get("status"):
         case "complete":
-            return ["done", *told, ""]
-        case "diverged" as ended:
-            return [ended, *told, result["error"]]
-    if job in queue:
-        return ["queued", *told, ""]
+            return ["done", *progress, ""]
+        case "diverged" as diverged:
+            return [diverged, *progress, result["error"]]
+    if job in queued:
+        return ["queued", *progress, ""]
     if result:
-        return [result["status"], *told, result["error"].splitlines()[-1]]
+        return [result["status"], *progress, result["error"].splitlines()[-1]]
     if job is None:
-        return ["not sent", *told, ""]
+        return ["not sent", *progress, ""]
     log = sweep / f".submitit/{job}/{job}_0_log.err"
     if not log.exists():
-        return ["cancelled", *told, "never began"]
-    return ["killed", *told, _last_error(log)]
-
-
-def _last_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The last whole row of the history that evaluates, read from its end."""
-    path = folder / "history.jsonl"
-    if not path.exists():
-        return None
-    size, tail = path.stat().st_size, _TAIL
-    while True:
-        with path.open("rb") as file:
-            file.seek(max(0, size - tail))
-            lines = file.read().splitlines(keepends=True)
-        for line in reversed(lines):
-            if line.startswith(b"{") and line.endswith(b"\n") and b'"val/acc"' in line:
-                row: dict[str, Any] = json.loads(line)
-                return row
-        if tail >= size:
-            return None
-        tail *= 16
+        return ["cancelled", *progress, "never began"]
+    return ["killed", *progress, _last_error(log)]
 
 
 def _last_error(path: Path) -> str:
-    """The last line of a log that speaks of an error, not just of an exit code; else the last."""
+    """Return the last line of a log that has the word error and more than an exit code; else the last."""
     lines = path.read_text(errors="replace").splitlines() or ["left no result"]
     errors = (line for line in reversed(lines) if "error" in line.lower())
     return next((line for line in errors if "Exited with exit code" not in line), lines[-1])
 
 
-def _queue(known: dict[str, str]) -> dict[str, str]:
-    """Slurm's state of the sweep's jobs that it still has to do, by id."""
-    if not known:
+def _queued_states(jobs: dict[str, str]) -> dict[str, str]:
+    """Return Slurm's state of those of `jobs` that have not ended, by id."""
+    if not jobs:
         return {}
-    arrays = {job.partition("_")[0] for job in known.values()}
+    arrays = {job.partition("_")[0] for job in jobs.values()}
     words = ["squeue", "--noheader", "--array", f"--jobs={','.join(arrays)}", "--format=%i %T"]
-    shown = subprocess.run(words, capture_output=True, text=True, check=False)
-    if shown.returncode and "Invalid job id" not in shown.stderr:  # as it calls jobs long ended
-        raise ConfigError(f"squeue: {shown.stderr.strip()}")
-    return dict(line.split() for line in shown.stdout.splitlines())
+    squeue = subprocess.run(words, capture_output=True, text=True, check=False)
+    if squeue.returncode and "Invalid job id" not in squeue.stderr:  # as it calls jobs long ended
+        raise ConfigError(f"squeue: {squeue.stderr.strip()}")
+    return dict(line.split() for line in squeue.stdout.splitlines())
 
 
-def _known(sweep: Path) -> dict[str, str]:
-    """`jobs.json`: the last job of each arm, by its number."""
+def _read_jobs(sweep: Path) -> dict[str, str]:
+    """Return `jobs.json`: the last job of each run, by the run's number."""
     path = sweep / "jobs.json"
     return read_json(path) if path.exists() else {}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Moves:
+class CropFlip:
     """Where the crop begins and whether it is mirrored, for each image of an epoch, in its order.
 
     `dy`, `dx` (int64, in pixels of the padded image) and `flip` (bool), each of shape (images,).
@@ -19,22 +19,22 @@ class Moves:
     dx: Tensor
     flip: Tensor
 
-    def __getitem__(self, part: slice | Tensor) -> Moves:
-        return Moves(self.dy[part], self.dx[part], self.flip[part])
+    def __getitem__(self, part: slice | Tensor) -> CropFlip:
+        return CropFlip(self.dy[part], self.dx[part], self.flip[part])
 
-    def to(self, device: torch.device) -> Moves:
-        return Moves(self.dy.to(device), self.dx.to(device), self.flip.to(device))
+    def to(self, device: torch.device) -> CropFlip:
+        return CropFlip(self.dy.to(device), self.dx.to(device), self.flip.to(device))
 
 
-def draw(images: int, crop: int, flip: bool, generator: torch.Generator) -> Moves:
-    """Moves for `images` images, drawn on the CPU: the same on every device."""
+def sample(images: int, crop: int, flip: bool, generator: torch.Generator) -> CropFlip:
+    """Return those of `images` images, drawn on the CPU: the same on every device."""
     dy, dx = torch.randint(0, 2 * crop + 1, (2, images), generator=generator)
     mirrored = torch.rand(images, generator=generator) < (0.5 if flip else 0.0)
-    return Moves(dy, dx, mirrored)
+    return CropFlip(dy, dx, mirrored)
 
 
-def cut(padded: Tensor, index: Tensor, moves: Moves, size: tuple[int, int]) -> Tensor:
-    """The images `padded[index]`, cut to `size` and mirrored as `moves` say.
+def apply(padded: Tensor, index: Tensor, moves: CropFlip, size: tuple[int, int]) -> Tensor:
+    """Return the images `padded[index]`, cut to `size` and mirrored as `moves` say.
 
     `padded` is uint8 (images, height + 2 crop, width + 2 crop, channels), `index` int64 (batch,).
     Returns uint8 (batch, height, width, channels): one gather, no loop, no synchronisation.

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from harness.config.schema import Config, ConfigError
-from harness.training.distributed import ALONE, World
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.loop import Precision
 
 
-def device(wanted: str, world: World = ALONE) -> torch.device:
+def device(wanted: str, world: World = SINGLE_PROCESS) -> torch.device:
     """Raises `ConfigError` for a GPU that is not there.
 
     Each of several processes takes the GPU of its own number, or the one that Slurm bound it to.
@@ -35,7 +36,7 @@ def device(wanted: str, world: World = ALONE) -> torch.device:
 
 
 def reset(config: Config, device: torch.device) -> None:
-    """Process-wide settings, all set by every run: several runs may share one process."""
+    """Set process-wide settings, all of them in every run: several runs may share one process."""
     strict = config.trainer.deterministic
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -48,9 +49,9 @@ def reset(config: Config, device: torch.device) -> None:
 
 
 def numerics(
-    config: Config, device: torch.device, precision: Precision, world: World = ALONE
+    config: Config, device: torch.device, precision: Precision, world: World = SINGLE_PROCESS
 ) -> dict[str, Any]:
-    """What changes rounding but not the trajectory: equal numerics, equal bits."""
+    """Return what changes rounding and nothing else: equal numerics, equal bits."""
     trainer = config.trainer
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {

@@ -26,12 +26,14 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.config.schema import ConfigError, Trainer
-from harness.training.ranks import Seat
+from harness.config.errors import ConfigError
+from harness.config.schema import Trainer
+from harness.training.ranks import ProcessRank
+from harness.training.sync_batch_norm import BatchNorm
 
-_ARRIVAL = timedelta(minutes=10)  # from the first process's start to the last's
-_SILENCE = timedelta(seconds=60)  # in training, after which a process counts as lost
-_PATIENCE = timedelta(days=1)  # while the first waits for data, for other runs, for a disk
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # from the first process's start to the last's
+COLLECTIVE_TIMEOUT = timedelta(seconds=60)  # in training, after which a process counts as lost
+BARRIER_TIMEOUT = timedelta(days=1)  # while the first waits for data, for other runs, for a disk
 
 _LOST = (
     "another process of the run was killed or is out of reach; "
@@ -41,7 +43,7 @@ _LOST = (
 T = TypeVar("T")
 
 
-class Lost(SystemExit):
+class PeerLostError(SystemExit):
     """Another process of the run was killed, or is not heard of: this one cannot go on."""
 
     def __init__(self) -> None:
@@ -51,28 +53,32 @@ class Lost(SystemExit):
         return _LOST
 
 
-class Elsewhere(Exception):
+class RemoteRankError(Exception):
     """Another process of the run failed; the message is what it said."""
 
 
 class World:
     """The processes of one run; alone, nothing is exchanged and no process group exists."""
 
-    def __init__(self, seat: Seat) -> None:
-        self.rank, self.size, self.local_rank = seat.rank, seat.size, seat.local_rank
-        self.speaks = True  # not where another process has said why the run ends
-        self._seat = seat
+    def __init__(self, process: ProcessRank) -> None:
+        self.rank, self.size, self.local_rank = (
+            process.rank,
+            process.size,
+            process.local_rank,
+        )
+        self.reports_errors = True  # not where another process has said why the run ends
+        self._process = process
         self._store: Store | None = None
-        self._patient: ProcessGroup | None = None
+        self._control_group: ProcessGroup | None = None
 
     @contextmanager
-    def joined(self) -> Iterator[None]:
-        """Meet the others, and part from them at the end."""
-        if self._seat.address is None:
+    def process_group(self) -> Iterator[None]:
+        """Join the process group of the run, and leave it at the end."""
+        if self._process.address is None:
             yield
             return
-        with self.guarded():
-            self._meet(self._seat.address)
+        with self.translate_peer_errors():
+            self._rendezvous(self._process.address)
         try:
             yield
         except Exception as error:
@@ -81,24 +87,26 @@ class World:
         finally:
             dist.destroy_process_group()
 
-    def _meet(self, address: str) -> None:
-        self._store, _, _ = next(rendezvous(address, self.rank, self.size, timeout=_ARRIVAL))
+    def _rendezvous(self, address: str) -> None:
+        self._store, _, _ = next(
+            rendezvous(address, self.rank, self.size, timeout=RENDEZVOUS_TIMEOUT)
+        )
         self._store.set(f"here/{self.rank}", "")
-        self._store.wait([f"here/{rank}" for rank in range(self.size)], _ARRIVAL)
+        self._store.wait([f"here/{rank}" for rank in range(self.size)], RENDEZVOUS_TIMEOUT)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             store=PrefixStore("run", self._store),
             rank=self.rank,
             world_size=self.size,
-            timeout=_SILENCE,
+            timeout=COLLECTIVE_TIMEOUT,
         )
-        patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        patient = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
         assert isinstance(patient, ProcessGroup)
-        self._patient = patient
+        self._control_group = patient
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """What the end of another process makes torch raise, as `Lost`, in one line, or `Elsewhere`."""
+    def translate_peer_errors(self) -> Iterator[None]:
+        """Raise `PeerLostError` or `RemoteRankError` for what torch raises when another process ends."""
         try:
             yield
         except RuntimeError as error:
@@ -106,52 +114,55 @@ class World:
                 raise
             why = self._end(_LOST)
             if not why.endswith(_LOST):
-                raise Elsewhere(why) from error
-            if self.speaks:
+                raise RemoteRankError(why) from error
+            if self.reports_errors:
                 print(f"error: {why}", file=sys.__stderr__, flush=True)
-            raise Lost from error
+            raise PeerLostError from error
 
     def _end(self, reason: str) -> str:
-        """Why the run ends: `reason`, unless another process has told before."""
-        own = f"{self._seat}: {reason}"
-        told = own
+        """Return why the run ends: `reason`, unless another process has given one before."""
+        own = f"{self._process}: {reason}"
+        first = own
         if self._store:
             with suppress(RuntimeError):  # the process that kept the store may be gone
-                told = self._store.compare_set("end", "", own).decode()
-        self.speaks = told == own
-        return told
+                first = self._store.compare_set("end", "", own).decode()
+        self.reports_errors = first == own
+        return first
 
-    # --- what each does ------------------------------------------------------------------------
+    # --- its own share ------------------------------------------------------------------------
 
-    def part(self, count: int) -> slice:
-        """This process's part of `count` things; the sizes of the parts differ by one at most."""
+    def shard(self, count: int) -> slice:
+        """Return this process's share of `count` things; the sizes of the shares differ by one at most."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
-    def weight(self, count: int) -> float:
-        """By which the mean over the own part counts in the mean of the processes' means."""
-        part = self.part(count)
-        own: int = part.stop - part.start
+    def loss_weight(self, count: int) -> float:
+        """Return the weight of the mean over the own shard in the mean of all processes' means."""
+        shard = self.shard(count)
+        own: int = shard.stop - shard.start
         return own * self.size / count
 
     def reseed(self, seed: int, updates: int) -> None:
-        """Draw other dropout than the first process, whose generator is the one in checkpoints."""
+        """Seed dropout differently from the first process, whose generator is the one in checkpoints."""
         if self.rank:
             digest = hashlib.sha256(f"{seed}/{self.rank}/{updates}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     @contextmanager
-    def writing_nothing(self) -> Iterator[Path]:
-        """A folder that goes away again, and no stderr."""
+    def scratch_dir(self) -> Iterator[Path | None]:
+        """Yield None in the first process; in others a folder that goes away, with stderr silenced."""
+        if self.rank == 0:
+            yield None
+            return
         with (
             tempfile.TemporaryDirectory() as folder,
-            open(os.devnull, "w") as nowhere,
-            redirect_stderr(nowhere),
+            open(os.devnull, "w") as devnull,
+            redirect_stderr(devnull),
         ):
             yield Path(folder)
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The first process, then the first of every other node, then the rest."""
+    def rank_zero_first(self) -> Iterator[None]:
+        """Run the block in the first process, then in the first of every other node, then in the rest."""
         turn = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
             self.wait()
@@ -159,15 +170,15 @@ class World:
         for _ in range(2 - turn):
             self.wait()
 
-    # --- what they tell each other -------------------------------------------------------------
+    # --- communication -------------------------------------------------------------
 
     def wait(self) -> None:
-        """Until all processes have come here, however long one takes."""
+        """Wait until all processes have come here, however long one takes."""
         if self.size > 1:
-            dist.barrier(group=self._patient)
+            dist.barrier(group=self._control_group)
 
-    def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process; the others wait for it. Tensors on the CPU."""
+    def broadcast_from_rank_zero(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns in the first process, for which the others wait; tensors on the CPU."""
         if self.size == 1:
             return make()
         content: list[bytes | None] = [None]
@@ -175,24 +186,24 @@ class World:
             buffer = io.BytesIO()
             torch.save(make(), buffer)
             content = [buffer.getvalue()]
-        dist.broadcast_object_list(content, src=0, group=self._patient)
+        dist.broadcast_object_list(content, src=0, group=self._control_group)
         if content[0] is None:
             raise RuntimeError("the first process sent nothing")
         made: T = torch.load(io.BytesIO(content[0]), map_location="cpu", weights_only=False)
         return made
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Return the sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes, in place."""
+        """Return the mean over all processes, in place."""
         return self.sum(value).div_(self.size) if self.size > 1 else value
 
-    def agree(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
-        """The signal that any process was sent, and whether the first is to write a checkpoint.
+    def all_reduce_stop_and_save(self, signal: int | None, due: bool) -> tuple[int | None, bool]:
+        """Return the signal that any process was sent, and whether the first is to write a checkpoint.
 
         Waits for the other processes, never for a GPU.
         """
@@ -204,7 +215,7 @@ class World:
         return number or None, bool(first_is_due)
 
     def check(self, trainer: Trainer, device: torch.device) -> None:
-        """Raises `ConfigError` for batches of less than an image a process, and unless each process
+        """Raise `ConfigError` for batches of less than an image a process, and unless each process
         has a GPU of its own, or none has one."""
         if self.size == 1:
             return
@@ -215,7 +226,7 @@ class World:
             )
         own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
         all_: list[Any] = [None] * self.size
-        dist.all_gather_object(all_, own, group=self._patient)
+        dist.all_gather_object(all_, own, group=self._control_group)
         gpus = {gpu for gpu in all_ if gpu}
         if gpus and len(gpus) < self.size:
             raise ConfigError(
@@ -225,8 +236,8 @@ class World:
 
     # --- networks ------------------------------------------------------------------------------
 
-    def synchronised(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """`network` with batch norms that see the whole batch; its parameters and names stay."""
+    def convert_sync_batch_norm(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """Return `network` with batch norms that see the whole batch; its parameters and names stay."""
         if self.size == 1:
             return network
         if device.type == "cuda":
@@ -237,8 +248,8 @@ class World:
                     setattr(module, name, BatchNorm.of(child))
         return network
 
-    def averaging(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """`network`, whose gradients become the mean over all processes."""
+    def wrap_ddp(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """Return `network`, whose gradients become the mean over all processes."""
         if self.size == 1:
             return network
         ids = [device.index] if device.type == "cuda" else None
@@ -247,64 +258,4 @@ class World:
             return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
 
-ALONE = World(Seat())
-
-
-class BatchNorm(_BatchNorm):
-    """`SyncBatchNorm` for CPUs, where torch has none: statistics over the batch of all processes."""
-
-    @classmethod
-    def of(cls, norm: _BatchNorm) -> BatchNorm:
-        """With the parameters and buffers of `norm`."""
-        new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        for name, parameter in norm.named_parameters():
-            setattr(new, name, parameter)
-        for name, buffer in norm.named_buffers():
-            setattr(new, name, buffer)
-        return new
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        values = x.to(torch.promote_types(x.dtype, torch.float32))
-        own = values.new_tensor([x.numel() / x.shape[1]])
-        sums: Tensor = _Sum.apply(torch.cat([values.sum(axes), own]))
-        count = sums[-1].detach()
-        mean = sums[:-1] / count
-        centred = values - mean.view(shape)
-        var: Tensor = _Sum.apply(centred.square().sum(axes)) / count
-        self._remember(mean.detach(), var.detach() * count / (count - 1))
-        scale = (var + self.eps).rsqrt()
-        if self.affine:
-            return (centred * (scale * self.weight).view(shape) + self.bias.view(shape)).to(x.dtype)
-        return (centred * scale.view(shape)).to(x.dtype)
-
-    @torch.no_grad()
-    def _remember(self, mean: Tensor, var: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.momentum is None:
-            return
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var, self.momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, and back: each process's losses depend on every summand."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,) = gradients
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+SINGLE_PROCESS = World(ProcessRank())

@@ -15,7 +15,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from harness import files
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.warnings import warn_once
 
 # Raised when the same files come to give other pixels. It is in the digest of the data.
 DECODING = 1
@@ -61,7 +61,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Folder:
-    """The images of `root/train/CLASS/` and, where it is there, `root/test/CLASS/`."""
+    """The images of `root/train/CLASS/` and, if there is one, of `root/test/CLASS/`."""
 
     root: Path
     classes: tuple[str, ...]
@@ -75,7 +75,7 @@ class Folder:
 
 
 def find(root: Path) -> Folder:
-    """List the images below `root`, without reading any. Raises `ConfigError` for what is no data set."""
+    """Return the images below `root`, without reading any. Raises `ConfigError` for what is no data set."""
     left_out: Counter[str] = Counter()
     train = _by_class(root, "train", left_out)
     where = f"dataset.root={_shown(root)}"
@@ -132,7 +132,7 @@ def _by_class(root: Path, part: str, left_out: Counter[str]) -> dict[str, list[s
 
 
 def _images(root: Path, folder: str, left_out: Counter[str]) -> Iterator[str]:
-    """Paths below `root` of the images in `folder` and its subfolders, sorted folder by folder."""
+    """Return the paths below `root` of the images in `folder` and its subfolders, sorted folder by folder."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -151,12 +151,12 @@ def _images(root: Path, folder: str, left_out: Counter[str]) -> Iterator[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a system or a program made it for itself: .DS_Store, .ipynb_checkpoints, __MACOSX."""
+    """Return whether a system or a program made it for itself: .DS_Store, .ipynb_checkpoints, __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def _elsewhere(root: Path) -> str:
-    """A hint where train/ is one level up or down."""
+    """Return a hint where train/ is one level up or down."""
     try:
         near = [root.parent, *(child for child in sorted(root.iterdir()) if child.is_dir())]
     except OSError:
@@ -174,7 +174,7 @@ def _but(left_out: Counter[str]) -> str:
 
 
 def _shown(name: str | Path) -> str:
-    """A file's name as text that can be printed and written, whatever its bytes are."""
+    """Return a file's name as text that can be printed and written, also for bytes that are no text."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
@@ -186,7 +186,7 @@ class _Unusable(ValueError):
 
 
 def decode(path: Path, size: int) -> Tensor:
-    """The image as uint8 (size, size, 3): its shorter side resized, its centre cut out.
+    """Return the image as uint8 (size, size, 3): its shorter side resized, its centre cut out.
 
     Raises `ConfigError` for a file that cannot be used.
     """
@@ -208,7 +208,7 @@ def _content(path: Path) -> bytes:
 
 
 def _rgb(content: bytes) -> tuple[Image.Image, int]:
-    """The first frame as 8-bit RGB, upright, on a white ground; and how many frames there are."""
+    """Return the first frame as 8-bit RGB, upright, on a white ground; and how many frames there are."""
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -228,7 +228,7 @@ def _rgb(content: bytes) -> tuple[Image.Image, int]:
 
 
 def _is_deep(file: Image.Image) -> bool:
-    """Whether a channel has more than 8 bits, of which Pillow would give the low ones or round."""
+    """Return whether a channel has more than 8 bits, of which Pillow would give the low ones or round."""
     if file.mode[0] in "IF":
         return True
     arguments = [tile[3] for tile in getattr(file, "tile", [])]
@@ -250,7 +250,7 @@ class Seen(NamedTuple):
     """What reading a file has shown. `problem` says why it cannot be used."""
 
     size: int  # bytes
-    modified: int  # ns since 1970, as the file system tells it
+    modified: int  # ns since 1970, of the file system
     sha256: str  # of the content
     frames: int
     problem: str = ""
@@ -282,7 +282,7 @@ def _see(path: Path) -> Seen:
 
 
 def check(folder: Folder, workers: int) -> dict[str, Seen]:
-    """What each file of `folder` holds; those that are not remembered are decoded now, by `workers`.
+    """Return what each file of `folder` holds; those that are not remembered are decoded now, by `workers`.
 
     Raises `ConfigError` that names all that cannot be used.
     """
@@ -335,7 +335,7 @@ def _read_all(root: Path, paths: Sequence[str], workers: int) -> Iterator[tuple[
 
 
 def unseen(folder: Folder) -> int:
-    """How many files of `folder` have not been decoded yet as they are now."""
+    """Return how many files of `folder` have not been decoded yet as they are now."""
     return len(folder.paths) - len(_remembered(folder))
 
 
@@ -343,7 +343,7 @@ def unseen(folder: Folder) -> int:
 
 
 def _remembered(folder: Folder) -> dict[str, Seen]:
-    """What was found of the files that have not changed since."""
+    """Return what was found of the files that have not changed since."""
     try:
         memory = _memory(folder.root)
         checksum, _, body = files.read(memory, _MOST_MEMORY).partition(b"\n")
@@ -352,7 +352,7 @@ def _remembered(folder: Folder) -> dict[str, Seen]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RuntimeError) as error:
-        warn(f"what was known of the images cannot be read: {error}; they are decoded again")
+        warn_once(f"what was known of the images cannot be read: {error}; they are decoded again")
         return {}
     document = json.loads(body)
     known = document["files"] if document["decoding"] == _version() else {}
@@ -366,7 +366,7 @@ def _remembered(folder: Folder) -> dict[str, Seen]:
 
 
 def _now(path: str) -> tuple[int, int] | None:
-    """The size and the time of modification of a file; None for one that is gone."""
+    """Return the size and the time of modification of a file; None for one that is gone."""
     try:
         about = os.stat(path)
     except OSError:
@@ -386,11 +386,11 @@ def _remember(folder: Folder, seen: dict[str, Seen], begin: int) -> None:
         with files.atomic(_memory(folder.root)) as file:
             file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
     except (OSError, RuntimeError) as error:
-        warn(f"what was found of the images is not remembered: {error}; set HARNESS_CACHE")
+        warn_once(f"what was found of the images is not remembered: {error}; set HARNESS_CACHE")
 
 
 def _memory(root: Path) -> Path:
-    """The file that remembers `root`. Raises RuntimeError for a user without a home."""
+    """Return the file that remembers `root`. Raises RuntimeError for a user without a home."""
     given = os.environ.get("HARNESS_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(given) if given else Path(base) / "cosine-restarts"
@@ -400,9 +400,3 @@ def _memory(root: Path) -> Path:
 
 def _version() -> str:
     return f"{DECODING}, Pillow {PIL.__version__}"
-
-
-@cache
-def warn(message: str) -> None:
-    """Print a warning, once in this process."""
-    print(f"warning: {message}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""The training loop: one update, one evaluation, and `fit` that repeats them until the plan ends."""
+"""The training loop: one update, one evaluation, and `updates` until the LR plan ends."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
+from harness.config.schema import Trainer
 from harness.training import optimizers as compiled
-from harness.training.datasets import TrainBatches
-from harness.training.distributed import ALONE, World
-from harness.training.schedules import Plan, Schedule
+from harness.training.batches import TrainBatches
+from harness.training.distributed import SINGLE_PROCESS, World
+from harness.training.schedules import LRPlan, Schedule
 
 Row = dict[str, int | float]  # of a history: metric → value; accuracies in percent
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """A number of update `step` is not finite: its loss, a metric, a weight."""
 
     def __init__(self, step: int, what: str) -> None:
@@ -39,7 +39,7 @@ class Precision:
 
     @classmethod
     def resolve(cls, wanted: str, device: torch.device) -> Precision:
-        """`auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
+        """Return the precision in use: `auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
 
         Raises `ConfigError` for float16 on a CPU.
         """
@@ -67,28 +67,34 @@ class TrainState:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     updates: int = 0
-    unseen: list[Tensor] = field(default_factory=list)  # losses, still on the device
+    pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
 
     def last_loss(self) -> float:
-        """The loss of the last update. Raises `Diverged` if one since the last call is not finite."""
-        values: list[float] = torch.stack(self.unseen).tolist()
-        self.unseen.clear()
+        """Return the loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
+        values: list[float] = torch.stack(self.pending_losses).tolist()
+        self.pending_losses.clear()
         for number, value in enumerate(values, start=self.updates - len(values) + 1):
             if not math.isfinite(value):
-                raise Diverged(number, f"the loss of update {number} is {value}")
+                raise DivergedError(number, f"the loss of update {number} is {value}")
         return values[-1]
 
+    def row(self, plan: LRPlan, lr: float) -> Row:
+        """Return the row of the history for the last update, which used `lr`. Raises as `last_loss`."""
+        done = self.updates
+        row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
+        return row | {"train/loss": self.last_loss()}
+
     def checked(self, metrics: Row) -> Row:
-        """`metrics` of this state. Raises `Diverged` if one of them, or a weight, is not finite."""
+        """Return `metrics` of this state. Raises `DivergedError` if one of them, or a weight, is not finite."""
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise Diverged(self.updates, f"{name} after update {self.updates} is {value}")
+                raise DivergedError(self.updates, f"{name} after update {self.updates} is {value}")
         if broken := self.not_finite():
-            raise Diverged(self.updates, f"{broken} is not finite after update {self.updates}")
+            raise DivergedError(self.updates, f"{broken} is not finite after update {self.updates}")
         return metrics
 
     def not_finite(self) -> str | None:
-        """The first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
+        """Return the first parameter, or statistic of a batch norm, that has a NaN or an infinity."""
         tensors = {
             name: tensor
             for name, tensor in self.network.state_dict(keep_vars=True).items()
@@ -100,11 +106,11 @@ class TrainState:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """All that training goes on from, but the schedule, which follows from the plan.
+        """Return all that training goes on from, but the schedule, which follows from the plan.
 
-        Raises `Diverged` rather than keep what a loss that is not finite led to.
+        Raises `DivergedError` rather than keep what a loss that is not finite led to.
         """
-        if self.unseen:
+        if self.pending_losses:
             self.last_loss()
         cuda = next(self.network.parameters()).device.type == "cuda"
         return {
@@ -140,35 +146,35 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainStep:
     """What stays the same from update to update; `forward` is the network.
 
-    `weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
+    `loss_weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
     torch.compile, or none; evaluations are not compiled.
     """
 
     forward: Callable[[Tensor], Tensor]
     precision: Precision
     label_smoothing: float
-    world: World = ALONE
-    weight: float = 1.0
+    world: World = SINGLE_PROCESS
+    loss_weight: float = 1.0
     mode: str = "none"
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of a batch of this process, to be differentiated."""
+        """Return the loss of this process's part of a batch, to be differentiated."""
         with self.precision.autocast():
-            return self.weight * F.cross_entropy(
+            return self.loss_weight * F.cross_entropy(
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
 
     def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        """One update on a batch. Returns its loss, still on the device; waits for no GPU."""
+        """Make one update on a batch. Return its loss, still on the device; waits for no GPU."""
         if self.mode == "none":
             loss = self.loss(images, labels)
             kept = loss.detach()
         else:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-            loss = compiled.function(Step.loss, self.mode)(self, images, labels)
+            loss = compiled.function(TrainStep.loss, self.mode)(self, images, labels)
             kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         state.scaler.step(state.optimizer)
@@ -182,7 +188,7 @@ class Step:
     def evaluate(
         self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], split: str
     ) -> Row:
-        """`split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
+        """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
         network.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         for images, labels in batches:
@@ -197,15 +203,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Cadence:
+class LogSchedule:
     """At which steps the history has a row, and which of those rows evaluate."""
 
     train_every: int
     evaluations: frozenset[int]
 
     @classmethod
-    def of(cls, plan: Plan, trainer: conf.Trainer) -> Cadence:
-        """Evaluations fall on parts of epochs, on cycle ends and on the last update."""
+    def of(cls, plan: LRPlan, trainer: Trainer) -> LogSchedule:
+        """Return the log schedule of a run: evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:
             raise ConfigError(
@@ -220,7 +226,7 @@ class Cadence:
         return step % self.train_every == 0 or step in self.evaluations
 
     def covers(self, rows: list[Row], updates: int) -> bool:
-        """Whether `rows` hold all that this cadence records in the first `updates` updates."""
+        """Return whether `rows` hold all that this schedule records in the first `updates` updates."""
         evaluated = {row["step"] for row in rows if "val/acc" in row}
         training = range(self.train_every, updates + 1, self.train_every)
         return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
@@ -228,7 +234,7 @@ class Cadence:
         }
 
     def select(self, rows: list[Row]) -> list[Row]:
-        """The part of `rows`, recorded at a finer cadence, that this one would have recorded."""
+        """Return the part of `rows`, recorded by a finer schedule, that this one would have recorded."""
         return [
             row
             if row["step"] in self.evaluations
@@ -238,21 +244,12 @@ class Cadence:
         ]
 
 
-def fit(
-    state: TrainState,
-    step: Step,
-    plan: Plan,
-    batches: TrainBatches,
-    cadence: Cadence,
-    evaluate: Callable[[], Row],
-    record: Callable[[Row], None],
-    after_update: Callable[[], None],
-) -> None:
-    """Train from `state.updates` to the end of `plan`.
+def updates(
+    state: TrainState, step: TrainStep, plan: LRPlan, batches: TrainBatches
+) -> Iterator[float]:
+    """Train from `state.updates` to the end of `plan`; yield the LR of every update after it.
 
-    `record` gets every row of the history, `after_update` is called once an update, after it.
-    Raises `Diverged` when a loss is not finite, at the latest at the next row, or when an evaluation,
-    or a weight at one, is not; and RuntimeError if the LR in use is ever not the plan's.
+    Raises RuntimeError if the LR in use is ever not the plan's.
     """
     group = state.optimizer.param_groups[0]
     while state.updates < plan.updates:
@@ -263,14 +260,7 @@ def fit(
                 raise RuntimeError(
                     f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
                 )
-            state.unseen.append(step.train(state, images, labels))
-            done = state.updates
-            if cadence.is_row(done):
-                row: Row = {"step": done, "epoch": plan.epochs(done), "lr": lr}
-                row["train/loss"] = state.last_loss()
-                if done in cadence.evaluations:
-                    row |= state.checked(evaluate())
-                record(row)
-            after_update()
-            if done == plan.updates:
+            state.pending_losses.append(step.train(state, images, labels))
+            yield lr
+            if state.updates == plan.updates:
                 return

@@ -1,6 +1,6 @@
 """Networks: the ResNets for small images of He et al. 2015, and any torchvision classifier.
 
-To add a model: a dataclass in `config.py`, a case in `build`, a file in `conf/model/`.
+`harness/choices/models.py` names them.
 """
 
 from __future__ import annotations
@@ -9,24 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import schema as conf
-from harness.config.schema import ConfigError, nearest
+from harness.config.errors import ConfigError, nearest
+from harness.config.schema import Model
 
 _MIN_IMAGENET_STEM = 32  # pixels: the usual stem and stages shrink images 32 times
-
-
-def build(config: conf.Model, channels: int, image_size: int, classes: int) -> nn.Module:
-    """The network, freshly initialised from torch's global generator, in float32 on the CPU.
-
-    It takes float images (batch, channels, image_size, image_size) and gives logits
-    (batch, classes). Raises `ConfigError` if the architecture does not exist or does not fit.
-    """
-    match config:
-        case conf.ResNet(depth=depth, width=width):
-            return ResNet(depth, width, channels, classes)
-        case conf.Torchvision(arch=arch, stem=stem):
-            return _torchvision(arch, stem, channels, image_size, classes)
-    raise TypeError(f"no model for {type(config).__name__}")
 
 
 class ResNet(nn.Module):
@@ -78,7 +64,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return conv
 
 
-class Coloured(nn.Module):
+class GrayToRGB(nn.Module):
     """Shows grey images to a network that expects three channels."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -90,7 +76,10 @@ class Coloured(nn.Module):
         return logits
 
 
-def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: int) -> nn.Module:
+def torchvision_classifier(
+    arch: str, stem: str, channels: int, image_size: int, classes: int
+) -> nn.Module:
+    """Return a network of torchvision's. Raises `ConfigError` if there is none, or it does not fit."""
     import torchvision  # seconds, which the networks of this file do not need
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -113,7 +102,7 @@ def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: 
             + ("model.stem=small" if resnet else "model.arch=resnet18 model.stem=small")
         )
     if channels == 1:
-        network = Coloured(network)
+        network = GrayToRGB(network)
     was_training = network.training
     try:
         _pass(network.eval(), 2, channels, image_size)
@@ -132,13 +121,13 @@ def _torchvision(arch: str, stem: str, channels: int, image_size: int, classes: 
     return network
 
 
-def without_weights(config: conf.Model, channels: int, image_size: int, classes: int) -> nn.Module:
-    """Return the network that `build` makes, on the meta device: its shapes alone."""
+def without_weights(model: Model, channels: int, image_size: int, classes: int) -> nn.Module:
+    """Return the network that `model` builds, on the meta device: its shapes alone."""
     try:
         with torch.device("meta"):
-            return build(config, channels, image_size, classes)
+            return model.build(channels, image_size, classes)
     except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
-        return build(config, channels, image_size, classes).to("meta")
+        return model.build(channels, image_size, classes).to("meta")
 
 
 def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
@@ -155,7 +144,7 @@ def check_batch(network: nn.Module, batch_size: int, channels: int, image_size: 
 
 
 def _pass(network: nn.Module, batch_size: int, channels: int, image_size: int) -> None:
-    """A forward pass without data or arithmetic, which leaves the network as it is."""
+    """Make a forward pass without data or arithmetic; the network stays as it is."""
     tensors = [*network.named_parameters(), *network.named_buffers()]
     images = torch.empty(batch_size, channels, image_size, image_size, device="meta")
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Updates as compiled code, for `trainer.compile`: what stays to do in Python is to launch it.
 
-Three pieces make an update: the loss (`loop.Step.loss`), its gradients, and the optimizer's step. In
+Three pieces make an update: the loss (`loop.TrainStep.loss`), its gradients, and the optimizer's step. In
 CUDA graphs (`reduce-overhead`) they run in one memory pool, and nothing is copied between them. Nothing
 compiled belongs to a run: networks, state and the LR come in as arguments, so that one process
 compiles once for all its runs of the same shapes and constants.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _SHAPES = 256  # of one piece in a process: networks, batches, constants; torch 
 
 @cache
 def function(plain: Callable[P, T], mode: str) -> Callable[P, T]:
-    """`plain`, compiled for every shape that it meets. It must not be a closure."""
+    """Return `plain`, compiled for every shape that it meets. It must not be a closure."""
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = _SHAPES
@@ -116,7 +116,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def _lr_of(parameters: list[nn.Parameter]) -> Tensor:
-    """Where compiled code reads the LR: a constant in it would be compiled anew at every update."""
+    """Return a tensor from which compiled code reads the LR: a constant would be compiled anew at every update."""
     return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
 
 
@@ -126,7 +126,7 @@ def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _static(*tensors: Tensor | None) -> None:
-    """CUDA graphs use these where they are; others are copied, and may not change."""
+    """Let CUDA graphs use these tensors at their addresses; others are copied, and may not change."""
     for tensor in tensors:
         if tensor is not None:
             torch._dynamo.mark_static_address(tensor)

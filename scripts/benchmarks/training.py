@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import usual
 from benchmarks.usual import IMAGES, ROOT, Epoch
-from harness.config import schema as conf
+from harness.choices.builtin import register
+from harness.config.compose import load
 from harness.config.schema import Config
-from harness.runs.run import build
-from harness.training import datasets as data
-from harness.training import schedules
-from harness.training.loop import Cadence, Precision, Row, Step, TrainState, fit
+from harness.runs.setup import build
+from harness.training import batches, datasets, schedules
+from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, updates
 
 CPU = torch.device("cpu")
 SETTING = (
@@ -58,33 +58,35 @@ def ratio(figures: Figures, of: str, to: str) -> str:
 def settings(epochs: float, *overrides: str) -> Config:
     from hydra import compose, initialize_config_dir
 
-    conf.register()
+    register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         given = [*SETTING, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
-        return conf.load(compose("config", given))
+        return load(compose("config", given))
 
 
 class Loop:
     """The harness's own loop, epoch by epoch, with validation or without."""
 
     def __init__(self, config: Config) -> None:
-        splits = data.load(config.dataset)
+        splits = datasets.load(config.dataset)
         self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
-        self.batches = data.TrainBatches(splits, config, CPU)
-        self.val = data.EvalBatches(splits.val, splits, config, CPU)
-        self.plan = schedules.plan(config, self.batches.updates_per_epoch)
+        self.batches = batches.TrainBatches(splits, config, CPU)
+        self.val = batches.EvalBatches(splits.val, splits, config, CPU)
+        self.plan = schedules.lr_plan(config, self.batches.updates_per_epoch)
         self.log_every = config.trainer.log_every
 
     def epoch(self, evaluations: bool) -> tuple[float, float]:
         """Seconds, and validation accuracy in percent (0 without validation)."""
         end = self.state.updates + self.plan.updates_per_epoch
         plan = replace(self.plan, lr=self.plan.lr[:end])
-        cadence = Cadence(self.log_every, frozenset({end} if evaluations else ()))
+        log_schedule = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
         rows: list[Row] = []
         begin = time.perf_counter()
-        fit(
-            self.state, self.step, plan, self.batches, cadence, self.evaluate, rows.append, _nothing
-        )
+        for lr in updates(self.state, self.step, plan, self.batches):
+            if log_schedule.is_row(self.state.updates):
+                rows.append(self.state.row(plan, lr))
+                if self.state.updates in log_schedule.evaluations:
+                    rows[-1] |= self.evaluate()
         return time.perf_counter() - begin, float(rows[-1].get("val/acc", 0))
 
     def evaluate(self) -> Row:
@@ -93,10 +95,6 @@ class Loop:
     @property
     def images(self) -> int:
         return self.plan.updates_per_epoch * self.batches.batch_size
-
-
-def _nothing() -> None:
-    pass
 
 
 def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
@@ -161,7 +159,7 @@ def _arithmetic(
     ]
 
 
-def profile(step: Step, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
+def profile(step: TrainStep, state: TrainState, images: torch.Tensor, labels: torch.Tensor) -> str:
     """The kernels that take most of an update, by their share of the time on the CPU."""
     group = state.optimizer.param_groups[0]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:

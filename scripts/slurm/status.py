@@ -1,12 +1,11 @@
-"""How the arms of a submitted sweep are doing: `python scripts/slurm/status.py SWEEP`"""
+"""Print the state of each run of a submitted sweep: `python scripts/slurm/status.py SWEEP`"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
+from harness.config.one_line_errors import one_line_errors
 
 
 def main() -> None:
@@ -14,11 +13,9 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, metavar="SWEEP")
     sweep = parser.parse_args().sweep
     with one_line_errors():
-        if not (sweep / "plan.json").exists():
-            raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
-        from harness.sweeps import slurm as batch
+        from harness.sweeps import slurm
 
-        print(batch.status(sweep))
+        print(slurm.status(sweep))
 
 
 if __name__ == "__main__":

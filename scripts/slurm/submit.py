@@ -2,12 +2,12 @@
 
     python scripts/slurm/submit.py hydra.launcher.partition=gpu hydra.launcher.gpus_per_node=1 \\
         scheduler.t_mult=1,2 'seed=range(0,10)'
-    python scripts/slurm/submit.py --again SWEEP      only the arms that are missing or failed
+    python scripts/slurm/submit.py --again SWEEP      only the runs that are missing or failed
     python scripts/slurm/status.py SWEEP
 
 The same arguments as `python train.py -m hydra/launcher=slurm`, and the same keys of the launcher. One
-job an arm, and a last one that writes the report when the others are over. Nothing waits: the
-configurations are those of now, whatever becomes of conf/. Needs `pip install 'cosine-restarts[slurm]'`.
+job a run, and a last one that writes the report when the others have ended. Nothing waits: the runs
+train the configurations of now, even if conf/ changes. Needs `pip install 'cosine-restarts[slurm]'`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
-from harness.config import schema as config
-from harness.config.errors import one_line_errors
-from harness.config.schema import ConfigError
-from harness.sweeps import callback as sweep
+from harness.config.compose import register
+from harness.config.errors import ConfigError
+from harness.config.hydra_private import multirun_config
+from harness.config.one_line_errors import one_line_errors
+from harness.sweeps.callback import begin_sweep
 
 
 def main() -> None:
@@ -36,18 +34,18 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     with one_line_errors():
         try:
-            from harness.sweeps import slurm as batch
+            from harness.sweeps import slurm
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed: pip install 'cosine-restarts[slurm]'"
             ) from error
         if arguments.again and overrides:
             raise ConfigError(f"{overrides[0]}: --again submits what was submitted")
-        folder = arguments.again or planned(overrides)
+        folder = arguments.again or plan_new_sweep(overrides)
         if not (folder / "launcher.json").exists():
             raise ConfigError(f"{folder}: is not the folder of a sweep that was submitted")
         launcher = json.loads((folder / "launcher.json").read_text())
-        jobs = batch.submit(folder, launcher, retry=bool(arguments.again))
+        jobs = slurm.submit(folder, launcher, retry=bool(arguments.again))
     if not jobs:
         print("nothing to submit: every arm has ended or is on its way")
         return
@@ -56,16 +54,14 @@ def main() -> None:
     print(f"python scripts/slurm/status.py {folder}    scancel {' '.join(jobs)}")
 
 
-def planned(overrides: list[str]) -> Path:
-    """The folder of the new sweep, with all that its jobs need."""
-    from harness.sweeps import slurm as batch
+def plan_new_sweep(overrides: list[str]) -> Path:
+    """Write the files that the jobs of a new sweep need. Return its folder."""
+    from harness.sweeps import slurm
 
-    config.register()
+    register()
     conf = Path(__file__).resolve().parents[2] / "conf"
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
-    with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration("config", words, run_mode=RunMode.MULTIRUN)
+    with multirun_config(conf, words) as composed:
         chosen = composed.hydra.launcher
         if not chosen._target_.endswith(".SlurmLauncher"):
             name = composed.hydra.runtime.choices["hydra/launcher"]
@@ -73,10 +69,10 @@ def planned(overrides: list[str]) -> Path:
         with read_write(composed):  # a folder that is looked up is made, before the plan is checked
             chosen.submitit_folder = ".submitit"
         launcher: Any = OmegaConf.to_container(chosen, resolve=True)
-        batch.executor_of(Path(), launcher)  # before anything is written
-        sweep.begin(composed, new=True)
+        slurm.make_executor(Path(), launcher)  # before anything is written
+        begin_sweep(composed, new=True)
         folder = Path(composed.hydra.sweep.dir)  # which makes it
-        batch.write(folder, launcher)
+        slurm.write_launcher(folder, launcher)
     return folder
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from conftest import ROOT, make_config, verified
 
+from harness.runs.context import RunContext
 from harness.runs.run import run
-from harness.runs.run_dir import Place
+from harness.runs.run_dir import RunInfo
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -132,7 +133,7 @@ def slurm_does(*words: str) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
     """Weights and history of the long run without a break."""
     folder = tmp_path_factory.mktemp("whole")
-    result = run(make_config(*LONG, "reuse=false"), Place(folder, "whole"))
+    result = run(RunContext(make_config(*LONG, "reuse=false"), RunInfo(folder, "whole"))).to_json()
     return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 

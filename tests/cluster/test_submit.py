@@ -20,9 +20,10 @@ from test_distributed import DOUBLE, assert_close
 
 from cluster.test_slurm import LONG, shown, slurm_does, squeue, until
 from harness.files import write_json
+from harness.runs.context import RunContext
 from harness.runs.run import run
-from harness.runs.run_dir import Place
-from harness.sweeps import slurm as batch
+from harness.runs.run_dir import RunInfo
+from harness.sweeps import slurm
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,7 +77,7 @@ class Sent:
 
     def rows(self) -> list[list[str]]:
         """The table: arm, state, epoch, accuracy, note."""
-        lines = batch.status(self.folder).split("\n\n")[0].splitlines()[2:]
+        lines = slurm.status(self.folder).split("\n\n")[0].splitlines()[2:]
         return [[*re.split(r"\s{2,}", line), ""][:5] for line in lines]
 
     def wait_for_epoch(self, number: int, epoch: float = 20) -> None:
@@ -123,7 +124,9 @@ def again(sent: Sent, **where: Any) -> str:
 
 def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
     """Weights and history of a run in this process, without a break and without a store."""
-    result = run(make_config(*overrides, "reuse=false"), Place(folder, "here"))
+    result = run(
+        RunContext(make_config(*overrides, "reuse=false"), RunInfo(folder, "here"))
+    ).to_json()
     return result["weights_sha256"], (folder / "history.jsonl").read_bytes()
 
 
@@ -203,13 +206,13 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
 BROKEN = """
 import os, sys
 if any("submitit" in word for word in sys.orig_argv) and os.environ.get("SLURM_PROCID"):
-    from harness.loop import Step
-    train = Step.train
+    from harness.training.loop import TrainStep
+    train = TrainStep.train
     def broken(self, state, images, labels):
         if os.path.exists("broken") and os.environ["SLURM_ARRAY_TASK_ID"] == "0" and state.updates == 5:
             raise MemoryError("no memory here")
         return train(self, state, images, labels)
-    Step.train = broken
+    TrainStep.train = broken
 """
 
 

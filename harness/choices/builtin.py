@@ -1,0 +1,39 @@
+"""The choices that come with the harness, by the names that results and checkpoints record."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from harness.choices import datasets, models, optimizers, schedulers
+from harness.config import compose, registry
+from harness.config.fields import Section
+
+_BUILTIN: dict[str, dict[str, type[Section]]] = {
+    "model": {"resnet": models.ResNet, "torchvision": models.Torchvision},
+    "dataset": {
+        "digits": datasets.Digits,
+        "synthetic": datasets.Synthetic,
+        "torchvision": datasets.TorchvisionDataset,
+        "image_folder": datasets.ImageFolder,
+    },
+    "optimizer": {"sgd": optimizers.SGD, "adamw": optimizers.AdamW},
+    "scheduler": {
+        "cosine": schedulers.Cosine,
+        "cosine_warm": schedulers.CosineWarm,
+        "step": schedulers.Step,
+        "multistep": schedulers.MultiStep,
+        "linear": schedulers.Linear,
+        "constant": schedulers.Constant,
+        "wsd": schedulers.WSD,
+        "one_cycle": schedulers.OneCycle,
+    },
+}
+
+
+@cache
+def register() -> None:
+    """Make the choices known to configurations and to Hydra; return at once the next time."""
+    for group, kinds in _BUILTIN.items():
+        for name, node in kinds.items():
+            registry.add(group, name, node)
+    compose.register()

@@ -1,0 +1,116 @@
+"""Fields of a section, declared with their bounds, and the section that checks them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from harness.config.errors import ConfigError, nearest
+
+
+def number(
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """Declare a required number (or list of numbers, or null if the type says so) within bounds."""
+    bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
+    return field(
+        default=MISSING,
+        metadata={"bounds": {sign: b for sign, b in bounds.items() if b is not None}},
+    )
+
+
+def duration(**least: float) -> Any:
+    """Declare a required number of epochs or updates, small enough for floats to count exactly."""
+    return number(**least, at_most=1e9)
+
+
+def choice(*names: str) -> Any:
+    """Declare a required string, one of `names`."""
+    return field(default=MISSING, metadata={"choices": names})
+
+
+def added(before: object, declared: Any = None) -> Any:
+    """Declare a key that is newer than checkpoints in use, further declared as by `number` and `choice`.
+
+    At the value `before` the program does what it did when there was no such key.
+    """
+    metadata = {} if declared is None else declared.metadata
+    return field(default=MISSING, metadata={**metadata, "before": before})
+
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[float]": "a list of numbers",
+    "list[str]": "a list of texts",
+}
+
+
+def describe_constraint(f: dataclasses.Field[Any]) -> str:
+    """Return what fits a field, in words: `must be a whole number ≥ 1`."""
+    if "choices" in f.metadata:
+        return f"choose from {', '.join(map(str, f.metadata['choices']))}"
+    type_, _, null = str(f.type).partition(" | ")
+    bounds = " and ".join(
+        f"{sign} {b:g}" if isinstance(b, float) else f"{sign} {b}"
+        for sign, b in f.metadata.get("bounds", {}).items()
+    )
+    words = f"{_WORDS.get(type_, 'keys and values')} {bounds}".rstrip()
+    return f"must be {words} or null" if null else f"must be {words}"
+
+
+def show(value: object) -> str:
+    """Return `value` as one would write it on the command line."""
+    match value:
+        case None | bool():
+            return {None: "null", True: "true", False: "false"}[value]
+        case float():
+            return repr(value).removesuffix(".0")
+        case list():
+            return f"[{','.join(map(show, value))}]"
+    return str(value)
+
+
+def _within(value: object, bounds: dict[str, float]) -> bool:
+    if value is None:
+        return True
+    if isinstance(value, list):
+        return all(_within(item, bounds) for item in value)
+    assert isinstance(value, int | float)
+    holds = {
+        ">": lambda b: value > b,
+        "≥": lambda b: value >= b,
+        "<": lambda b: value < b,
+        "≤": lambda b: value <= b,
+    }
+    finite = isinstance(value, int) or math.isfinite(value)
+    return finite and all(holds[sign](b) for sign, b in bounds.items())
+
+
+@dataclass
+class Section:
+    """One group of the configuration; checks every field against the bounds declared with it."""
+
+    section: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            key = f"{self.section}.{f.name}" if self.section else f.name
+            value = getattr(self, f.name)
+            if value == MISSING:
+                raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
+            if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
+                raise ConfigError(f"{key}={show(value)}: {describe_constraint(f)}")
+            if "choices" in f.metadata and value not in f.metadata["choices"]:
+                names = [str(name) for name in f.metadata["choices"]]
+                raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")

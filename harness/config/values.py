@@ -1,0 +1,93 @@
+"""Configurations as plain values: for results, hashes and comparisons, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from harness.config import registry
+from harness.config.errors import ConfigError
+from harness.config.fields import Section, show
+from harness.config.registry import kind
+from harness.config.schema import Config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return `config` as plain values, each section with its `kind`: for W&B, results and hashes."""
+    return {
+        f.name: {"kind": kind(value), **dataclasses.asdict(value)}
+        if isinstance(value := getattr(config, f.name), Section)
+        else value
+        for f in dataclasses.fields(config)
+    }
+
+
+def without_added(config: Config) -> dict[str, Any]:
+    """Return `to_dict` without the keys that were `added` later and change nothing."""
+    values = to_dict(config)
+    for section, kept in [
+        (config, values),
+        *((getattr(config, n), values[n]) for n in registry.KINDS),
+    ]:
+        for name, before in _before(type(section)).items():
+            if getattr(section, name) == before:
+                del kept[name]
+    return values
+
+
+def _before(section: type[Section]) -> dict[str, Any]:
+    """Return the `added` keys of a section, with the value of each that changes nothing."""
+    fields = dataclasses.fields(section)
+    return {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
+
+
+# What leaves a run the one that was planned: where its files go, and whether it is trained at all.
+SAME_RUN = ("store.", "tracking.", "reuse", "retry", "trainer.checkpoint_every")
+
+
+_SAME_WEIGHTS = (*SAME_RUN, "claim.")  # its claim is the one of the sweep's plan.json
+
+
+def changes(
+    then: dict[str, Any], now: dict[str, Any], allowed: tuple[str, ...] = _SAME_WEIGHTS
+) -> list[str]:
+    """Return what would make it another run, as `KEY=NOW (was THEN)`, between two of `to_dict`.
+
+    Keys that begin with one of `allowed` may differ.
+    """
+    before, after = flat(then), flat(now)
+    return [
+        f"{key}={show(after.get(key))} (was {show(before.get(key))})"
+        for key in sorted(before.keys() | after.keys())
+        if not key.startswith(allowed) and before.get(key) != after.get(key)
+    ]
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `{"optimizer": {"lr": 0.1}, "seed": 0}` as `{"optimizer.lr": 0.1, "seed": 0}`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        found |= {f"{name}.{key}".rstrip("."): part for key, part in parts.items()}
+    return found
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Return the `Config` that `to_dict` made `values` of. Raises `ConfigError` if they do not fit.
+
+    Keys that were `added` since then have the value of before they existed.
+    """
+    try:
+        parts = {
+            name: section_from_dict(name, value) if name in registry.KINDS else value
+            for name, value in values.items()
+        }
+        return Config(**_before(Config) | parts)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"a recorded configuration is not of this version: {error}") from error
+
+
+def section_from_dict(group: str, values: dict[str, Any]) -> Section:
+    """Return one section of a recorded configuration. Raises KeyError or TypeError if it does not fit."""
+    node = registry.KINDS[group][values["kind"]]
+    return node(**_before(node) | {k: v for k, v in values.items() if k != "kind"})

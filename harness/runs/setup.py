@@ -1,0 +1,114 @@
+"""What a run needs before its first update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.runs.context import PhaseTimer
+from harness.store.identity import RunIdentity, fingerprint
+from harness.training import datasets, device, models, optimizers, schedules
+from harness.training.batches import EvalBatches, TrainBatches
+from harness.training.datasets import Splits
+from harness.training.distributed import SINGLE_PROCESS, World
+from harness.training.loop import LogSchedule, Precision, TrainState, TrainStep
+from harness.training.schedules import LRPlan
+
+shape_once = lru_cache(datasets.training_shape)  # a folder of images is listed once for all runs
+_PLANS: dict[str, LRPlan] = {}  # seeds have the same
+
+
+def lr_plan(config: Config) -> LRPlan:
+    """Return the LR plan of a run that is not trained now: of its data, the shape alone is read.
+
+    Raises `ConfigError` if the schedule does not fit the data and the budget.
+    """
+    datasets.refuse_without_test(config)
+    shape = shape_once(config.dataset)
+    updates_per_epoch = datasets.updates_per_epoch(shape.train, config.trainer.batch_size)
+    if config.trainer.batch_size == 1:
+        size = shape.channels, shape.image_size
+        models.check_batch(models.without_weights(config.model, *size, shape.classes), 1, *size)
+    key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
+    if key not in _PLANS:
+        _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
+    return _PLANS[key]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Device, data, LR plan and identity of a run: all but its state."""
+
+    device: torch.device
+    precision: Precision
+    splits: Splits
+    batches: TrainBatches
+    val: EvalBatches
+    test: EvalBatches | None
+    identity: RunIdentity
+    numerics: dict[str, Any]
+
+
+def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) -> Setup:
+    """Return the set-up of a run. Raises `ConfigError` for what does not fit or is not there."""
+    datasets.refuse_without_test(config)
+    own = device.device(config.trainer.device, world)
+    world.check(config.trainer, own)
+    optimizers.check(config.trainer.compile, own)
+    precision = Precision.resolve(config.trainer.precision, own)
+    device.reset(config, own)
+    with timer.phase("data"):
+        with world.rank_zero_first():
+            splits = datasets.load(config.dataset)
+        batches = TrainBatches(splits, config, own, world)
+        val = EvalBatches(splits.val, splits, config, own, world)
+        test = None
+        if splits.test is not None:
+            test = EvalBatches(splits.test, splits, config, own, world)
+    plan = schedules.lr_plan(config, batches.updates_per_epoch)
+    identity = RunIdentity(
+        fingerprint(config, splits.sha256, precision.name),
+        plan,
+        LogSchedule.of(plan, config.trainer),
+    )
+    here = (identity.run_id, splits.test_sha256)
+    if world.broadcast_from_rank_zero(lambda: here) != here:
+        raise ConfigError(f"process {world.rank}: has other data or settings than the first one")
+    numerics = device.numerics(config, own, precision, world)
+    return Setup(own, precision, splits, batches, val, test, identity, numerics)
+
+
+def build(
+    config: Config,
+    splits: Splits,
+    device: torch.device,
+    precision: Precision,
+    world: World = SINGLE_PROCESS,
+) -> tuple[TrainState, TrainStep]:
+    """Return the network, its optimizer and its schedule before the first update, and the update itself.
+
+    The initial weights follow from `config.seed`, the model and the data's shape.
+    """
+    trainer = config.trainer
+    torch.manual_seed(config.seed)
+    network = config.model.build(splits.channels, splits.image_size, splits.classes)
+    models.check_batch(network, trainer.batch_size, splits.channels, splits.image_size)
+    network = world.convert_sync_batch_norm(network, device)
+    layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
+    network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
+    mode = trainer.compile if world.size == 1 else "none"
+    by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
+    optimizer = config.optimizer.build(list(network.parameters()), "none" if by_scaler else mode)
+    updates_per_epoch = datasets.updates_per_epoch(len(splits.train.labels), trainer.batch_size)
+    schedule = schedules.build(config, optimizer, updates_per_epoch)
+    forward: Any = world.wrap_ddp(network, device)
+    if trainer.compile != mode:  # gradients are averaged within the update
+        forward = torch.compile(forward, mode=trainer.compile)
+    loss_weight = world.loss_weight(trainer.batch_size)
+    step = TrainStep(forward, precision, trainer.label_smoothing, world, loss_weight, mode)
+    return TrainState(network, optimizer, schedule, precision.scaler()), step

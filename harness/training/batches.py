@@ -1,0 +1,176 @@
+"""Batches as functions of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from harness.config.errors import ConfigError
+from harness.config.schema import Config
+from harness.training import augment
+from harness.training.datasets import ImageFiles, InMemoryImages, Source, Splits, updates_per_epoch
+from harness.training.distributed import SINGLE_PROCESS, World
+
+_EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """uint8 (batch, height, width, channels) → float32 (batch, channels, height, width)."""
+
+    mean: Tensor
+    scale: Tensor
+    channels_last: bool
+
+    @classmethod
+    def of(cls, splits: Splits, device: torch.device, channels_last: bool) -> Normalise:
+        mean = torch.tensor(splits.mean, dtype=torch.float32, device=device)
+        std = torch.tensor(splits.std, dtype=torch.float32, device=device)
+        return cls(mean, 1 / std, channels_last)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        images = pixels.float().sub_(self.mean).mul_(self.scale).permute(0, 3, 1, 2)
+        return images if self.channels_last else images.contiguous()
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+class _FromMemory:
+    """Batches of resident images: all pixels, padded once, with the rows that a batch takes."""
+
+    def __init__(
+        self, source: InMemoryImages, batch_size: int, crop: int, device: torch.device
+    ) -> None:
+        self.pixels = _pad(torch.from_numpy(source.pixels), crop).to(device)
+        self.labels = torch.from_numpy(source.labels).to(device)
+        self.batch_size = batch_size
+
+    def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for rows in torch.split(order.to(self.pixels.device), self.batch_size):
+            yield self.pixels, rows, self.labels[rows]
+
+
+class _FromDisk:
+    """Batches of streamed images: the pixels of one batch, and all their rows."""
+
+    def __init__(
+        self, source: ImageFiles, batch_size: int, crop: int, device: torch.device
+    ) -> None:
+        import torchvision.transforms.v2.functional  # noqa: F401 - W&B's import hooks fail in workers
+
+        self.crop, self.device = crop, device
+        self.order = _Order(batch_size)
+        self.loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+            source,
+            batch_sampler=self.order,
+            num_workers=source.workers,
+            persistent_workers=source.workers > 0,
+            generator=torch.Generator(),  # or each epoch would draw from the network's own
+            pin_memory=device.type == "cuda",
+        )
+
+    def __call__(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self.order.images = order
+        for pixels, labels in self._loaded():
+            padded = _pad(pixels.to(self.device, non_blocking=True), self.crop)
+            rows = torch.arange(len(labels), device=self.device)
+            yield padded, rows, labels.to(self.device, non_blocking=True)
+
+    def _loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
+        try:
+            yield from self.loader
+        except ConfigError as error:  # a worker's comes with its traceback in the message
+            raise ConfigError(str(error).rpartition("ConfigError: ")[2].strip()) from None
+
+
+class _Order(Sampler[list[int]]):
+    """The batches of the images that were asked for last."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.images = torch.empty(0, dtype=torch.int64)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (rows.tolist() for rows in torch.split(self.images, self.batch_size))
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+
+def _pad(pixels: Tensor, crop: int) -> Tensor:
+    return F.pad(pixels, (0, 0, crop, crop, crop, crop)) if crop else pixels
+
+
+def _fetcher(
+    source: Source, batch_size: int, crop: int, device: torch.device
+) -> _FromMemory | _FromDisk:
+    match source:
+        case InMemoryImages():
+            return _FromMemory(source, batch_size, crop, device)
+        case ImageFiles():
+            return _FromDisk(source, batch_size, crop, device)
+    raise TypeError(f"no batches for {type(source).__name__}")
+
+
+class TrainBatches:
+    """The training batches of every epoch: a function of (seed, epoch, index), on any device.
+
+    Each epoch takes the images in a new order and leaves out the `images % batch_size` last ones,
+    so that all batches are of one size. Of each, this process of `world` gets its part.
+    """
+
+    def __init__(
+        self, splits: Splits, config: Config, device: torch.device, world: World = SINGLE_PROCESS
+    ) -> None:
+        self.images = len(splits.train.labels)
+        self.batch_size = config.trainer.batch_size
+        self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size)
+        self.shard = world.shard(self.batch_size)
+        self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
+        self.size = (splits.image_size, splits.image_size)
+        self.device = device
+        self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
+        self.own_size = self.shard.stop - self.shard.start
+        self.fetch = _fetcher(splits.train, self.own_size, self.crop, device)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield normalised images and labels of the batches from `start` on of epoch `epoch`."""
+        generator = _generator(self.seed, epoch)
+        used = torch.arange(start * self.batch_size, self.updates_per_epoch * self.batch_size)
+        own = used.view(-1, self.batch_size)[:, self.shard].flatten()
+        order = torch.randperm(self.images, generator=generator)[own]
+        moves = augment.sample(self.images, self.crop, self.flip, generator)[own].to(self.device)
+        for index, (padded, rows, labels) in enumerate(self.fetch(order)):
+            batch = slice(index * self.own_size, (index + 1) * self.own_size)
+            yield self.normalise(augment.apply(padded, rows, moves[batch], self.size)), labels
+
+
+class EvalBatches:
+    """All images of a split, in order, without augmentation; the part of this process of `world`."""
+
+    def __init__(
+        self,
+        source: Source,
+        splits: Splits,
+        config: Config,
+        device: torch.device,
+        world: World = SINGLE_PROCESS,
+    ) -> None:
+        self.own = torch.arange(len(source.labels))[world.shard(len(source.labels))]
+        self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
+        self.fetch = _fetcher(source, _EVAL_BATCH[device.type], 0, device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not len(self.own):
+            return
+        for padded, rows, labels in self.fetch(self.own):
+            yield self.normalise(padded[rows]), labels
