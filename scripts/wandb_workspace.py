@@ -62,14 +62,14 @@ class Sweep:
     @classmethod
     def read(cls, folder: Path, name: str | None = None) -> Sweep:
         """Raise `ConfigError` if `folder` is no sweep, or has no run."""
-        plan = folder / "plan.json"
-        if not plan.exists():
-            raise ConfigError(f"{folder}: is not the folder of a sweep: it has no plan.json")
-        results = [read_json(path) for path in sorted(folder.glob("*/result.json"))]
-        if not results:
+        from harness.analysis import results  # polars, which --help does without
+
+        plan = results.read_plan(folder)
+        recorded = [found for run in results.folders(folder) if (found := results.result(run))]
+        if not recorded:
             raise ConfigError(f"{folder}: has no run with a result")
-        group, configs = short(results[0]["group"]), [result["config"] for result in results]
-        return cls(folder, group, name or folder.resolve().name, read_json(plan), configs)
+        group, configs = short(recorded[0]["group"]), [result["config"] for result in recorded]
+        return cls(folder, group, name or folder.resolve().name, plan, configs)
 
     @property
     def keys(self) -> list[str]:
