@@ -270,7 +270,7 @@ def test_only_web_addresses_are_links(usual: Path, show: Callable[..., Page]) ->
     links = [link.get_attribute("href") for link in page.locator("a[href]").all()]
     assert [link for link in links if link != "#"] == ["https://wandb.ai/me/p/runs/a"]
     assert column(page, 9)[1:3] == ["javascript:alert(1)", "/tmp/wandb/offline-1"]
-    assert column(page, 9)[3].endswith("/3"), "without tracking, the folder"
+    assert column(page, 9)[3] == f"{usual.parent.name}/3", "without tracking, the folder"
 
 
 def test_headers_sort_numbers_as_numbers_and_toggle(usual: Path, show: Callable[..., Page]) -> None:
@@ -506,7 +506,7 @@ def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
         ({"mean": -0.005001, "correlation": -1.0}, ["−0.01", "−1.00"]),
         ({"ci95": [-0.1, 0.004], "bca95": None}, ["−0.10 to +0.00", "–"]),
         ({"ci95": None, "bca95": [float("nan"), 1]}, ["–", "–"]),
-        ({"probability_of_improvement": 0.125, "pairs_needed": 1234}, ["12 %", "1,234"]),
+        ({"probability_of_improvement": 0.125, "pairs_needed": 1001}, ["12 %", "more than 1000"]),
     ],
 )
 def test_numbers_are_rounded_as_they_are_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import secrets
 from collections import Counter
@@ -16,7 +17,7 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import results
-from harness.analysis.verdict import comparison_label
+from harness.analysis.verdict import comparison_label, format_pairs
 from harness.files import atomic
 from harness.report import page_charts, verdict_charts
 
@@ -86,7 +87,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         nonce=secrets.token_urlsafe(16),
         palette=page_charts.COLOURS,
         phase=phase,
-        runs=[_run(run) for run in runs.to_dicts()],
+        runs=_run_rows(runs),
         snapshots=_snapshots(verdict),
         verdict=verdict,
         warnings=[*incomplete_runs(runs), *about.get("warnings", [])],
@@ -108,6 +109,7 @@ def _template() -> jinja2.Template:
         "signed": _signed,
         "interval": format_interval,
         "p": _p,
+        "pairs_needed": lambda number: format_pairs(number) if number else _NONE,
         "percent": _percent,
         "mean_and_sd": _mean_and_sd,
     }
@@ -194,17 +196,28 @@ def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
     return listed
 
 
-def _run(run: dict[str, Any]) -> dict[str, Any]:
+def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of the runs; folders begin with the sweep's, not with those of the machine above it."""
+    sweeps = [Path(folder).absolute().parent for folder in runs["folder"].drop_nulls()]
+    root = Path(os.path.commonpath(sweeps)).parent if sweeps else Path("/")
+    return [_run(run, root) for run in runs.to_dicts()]
+
+
+def _run(run: dict[str, Any], root: Path) -> dict[str, Any]:
     """Return a run's row: what is shown, and whether it may be a link."""
     reused, trained = run["updates_reused"], run["updates_trained"]
     updates = (reused or 0) + (trained or 0)
     where = run["tracking"] or run["folder"] or ""
+    link = where.startswith(("https://", "http://"))
+    path = Path(where).absolute()
+    if not link and path != root and path.is_relative_to(root):
+        where = str(path.relative_to(root))
     return {
         **run,
         "share_reused": None if reused is None or not updates else reused / updates,
         "updates": f"{reused or 0} of {updates} updates",
         "where": where,
-        "link": where.startswith(("https://", "http://")),
+        "link": link,
     }
 
 
