@@ -153,10 +153,10 @@ def upload(logs: Sequence[Log], scratch: Path) -> dict[Log, str]:
             bar.update(log not in fresh)
         for begin in range(0, len(fresh), _AT_ONCE):
             some = fresh[begin : begin + _AT_ONCE]
-            said = sync(some)
+            answer = sync(some)
             for log in some:
                 if not log.synced:
-                    refused[log] = wandb_run.one_line(said)
+                    refused[log] = wandb_run.one_line(answer)
             bar.update(len(some))
     return refused
 

@@ -207,7 +207,7 @@ def save(sweep: Sweep, entity: str | None, project: str | None) -> str:
     project = project or tracked.get("project")
     if project is None:
         raise ConfigError(f"{sweep.folder}: its runs were not tracked; --project says where to")
-    with _one_line_errors():
+    with _wandb_errors():
         api = import_module("wandb").Api()
         entity = entity or tracked.get("entity") or api.default_entity
     if entity is None:
@@ -216,7 +216,7 @@ def save(sweep: Sweep, entity: str | None, project: str | None) -> str:
     remembered = read_json(path) if path.exists() else {}
     place = f"{api.settings['base_url']}/{entity}/{project}, group {sweep.group}"
     known = remembered.setdefault(place, {})
-    with _one_line_errors():
+    with _wandb_errors():
         made = workspace(ws, wr, sweep, entity, project)
         if (earlier := _load(ws, known.get("workspace"))) is not None:
             for field in ("name", "sections", "settings", "runset_settings"):
@@ -235,7 +235,7 @@ def _load(ws: Any, url: str | None) -> Any | None:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def _wandb_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # wandb raises a dozen kinds, bare `Exception` among them

@@ -14,6 +14,7 @@ import polars as pl
 import scipy
 from numpy.typing import NDArray
 
+from harness.analysis import paired_stats as paired
 from harness.analysis import results
 
 _NEAR = 1  # evaluations: how close to a trough a maximum of accuracy counts as being at it
@@ -159,11 +160,8 @@ def _interval(values: list[float]) -> dict[str, Any]:
     """Return the mean and its 95 % t interval; the interval is null below two values."""
     if not values:
         return {"mean": None, "ci95": None}
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return {"mean": mean, "ci95": None}
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
-    return {"mean": mean, "ci95": [mean - half, mean + half]}
+    ends = paired.interval(np.array(values), 0.05) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "ci95": ends and [float(end) for end in ends]}
 
 
 def _sentence(arms: list[dict[str, Any]]) -> str:

@@ -73,17 +73,7 @@ def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
 
 def _epochs(data: pl.DataFrame) -> alt.X:
     end: float = data.select(pl.col("epoch").max()).item()
-    return (
-        alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
-        .axis(values=_ticks(end))
-    )  # fmt: skip
-
-
-def _ticks(end: float) -> list[float]:
-    """Return round numbers from 0 to `end`, multiples of 5 where there is room: cycles often are."""
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000)
-    step = next((step for step in steps if end / step <= 16), end)
-    return [float(tick) for tick in np.arange(0, end + step / 2, step) if tick <= end]
+    return alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ def write_page(
     """Write `report.html` into `folder`; return its path.
 
     `runs` as `results.read` gives them; `verdict` as in `verdict.json`, None where nothing was
-    compared; `about`: title, command, commands (to make it again), plan_sha256, versions, commit,
+    compared; `about`: title, commands (to make it again), plan_sha256, versions, commit,
     created, warnings.
     """
     path = folder / "report.html"
@@ -82,6 +82,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         charts=specs,
         comparisons=_comparisons(verdict),
         headline=_headline(runs, verdict),
+        most_drawn=verdict_charts.MOST_COMPARISONS,
         legend=[_LegendEntry(name, at) for at, name in enumerate(arms)],
         overview=overview,
         nonce=secrets.token_urlsafe(16),

@@ -40,6 +40,7 @@ class Overview:
     """
 
     chart: dict[str, Any]
+    has_accuracy: bool
     bands: bool
     singles: bool
     notes: list[str]
@@ -76,7 +77,9 @@ def overview(runs: pl.DataFrame, arms: Sequence[str]) -> Overview | None:
         panels.append(_accuracy_panel(thinned[0], single_runs, marks, names, end))
     if len(lrs):
         panels.append(_lr_panel(lrs, marks, end))
-    return Overview(_on_one_axis(panels), several, bool(len(single)), notes, _late(mean, end))
+    return Overview(
+        _on_one_axis(panels), len(points) > 0, several, len(single) > 0, notes, _late(mean, end)
+    )
 
 
 def _on_one_axis(panels: list[Any]) -> dict[str, Any]:

@@ -41,11 +41,10 @@ def lr_png(runs: pl.DataFrame) -> bytes:
 
 def val_acc_png(runs: pl.DataFrame) -> bytes | None:
     """Draw the page's curves: means of arms ± 1 standard deviation, above the LR; None without any."""
-    if charts.accuracies(runs).is_empty():
-        return None
     arms = runs["arm"].unique(maintain_order=True).to_list()
     overview = page_charts.overview(runs, arms)
-    assert overview is not None
+    if overview is None or not overview.has_accuracy:
+        return None
     means = [
         p | {"value": False} if p["name"] == "singles" else p for p in overview.chart["params"]
     ]

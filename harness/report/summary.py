@@ -157,7 +157,6 @@ def about(
     commands = ["python " + shlex.join(results.read_plan(sweep)["command"]) for sweep in sweeps]
     return {
         "title": title,
-        "command": commands[0] if commands else None,
         "commands": commands,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
