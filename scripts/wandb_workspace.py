@@ -4,7 +4,7 @@ Shows its curves as mean ± standard deviation over seeds, and its final accurac
 needs a key, and prints its address. A second time it updates the same workspace, whose address is in
 `wandb_workspace.json` in the sweep's folder; changes by hand in its panels are lost then.
 
-With --json nothing is sent, and no key is needed. Needs `pip install 'cosine-restarts[dashboards]'`.
+With --json nothing is sent, and no key is needed. Needs `pip install -e '.[dashboards]'`.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _libraries() -> tuple[Any, Any]:
         names = ("wandb_workspaces.workspaces", "wandb_workspaces.reports.v2")
         ws, wr = map(import_module, names)
     except ModuleNotFoundError:
-        missing = "wandb-workspaces is not installed: pip install 'cosine-restarts[dashboards]'"
+        missing = "wandb-workspaces is not installed: pip install -e '.[dashboards]'"
         raise ConfigError(missing) from None
     return ws, wr
 

@@ -160,7 +160,7 @@ def test_a_missing_plugin_is_one_line_with_the_command(
         monkeypatch.delitem(known, f"{plugin}.yaml")
         with pytest.raises(Exception) as error:
             compose("config", [f"hydra/launcher={preset}"], return_hydra_config=True)
-    mend = f"pip install 'cosine-restarts[{extra}]'"
+    mend = f"pip install -e '.[{extra}]'"
     assert explain(error.value) == f"hydra/launcher: a package is missing; {mend}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -69,4 +70,53 @@ def test_a_run_ends_as_it_did(case: str, folder: Path, main: Main) -> None:
 
 
 def test_every_record_has_a_case() -> None:
-    assert {path.stem for path in golden.RECORDS.iterdir()} == set(golden.CASES)
+    assert {path.stem for path in golden.RECORDS.glob("*.json")} == set(golden.CASES)
+
+
+# --- files of version 0.1, before the layout changed ---------------------------------------------
+
+EARLIER = golden.RECORDS / "version_0.1"
+SWEEP = [
+    "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
+    "model.width=1", "trainer.batch_size=32", "trainer.log_every=2", "tracking=none",
+    "scheduler.t_0=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A sweep and a store as version 0.1 left them."""
+    return Path(shutil.copytree(EARLIER, tmp_path / "earlier"))
+
+
+def result(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "result.json").read_text()))
+
+
+def test_a_sweep_of_the_earlier_version_is_complete(earlier: Path, main: Main) -> None:
+    before = [result(earlier / "sweep" / number) for number in "01"]
+    words = ["trainer.epochs=3", "scheduler.t_mult=1,2", f"store.dir={earlier / 'store'}"]
+    done = main("-m", *SWEEP, *words, f"hydra.sweep.dir={earlier / 'sweep'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is complete") == 2
+    assert [result(earlier / "sweep" / number) for number in "01"] == before
+
+
+@pytest.mark.parametrize(
+    ("epochs", "reused", "trained"),
+    [pytest.param(3, 12, 0, id="the same run"), pytest.param(7, 12, 16, id="a longer run")],
+)
+def test_a_store_of_the_earlier_version_is_used(
+    earlier: Path, main: Main, epochs: int, reused: int, trained: int
+) -> None:
+    where = [f"store.dir={earlier / 'store'}", f"hydra.run.dir={earlier / 'run'}"]
+    done = main(*SWEEP, f"trainer.epochs={epochs}", "scheduler.t_mult=2", *where)
+    assert done.returncode == 0, done.stderr
+    now, then = result(earlier / "run"), result(earlier / "sweep/1")
+    assert (now["updates_reused"], now["updates_trained"]) == (reused, trained)
+    begun = (earlier / "run/history.jsonl").read_text()
+    assert begun.startswith((earlier / "sweep/1/history.jsonl").read_text())
+    if epochs == 3:
+        assert now["weights_sha256"] == then["weights_sha256"]
+        assert now["run_id"] == then["run_id"]
+        assert now.keys() == then.keys()

@@ -79,7 +79,7 @@ def write(folder: Path, file: Path, alone: str, *arguments: str) -> dict[str, An
 
 
 def has_library() -> None:
-    need(find_spec("wandb_workspaces"), "pip install 'cosine-restarts[dashboards]'")
+    need(find_spec("wandb_workspaces"), "pip install -e '.[dashboards]'")
 
 
 def runset(document: dict[str, Any]) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def test_without_the_library_it_says_how_to_get_it(sweep: Path, tmp_path: Path) 
         "import sys; sys.modules['wandb_workspaces.workspaces'] = None\n"
         "sys.modules['wandb_workspaces'] = None"
     )
-    told = "wandb-workspaces is not installed: pip install 'cosine-restarts[dashboards]'"
+    told = "wandb-workspaces is not installed: pip install -e '.[dashboards]'"
     assert mistake(sweep, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") == told
 
 

@@ -117,7 +117,9 @@ def _explain(error: BaseException) -> str | None:
     match error:
         case MissingConfigException(missing_cfg_file=str(missing)) if missing in _EXTRAS:
             extra = _EXTRAS[missing]
-            return f"{missing.rpartition('/')[0]}: a package is missing; pip install 'cosine-restarts[{extra}]'"
+            return (
+                f"{missing.rpartition('/')[0]}: a package is missing; pip install -e '.[{extra}]'"
+            )
         case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
             group, _, name = missing.removesuffix(".yaml").rpartition("/")
             return f"{group}={name}: {nearest(name, sorted(options))}"

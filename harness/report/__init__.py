@@ -1,1 +1,1 @@
-"""Tables and verdicts to pictures and one page. Reads files only, without torch."""
+"""Tables and verdicts to pictures (`charts`) and one page (`page`). Reads files only, without torch."""

@@ -1,1 +1,4 @@
-"""One run and its folder: set-up, training, history, result, W&B, signals."""
+"""One run and its folder: `job` starts it, `setup` prepares it, `run` trains it.
+
+`recording` writes its rows to the history, to W&B and to the terminal; `result` is its `result.json`.
+"""

@@ -1,1 +1,4 @@
-"""Many runs: jobs of a multirun, preview, launchers, Slurm, the summary on W&B."""
+"""Many runs: `callback` begins and ends a multirun, `jobs` and `compose` plan its runs.
+
+`preview` and `prefix_tree` show what they share and cost, `launchers` and `slurm` run them elsewhere.
+"""

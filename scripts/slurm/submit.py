@@ -7,7 +7,7 @@
 
 The same arguments as `python train.py -m hydra/launcher=slurm`, and the same keys of the launcher. One
 job a run, and a last one that writes the report when the others have ended. Nothing waits: the runs
-train the configurations of now, even if conf/ changes. Needs `pip install 'cosine-restarts[slurm]'`.
+train the configurations of now, even if conf/ changes. Needs `pip install -e '.[slurm]'`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
             from harness.sweeps import slurm
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"{error.name} is not installed: pip install 'cosine-restarts[slurm]'"
+                f"{error.name} is not installed: pip install -e '.[slurm]'"
             ) from error
         if arguments.again and overrides:
             raise ConfigError(f"{overrides[0]}: --again submits what was submitted")
