@@ -1,7 +1,7 @@
-"""How often does the verdict err? `python scripts/calibrate_verdict.py [--sweeps N] [--seed N]`
+"""How often is the verdict wrong? `python scripts/calibrate_verdict.py [--sweeps N] [--seed N]`
 
-Draws synthetic sweeps of which the true effect is known, judges each with the functions that judge
-real ones, and prints Markdown tables of what came out; docs/verdict.md holds them. Exits with 1
+Draws synthetic sweeps with a known true effect, judges each with the functions that judge real ones,
+and prints Markdown tables of what came out; docs/verdict.md holds them. Exits with 1
 unless the verdict keeps what it promises: no more than 2.5 % false "supported", intervals that cover
 the truth in 94 to 96 % of normal draws, and an effect of 0.5 points found in 95 % of sweeps.
 """
@@ -20,16 +20,25 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from harness.analysis import paired_stats as paired
-from harness.analysis.paired_stats import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE, Floats
+from harness.analysis.paired_stats import (
+    EQUIVALENT,
+    INCONCLUSIVE,
+    SUPPORTED,
+    SUPPORTED_BELOW_MARGIN,
+    WORSE,
+    Floats,
+)
 
 MARGIN, LEVEL = 0.2, 0.05
 EFFECTS = (0.0, 0.1, 0.2, 0.5, 1.0)  # points
-SPREADS = (0.1, 0.3, 0.5)  # points: standard deviation of the pairs' differences
+SDS = (0.1, 0.3, 0.5)  # points: standard deviation of the pairs' differences
 SEEDS = (5, 6, 10, 20, 30)
 KINDS = ("normal", "correlated", "heavy")
 BEYOND = ("skewed", "coarse")
-VERDICTS = (SUPPORTED, BELOW, EQUIVALENT, WORSE, INCONCLUSIVE)
-_NOISE = 3.5  # standard errors: of some 50 estimates of a rate at its bound, one in 90 tables errs
+VERDICTS = (SUPPORTED, SUPPORTED_BELOW_MARGIN, EQUIVALENT, WORSE, INCONCLUSIVE)
+_NOISE = (
+    3.5  # standard errors: of some 50 estimates of a rate at its bound, one in 90 tables exceeds it
+)
 _STEP = 100 / 360  # points: one of 360 validation images, as digits has them
 
 
@@ -43,14 +52,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares of the drawn sweeps."""
+    """Shares of the drawn sweeps that have each verdict, and whose interval covers the true effect."""
 
     verdicts: dict[str, float]
     covered: float
 
     @property
     def supported(self) -> float:
-        return self.verdicts[SUPPORTED] + self.verdicts[BELOW]
+        return self.verdicts[SUPPORTED] + self.verdicts[SUPPORTED_BELOW_MARGIN]
 
 
 Outcomes = dict[Setting, Outcome]
@@ -64,7 +73,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    settings = [Setting(*one) for one in product(KINDS, SPREADS, SEEDS, EFFECTS)]
+    settings = [Setting(*one) for one in product(KINDS, SDS, SEEDS, EFFECTS)]
     settings += [Setting(kind, 0.3, seeds, 0.0) for kind, seeds in product(BEYOND, SEEDS)]
     outcomes = {one: calibrate(one, arguments.sweeps, rng) for one in tqdm(settings, disable=None)}
     cases = list(product((2, 6), (6, 10), (False, True)))
@@ -77,12 +86,12 @@ def main() -> None:
     print(beyond_table(outcomes, arguments.sweeps), end="\n\n")
     print(shares_table(outcomes), end="\n\n")
     kept = list(promises(outcomes, families, arguments.sweeps))
-    print("\n".join(f"- {'kept' if holds else 'BROKEN'}: {told}" for holds, told in kept))
+    print("\n".join(f"- {'kept' if holds else 'BROKEN'}: {promise}" for holds, promise in kept))
     sys.exit(not all(holds for holds, _ in kept))
 
 
 def calibrate(setting: Setting, sweeps: int, rng: Generator) -> Outcome:
-    """What the verdict on one comparison comes to, over that many sweeps of a setting."""
+    """Return the verdicts on one comparison over that many sweeps of a setting."""
     differences = setting.effect + draw(setting.kind, setting.sd, (sweeps, setting.seeds), rng)
     verdicts = paired.decide(differences, MARGIN, LEVEL)
     low, high = paired.interval(differences, LEVEL)
@@ -92,7 +101,7 @@ def calibrate(setting: Setting, sweeps: int, rng: Generator) -> Outcome:
 
 
 def draw(kind: str, sd: float, shape: tuple[int, ...], rng: Generator) -> Floats:
-    """Differences of pairs with mean 0 and that standard deviation."""
+    """Draw differences of pairs with mean 0 and that standard deviation."""
     match kind:
         case "normal":  # arms that have nothing in common
             baseline, treatment = rng.normal(0, sd / math.sqrt(2), (2, *shape))
@@ -111,7 +120,7 @@ def draw(kind: str, sd: float, shape: tuple[int, ...], rng: Generator) -> Floats
 def family(
     comparisons: int, seeds: int, some_worse: bool, sweeps: int, rng: Generator
 ) -> tuple[float, float]:
-    """Share of sweeps that support any treatment of no effect: without Holm, and with it.
+    """Return the share of sweeps that support any treatment of no effect: without Holm, and with it.
 
     All treatments meet the same baseline runs; `some_worse`: half of them lose a point.
     """
@@ -124,7 +133,7 @@ def family(
     adjusted = paired.holm(p, differences.mean(axis=-1))
     verdicts = [paired.decide(differences, MARGIN, LEVEL, given) for given in (None, adjusted)]
     alone, together = (
-        float(np.isin(verdict[:, worse:], (SUPPORTED, BELOW)).any(axis=1).mean())
+        float(np.isin(verdict[:, worse:], (SUPPORTED, SUPPORTED_BELOW_MARGIN)).any(axis=1).mean())
         for verdict in verdicts
     )
     return alone, together
@@ -139,11 +148,11 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def errors_table(outcomes: Outcomes, sweeps: int) -> str:
-    """False "supported", coverage and power: one row a kind, spread and number of seeds."""
+    """Return false "supported", coverage and power: one row a kind, deviation and number of seeds."""
     header = ["pairs", "sd", "seeds", 'false "supported"', "coverage"]
     header += [f"power at {effect:g}" for effect in EFFECTS[1:]]
     rows = []
-    for kind, sd, seeds in product(KINDS, SPREADS, SEEDS):
+    for kind, sd, seeds in product(KINDS, SDS, SEEDS):
         by_effect = {effect: outcomes[Setting(kind, sd, seeds, effect)] for effect in EFFECTS}
         found = [by_effect[effect] for effect in EFFECTS[1:]]
         row = [kind, f"{sd:g}", str(seeds), rate(by_effect[0].supported, sweeps)]
@@ -192,41 +201,37 @@ def shares_table(outcomes: Outcomes) -> str:
 def promises(
     outcomes: Outcomes, families: dict[tuple[int, int, bool], tuple[float, float]], sweeps: int
 ) -> Iterator[tuple[bool, str]]:
-    """Whether each promise is kept, and the figures that show it."""
+    """Yield whether each promise is kept, and the figures that show it."""
     bound = LEVEL / 2 + _NOISE * error(LEVEL / 2, sweeps)
     false = [
         outcome.supported
         for one, outcome in outcomes.items()
         if one.kind in KINDS and not one.effect
     ]
-    told = f"at most {rate(max(false), sweeps)} % of sweeps without effect; the noise allows {percent(bound)} %"
-    yield max(false) <= bound, f'false "supported": {told}'
+    highest = f"at most {rate(max(false), sweeps)} % of sweeps without effect"
+    yield max(false) <= bound, f'false "supported": {highest}; the noise allows {percent(bound)} %'
     any_false = max(with_holm for _, with_holm in families.values())
     yield (
         any_false <= bound,
         f"of several comparisons, with Holm: at most {rate(any_false, sweeps)} %",
     )
-    covered = [
-        coverage(outcomes, *one) for one in product(("normal", "correlated"), SPREADS, SEEDS)
-    ]
-    told = f"coverage of normal pairs: {percent(min(covered))} to {percent(max(covered))} %"
-    yield min(covered) >= 0.94 and max(covered) <= 0.96, told
+    covered = [coverage(outcomes, *one) for one in product(("normal", "correlated"), SDS, SEEDS)]
+    coverages = f"coverage of normal pairs: {percent(min(covered))} to {percent(max(covered))} %"
+    yield min(covered) >= 0.94 and max(covered) <= 0.96, coverages
     for kind in KINDS:
         one = outcomes[Setting(kind, 0.3, 10, 0.5)]
         strict = f'{percent(one.verdicts[SUPPORTED])} % "supported" outright'
-        told = (
-            f"power at 0.5 points, sd 0.3, 10 seeds, {kind}: {percent(one.supported)} %, {strict}"
-        )
-        yield one.supported >= 0.95, told
+        power = f"{percent(one.supported)} %, {strict}"
+        yield one.supported >= 0.95, f"power at 0.5 points, sd 0.3, 10 seeds, {kind}: {power}"
 
 
 def coverage(outcomes: Outcomes, kind: str, sd: float, seeds: int) -> float:
-    """Over all effects: the interval moves with the effect, so it covers alike."""
+    """Return the coverage over all effects: the interval moves with the effect."""
     return sum(outcomes[Setting(kind, sd, seeds, e)].covered for e in EFFECTS) / len(EFFECTS)
 
 
 def error(share: float, sweeps: int) -> float:
-    """The standard error of a share of that many draws."""
+    """Return the standard error of a share of that many draws."""
     return math.sqrt(share * (1 - share) / sweeps)
 
 

@@ -31,7 +31,7 @@ def main() -> None:
         from harness.report import summary
         from harness.sweeps.wandb_summary import publish_sweep
 
-        text, failures = summary.write(arguments.sweeps, out)
+        text, failures = summary.write_summary(arguments.sweeps, out)
         print(text)
         if [out] == arguments.sweeps and (where := publish_sweep(out)):
             print(where)

@@ -1,8 +1,8 @@
 """Test accuracy of averaging the last cycles' networks: `python scripts/snapshot_ensemble.py SWEEP…`
 
 For every complete run of the sweeps, the softmax outputs of its last 1, 2, … m cycle ends are averaged
-on the test set (Huang et al. 2017), from the checkpoints in the store. Leaves `snapshots.json` in
-the run's folder, which the sweep's report shows; build that again with scripts/report.py.
+on the test set (Huang et al. 2017), from the checkpoints in the store. Writes `snapshots.json` into
+the run's folder, which the sweep's report shows; scripts/report.py writes that again.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def main() -> None:
 
 @torch.inference_mode()
 def ensemble(settings: Config, members: int) -> tuple[list[float], int]:
-    """Test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends.
+    """Return the test accuracy (percent) of the mean prediction of the last 1, 2, … stored cycle ends.
 
-    And how many there would be if all were stored.
+    And how many there would be if all were stored. Raises `ConfigError` without a test set.
     """
     p = prepare(settings, PhaseTimer())
     if p.test is None:

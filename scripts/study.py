@@ -20,16 +20,16 @@ from statistics import fmean
 from typing import Any
 
 import polars as pl
-import vl_convert
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import phase, results
-from harness.analysis.verdict import Claim
+from harness.analysis.verdict import Claim, judge
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
 from harness.files import atomic, write_json
-from harness.report import charts, page_charts, summary
 from harness.report import page as report
+from harness.report import summary, verdict_charts
+from harness.report.pictures import lr_png, page_chart_png, val_acc_png
 
 DOCS = Path("docs/study")
 SWEEPS = Path("sweeps/study")
@@ -37,11 +37,8 @@ SWEEPS = Path("sweeps/study")
 ARMS = ("times_1", "times_2", "one_cosine", "as_many_restarts", "cosine_5", "linear", "constant")
 LRS = (0.05, 0.1, 0.2)
 TUNING_SEEDS = (1000, 1001)
-EPOCHS, SHORT, MISALIGNED = (
-    35,
-    15,
-    50,
-)  # cycles of 5 epochs, equal or doubling, all end at 15 and 35
+EPOCHS, SHORT = 35, 15  # where cycles of 5 epochs, equal or doubling, all end
+MISALIGNED = 50  # where doubling ones do not
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,14 @@ class Cell:
 
     @property
     def conf(self) -> Path:
-        """Each arm with its tuned LR, for --config-dir."""
+        """Return the folder of each arm with its tuned LR, for --config-dir."""
         return DOCS / "conf" / self.name
 
     def sweep(self, step: str) -> Path:
         return SWEEPS / self.name / step
 
     def steps(self) -> dict[str, list[str]]:
-        """The arguments of train.py, by step, in their order."""
+        """Return the arguments of train.py, by step, in their order."""
 
         def tuned(arms: tuple[str, ...], seeds: int, epochs: int, *more: str) -> list[str]:
             return [
@@ -72,11 +69,7 @@ class Cell:
             ]  # fmt: skip
 
         pair = ("times_1", "times_2")
-        same_beginning = (
-            *pair,
-            "cosine_5",
-            "constant",
-        )  # a shorter budget leaves their LR as it is
+        same_beginning = (*pair, "cosine_5", "constant")  # whose LR does not depend on the budget
         lrs, seeds = ",".join(map(str, LRS)), ",".join(map(str, TUNING_SEEDS))
         steps = {
             "tuning": [
@@ -128,15 +121,15 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parent.parent)
     with one_line_errors():
         if part == "plan":
-            write_json(DOCS / "plan.json", plan())
+            write_json(DOCS / "plan.json", study_plan())
         if part in (None, "run"):
             run()
         if part in (None, "write"):
-            write()
+            write_docs()
 
 
-def plan() -> dict[str, Any]:
-    """What is fixed before the first run."""
+def study_plan() -> dict[str, Any]:
+    """Return what is fixed before the first run."""
     return {
         "question": "Does T_mult>1 end better than equal cycles, once each has its own peak LR?",
         "primary": {
@@ -169,9 +162,9 @@ def plan() -> dict[str, Any]:
 
 
 def run() -> None:
-    """Raises `ConfigError` if the plan is not the one that was written, or runs are left open."""
+    """Train all steps. Raises `ConfigError` if the plan is not the written one, or runs are incomplete."""
     written = DOCS / "plan.json"
-    if not written.exists() or json.loads(written.read_text()) != plan():
+    if not written.exists() or json.loads(written.read_text()) != study_plan():
         raise ConfigError(
             f"{DOCS / 'plan.json'}: is not this plan; scripts/study.py plan writes it"
         )
@@ -201,7 +194,7 @@ def tune(cell: Cell, runs: pl.DataFrame) -> None:
 
 
 def best_lrs(runs: pl.DataFrame) -> dict[str, float]:
-    """By arm (`level`), the LR by the plan's rule."""
+    """Return the LR of each arm (`level`) by the plan's rule."""
     tried = (
         runs.group_by("level", "lr")
         .agg(pl.col("final").mean(), whole=(pl.col("status") == "complete").all())
@@ -212,11 +205,11 @@ def best_lrs(runs: pl.DataFrame) -> dict[str, float]:
     return dict(tried.select("level", "lr").iter_rows())
 
 
-# --- what it came to -----------------------------------------------------------------------------
+# --- the results -----------------------------------------------------------------------------
 
 
-def write() -> None:
-    """The verdicts, every run, tables, pictures and the page of what is in sweeps/study/."""
+def write_docs() -> None:
+    """Write the verdicts, every run, tables, pictures and the page of what is in sweeps/study/."""
     subprocess.run(
         [sys.executable, "scripts/snapshot_ensemble.py", *(str(c.sweep("arms")) for c in CELLS)],
         check=True,
@@ -242,20 +235,20 @@ _SHOWN = (
 
 
 def read(cell: Cell, step: str) -> pl.DataFrame:
-    """The step's runs, with `step`, `lr` (the peak; null without a result) and the study's `cell`."""
+    """Return the step's runs, with `step`, `lr` (the peak; null without a result) and the study's `cell`."""
     runs = results.read(cell.sweep(step))
-    told = [results.result(Path(folder)) for folder in runs["folder"]]
-    lrs = [one["config"]["optimizer"]["lr"] if one else None for one in told]
+    recorded = [results.result(Path(folder)) for folder in runs["folder"]]
+    lrs = [one["config"]["optimizer"]["lr"] if one else None for one in recorded]
     return runs.with_columns(
         cell=pl.lit(cell.name), step=pl.lit(step), lr=pl.Series(lrs, dtype=pl.Float64)
     )
 
 
 def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
-    """By question: `primary` over all cells, `arms` and `short` by cell, `phase`, `article`.
+    """Return the verdicts by question: `primary` over all cells, `arms` and `short` by cell, `phase`, `article`.
 
-    `one_cosine` is not in the plan: times_2 against a single cosine, of which the sentences of
-    `arms` tell the verdict.
+    `one_cosine` is not in the plan: times_2 against a single cosine, whose verdict the sentences of
+    `arms` repeat.
     """
 
     def of(step: str, cell: str) -> pl.DataFrame:
@@ -264,10 +257,10 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
     def against_times_1(step: str, cell: str) -> dict[str, Any]:
         table = of(step, cell).with_columns(cell=pl.lit(""))
         levels = table["level"].unique(maintain_order=True).to_list()
-        return summary.compare(replace(PRIMARY, treatments=tuple(levels[1:])), table)
+        return compare(replace(PRIMARY, treatments=tuple(levels[1:])), table)
 
     return {
-        "primary": summary.compare(PRIMARY, runs.filter(step="claim")),
+        "primary": compare(PRIMARY, runs.filter(step="claim")),
         "arms": {
             cell.name: against_times_1("arms", cell.name)
             | {
@@ -276,17 +269,47 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
             }
             for cell in CELLS
         },
-        "one_cosine": summary.compare(
-            replace(PRIMARY, baseline="one_cosine"), runs.filter(step="arms")
-        ),
+        "one_cosine": compare(replace(PRIMARY, baseline="one_cosine"), runs.filter(step="arms")),
         "short": {cell.name: against_times_1("short", cell.name) for cell in CELLS},
         "article": against_times_1("article", "fashion"),
-        "phase": phase.judge(of("phase", "fashion")),
+        "phase": phase.analyze(of("phase", "fashion")),
     }
 
 
+def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
+    """Judge the runs, and add to the sentence what a single cosine shows."""
+    table = summary.with_values(runs, claim)
+    judged = judge(claim, table)
+    if addition := longer_anneal(claim, table, judged):
+        judged["sentence"] += f" {addition}"
+    return judged
+
+
+def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
+    """Return what times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
+
+    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
+    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
+    """
+    better = [
+        comparison
+        for comparison in judged["comparisons"]
+        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
+        and comparison["verdict"].startswith("supported")
+    ]
+    if not better or "one_cosine" not in runs["level"]:
+        return None
+    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
+    verdict = judge(opponent, runs)["comparisons"][0]["verdict"]
+    if verdict.startswith("supported"):
+        return (
+            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
+        )
+    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
+
+
 def tables(runs: pl.DataFrame, found: dict[str, Any]) -> str:
-    """The reader's tables, in Markdown."""
+    """Return the reader's tables, in Markdown."""
     parts = [
         "# The study in tables\n\nWritten by `make study`; what they mean: [../study.md](../study.md). Accuracies are in "
         "percent, means over seeds, ± half a 95 % t interval; differences are paired by seed, in points of `val/acc` after "
@@ -394,40 +417,33 @@ def _phase(judged: dict[str, Any]) -> str:
 
 
 def pictures(runs: pl.DataFrame, found: dict[str, Any]) -> None:
-    """The differences of the claim; accuracy and LR of fashion's arms, at 35 and at 50 epochs; C2."""
-    specs = {
-        "verdict": page_charts.differences(found["primary"], dots=True),
-        "phase": _profile(found["phase"]["profile"]),
+    """Draw the claim's differences, C2, and fashion's arms at 35 and at 50 epochs: accuracy and LR."""
+    profile = found["phase"]["profile"]
+    measured = list(dict.fromkeys(point["arm"] for point in profile))
+    differences = verdict_charts.differences(found["primary"], dots=True)
+    drawn: dict[str, bytes | None] = {
+        "verdict": page_chart_png(differences, []),
+        "phase": page_chart_png(
+            verdict_charts.profile(profile, measured), [a.removeprefix("tuned=") for a in measured]
+        ),
     }
     for step in ("arms", "article"):
         table = runs.filter(step=step, cell="fashion").with_columns(arm="level")
-        arms = table["arm"].unique(maintain_order=True).to_list()
-        specs[f"{step}_val_acc"] = charts.val_acc(table, arms).to_dict()
-        specs[f"{step}_lr"] = charts.lr(table, arms).to_dict()
-    for name, spec in specs.items():
+        drawn |= {f"{step}_val_acc": val_acc_png(table), f"{step}_lr": lr_png(table)}
+    for name, picture in drawn.items():
+        if picture is None:
+            continue
         with atomic(DOCS / f"{name}.png") as file:
-            file.write(vl_convert.vegalite_to_png(spec, scale=2))
-
-
-def _profile(points: list[dict[str, Any]]) -> dict[str, Any]:
-    """The page's picture of C2, with names in place of its legend."""
-    arms = list(dict.fromkeys(point["arm"] for point in points))
-    spec = page_charts.profile(points, arms)
-    names = [arm.removeprefix("tuned=") for arm in arms]
-    legend = {"title": None, "orient": "top", "labelExpr": f"{json.dumps(names)}[datum.value]"}
-    for layer in spec["layer"]:
-        if "color" in layer.get("encoding", {}):
-            layer["encoding"]["color"]["legend"] = legend
-    return spec | {"config": {"range": {"category": charts.COLOURS}}}
+            file.write(picture)
 
 
 def page(runs: pl.DataFrame, found: dict[str, Any]) -> None:
-    """`report.html`: the claim over all cells, with C2."""
+    """Write `report.html`: the claim over all cells, with C2."""
     claim = runs.filter(step="claim").with_columns(arm=pl.format("{}: {}", "cell", "level"))
     sweeps = [cell.sweep("claim") for cell in CELLS]
     about = summary.about("The study: times_2 against times_1", sweeps, claim, [])
     verdict = found["primary"] | {"phase": found["phase"], "claim_changed": False}
-    report.write(DOCS, claim, verdict, about)
+    report.write_page(DOCS, claim, verdict, about)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Log:
 
     @property
     def home(self) -> Path:
-        """The folder of the run, or of the sweep whose verdict it is."""
+        """Return the folder of the run, or of the sweep whose verdict it is."""
         return self.folder.parent.parent
 
     @property
@@ -70,7 +70,7 @@ class Log:
 
 
 def newest(roots: Iterable[Path]) -> list[Log]:
-    """The last attempt at each run below `roots`."""
+    """Return the last attempt at each run below `roots`."""
     logs: dict[str, Log] = {}
     for root in roots:
         if not root.is_dir():
@@ -153,10 +153,10 @@ def upload(logs: Sequence[Log], scratch: Path) -> dict[Log, str]:
             bar.update(log not in fresh)
         for begin in range(0, len(fresh), _AT_ONCE):
             some = fresh[begin : begin + _AT_ONCE]
-            said = sync(some)
+            answer = sync(some)
             for log in some:
                 if not log.synced:
-                    refused[log] = wandb_run.one_line(said)
+                    refused[log] = wandb_run.one_line(answer)
             bar.update(len(some))
     return refused
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import altair
 import forked
 import pytest
+import vl_convert
 from conftest import ROOT, Main
 
 from harness.analysis import phase, results
@@ -27,7 +27,7 @@ SWEEP = (
     "model.width=1", "trainer.batch_size=50", "trainer.epochs=3", "scheduler.t_0=1",
     "scheduler.t_mult=1,2",
 )  # fmt: skip
-FILES = ("verdict.json", "lr.png", "lr.html", "val_acc.png", "val_acc.html", "report.html")
+FILES = ("verdict.json", "lr.png", "val_acc.png", "report.html")
 
 
 def raising(error: Exception) -> Callable[..., NoReturn]:
@@ -37,13 +37,6 @@ def raising(error: Exception) -> Callable[..., NoReturn]:
     return broken
 
 
-def no_png(chart: Any, file: Any, format: Any, **options: Any) -> None:
-    if format == "png":
-        raise OSError("no fonts are found")
-    SAVE(chart, file, format=format, **options)
-
-
-SAVE = altair.TopLevelMixin.save
 FULL = OSError(errno.ENOSPC, "No space left on device")
 FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] = {
     "the table": (results, "table", raising(ValueError("too wide")), (), "table: ValueError: too wide"),
@@ -56,17 +49,18 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
         "verdict: ZeroDivisionError: division by zero",
     ),
     "a part of the verdict": (
-        phase, "judge", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
+        phase, "analyze", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
     ),
     "the verdict's file": (
         summary, "write_json", raising(FULL), ("verdict.json",),
         "verdict.json: [Errno 28] No space left on device",
     ),
     "pictures without fonts": (
-        altair.TopLevelMixin, "save", no_png, ("lr.png", "val_acc.png"), "lr.png: no fonts are found"
+        vl_convert, "vegalite_to_png", raising(OSError("no fonts are found")),
+        ("lr.png", "val_acc.png"), "lr.png: no fonts are found",
     ),
     "the page": (
-        report, "write", raising(FULL), ("report.html",),
+        report, "write_page", raising(FULL), ("report.html",),
         "report.html: [Errno 28] No space left on device",
     ),
 }  # fmt: skip

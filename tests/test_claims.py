@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis import paired_stats as paired
-from harness.analysis.paired_stats import BELOW, EQUIVALENT, INCONCLUSIVE, SUPPORTED, WORSE
+from harness.analysis.paired_stats import (
+    EQUIVALENT,
+    INCONCLUSIVE,
+    SUPPORTED,
+    SUPPORTED_BELOW_MARGIN,
+    WORSE,
+)
 from harness.analysis.verdict import Claim, judge
 
 CLAIM = Claim("scheduler.t_mult", "1", ("2",))
@@ -85,13 +91,13 @@ def around(mean: float) -> list[float]:
             "margin of 0.2.", id="supported",
         ),
         pytest.param(
-            around(0.25), BELOW,
+            around(0.25), SUPPORTED_BELOW_MARGIN,
             "supported, below the margin or unsure of it: +0.25 points of val/acc (95 % interval "
             "+0.18 to +0.32, 6 pairs); above 0, but not clearly above the margin of 0.2.",
             id="around the margin",
         ),
         pytest.param(
-            around(0.1), BELOW,
+            around(0.1), SUPPORTED_BELOW_MARGIN,
             "supported, below the margin or unsure of it: +0.10 points of val/acc (95 % interval "
             "+0.03 to +0.17, 6 pairs); above 0, but not clearly above the margin of 0.2.",
             id="below the margin",
@@ -145,7 +151,7 @@ def around(mean: float) -> list[float]:
             "interval is a point.", id="no difference at all",
         ),
         pytest.param(
-            [0.2] * 6, BELOW,
+            [0.2] * 6, SUPPORTED_BELOW_MARGIN,
             "supported, below the margin or unsure of it: +0.20 points of val/acc (95 % interval "
             "+0.20 to +0.20, 6 pairs); above 0, but not clearly above the margin of 0.2; all "
             "differences are equal, so the interval is a point.", id="all equal to the margin",
@@ -218,7 +224,7 @@ def test_arms_without_cycles_and_unknown_budgets_are_valid(aligned: bool | None)
 
 def test_margin_and_level_are_the_claims() -> None:
     comparison = only(rows(around(0.3)), Claim("f", "1", ("2",), margin=0.25))
-    assert comparison["verdict"] == BELOW
+    assert comparison["verdict"] == SUPPORTED_BELOW_MARGIN
     comparison = only(rows(around(0.1)), Claim("f", "1", ("2",), level=0.01))
     assert comparison["verdict"] == EQUIVALENT
     assert "99 % interval -0.02 to +0.22" in comparison["sentence"]
@@ -333,7 +339,7 @@ def test_pairs_needed_give_the_power() -> None:
     pairs = paired.pairs_needed(0.3, 0.2, 0.05)
     assert pairs is not None
     draws = np.random.default_rng(0).normal(0.2, 0.3, (20_000, pairs))
-    found = np.isin(paired.decide(draws, 0.2, 0.05), (SUPPORTED, BELOW)).mean()
+    found = np.isin(paired.decide(draws, 0.2, 0.05), (SUPPORTED, SUPPORTED_BELOW_MARGIN)).mean()
     assert found == pytest.approx(0.8, abs=0.02)
 
 
@@ -599,7 +605,11 @@ def test_swapping_the_arms_mirrors_the_figures(differences: list[float]) -> None
     assert back["probability_of_improvement"] == pytest.approx(
         1 - there["probability_of_improvement"]
     )
-    mirrored = {SUPPORTED: {WORSE}, BELOW: {WORSE}, WORSE: {SUPPORTED, BELOW}}
+    mirrored = {
+        SUPPORTED: {WORSE},
+        SUPPORTED_BELOW_MARGIN: {WORSE},
+        WORSE: {SUPPORTED, SUPPORTED_BELOW_MARGIN},
+    }
     assert back["verdict"] in mirrored.get(there["verdict"], {there["verdict"]})
 
 
@@ -664,11 +674,11 @@ def test_the_calibration_fails_where_a_promise_is_broken(calibration: Any) -> No
     settings = [
         calibration.Setting(kind, sd, pairs, effect)
         for kind, sd, pairs, effect in product(
-            calibration.KINDS, calibration.SPREADS, calibration.SEEDS, calibration.EFFECTS
+            calibration.KINDS, calibration.SDS, calibration.SEEDS, calibration.EFFECTS
         )
     ]
-    fair = calibration.Outcome({SUPPORTED: 0.0, BELOW: 0.02}, 0.95)
-    found = calibration.Outcome({SUPPORTED: 0.8, BELOW: 0.19}, 0.95)
+    fair = calibration.Outcome({SUPPORTED: 0.0, SUPPORTED_BELOW_MARGIN: 0.02}, 0.95)
+    found = calibration.Outcome({SUPPORTED: 0.8, SUPPORTED_BELOW_MARGIN: 0.19}, 0.95)
     outcomes = {one: found if one.effect else fair for one in settings}
 
     def kept(changed: dict[Any, Any], families: dict[Any, Any]) -> list[bool]:
@@ -678,12 +688,25 @@ def test_the_calibration_fails_where_a_promise_is_broken(calibration: Any) -> No
     none, weak = settings[5], calibration.Setting("normal", 0.3, 10, 0.5)
     assert all(kept({}, families))
     assert (
-        kept({none: calibration.Outcome({SUPPORTED: 0.0, BELOW: 0.04}, 0.95)}, families)[0] is False
+        kept(
+            {none: calibration.Outcome({SUPPORTED: 0.0, SUPPORTED_BELOW_MARGIN: 0.04}, 0.95)},
+            families,
+        )[0]
+        is False
     )
     assert kept({}, {(2, 6, False): (0.05, 0.04)})[1] is False
-    assert kept({none: calibration.Outcome({SUPPORTED: 0, BELOW: 0.02}, 0.8)}, families)[2] is False
     assert (
-        kept({weak: calibration.Outcome({SUPPORTED: 0.5, BELOW: 0.4}, 0.95)}, families)[3] is False
+        kept(
+            {none: calibration.Outcome({SUPPORTED: 0, SUPPORTED_BELOW_MARGIN: 0.02}, 0.8)}, families
+        )[2]
+        is False
+    )
+    assert (
+        kept(
+            {weak: calibration.Outcome({SUPPORTED: 0.5, SUPPORTED_BELOW_MARGIN: 0.4}, 0.95)},
+            families,
+        )[3]
+        is False
     )
 
 

@@ -44,7 +44,7 @@ def peaks_at_ends(t: float, k: int) -> float:
 
 
 def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
-    judged = phase.judge(runs(tmp_path, [peaks_at_ends] * 3))
+    judged = phase.analyze(runs(tmp_path, [peaks_at_ends] * 3))
     assert judged is not None
     (arm,) = judged["arms"]
     assert arm["runs"] == 3
@@ -64,7 +64,7 @@ def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
 
 
 def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
-    judged = phase.judge(runs(tmp_path, [lambda t, k: 90 - 2 * abs(t - 2.5)] * 3))
+    judged = phase.analyze(runs(tmp_path, [lambda t, k: 90 - 2 * abs(t - 2.5)] * 3))
     assert judged is not None
     (arm,) = judged["arms"]
     assert arm["maxima_at_minima"]["share"] == 0
@@ -74,7 +74,7 @@ def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
 
 def test_noise_has_no_phase(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    judged = phase.judge(runs(tmp_path, [lambda t, k: 80 + rng.standard_normal()] * 8))
+    judged = phase.analyze(runs(tmp_path, [lambda t, k: 80 + rng.standard_normal()] * 8))
     assert judged is not None
     (arm,) = judged["arms"]
     low, high = arm["correlation_with_lr"]["ci95"]
@@ -87,14 +87,14 @@ def test_noise_has_no_phase(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cycles", [1, 2])
 def test_without_a_second_trough_nothing_is_said(tmp_path: Path, cycles: int) -> None:
-    assert phase.judge(runs(tmp_path, [peaks_at_ends], cycles=cycles)) is None
+    assert phase.analyze(runs(tmp_path, [peaks_at_ends], cycles=cycles)) is None
 
 
 def test_a_recovery_that_does_not_come_is_counted_as_such(tmp_path: Path) -> None:
     def sinking(t: float, k: int) -> float:
         return 90 - k + 0.1 * t
 
-    judged = phase.judge(runs(tmp_path, [sinking]))
+    judged = phase.analyze(runs(tmp_path, [sinking]))
     assert judged is not None
     assert judged["arms"][0]["recovery_epochs"] == {"median": None, "recovered": 0, "of": 4}
 
@@ -111,7 +111,7 @@ def test_every_figure_by_hand(tmp_path: Path) -> None:
     np.save(tmp_path / "lr.npy", lr)
     plan = {"cycle_end_epochs": [2.0, 4.0, 6.0, 8.0, 10.0], "budget_epochs": 10.0}
     (tmp_path / "result.json").write_text(json.dumps({"plan": plan}))
-    judged = phase.judge(
+    judged = phase.analyze(
         pl.DataFrame([{"arm": "a", "status": "complete", "folder": str(tmp_path), "final": 86.0}])
     )
     assert judged is not None

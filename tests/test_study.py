@@ -17,14 +17,14 @@ DOCS = ROOT / study.DOCS
 
 
 def test_the_plan_is_the_one_that_was_committed() -> None:
-    assert json.loads((DOCS / "plan.json").read_text()) == study.plan()
+    assert json.loads((DOCS / "plan.json").read_text()) == study.study_plan()
 
 
 def test_nothing_is_run_by_another_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "DOCS", tmp_path)
     with pytest.raises(ValueError, match=r"plan\.json: is not this plan; scripts/study\.py plan"):
         study.run()
-    (tmp_path / "plan.json").write_text(json.dumps(study.plan() | {"test set": "chosen by"}))
+    (tmp_path / "plan.json").write_text(json.dumps(study.study_plan() | {"test set": "chosen by"}))
     with pytest.raises(ValueError, match="is not this plan"):
         study.run()
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
@@ -68,7 +68,7 @@ def test_the_verdicts_follow_from_the_runs(monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(results, "anytime", lambda runs: None)
     monkeypatch.setattr(results, "snapshots", lambda runs: None)
-    monkeypatch.setattr(phase, "judge", lambda runs: None)
+    monkeypatch.setattr(phase, "analyze", lambda runs: None)
     written = json.loads((DOCS / "verdict.json").read_text())
     for part in (*written["arms"].values(), written):
         for name in {"anytime", "snapshots", "phase"} & part.keys():
@@ -106,9 +106,9 @@ def test_a_small_study_from_its_plan_to_its_page(
     )
     cell = study.Cell("fashion", settings, seeds=3, others=2, closely=True)
     monkeypatch.setattr(study, "CELLS", (cell,))
-    write_json(study.DOCS / "plan.json", study.plan())
+    write_json(study.DOCS / "plan.json", study.study_plan())
     study.run()
-    study.write()
+    study.write_docs()
 
     docs = study.DOCS
     written = {path.name for path in docs.iterdir()}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import study
 from conftest import Main, make_config
 
 from harness.analysis import verdict as claims
 from harness.analysis.verdict import Claim
 from harness.config.values import to_dict
-from harness.report import summary
 
 CLAIM = Claim("arm", "times_1", ("times_2", "one_cosine"))
 
@@ -66,7 +66,7 @@ def test_a_longer_last_anneal_is_told_from_the_multiplication(
 ) -> None:
     table = runs(**values)
     claim = CLAIM if "one_cosine" in values else Claim("arm", "times_1", ("times_2",))
-    assert summary.longer_anneal(claim, table, claims.judge(claim, table)) == told
+    assert study.longer_anneal(claim, table, claims.judge(claim, table)) == told
 
 
 # --- through scripts/report.py, on folders of sweeps ---------------------------------------------

@@ -96,10 +96,12 @@ def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
     assert f"{sum(final) / 4:.2f} ±" in first
     assert verdict.startswith("verdict: scheduler.t_mult=2 against 1 – inconclusive: ")
     assert {Path(path).name for path in written} == {
-        "lr.png", "lr.html", "val_acc.png", "val_acc.html", "report.html",
+        "verdict.json", "lr.png", "val_acc.png", "report.html",
     }  # fmt: skip
     for path in written:
-        begin = b"\x89PNG" if path.endswith("png") else b"<!DOCTYPE html>"
+        begin = {"png": b"\x89PNG", "html": b"<!DOCTYPE html>", "json": b"{"}[
+            path.rpartition(".")[2]
+        ]
         assert Path(path).read_bytes().lstrip().lower().startswith(begin.lower())
         assert b"https://cdn" not in Path(path).read_bytes(), "a page needs no network"
 

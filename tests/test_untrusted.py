@@ -191,7 +191,7 @@ def test_links_in_a_sweeps_folder_are_replaced_not_followed(
     copied = Path(shutil.copytree(original, tmp_path / "sweep"))
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    for name in ("report.html", "verdict.json", "lr.png", "val_acc.html"):
+    for name in ("report.html", "verdict.json", "lr.png", "val_acc.png"):
         (copied / name).unlink()
         (copied / name).symlink_to(victim)
     code, said = report(copied)

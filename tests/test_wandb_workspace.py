@@ -1,10 +1,9 @@
-"""The workspace and the report of a sweep: what is sent to W&B, read from `--json`."""
+"""The workspace of a sweep: what is sent to W&B, read from `--json`."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -89,29 +88,17 @@ def runset(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def grids(document: dict[str, Any]) -> list[dict[str, Any]]:
-    blocks = document["report"]["spec"]["blocks"]
-    return [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
-
-
 def sections(document: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The panels of each section of the workspace."""
     bank = document["workspace"]["spec"]["section"]["panelBankConfig"]
     return [section["panels"] for section in bank["sections"]]
 
 
-def copy(sweep: Path, folder: Path, verdict: dict[str, Any] | None = None) -> Path:
+def copy(sweep: Path, folder: Path) -> Path:
     shutil.copytree(sweep, folder)
     for path in folder.glob("*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"group": folder.name}))
-    if verdict:
-        (folder / "verdict.json").write_text(json.dumps(verdict))
     return folder
-
-
-def verdict_of(sweep: Path) -> dict[str, Any]:
-    verdict: dict[str, Any] = json.loads((sweep / "verdict.json").read_text())
-    return verdict
 
 
 def keep_one_swept(folder: Path, key: str, values: tuple[str, str]) -> None:
@@ -182,16 +169,13 @@ def test_only_the_runs_of_the_sweep_are_shown(written: dict[str, Any]) -> None:
         {"key": {"section": "run", "name": "jobType"}, "op": "!=", "value": "summary",
          "disabled": False, "connector": "AND"},
     ]  # fmt: skip
-    runsets = [runset(written), *(one for grid in grids(written) for one in grid["runSets"])]
-    assert len(runsets) == 4
-    for one in runsets:
-        assert one["filters"] == {"filterFormat": "filterV2", "filters": wanted}
-        assert "project" not in one, "naming a project would ask the server"
+    shown = runset(written)
+    assert shown["filters"] == {"filterFormat": "filterV2", "filters": wanted}
+    assert "project" not in shown, "naming a project would ask the server"
 
 
 def test_panels_do_not_overlap(written: dict[str, Any]) -> None:
-    banks = [grid["panelBankSectionConfig"]["panels"] for grid in grids(written)]
-    for panels in [*sections(written), *banks]:
+    for panels in sections(written):
         cells = [
             {(x, y) for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])}
             for p in (panel["layout"] for panel in panels)
@@ -229,84 +213,21 @@ def test_several_swept_keys_make_groups_of_all(sweep: Path, tmp_path: Path, alon
     assert accessors == [*(f"config:{name}" for name in names), "summary:val/acc.last"]
 
 
-# --- the report ----------------------------------------------------------------------------------
-
-
-def texts(document: dict[str, Any]) -> str:
-    """All that a reader of the report sees as plain text."""
-    return "\n".join(re.findall(r'"text": (".*?[^\\]")', json.dumps(document["report"])))
-
-
-def test_the_report_tells_the_verdict_and_how_it_was_made(
-    sweep: Path, written: dict[str, Any]
-) -> None:
-    blocks = written["report"]["spec"]["blocks"]
-    paragraphs = [b["children"][0]["text"] for b in blocks if b["type"] == "paragraph"]
-    assert verdict_of(sweep)["sentence"] in paragraphs
-    (code,) = [b for b in blocks if b["type"] == "code-block"]
-    command = code["children"][0]["children"][0]["text"]
-    assert command.startswith("python ")
-    assert "-m scheduler=cosine_warm scheduler.t_mult=1,2 seed=0,1" in command
-    assert written["report"]["title"] == "t_mult=1,2: verdict"
-    assert written["workspace"]["name"] == "t_mult-1,2", "the library refuses = there"
-    panels = [grid["panelBankSectionConfig"]["panels"] for grid in grids(written)]
-    own = [[panel["config"] for panel in section] for section in sections(written)]
-    assert [[panel["config"] for panel in section] for section in panels] == own
-    grouped = [bool(grid["runSets"][0]["grouping"]) for grid in grids(written)]
-    assert grouped == [True, False, False], "single runs where each seed is a dot"
-
-
-def test_the_report_has_a_row_for_each_comparison(sweep: Path, tmp_path: Path, alone: str) -> None:
-    verdict = verdict_of(sweep)
-    (one,) = verdict["comparisons"]
-    holes = dict.fromkeys(("mean", "ci95", "p_holm")) | {"n": 0, "cell": "seed=3"}
-    verdict["comparisons"] = [
-        one | {"mean": 0.5, "ci95": [0.25, 0.75], "p_holm": 0.03125, "n": 6}, one | holes,
-    ]  # fmt: skip
-    folder = copy(sweep, tmp_path / "two", verdict | {"claim_changed": True})
-    told = write(folder, tmp_path / "both.json", alone)
-    assert "The claim was changed after the plan was written. scheduler" in texts(told)
-    lines = [re.sub(r"\\(.)", r"\1", line) for line in table(told).splitlines()]
-    assert lines[2:] == [
-        "| scheduler.t_mult=2 against 1 | 6 | +0.50 | +0.25 to +0.75 (95 %) | 0.0312 "
-        "| inconclusive |",
-        "| scheduler.t_mult=2 against 1 at seed=3 | 0 | – | – | – | inconclusive |",
-    ]
-
-
-def table(document: dict[str, Any]) -> str:
-    (found,) = [b for b in document["report"]["spec"]["blocks"] if b["type"] == "markdown-block"]
-    return str(found["content"])
-
-
-def test_a_sweep_without_a_verdict_says_so(sweep: Path, tmp_path: Path, alone: str) -> None:
-    folder = copy(sweep, tmp_path / "none")
-    (folder / "verdict.json").unlink()
-    told = write(folder, tmp_path / "both.json", alone)
-    assert "No verdict: nothing was compared." in texts(told)
-    assert "markdown-block" not in json.dumps(told)
+# --- names -----------------------------------------------------------------------------------------
 
 
 def test_hostile_names_stay_text(sweep: Path, tmp_path: Path, alone: str) -> None:
-    verdict = verdict_of(sweep)
-    verdict["claim"]["factor"] = HOSTILE
-    verdict["comparisons"][0] |= {"treatment": f"{HOSTILE}\n\n# head", "cell": HOSTILE}
     name = HOSTILE.replace("/", "")
-    folder = copy(sweep, tmp_path / name, verdict | {"sentence": HOSTILE})
-    told = write(folder, tmp_path / "both.json", alone)
-    _, _, row = table(told).splitlines()
-    assert not re.search(r"(?<!\\)(\\\\)*[<>|*_`$\[\]~#&!]", row[1:-1].replace(" | ", "")), row
-    shown = re.sub(r"\\(.)", r"\1", row)
-    assert shown.startswith(f"| {HOSTILE}={HOSTILE} # head against 1 at {HOSTILE} |")
-    assert runset(told)["filters"]["filters"][0]["value"] == name, "the group as it is"
-    assert told["report"]["title"] == f"{name}: verdict"
+    document = write(copy(sweep, tmp_path / name), tmp_path / "workspace.json", alone)
+    assert runset(document)["filters"]["filters"][0]["value"] == name, "the group as it is"
 
 
-def test_a_name_that_was_given_is_the_title(sweep: Path, tmp_path: Path, alone: str) -> None:
-    told = write(sweep, tmp_path / "both.json", alone, "--name", "cycles " + "x" * 200)
-    assert told["report"]["title"].startswith("cycles x")
-    assert told["report"]["title"].endswith("x: verdict")
-    assert runset(told)["filters"]["filters"][0]["value"] == "t_mult=1,2", "its runs all the same"
+def test_a_name_that_was_given_is_the_workspaces(sweep: Path, tmp_path: Path, alone: str) -> None:
+    document = write(sweep, tmp_path / "workspace.json", alone, "--name", "cycles = " + "x" * 200)
+    assert document["workspace"]["name"] == "cycles - " + "x" * 200, "the library refuses = there"
+    assert runset(document)["filters"]["filters"][0]["value"] == "t_mult=1,2", (
+        "its runs all the same"
+    )
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Paired differences → interval, p, verdict: the arithmetic of a claim.
 
-Arrays have the pairs along their last axis, so that `scripts/calibrate_verdict.py` puts thousands
-of sweeps through the very functions that judge one. The rules' sources are in docs/verdict.md.
+Arrays have the pairs along their last axis, so that `scripts/calibrate_verdict.py` can apply the functions
+that judge one sweep to thousands. docs/verdict.md has the sources of the rules.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 SUPPORTED = "supported"
-BELOW = "supported, below the margin or unsure of it"
+SUPPORTED_BELOW_MARGIN = "supported, below the margin or unsure of it"
 WORSE = "refuted: worse"
 EQUIVALENT = "refuted: equivalent"
 INCONCLUSIVE = "inconclusive"
 
 FEWEST_PAIRS = 6  # all of 5 pairs on one side still have p = 2/2⁵ = 0.0625
 POWER = 0.8
-UNITS = 1e9  # differences are whole numbers of 1e-9 points: 98.3 - 98.1 ties with 0.2
+TIE_RESOLUTION = 1e9  # a point has this many units in which differences tie: 98.3 - 98.1 and 0.2 do
 _ENUMERATED = 20  # pairs up to which every pattern of signs is counted
 _FLIPS = 100_000  # patterns drawn beyond that
 
@@ -31,7 +31,7 @@ _FLIPS = 100_000  # patterns drawn beyond that
 def decide(
     differences: Floats, margin: float, level: float, p_holm: Floats | None = None
 ) -> NDArray[np.str_]:
-    """The verdict on paired differences, pairs along the last axis; the first that fits.
+    """Return the verdict on paired differences, pairs along the last axis; the first that fits.
 
     `p_holm`, given where there are several comparisons, must be below `level` for what rests on an
     interval beside 0: both "supported" verdicts and "refuted: worse".
@@ -46,18 +46,18 @@ def decide(
         (high < 0) & clear,
         (inner_low >= -margin) & (inner_high <= margin),  # two one-sided tests
     ]
-    return np.select(cases, [SUPPORTED, BELOW, WORSE, EQUIVALENT], INCONCLUSIVE)
+    return np.select(cases, [SUPPORTED, SUPPORTED_BELOW_MARGIN, WORSE, EQUIVALENT], INCONCLUSIVE)
 
 
 def interval(differences: Floats, level: float) -> tuple[Floats, Floats]:
-    """Student's 1-`level` interval of the mean along the last axis; a point if all are equal."""
+    """Return Student's 1-`level` interval of the mean along the last axis; a point if all are equal."""
     pairs = differences.shape[-1]
-    half = scipy.stats.t.ppf(1 - level / 2, pairs - 1) * spread(differences) / math.sqrt(pairs)
+    half = scipy.stats.t.ppf(1 - level / 2, pairs - 1) * sample_std(differences) / math.sqrt(pairs)
     return mean(differences) - half, mean(differences) + half
 
 
 def bca(differences: Floats, level: float) -> list[float] | None:
-    """Efron's (1987) interval of the mean; null where the resamples do not determine it."""
+    """Return Efron's (1987) interval of the mean; None where the resamples do not determine it."""
     if np.ptp(differences) == 0:
         return None
     with warnings.catch_warnings():
@@ -70,12 +70,12 @@ def bca(differences: Floats, level: float) -> list[float] | None:
 
 
 def sign_flip(differences: Floats) -> Floats:
-    """Two-sided p of the mean along the last axis, if each difference might as well be its negative.
+    """Return the two-sided p of the mean along the last axis under random signs of the differences.
 
     Exact up to 20 pairs, ties included; beyond, over 100,000 drawn patterns and the observed one
     (Phipson & Smyth 2010).
     """
-    units = np.rint(differences * UNITS).astype(np.int64)
+    units = np.rint(differences * TIE_RESOLUTION).astype(np.int64)
     pairs, observed = units.shape[-1], np.abs(units.sum(axis=-1, keepdims=True))
     if pairs <= _ENUMERATED:
         sums = units[..., :1]  # the other half of the patterns mirrors this one
@@ -92,7 +92,7 @@ def sign_flip(differences: Floats) -> Floats:
 
 
 def holm(p: Floats, means: Floats) -> Floats:
-    """Holm's (1979) adjustment of two-sided p along the last axis, in each direction by itself.
+    """Adjust two-sided p along the last axis as Holm (1979), in each direction by itself.
 
     A comparison ranks among those whose mean has its sign, yet all count: what is refuted must not
     make it easier to support the rest. So the rate of any false "supported" stays below level / 2.
@@ -110,7 +110,7 @@ def holm(p: Floats, means: Floats) -> Floats:
 
 
 def fewest_pairs(level: float, comparisons: int) -> int:
-    """The fewest pairs that can show a difference in each of so many comparisons, all on one side.
+    """Return the fewest pairs that can show a difference in each comparison, if all pairs have one sign.
 
     Of several, the sign-flip p times their number must be below `level`: 2·comparisons/2ⁿ < level.
     """
@@ -119,7 +119,7 @@ def fewest_pairs(level: float, comparisons: int) -> int:
 
 
 def pairs_needed(sd: float, effect: float, level: float, comparisons: int = 1) -> int | None:
-    """The fewest pairs whose interval lies above 0 with 80 % probability at a true `effect`.
+    """Return the fewest pairs whose interval is above 0 with 80 % probability at a true `effect`.
 
     Power is P(T > t) for t the 1-level/2 quantile of Student's t with n-1 degrees of freedom and T
     noncentral t with n-1 degrees and noncentrality effect·√n/sd (Julious 2004; Cohen 1988, ch. 2).
@@ -145,12 +145,12 @@ def _power(pairs: int, shift: float, level: float) -> float:
 
 
 def mean(differences: Floats) -> Floats:
-    """Along the last axis."""
-    equal = np.ptp(differences, axis=-1) == 0  # where rounding would leave a spread of 1e-17
+    """Return the mean along the last axis."""
+    equal = np.ptp(differences, axis=-1) == 0  # where rounding would leave a deviation of 1e-17
     return np.where(equal, differences[..., 0], differences.mean(axis=-1))
 
 
-def spread(differences: Floats) -> Floats:
-    """The standard deviation along the last axis, with n-1 degrees of freedom."""
+def sample_std(differences: Floats) -> Floats:
+    """Return the standard deviation along the last axis, with n-1 degrees of freedom."""
     equal = np.ptp(differences, axis=-1) == 0
     return np.where(equal, 0.0, differences.std(axis=-1, ddof=1))

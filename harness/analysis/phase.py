@@ -1,6 +1,6 @@
 """The article's claim C2: accuracy is best where the LR is lowest, and falls as the LR rises again.
 
-Read off the validation histories of complete runs. The first cycle is left out: there accuracy rises
+Measured in the validation histories of complete runs. The first cycle is left out: there accuracy rises
 whatever the LR does. A *trough* is a cycle end inside the budget, where the LR is at its minimum.
 """
 
@@ -14,13 +14,14 @@ import polars as pl
 import scipy
 from numpy.typing import NDArray
 
+from harness.analysis import paired_stats as paired
 from harness.analysis import results
 
 _NEAR = 1  # evaluations: how close to a trough a maximum of accuracy counts as being at it
 
 
-def judge(runs: pl.DataFrame) -> dict[str, Any] | None:
-    """What the histories of complete runs say of C2; None if no run has two cycles.
+def analyze(runs: pl.DataFrame) -> dict[str, Any] | None:
+    """Return the evidence of complete runs on C2; None if no run has two cycles.
 
     For each arm: the mean drop from a trough to one epoch later (points), the time until accuracy is
     back (epochs), the correlation of detrended accuracy with the LR, and the share of local maxima
@@ -68,7 +69,7 @@ def _measure(folder: Path) -> dict[str, Any] | None:
 
 
 def _drop(epoch: NDArray[np.float64], acc: NDArray[np.float64], trough: int) -> float:
-    """Accuracy at the trough minus accuracy one epoch later."""
+    """Return accuracy at the trough minus accuracy one epoch later."""
     later = int(np.argmin(np.abs(epoch - epoch[trough] - 1)))
     return float(acc[trough] - acc[later])
 
@@ -76,7 +77,7 @@ def _drop(epoch: NDArray[np.float64], acc: NDArray[np.float64], trough: int) -> 
 def _recoveries(
     epoch: NDArray[np.float64], acc: NDArray[np.float64], troughs: list[int], ends: list[float]
 ) -> list[float | None]:
-    """Epochs from each trough until accuracy is back; None where the next cycle ends before."""
+    """Return the epochs from each trough until accuracy is back; None where the next cycle ends before."""
     times: list[float | None] = []
     for trough, end in zip(troughs, ends, strict=True):
         back = (np.arange(len(acc)) > trough) & (acc >= acc[trough]) & (epoch <= end + 1e-9)
@@ -87,7 +88,7 @@ def _recoveries(
 def _correlation(
     epoch: NDArray[np.float64], acc: NDArray[np.float64], lr: NDArray[np.float64]
 ) -> float | None:
-    """Pearson's r of the LR with accuracy, both less their straight line over log(epoch)."""
+    """Return Pearson's r of the LR with accuracy, both less their straight line over log(epoch)."""
     x = np.vander(np.log(epoch), 2)
 
     def detrended(y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,7 +101,7 @@ def _correlation(
 
 
 def _maxima(acc: NDArray[np.float64], troughs: list[int]) -> tuple[float | None, float, float]:
-    """Share of accuracy's local maxima near a trough, its mean over all circular shifts, and p."""
+    """Return the share of accuracy's local maxima near a trough, its mean over all circular shifts, and p."""
     inner = np.arange(1, len(acc) - 1)
     maxima = inner[(acc[inner] > acc[inner - 1]) & (acc[inner] >= acc[inner + 1])]
     if not len(maxima):
@@ -115,7 +116,7 @@ def _maxima(acc: NDArray[np.float64], troughs: list[int]) -> tuple[float | None,
 def _profile(
     epoch: NDArray[np.float64], acc: NDArray[np.float64], ends: list[float]
 ) -> dict[float, float]:
-    """Accuracy around troughs, less that at the trough, by epochs since it; within half a cycle."""
+    """Return accuracy around troughs, less that at the trough, by epochs since it; within half a cycle."""
     half = min(np.diff(ends)) / 2
     around: dict[float, list[float]] = {}
     for end in ends[1:]:
@@ -156,25 +157,20 @@ def _aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _interval(values: list[float]) -> dict[str, Any]:
-    """Mean and 95 % t interval; the interval is null below two values."""
+    """Return the mean and its 95 % t interval; the interval is null below two values."""
     if not values:
         return {"mean": None, "ci95": None}
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return {"mean": mean, "ci95": None}
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
-    return {"mean": mean, "ci95": [mean - half, mean + half]}
+    ends = paired.interval(np.array(values), 0.05) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "ci95": ends and [float(end) for end in ends]}
 
 
 def _sentence(arms: list[dict[str, Any]]) -> str:
-    def told(arm: dict[str, Any]) -> str:
+    drops = []
+    for arm in arms:
         drop, interval = arm["drop_points"]["mean"], arm["drop_points"]["ci95"]
-        sure = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        shown = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         runs = f"{arm['runs']} run{'s' * (arm['runs'] != 1)}"
-        return f"{drop:.2f}{sure} points in {arm['arm']} ({runs})"
-
+        drops.append(f"{drop:.2f}{shown} points in {arm['arm']} ({runs})")
     return (
-        "One epoch after the LR's minimum, validation accuracy has dropped by "
-        + "; ".join(map(told, arms))
-        + "."
+        f"One epoch after the LR's minimum, validation accuracy has dropped by {'; '.join(drops)}."
     )

@@ -1,4 +1,4 @@
-"""Run folders → tables. Reads files only, whoever wrote them: what is not of this version is refused."""
+"""Run folders → tables. Reads files only; refuses files that are not of this version."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _TAIL_BYTES = 4096  # of a history that usually hold its last evaluation
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
 )  # fmt: skip
+_TAIL_BYTES = 4096  # of a history that `last_row` reads first
 
 
 def read(sweep: Path) -> pl.DataFrame:
-    """One row a run of the sweep's plan; a run that left no result has the status `missing`.
+    """Return one row a run of the sweep's plan; a run that left no result has the status `missing`.
 
     Columns: num, folder, name, arm, seed; level (of the claim's factor) and cell (what else is
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
@@ -41,25 +42,25 @@ def read(sweep: Path) -> pl.DataFrame:
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
 
-    Name, arm, seed, level and cell are what the run recorded of itself, those of the plan while it left
-    no result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
+    Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
+    result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
     """
-    return rows_of(plan(sweep), folders(sweep), sweep / "plan.json")
+    return rows_of(read_plan(sweep), folders(sweep), sweep / "plan.json")
 
 
-def rows_of(document: dict[str, Any], homes: Sequence[Path], path: Path) -> pl.DataFrame:
-    """As `read`, of a plan whose runs are in the folders `homes`; `path` is named in errors."""
-    factor = (document["claim"] or {}).get("factor")
+def rows_of(plan: dict[str, Any], run_folders: Sequence[Path], path: Path) -> pl.DataFrame:
+    """Do as `read` with a plan whose runs are in `run_folders`; `path` is named in errors."""
+    factor = (plan["claim"] or {}).get("factor")
     rows = [
-        _row(home, run, factor, recorded="gathered" not in document)
-        for home, run in zip(homes, document["arms"], strict=True)
+        _row(folder, run, factor, recorded="gathered" not in plan)
+        for folder, run in zip(run_folders, plan["arms"], strict=True)
     ]
     with this_version(path):
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def plan(sweep: Path) -> dict[str, Any]:
-    """The sweep's `plan.json`. Raises `ConfigError` if there is none."""
+def read_plan(sweep: Path) -> dict[str, Any]:
+    """Return the sweep's `plan.json`. Raises `ConfigError` if there is none."""
     path = sweep / "plan.json"
     if not path.exists():
         raise ConfigError(f"{sweep}: is not the folder of a sweep: it has no plan.json")
@@ -67,38 +68,30 @@ def plan(sweep: Path) -> dict[str, Any]:
 
 
 def folders(sweep: Path) -> list[Path]:
-    """The folder of each planned run of a sweep, in the order of the plan; some may not be there yet."""
-    document = plan(sweep)
+    """Return the folder of each planned run, in the order of the plan; some may not exist yet."""
+    plan = read_plan(sweep)
     with this_version(sweep / "plan.json"):
-        return [sweep / run_folder(run) for run in document["arms"]]
+        return [sweep / run_folder(run) for run in plan["arms"]]
 
 
 def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
-    """A plan made afterwards of runs that none was made for, as those of W&B agents; and their folders.
+    """Plan runs that had no plan, as those of W&B agents; return the plan and their folders.
 
     `paths` are run folders, or folders with run folders in them. Names, arms and levels are what differs
     between the configurations that the runs recorded. Raises `ConfigError` where there is no run.
     """
-    homes: list[Path] = []
-    for path in dict.fromkeys(paths):
-        below = sorted(path.glob("*/config.json"))
-        found = [path] if (path / "config.json").exists() else [file.parent for file in below]
-        if not found:
-            raise ConfigError(
-                f"{path}: has neither the plan.json of a sweep nor the config.json of a run"
-            )
-        homes += [home for home in found if home not in homes]
+    run_folders = _run_folders(paths)
     configs = []
-    for home in homes:
-        with this_version(home / "config.json"):
-            configs.append(read_json(home / "config.json")["config"])
+    for folder in run_folders:
+        with this_version(folder / "config.json"):
+            configs.append(read_json(folder / "config.json")["config"])
     runs = []
-    for number, (home, config) in enumerate(zip(homes, configs, strict=True)):
-        shape = {"budget_epochs": config["trainer"]["epochs"]} | result(home).get("plan", {})
+    for number, (folder, config) in enumerate(zip(run_folders, configs, strict=True)):
+        shape = {"budget_epochs": config["trainer"]["epochs"]} | result(folder).get("plan", {})
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
     for run, swept in zip(runs, arms_of.config_differences(configs), strict=True):
         run |= arms_of.label_run(swept)
-    with this_version(homes[0] / "config.json"):
+    with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
     question = arms_of.infer_question_afterwards(settings, runs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
@@ -107,18 +100,31 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         **replace(question, claim=claim).for_plan(),
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
-    }, homes
+    }, run_folders
+
+
+def _run_folders(paths: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in dict.fromkeys(paths):
+        below = [file.parent for file in sorted(path.glob("*/config.json"))]
+        own = [path] if (path / "config.json").exists() else below
+        if not own:
+            raise ConfigError(
+                f"{path}: has neither the plan.json of a sweep nor the config.json of a run"
+            )
+        found += [folder for folder in own if folder not in found]
+    return found
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """A run's `result.json`; empty while there is none."""
+    """Return a run's `result.json`; empty while there is none."""
     path = folder / "result.json"
     return read_json(path) if path.exists() else {}
 
 
 @contextmanager
 def this_version(path: Path) -> Iterator[None]:
-    """Raises `UnreadableError` where the content of the file at `path` is not what the block expects."""
+    """Raise `UnreadableError` where the content of the file at `path` is not what the block expects."""
     try:
         yield
     except (
@@ -134,7 +140,7 @@ def this_version(path: Path) -> Iterator[None]:
 def _row(
     folder: Path, planned: dict[str, Any], factor: str | None, recorded: bool
 ) -> dict[str, Any]:
-    """`recorded`: names are those that the run recorded, else those of the plan."""
+    """Return a run's row; `recorded`: with the names that the run recorded, else those of the plan."""
     own = result(folder)
     with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
         named = own if own and recorded else planned
@@ -166,9 +172,9 @@ def _row(
 
 
 def history(folder: Path) -> pl.DataFrame:
-    """The whole rows of one run's `history.jsonl`, null where a row lacks a metric; none without one.
+    """Return the rows of a run's `history.jsonl`, null where a row lacks a metric; none without the file.
 
-    A last line that is being written is left out, and so is what is no metric of ours.
+    A last line that is being written is left out, and so are keys that are no metric of ours.
     """
     path = folder / "history.jsonl"
     content = read_bytes(path) if path.exists() else b""
@@ -202,25 +208,25 @@ def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
 
 
 def lr(folder: Path) -> NDArray[np.float64]:
-    """The LR of every update of the run's plan."""
+    """Return the LR of every update of the run's plan."""
     path = folder / "lr.npy"
     with this_version(path):
-        plan = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
-        if plan.dtype != np.float64 or plan.ndim != 1:
-            raise TypeError(f"{plan.dtype}, {plan.ndim} dimensions")
-    return np.asarray(plan)
+        lrs = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
+        if lrs.dtype != np.float64 or lrs.ndim != 1:
+            raise TypeError(f"{lrs.dtype}, {lrs.ndim} dimensions")
+    return np.asarray(lrs)
 
 
 def disagreements(runs: pl.DataFrame) -> list[str]:
-    """Pairs of runs that begin alike, yet whose histories differ before their plans part.
+    """List the pairs of runs whose histories differ although their trajectories are the same so far.
 
-    Equal work must give equal answers, so each is a fault: of determinism, or of the data.
+    Equal work must give equal results, so each is a fault: of determinism, or of the data.
     """
     found = []
     begun = runs.filter(pl.col("fingerprint").is_not_null())
-    for (_,), kin in begun.group_by("fingerprint", maintain_order=True):
-        plans = [(lr(Path(run["folder"])), run) for run in kin.to_dicts()]
-        plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # likest next to each other
+    for (_,), same_beginning in begun.group_by("fingerprint", maintain_order=True):
+        plans = [(lr(Path(run["folder"])), run) for run in same_beginning.to_dicts()]
+        plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # long common prefixes adjoin
         for (one, run), (other, after) in pairwise(plans):
             step = _first_difference(Path(run["folder"]), Path(after["folder"]), common(one, other))
             if step is not None:
@@ -231,26 +237,26 @@ def disagreements(runs: pl.DataFrame) -> list[str]:
 
 
 def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
-    """How many updates two plans begin alike."""
+    """Return how many updates two LR plans have in common from the first on."""
     shorter = min(len(one), len(other))
-    parting = np.flatnonzero(one[:shorter] != other[:shorter])
-    return int(parting[0]) if len(parting) else shorter
+    different = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(different[0]) if len(different) else shorter
 
 
 def _first_difference(one: Path, other: Path, updates: int) -> int | None:
-    """The first update with a metric that both histories have, and not the same."""
+    """Return the first update with a metric that both histories have with different values."""
     rows = history(one).filter(pl.col("step") <= updates)
     both = rows.join(history(other), on="step", suffix=" of the other")
     metrics = [name for name in _HISTORY if name != "step"]
-    unlike = [pl.col(name) != pl.col(f"{name} of the other") for name in metrics]
-    step: int | None = both.filter(pl.any_horizontal(unlike))["step"].min()  # type: ignore[assignment]
+    differ = [pl.col(name) != pl.col(f"{name} of the other") for name in metrics]
+    step: int | None = both.filter(pl.any_horizontal(differ))["step"].min()  # type: ignore[assignment]
     return step
 
 
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
-    """One row an arm, in the order of the sweep: means and standard deviations over its seeds.
+    """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
-    Accuracies are over the runs that are complete; `seeds` counts those, `of` counts all.
+    Accuracies are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
     """
     done = pl.col("status") == "complete"
     accuracies = ["final", "best", "test"]
@@ -266,10 +272,10 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """For each arm: how good the best-so-far accuracy is along the way, on average over its runs.
+    """Return, for each arm, how good the best accuracy so far is during training, on average over its runs.
 
     `area` is its mean over epochs (percent); `epochs_to` the mean number of epochs until it reaches
-    an accuracy, null unless all runs do. The accuracies lie 5, 2, 1 and 0 points below the first
+    an accuracy, null unless all runs do. The accuracies are 5, 2, 1 and 0 points below the first
     arm's mean final one. A maximum over epochs is optimistic: none of this enters a verdict.
     """
     done = runs.filter(pl.col("status") == "complete")
@@ -278,28 +284,18 @@ def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
     first = done.filter(pl.col("arm") == done["arm"][0])["final"].mean()
     assert isinstance(first, float)
     goals = [round(first - below, 2) for below in (5, 2, 1, 0)]
-    arms = []
+    found = []
     for (arm,), group in done.group_by("arm", maintain_order=True):
         curves = [_best_so_far(Path(folder)) for folder in group["folder"]]
-        areas = [
-            float(np.average(best, weights=np.diff(epoch, prepend=0))) for epoch, best in curves
-        ]
-        reached = {
-            str(goal): [_first(epoch, best >= goal) for epoch, best in curves] for goal in goals
+        areas = [np.average(best, weights=np.diff(epoch, prepend=0)) for epoch, best in curves]
+        epochs_to = {
+            str(goal): float(np.mean([epoch[np.argmax(best >= goal)] for epoch, best in curves]))
+            if all(best[-1] >= goal for _, best in curves)
+            else None
+            for goal in goals
         }
-        arms.append(
-            {
-                "arm": arm,
-                "area": float(np.mean(areas)),
-                "epochs_to": {
-                    goal: None
-                    if None in times
-                    else float(np.mean([t for t in times if t is not None]))
-                    for goal, times in reached.items()
-                },
-            }
-        )
-    return arms
+        found.append({"arm": arm, "area": float(np.mean(areas)), "epochs_to": epochs_to})
+    return found
 
 
 def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -307,14 +303,10 @@ def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return rows["epoch"].to_numpy(), np.maximum.accumulate(rows["val/acc"].to_numpy())
 
 
-def _first(epoch: NDArray[np.float64], holds: NDArray[np.bool_]) -> float | None:
-    return float(epoch[np.argmax(holds)]) if holds.any() else None
-
-
 def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """For each arm: test accuracy of the mean prediction of the last m cycle ends, over its runs.
+    """Return, for each arm, the test accuracy of the mean prediction of its runs' last m cycle ends.
 
-    From the `snapshots.json` that `scripts/snapshot_ensemble.py` leaves in run folders.
+    From the `snapshots.json` that `scripts/snapshot_ensemble.py` writes into run folders.
     """
     rows = [
         {"arm": run["arm"], "members": members, "acc": acc}
@@ -331,14 +323,14 @@ def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
 
 
 def table(runs: pl.DataFrame) -> str:
-    """The arms as text, to be printed."""
+    """Return the table of the arms as text."""
     header = ["arm", "seeds", "final val/acc %", "best val/acc %", "test/acc %", "restarts",
-              "LR at end", "seconds"]  # fmt: skip
+              "LR at end, % of peak", "seconds, all seeds"]  # fmt: skip
     return columns(header, [_cells(row) for row in arms(runs).to_dicts()])
 
 
 def columns(header: list[str], rows: list[list[str]]) -> str:
-    """A table as text: the first column to the left, the others to the right."""
+    """Return a table as text: the first column aligned to the left, the others to the right."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     rule = ["-" * width for width in widths]
@@ -355,8 +347,8 @@ def _cells(arm: dict[str, Any]) -> list[str]:
     def accuracy(name: str) -> str:
         if arm[name] is None:
             return "-"
-        spread = arm[f"{name}_sd"]
-        return f"{arm[name]:.2f}" + (f" ± {spread:.2f}" if spread is not None else "")
+        sd = arm[f"{name}_sd"]
+        return f"{arm[name]:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
 
     seeds = str(arm["seeds"]) if arm["seeds"] == arm["of"] else f"{arm['seeds']} of {arm['of']}"
     share = "-" if arm["lr_share_at_end"] is None else f"{arm['lr_share_at_end']:.1%}"

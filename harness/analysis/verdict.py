@@ -1,7 +1,7 @@
 """Tables → paired statistics → a verdict. Reads tables only.
 
-docs/verdict.md holds the rules with their sources, every field of what `judge` returns, and how
-often the verdicts err (`scripts/calibrate_verdict.py`).
+docs/verdict.md holds the rules with their sources, every field of what `judge` returns, and error rates
+(`scripts/calibrate_verdict.py`).
 """
 
 from __future__ import annotations
@@ -20,27 +20,25 @@ import polars as pl
 
 from harness.analysis import paired_stats as paired
 from harness.analysis.paired_stats import (
-    BELOW,
     EQUIVALENT,
     FEWEST_PAIRS,
     INCONCLUSIVE,
     SUPPORTED,
+    SUPPORTED_BELOW_MARGIN,
     WORSE,
 )
-from harness.analysis.pairing import FILLING, Pair, Sides, level_key, natural_key
-
-__all__ = ["FEWEST_PAIRS", "INVALID", "VERDICTS", "Claim", "judge"]
+from harness.analysis.pairing import IMPUTATION, Pair, PairedRuns, level_key, natural_key
 
 INVALID = "invalid comparison"
-VERDICTS = (SUPPORTED, BELOW, WORSE, EQUIVALENT, INCONCLUSIVE, INVALID)
+VERDICTS = (SUPPORTED, SUPPORTED_BELOW_MARGIN, WORSE, EQUIVALENT, INCONCLUSIVE, INVALID)
 
 _SHOWN = 6  # comparisons that the one sentence names
-_MANY = 1000  # pairs that nobody will train
+MOST_PAIRS_NEEDED = 1000  # that are written as a number: nobody will train more
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be shown, fixed before the first update: each treatment beats the baseline.
+    """The hypothesis, fixed before the first update: each treatment beats the baseline.
 
     `metric` is in percent, taken after the last update, and higher is better; `margin`, in points,
     is the smallest difference that matters. Without `seeds`, every seed of the table counts.
@@ -73,17 +71,17 @@ class Claim:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Claim:
-        """What `to_dict` wrote; its hash is not looked at, so that a changed claim shows."""
+        """Return what `to_dict` wrote; its hash is not read, so that a changed claim shows."""
         fields = {key: document[key] for key in document if key != "sha256"}
         lists = {"treatments": tuple(fields["treatments"]), "seeds": tuple(fields["seeds"])}
         return cls(**fields | lists)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields and their hash, as JSON gives them back."""
+        """Return the fields and their hash, as JSON gives them back."""
         return self._fields() | {"sha256": self.sha256()}
 
     def sha256(self) -> str:
-        """Over the canonical JSON of the fields."""
+        """Hash the canonical JSON of the fields."""
         text = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -93,7 +91,7 @@ class Claim:
 
 
 def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    """The core of `verdict.json`, one comparison a cell and treatment.
+    """Return the core of `verdict.json`, one comparison a cell and treatment.
 
     `runs` has one row a planned run: name, level (of the factor, as text), cell, seed, status,
     value (of the metric after the last update), last (recorded), budget (epochs), aligned,
@@ -102,16 +100,15 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     """
     rows = runs.to_dicts()
     cells = sorted({row["cell"] for row in rows}, key=natural_key) or [""]
-    sides = [
-        Sides.of(claim.factor, (claim.baseline, treatment), cell, rows, claim.seeds)
+    paired_runs = [
+        PairedRuns.select(claim.factor, (claim.baseline, treatment), cell, rows, claim.seeds)
         for cell in cells
         for treatment in claim.treatments
     ]
-    complete = _family(claim, sides, [side.pairs(filled=False) for side in sides])
-    all_count = _family(claim, sides, [side.pairs(filled=True) for side in sides])
+    complete, all_count = (_family(claim, paired_runs, impute) for impute in (False, True))
     comparisons = [
-        _comparison(claim, side, figures, filled)
-        for side, figures, filled in zip(sides, complete, all_count, strict=True)
+        _comparison(claim, runs, figures, imputed)
+        for runs, figures, imputed in zip(paired_runs, complete, all_count, strict=True)
     ]
     return {
         "claim": claim.to_dict(),
@@ -120,12 +117,10 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _family(
-    claim: Claim, sides: Sequence[Sides], pairs: Sequence[Sequence[Pair]]
-) -> list[dict[str, Any]]:
-    """The figures of every comparison, adjusted for all that are valid."""
-    figures = [_figures(claim, one) for one in pairs]
-    valid = [figure for figure, side in zip(figures, sides, strict=True) if not side.invalid]
+def _family(claim: Claim, paired_runs: list[PairedRuns], impute: bool) -> list[dict[str, Any]]:
+    """Return the figures of every comparison, adjusted for all that are valid."""
+    figures = [_figures(claim, runs.pairs(impute)) for runs in paired_runs]
+    valid = [own for own, runs in zip(figures, paired_runs, strict=True) if not runs.invalid]
     p = np.array([1.0 if figure["p"] is None else figure["p"] for figure in valid])
     means = np.array([figure["mean"] or 0.0 for figure in valid])
     for figure, adjusted in zip(valid, paired.holm(p, means), strict=True):
@@ -141,7 +136,7 @@ def _family(
 
 
 def _figures(claim: Claim, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What the pairs are and what they come to; null for what they are too few or too equal for."""
+    """Return the pairs and their statistics; null for what they are too few or too equal for."""
     a, b, d = (
         np.array([getattr(pair, name) for pair in pairs], np.float64)
         for name in ("baseline", "treatment", "difference")
@@ -153,7 +148,7 @@ def _figures(claim: Claim, pairs: Sequence[Pair]) -> dict[str, Any]:
         "pairs": [dataclasses.asdict(pair) | {"difference": pair.difference} for pair in pairs],
         "n": len(pairs),
         "mean": float(paired.mean(d)) if some else None,
-        "sd": float(paired.spread(d)) if several else None,
+        "sd": float(paired.sample_std(d)) if several else None,
         "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else None,
         "ci95": [float(end) for end in paired.interval(d, claim.level)] if several else None,
         "ci90": [float(end) for end in paired.interval(d, 2 * claim.level)] if several else None,
@@ -166,31 +161,38 @@ def _figures(claim: Claim, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
+def comparison_label(comparison: Mapping[str, Any], factor: str = "") -> str:
+    """Return how a comparison is called: `factor=treatment against baseline at cell`."""
+    label = f"{factor}={comparison['treatment']}" if factor else comparison["treatment"]
+    return f"{label} against {comparison['baseline']}{_at(comparison)}"
+
+
+def _at(comparison: Mapping[str, Any]) -> str:
+    return f" at {comparison['cell']}" if comparison.get("cell") else ""
+
+
 def _comparison(
-    claim: Claim, side: Sides, figures: dict[str, Any], filled: dict[str, Any]
+    claim: Claim, runs: PairedRuns, figures: dict[str, Any], imputed: dict[str, Any]
 ) -> dict[str, Any]:
-    left_out, fills = side.left_out(), side.fills()
-    about = f"{claim.factor}={side.treatment} against {claim.baseline}"
-    about += f" at {side.cell}" if side.cell else ""
-    sentence = f"{about} – {_outcome(claim, side.invalid, figures)}."
-    held = not side.invalid and any(run["status"] != "not claimed" for run in left_out)
+    levels = {"cell": runs.cell, "baseline": claim.baseline, "treatment": runs.treatment}
+    left_out, imputations = runs.left_out(), runs.imputed()
+    sentence = (
+        f"{comparison_label(levels, claim.factor)} – {_outcome(claim, runs.invalid, figures)}."
+    )
     if left_out:
         counted = Counter(run["status"] for run in left_out)
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
-        over = (
-            f"This holds over {figures['n']} of {len(side.seeds)} pairs; runs" if held else "Runs"
-        )
-        sentence += f" {over} left out: {told}."
+        statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
+        some_count = not runs.invalid and set(counted) != {"not claimed"}
+        pairs = f"This holds over {figures['n']} of {len(runs.seeds)} pairs; runs"
+        sentence += f" {pairs if some_count else 'Runs'} left out: {statuses}."
     all_count = None
-    if fills and not side.invalid:
-        told = f"{_outcome(claim, '', filled)}."
-        counting = f"Counting the {len(fills)} that diverged or failed, as {FILLING}: {told}"
-        all_count = filled | {"filled": fills, "sentence": counting}
+    if imputations and not runs.invalid:
+        counting = f"Counting the {len(imputations)} that diverged or failed, as {IMPUTATION}: "
+        counting += f"{_outcome(claim, '', imputed)}."
+        all_count = imputed | {"filled": imputations, "sentence": counting}
         sentence += f" {counting}"
     return {
-        "cell": side.cell,
-        "baseline": claim.baseline,
-        "treatment": side.treatment,
+        **levels,
         **figures,
         "sentence": sentence,
         "left_out": left_out,
@@ -199,7 +201,7 @@ def _comparison(
 
 
 def _outcome(claim: Claim, invalid: str, figures: dict[str, Any]) -> str:
-    """The verdict, effect, interval and pairs, and the reason."""
+    """Return the verdict, effect, interval and pairs, and the reason."""
     if invalid:
         return f"{INVALID}: {invalid}"
     equal = "; all differences are equal, so the interval is a point" * (figures["sd"] == 0)
@@ -220,7 +222,7 @@ def _reason(claim: Claim, figures: dict[str, Any]) -> str:
     match figures["verdict"]:
         case paired.SUPPORTED:
             return f"above the margin of {claim.margin:g}"
-        case paired.BELOW:
+        case paired.SUPPORTED_BELOW_MARGIN:
             return f"above 0, but not clearly above the margin of {claim.margin:g}"
         case paired.WORSE:
             return "below 0"
@@ -234,10 +236,15 @@ def _reason(claim: Claim, figures: dict[str, Any]) -> str:
         reason = f"beside 0, but not once all comparisons count (p = {figures['p_holm']:.2g})"
     needed = figures["pairs_needed"] or 0
     if needed > figures["n"]:
-        pairs = f"about {needed}" if needed <= _MANY else f"more than {_MANY}"
-        reason += f"; {pairs} pairs would show {claim.margin:g} points"
+        about = "about " * (needed <= MOST_PAIRS_NEEDED)
+        reason += f"; {about}{format_pairs(needed)} pairs would show {claim.margin:g} points"
         reason += f" with {100 * paired.POWER:g} % power at this spread"
     return reason
+
+
+def format_pairs(number: int) -> str:
+    """Return a number of pairs as text; beyond `MOST_PAIRS_NEEDED` only that it is more."""
+    return str(number) if number <= MOST_PAIRS_NEEDED else f"more than {MOST_PAIRS_NEEDED}"
 
 
 def _range(claim: Claim, ends: Sequence[float]) -> str:
@@ -245,25 +252,25 @@ def _range(claim: Claim, ends: Sequence[float]) -> str:
 
 
 def _points(claim: Claim, number: float) -> str:
-    """With the margin's precision, at least hundredths, and no -0.00."""
+    """Return a difference with the margin's precision, at least hundredths, and no -0.00."""
     places = max(2, 1 - math.floor(math.log10(claim.margin))) if claim.margin else 2
     return f"{round(number, places) + 0.0:+.{places}f}"
 
 
 def _answer(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> str:
-    """The whole in a sentence; of several comparisons the first few, and how many came to what."""
+    """Return the verdict in a sentence; of several comparisons the first few, and how many have which."""
     if len(comparisons) == 1:
         return str(comparisons[0]["sentence"])
     counted = Counter(one["verdict"] for one in comparisons)
-    told = "; ".join(f"{counted[verdict]} {verdict}" for verdict in VERDICTS if counted[verdict])
-    shown = []
-    for one in comparisons[:_SHOWN]:
-        place = f" at {one['cell']}" if one["cell"] else ""
-        shown.append(f"{one['treatment']}{place} {_measured(claim, one)}, {one['verdict']}")
+    verdicts = "; ".join(f"{counted[name]} {name}" for name in VERDICTS if counted[name])
+    shown = [
+        f"{one['treatment']}{_at(one)} {_measured(claim, one)}, {one['verdict']}"
+        for one in comparisons[:_SHOWN]
+    ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
     missing = len({run["name"] for one in comparisons for run in one["left_out"]})
-    holes = f"; runs left out: {missing}" * (missing > 0)
+    left_out = f"; runs left out: {missing}" * (missing > 0)
     return (
-        f"{claim.factor} against {claim.baseline}, {len(comparisons)} comparisons ({told}): "
-        f"{'; '.join(shown)}{more}{holes}."
+        f"{claim.factor} against {claim.baseline}, {len(comparisons)} comparisons ({verdicts}): "
+        f"{'; '.join(shown)}{more}{left_out}."
     )

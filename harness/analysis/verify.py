@@ -24,7 +24,7 @@ def check_records(sweep: Path) -> list[str]:
     Compared are, of each run that left a result: its configuration against the plan's, its name, seed and levels against
     its configuration, its last row against its result and the LR plan. Raises what reading files raises.
     """
-    plan, folders = results.plan(sweep), results.folders(sweep)
+    plan, folders = results.read_plan(sweep), results.folders(sweep)
     faults = _check_folders(folders)
     for run, folder in zip(plan["arms"], folders, strict=True):
         if result := results.result(folder):

@@ -1,8 +1,7 @@
-"""Pictures of a sweep that stand alone: LR and validation accuracy by epoch. altair draws them."""
+"""Curves of runs by epoch: their data, and the LR of each arm as a picture. altair draws."""
 
 from __future__ import annotations
 
-from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import results
-from harness.config.one_line_errors import Attempts
-from harness.files import atomic
 
 # Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -24,30 +21,6 @@ _JUMP = 0.5  # of the peak: a rise from one update to the next that is a restart
 MARKS = 200  # restarts, at most, that are marked
 
 
-def write(sweep: Path, runs: pl.DataFrame, steps: Attempts) -> list[Path]:
-    """`lr` and `val_acc`, as .png and .html, in the sweep's folder; the paths of those that were made.
-
-    Arms without any evaluation are left out of `val_acc`; a sweep without runs has no pictures.
-    """
-    begun = runs.filter(pl.col("restarts").is_not_null())
-    if begun.is_empty():
-        return []
-    arms = begun["arm"].unique(maintain_order=True).to_list()
-    charts = {"lr": lr(begun, arms), "val_acc": val_acc(begun, arms)}
-    paths = []
-    for name, chart in charts.items():
-        if chart is None:
-            continue
-        for suffix in ("png", "html"):
-            path = sweep / f"{name}.{suffix}"
-            options = {"scale_factor": 2} if suffix == "png" else {"inline": True}
-            with steps.step(path.name):
-                with atomic(path, "wb" if suffix == "png" else "w") as file:
-                    chart.save(file, format=suffix, **options)
-                paths.append(path)
-    return paths
-
-
 def _colour(arms: list[str]) -> alt.Color:
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(arms))]
     scale = alt.Scale(domain=arms, range=colours)
@@ -56,17 +29,11 @@ def _colour(arms: list[str]) -> alt.Color:
     )
 
 
-def lr(runs: pl.DataFrame, arms: list[str]) -> Any:
-    """The LR that every update used, by epoch; one curve an arm (its seeds share it)."""
-    first = runs.unique("arm", keep="first", maintain_order=True)
-    return lr_panels(pl.concat([stored_lr_curve(run) for run in first.to_dicts()]), arms)
-
-
 alt.data_transformers.disable_max_rows()
 
 
 def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
-    """`lr_curve` tables, one below the other: a panel an arm while they are few, with its restarts."""
+    """Draw `lr_curve` tables, one below the other: a panel an arm while they are few, with its restarts."""
     base = alt.Chart(curves).encode(_epochs(curves), _colour(arms))
     line = base.mark_line(strokeWidth=1.5, interpolate="step-after").encode(
         alt.Y("lr:Q").title("learning rate")
@@ -85,7 +52,7 @@ def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
 def lr_curve(
     arm: str, plan: NDArray[np.float64], updates_per_epoch: int, most: int = _POINTS
 ) -> pl.DataFrame:
-    """Epoch and LR of each update of a plan, thinned; the last LR lasts to the end.
+    """Return epoch and LR of each update of a plan, thinned; the last LR lasts to the end.
 
     `restart` marks the first update after a jump of the LR, where there are few enough to show.
     """
@@ -99,27 +66,18 @@ def lr_curve(
 
 
 def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
+    """Return the `lr_curve` of a run's own LR plan."""
     plan = results.lr(Path(run["folder"]))
     return lr_curve(run["arm"], plan, run["updates_per_epoch"], most)
 
 
 def _epochs(data: pl.DataFrame) -> alt.X:
     end: float = data.select(pl.col("epoch").max()).item()
-    return (
-        alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
-        .axis(values=_ticks(end), format="~g")
-    )  # fmt: skip
-
-
-def _ticks(end: float) -> list[float]:
-    """Round numbers from 0 to `end`, multiples of 5 where there is room: cycles often are."""
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000)
-    step = next((step for step in steps if end / step <= 16), end)
-    return [float(tick) for tick in np.arange(0, end + step / 2, step) if tick <= end]
+    return alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
-    """Indices of at most about `most` of `values` that keep every peak and every trough visible."""
+    """Return the indices of at most about `most` of `values` that keep every peak and every trough visible."""
     if len(values) <= most:
         return np.arange(len(values))
     chunks = np.array_split(np.arange(len(values)), most // 2)
@@ -129,38 +87,8 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     return np.array(sorted(extremes | {0, len(values) - 1}))
 
 
-def val_acc(runs: pl.DataFrame, arms: list[str]) -> Any:
-    """Validation accuracy by epoch: the mean over an arm's seeds, and ± 1 standard deviation."""
-    points = means(accuracies(runs))
-    if points.is_empty():
-        return None
-    seeds: int = points.select(pl.col("seeds").max()).item()
-    base = alt.Chart(points).encode(_epochs(points), _colour(arms))
-    lowest, highest = points.select(pl.col("low").min(), pl.col("high").max()).row(0)
-    tens = [max(0, 10 * floor(lowest / 10)), min(100, 10 * ceil(highest / 10))]
-    band = base.mark_area(opacity=0.18, clip=True).encode(
-        alt.Y("low:Q").title("validation accuracy (%)").scale(domain=tens, nice=False),
-        alt.Y2("high:Q"),
-    )
-    tooltip = [
-        alt.Tooltip("arm:N"),
-        alt.Tooltip("epoch:Q", format=".2f"),
-        alt.Tooltip("mean:Q", format=".2f", title="val/acc %"),
-        alt.Tooltip("sd:Q", format=".2f", title="standard deviation"),
-        alt.Tooltip("seeds:Q"),
-    ]
-    line = base.mark_line(strokeWidth=1.5).encode(alt.Y("mean:Q"), tooltip=tooltip)
-    subtitle = f"mean ± 1 standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    return alt.layer(band, line).properties(
-        width=WIDTH, height=300, title=alt.Title("Validation accuracy", subtitle=subtitle)
-    )
-
-
 def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
-    """`run` (its row in `runs`), `arm`, `epoch` and `acc` (percent) of all evaluations of `runs`.
-
-    A run that has no history yet has no row; of one that is being written, the whole lines count.
-    """
+    """Return `run` (its row in `runs`), `arm`, `epoch` and `acc` (percent) of all evaluations of `runs`."""
     frames = [
         results.history(Path(folder))
         .filter(pl.col("val/acc").is_finite())
@@ -172,7 +100,7 @@ def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def means(points: pl.DataFrame) -> pl.DataFrame:
-    """`arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `accuracies`."""
+    """Return `arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `accuracies`."""
     return (
         points.group_by("arm", "epoch", maintain_order=True)
         .agg(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import secrets
 from collections import Counter
@@ -16,12 +17,13 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import results
+from harness.analysis.verdict import comparison_label, format_pairs
 from harness.files import atomic
-from harness.report import page_charts
+from harness.report import page_charts, verdict_charts
 
 _NONE = "–"
 _MOST_PAIRS = 2000  # that the page lists
-_COLUMNS: dict[str, Any] = {  # of the runs; one that a table lacks is a hole on the page
+_COLUMNS: dict[str, Any] = {  # of the runs; null on the page where a table lacks one
     "folder": pl.String,
     "name": pl.String,
     "arm": pl.String,
@@ -42,13 +44,13 @@ _COLUMNS: dict[str, Any] = {  # of the runs; one that a table lacks is a hole on
 }
 
 
-def write(
+def write_page(
     folder: Path, runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]
 ) -> Path:
-    """Write `report.html` into `folder`; its path.
+    """Write `report.html` into `folder`; return its path.
 
     `runs` as `results.read` gives them; `verdict` as in `verdict.json`, None where nothing was
-    compared; `about`: title, command, commands (to make it again), plan_sha256, versions, commit,
+    compared; `about`: title, commands (to make it again), plan_sha256, versions, commit,
     created, warnings.
     """
     path = folder / "report.html"
@@ -58,8 +60,8 @@ def write(
 
 
 def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]) -> str:
-    """The page: text, tables, charts and the scripts that draw them, in one piece."""
-    runs, verdict = _whole(runs), _finite(verdict)
+    """Return the page: text, tables, charts and the scripts that draw them."""
+    runs, verdict = with_all_columns(runs), _finite(verdict)
     phase: dict[str, Any] = (verdict or {}).get("phase") or {}
     profile = phase.get("profile") or []
     named = [*runs["arm"], *(point["arm"] for point in profile)]
@@ -69,10 +71,10 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     if overview:
         specs["overview"] = overview.chart
     if verdict and verdict["comparisons"]:
-        specs["verdict"] = page_charts.differences(verdict, dots=False)
-        specs["pairs"] = page_charts.differences(verdict, dots=True)
+        specs["verdict"] = verdict_charts.differences(verdict, dots=False)
+        specs["pairs"] = verdict_charts.differences(verdict, dots=True)
     if profile:
-        specs["phase"] = page_charts.profile(profile, arms)
+        specs["phase"] = verdict_charts.profile(profile, arms)
     return _template().render(
         about=about,
         arms=results.arms(runs).to_dicts() if len(runs) else [],
@@ -80,15 +82,16 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         charts=specs,
         comparisons=_comparisons(verdict),
         headline=_headline(runs, verdict),
-        legend=[_Key(name, at) for at, name in enumerate(arms)],
+        most_drawn=verdict_charts.MOST_COMPARISONS,
+        legend=[_LegendEntry(name, at) for at, name in enumerate(arms)],
         overview=overview,
         nonce=secrets.token_urlsafe(16),
         palette=page_charts.COLOURS,
         phase=phase,
-        runs=[_run(run) for run in runs.to_dicts()],
+        runs=_run_rows(runs),
         snapshots=_snapshots(verdict),
         verdict=verdict,
-        warnings=[*_holes(runs), *about.get("warnings", [])],
+        warnings=[*incomplete_runs(runs), *about.get("warnings", [])],
     )
 
 
@@ -97,7 +100,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # what a verdict lacks is a hole
+        undefined=jinja2.ChainableUndefined,  # what a verdict lacks is empty
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -105,24 +108,25 @@ def _template() -> jinja2.Template:
         "fixed": _fixed,
         "minus": _minus,
         "signed": _signed,
-        "ends": _ends,
+        "interval": format_interval,
         "p": _p,
+        "pairs_needed": lambda number: format_pairs(number) if number else _NONE,
         "percent": _percent,
-        "spread": _spread,
+        "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
 
 
 @cache
 def _bundle() -> str:
-    """vega, vega-lite and vega-embed, as vl-convert makes them for altair's pages: for a <script>."""
+    """Return vega, vega-lite and vega-embed for a <script>, as vl-convert makes them for altair's pages."""
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     assert "</script" not in bundle.lower()
     return bundle
 
 
-def _whole(runs: pl.DataFrame) -> pl.DataFrame:
-    """`runs` with all columns that the page shows, null where they had none."""
+def with_all_columns(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return `runs` with all columns that the page shows, null where it had none."""
     columns = [
         (pl.col(name) if name in runs.columns else pl.lit(None)).cast(dtype, strict=False).alias(name)
         for name, dtype in _COLUMNS.items()
@@ -134,7 +138,7 @@ def _whole(runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with None for every number that JSON cannot hold."""
+    """Return `value` with None for every number that JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -144,7 +148,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-class _Key:
+class _LegendEntry:
     """An arm in the legend: its number, colour and dashes are those of the charts."""
 
     def __init__(self, name: str, number: int) -> None:
@@ -169,23 +173,23 @@ def _counted(runs: pl.DataFrame) -> str:
     return ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
 
 
-def _holes(runs: pl.DataFrame) -> list[str]:
-    holes = runs.filter(pl.col("status") != "complete")
-    if holes.is_empty() or len(holes) == len(runs):
+def incomplete_runs(runs: pl.DataFrame) -> list[str]:
+    """Return a warning if some runs, but not all, are incomplete."""
+    incomplete = runs.filter(pl.col("status") != "complete")
+    if incomplete.is_empty() or len(incomplete) == len(runs):
         return []
-    are = "run is" if len(holes) == 1 else "runs are"
-    return [
-        f"{len(holes)} of {len(runs)} {are} not complete: {_counted(holes)}; see the runs below."
-    ]
+    are = "run is" if len(incomplete) == 1 else "runs are"
+    counted = f"{len(incomplete)} of {len(runs)} {are} not complete: {_counted(incomplete)}"
+    return [f"{counted}; see the runs below."]
 
 
 def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The verdict's comparisons with what the page adds: a label, the pairs that it lists."""
+    """Return the verdict's comparisons with a label and the pairs that the page lists."""
     if not verdict:
         return []
     factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
     listed = [
-        {**one, "label": page_charts.comparison_label(one, factor), "pairs": one.get("pairs") or []}
+        {**one, "label": comparison_label(one, factor), "pairs": one.get("pairs") or []}
         for one in verdict["comparisons"]
     ]
     if sum(len(one["pairs"]) for one in listed) > _MOST_PAIRS:
@@ -193,22 +197,33 @@ def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
     return listed
 
 
-def _run(run: dict[str, Any]) -> dict[str, Any]:
-    """A run's row: what is shown, and whether it may be a link."""
+def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of the runs; folders begin with the sweep's, not with those of the machine above it."""
+    sweeps = [Path(folder).absolute().parent for folder in runs["folder"].drop_nulls()]
+    root = Path(os.path.commonpath(sweeps)).parent if sweeps else Path("/")
+    return [_run(run, root) for run in runs.to_dicts()]
+
+
+def _run(run: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Return a run's row: what is shown, and whether it may be a link."""
     reused, trained = run["updates_reused"], run["updates_trained"]
-    whole = (reused or 0) + (trained or 0)
+    updates = (reused or 0) + (trained or 0)
     where = run["tracking"] or run["folder"] or ""
+    link = where.startswith(("https://", "http://"))
+    path = Path(where).absolute()
+    if not link and path != root and path.is_relative_to(root):
+        where = str(path.relative_to(root))
     return {
         **run,
-        "share_reused": None if reused is None or not whole else reused / whole,
-        "updates": f"{reused or 0} of {whole} updates",
+        "share_reused": None if reused is None or not updates else reused / updates,
+        "updates": f"{reused or 0} of {updates} updates",
         "where": where,
-        "link": where.startswith(("https://", "http://")),
+        "link": link,
     }
 
 
 def _snapshots(verdict: dict[str, Any] | None) -> dict[str, dict[int, dict[str, Any]]]:
-    """By arm and number of members."""
+    """Return the verdict's snapshot ensembles by arm and number of members."""
     table: dict[str, dict[int, dict[str, Any]]] = {}
     for row in (verdict or {}).get("snapshots") or []:
         table.setdefault(row["arm"], {})[row["members"]] = row
@@ -233,11 +248,11 @@ def _signed(value: Any, places: int = 2) -> str:
 
 
 def _minus(sentence: Any) -> str:
-    """A sentence with minus signs for the hyphens that its numbers begin with."""
+    """Return a sentence with minus signs for the hyphens that its numbers begin with."""
     return re.sub(r"(?<= |\()-(?=\d)", "−", str(sentence))
 
 
-def _ends(interval: Sequence[float] | None, places: int = 2) -> str:
+def format_interval(interval: Sequence[float] | None, places: int = 2) -> str:
     if not interval or any(map(_missing, interval)):
         return _NONE
     return " to ".join(_signed(end, places) for end in interval)
@@ -253,6 +268,6 @@ def _percent(share: Any, places: int = 0) -> str:
     return _NONE if _missing(share) else f"{100 * share:.{places}f} %"
 
 
-def _spread(value: Any, sd: Any) -> str:
-    """`value ± sd`, without the latter where there is none."""
+def _mean_and_sd(value: Any, sd: Any) -> str:
+    """Return `value ± sd`, without the latter where there is none."""
     return _fixed(value) if _missing(sd) else f"{_fixed(value)} ± {_fixed(sd)}"

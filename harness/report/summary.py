@@ -1,4 +1,4 @@
-"""What a sweep comes to: its table, its verdict, its pictures and its page, from its files alone."""
+"""Sweep folders → table, verdict, pictures and page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,11 +21,11 @@ from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts
 from harness.files import UnreadableError, write_json
-from harness.report import charts
-from harness.report import page as report
+from harness.report import page
+from harness.report.pictures import write_pictures
 
 
-def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
+def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`.
 
     Returns the text for the terminal, and a line for each part that could not be made; the others are.
@@ -48,7 +48,7 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     if not any(plan["claim"] for plan in plans):
         lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]
     with steps.step("verdict"):
-        if verdict := judge([plan["claim"] for plan in plans if plan["claim"]], runs):
+        if verdict := verdict_document([plan["claim"] for plan in plans if plan["claim"]], runs):
             verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
             changed = "the claim was changed after the plan was written; "
             changed *= verdict["claim_changed"]
@@ -56,37 +56,36 @@ def write(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     with steps.step("verdict.json"):
         if verdict:
             write_json(out / "verdict.json", verdict)
+            paths.append(out / "verdict.json")
         else:
             (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
-        paths += charts.write(out, runs, steps)
+        paths += write_pictures(out, runs, steps)
     with steps.step("report.html"):
-        made = about(out.name, planned, runs, [*warnings, *steps.failures])
-        paths.append(report.write(out, runs, verdict, made))
+        details = about(out.name, planned, runs, [*warnings, *steps.failures])
+        paths.append(page.write_page(out, runs, verdict, details))
     return "\n".join([*lines, "", *map(str, paths)]), steps.failures
 
 
 def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.DataFrame]:
-    """The plans of `sweeps`, the folders that have one, and the runs; those without a plan have one made."""
+    """Return the plans of `sweeps`, the folders that have one, and the runs; plan those without one."""
     planned = [sweep for sweep in sweeps if (sweep / "plan.json").exists()]
     plans = [_plan(sweep) for sweep in planned]
     tables = [results.read(sweep) for sweep in planned]
     if loose := [sweep for sweep in sweeps if sweep not in planned]:
-        made, homes = results.gathered(loose)
-        plans.append(made)
-        tables.append(results.rows_of(made, homes, homes[0]))
+        plan, run_folders = results.gathered(loose)
+        plans.append(plan)
+        tables.append(results.rows_of(plan, run_folders, run_folders[0]))
     runs = pl.concat(tables, how="vertical_relaxed")
-    once = _once(runs)
-    if twice := len(runs) - len(once):
-        print(
-            f"note: {twice} of {len(runs)} runs are the same as others, and count once",
-            file=sys.stderr,
-        )
-    return plans, planned, once
+    unique = _unique(runs)
+    if repeated := len(runs) - len(unique):
+        note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
+        print(note, file=sys.stderr)
+    return plans, planned, unique
 
 
 def _plan(sweep: Path) -> dict[str, Any]:
-    plan = results.plan(sweep)
+    plan = results.read_plan(sweep)
     with results.this_version(sweep / "plan.json"):
         if plan["claim"]:
             Claim.from_dict(plan["claim"])
@@ -95,7 +94,7 @@ def _plan(sweep: Path) -> dict[str, Any]:
 
 
 def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
-    """What a verdict has to say where its comparison was not fixed before the first update."""
+    """Return what precedes a verdict whose comparison was not fixed before the first update."""
     if any(plan.get("search") for plan in plans):
         return (
             "The arms were chosen by a search, from the results of other runs: "
@@ -106,8 +105,8 @@ def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
     return ""
 
 
-def _once(runs: pl.DataFrame) -> pl.DataFrame:
-    """Each planned run once, the complete one if there is one."""
+def _unique(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return each planned run once, the complete one if there is one."""
     order = runs.with_columns(pl.col("status").ne("complete").alias("open")).sort(
         "open", maintain_order=True
     )
@@ -115,76 +114,49 @@ def _once(runs: pl.DataFrame) -> pl.DataFrame:
     return first.sort("num", maintain_order=True).drop("open")
 
 
-def judge(claimed: Sequence[dict[str, Any]], runs: pl.DataFrame) -> dict[str, Any] | None:
-    """`verdict.json`: what the claims of the plans come to; None if nothing was compared."""
+def verdict_document(
+    claimed: Sequence[dict[str, Any]], runs: pl.DataFrame
+) -> dict[str, Any] | None:
+    """Return `verdict.json`: the verdict on the claims of the plans; None if nothing was compared."""
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = compare(claim, runs)
-    said = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
+    judged = claims.judge(claim, with_values(runs, claim))
+    recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
-        "claim_changed": not said <= {Claim.from_dict(one).sha256() for one in claimed},
-        "phase": phase.judge(runs),
+        "claim_changed": not recorded <= {Claim.from_dict(one).sha256() for one in claimed},
+        "phase": phase.analyze(runs),
         "anytime": results.anytime(runs),
         "snapshots": results.snapshots(runs),
     }
 
 
-def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    """`claims.judge` over the complete ones of `runs`, its sentence with what a single cosine says."""
+def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
+    """Return `runs` with the columns `value` (null of incomplete runs) and `last` of the claim's metric."""
     metric = pl.col("test" if claim.metric == "test/acc" else "final")
     complete = pl.col("status") == "complete"
-    table = runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
-    judged = claims.judge(claim, table)
-    if told := longer_anneal(claim, table, judged):
-        judged["sentence"] += f" {told}"
-    return judged
+    return runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
 
 
 def _joined(claimed: list[Claim]) -> Claim:
-    """The claim of several sweeps together: equal but for treatments and seeds, which add up."""
-    first, adding_up = claimed[0], ("treatments", "seeds")
-    for name in (field.name for field in fields(Claim) if field.name not in adding_up):
-        if any(getattr(other, name) != getattr(first, name) for other in claimed):
-            raise ConfigError("these sweeps judge different claims: report them one by one")
+    """Return the claim of several sweeps together: equal but for treatments and seeds, which add up."""
+    shared = [{**asdict(one), "treatments": None, "seeds": None} for one in claimed]
+    if any(one != shared[0] for one in shared):
+        raise ConfigError("these sweeps judge different claims: report them one by one")
     treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
     seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)
-    return replace(first, treatments=tuple(treatments), seeds=tuple(seeds))
-
-
-def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
-    """What times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
-
-    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
-    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
-    """
-    better = [
-        comparison
-        for comparison in judged["comparisons"]
-        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
-        and comparison["verdict"].startswith("supported")
-    ]
-    if not better or "one_cosine" not in runs["level"]:
-        return None
-    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
-    verdict = claims.judge(opponent, runs)["comparisons"][0]["verdict"]
-    if verdict.startswith("supported"):
-        return (
-            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
-        )
-    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
+    return replace(claimed[0], treatments=tuple(treatments), seeds=tuple(seeds))
 
 
 def about(
     title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """How the sweeps were made, for their page; nothing is known of runs without a plan."""
+    """Return how the sweeps were made, for their page; nothing is known of runs without a plan."""
     files = [sweep / "plan.json" for sweep in sweeps]
-    commands = ["python " + shlex.join(results.plan(sweep)["command"]) for sweep in sweeps]
+    commands = ["python " + shlex.join(results.read_plan(sweep)["command"]) for sweep in sweeps]
     return {
         "title": title,
-        "command": commands[0] if commands else None,
         "commands": commands,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
@@ -195,7 +167,7 @@ def about(
 
 
 def _commit() -> str | None:
-    """The commit of the program; None without git, or where git does not trust the folder's owner."""
+    """Return the commit of the program; None without git, or where git does not trust the folder's owner."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -205,12 +177,12 @@ def _commit() -> str | None:
 
 
 def _numerics(runs: pl.DataFrame) -> dict[str, str]:
-    """What the runs were trained on and with, where they differ all of it."""
+    """Return what the runs were trained on and with, where they differ all of it."""
     found: dict[str, dict[str, None]] = {}
     for folder in runs["folder"]:
-        told = results.result(Path(folder)).get("numerics", {})
+        numerics = results.result(Path(folder)).get("numerics", {})
         with results.this_version(Path(folder) / "result.json"):
             for name in ("torch", "device", "threads", "precision"):
-                if (value := told.get(name)) is not None:
+                if (value := numerics.get(name)) is not None:
                     found.setdefault(name, {})[str(value)] = None
     return {name: " and ".join(values) for name, values in found.items()}

@@ -137,7 +137,7 @@ def start(
     label: Label,
     folder: Path,
     values: dict[str, Any],
-    patience_seconds: float = _INIT_SECONDS,
+    timeout_seconds: float = _INIT_SECONDS,
 ) -> wandb.Run:
     """Return a W&B run, `mode` online or offline; online it goes on where the server's run of this id ends.
 
@@ -164,14 +164,7 @@ def start(
             mode=mode,
             resume=None if mode == "offline" else "allow",
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                x_transaction_log_flush_interval=1,
-                init_timeout=patience_seconds,
-                finish_timeout=_FINISH_SECONDS,
-                finish_timeout_raises=True,
-            ),
+            settings=_settings(timeout_seconds),
         )
     except (wandb.errors.UsageError, ValueError) as error:
         raise ConfigError(f"tracking.mode={mode}: {_reason(error)}") from error
@@ -179,6 +172,19 @@ def start(
     run.define_metric("*", step_metric="epoch")
     run.define_metric("val/acc", step_metric="epoch", summary="max,last")
     return run
+
+
+def _settings(timeout_seconds: float) -> wandb.Settings:
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        x_transaction_log_flush_interval=1,
+        init_timeout=timeout_seconds,
+        finish_timeout=_FINISH_SECONDS,
+        finish_timeout_raises=True,
+    )
 
 
 @cache

@@ -195,7 +195,7 @@ def end_sweep(folder: Path) -> None:
     from harness.report import summary
     from harness.sweeps.wandb_summary import publish_sweep
 
-    text, failures = summary.write([folder], folder)
+    text, failures = summary.write_summary([folder], folder)
     steps = Attempts()
     with steps.step("table"):
         print(text, flush=True)

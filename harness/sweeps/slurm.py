@@ -157,7 +157,7 @@ def _max_array_size() -> int:
 
 def status(sweep: Path) -> str:
     """Return a table of the runs: queued, running, done or failed, and why. Raises `ConfigError` without a plan."""
-    plan, jobs = results.plan(sweep), _read_jobs(sweep)
+    plan, jobs = results.read_plan(sweep), _read_jobs(sweep)
     queued = _queued_states(jobs)
     rows = [
         [run["name"], *_state(sweep, folder, jobs.get(str(run["num"])), queued)]

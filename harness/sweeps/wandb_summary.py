@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import results
+from harness.analysis.verdict import comparison_label
 from harness.config.one_line_errors import Attempts
 from harness.config.schema import Wandb
 from harness.config.values import section_from_dict
@@ -55,7 +56,7 @@ def publish_sweep(sweep: Path, to: Path | None = None) -> str:
 def label(sweep: Path) -> Label:
     """Return the names of the sweep's own run; its id follows from `plan.json`."""
     name = sweep.resolve().name
-    document = results.plan(sweep)
+    document = results.read_plan(sweep)
     content = (sweep / "plan.json").read_bytes()
     if document.get("search"):  # whose plan grows
         content = json.dumps([name, document["command"]]).encode()
@@ -70,8 +71,7 @@ def _summary(verdict: dict[str, Any]) -> dict[str, Any]:
     columns: list[str | int] = ["comparison", "seed", "baseline", "treatment", "difference"]
     pairs, figures = [], {}
     for one in verdict["comparisons"]:
-        name = f"{one['treatment']} against {one['baseline']}"
-        name += f" at {one['cell']}" if one["cell"] else ""
+        name = comparison_label(one)
         values = {key: one[key] for key in ("verdict", "n", "mean", "ci95", "p_holm")}
         figures[name] = {key: value for key, value in values.items() if value is not None}
         pairs += [[name, *(pair[str(key)] for key in columns[1:])] for pair in one["pairs"]]

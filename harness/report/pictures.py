@@ -1,0 +1,67 @@
+"""The charts of a sweep as PNG files, for slides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import vl_convert
+
+from harness.config.one_line_errors import Attempts
+from harness.files import atomic
+from harness.report import charts, page_charts
+
+
+def write_pictures(sweep: Path, runs: pl.DataFrame, steps: Attempts) -> list[Path]:
+    """Write `lr.png` and `val_acc.png` into the sweep's folder; return those that could be made.
+
+    Arms without any evaluation are left out of `val_acc.png`; a sweep without runs has no pictures.
+    """
+    begun = runs.filter(pl.col("restarts").is_not_null())
+    paths = []
+    for name, draw in {"lr.png": lr_png, "val_acc.png": val_acc_png}.items():
+        with steps.step(name):
+            if begun.is_empty() or (picture := draw(begun)) is None:
+                continue
+            with atomic(sweep / name) as file:
+                file.write(picture)
+            paths.append(sweep / name)
+    return paths
+
+
+def lr_png(runs: pl.DataFrame) -> bytes:
+    """Draw the LR of every update by epoch; one curve an arm (its seeds share it)."""
+    first = runs.unique("arm", keep="first", maintain_order=True)
+    curves = pl.concat([charts.stored_lr_curve(run) for run in first.to_dicts()])
+    return _png(charts.lr_panels(curves, first["arm"].to_list()).to_dict())
+
+
+def val_acc_png(runs: pl.DataFrame) -> bytes | None:
+    """Draw the page's curves: means of arms ± 1 standard deviation, above the LR; None without any."""
+    arms = runs["arm"].unique(maintain_order=True).to_list()
+    overview = page_charts.overview(runs, arms)
+    if overview is None or not overview.has_accuracy:
+        return None
+    means = [
+        p | {"value": False} if p["name"] == "singles" else p for p in overview.chart["params"]
+    ]
+    return page_chart_png(overview.chart | {"params": means}, arms)
+
+
+def page_chart_png(chart: dict[str, Any], arms: Sequence[str]) -> bytes:
+    """Draw a chart of the page as it is on white paper, with the names of `arms` as a legend."""
+    legend = {"title": None, "orient": "top", "columns": 3, "labelLimit": 400, "symbolType": "stroke",
+              "symbolOpacity": 1, "labelExpr": f"{json.dumps(list(arms))}[datum.value]"}  # fmt: skip
+
+    def with_legend(node: dict[str, Any]) -> dict[str, Any]:
+        return node | {"legend": legend} if node.get("legend", "") is None else node
+
+    chart = json.loads(json.dumps(chart), object_hook=with_legend)
+    return _png(chart | {"config": {"range": {"category": charts.COLOURS}}})
+
+
+def _png(chart: dict[str, Any]) -> bytes:
+    return vl_convert.vegalite_to_png(chart, scale=2)
