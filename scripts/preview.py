@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from harness.config.compose import register
+from harness.choices.builtin import register
 from harness.config.hydra_private import multirun_config
 from harness.config.one_line_errors import one_line_errors
 from harness.sweeps.jobs import plan_sweep

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 
-from harness.config.compose import register
+from harness.choices.builtin import register
 from harness.config.schema import Config
 from harness.runs.context import RunContext
 from harness.runs.run import run

@@ -188,11 +188,9 @@ def history(folder: Path) -> pl.DataFrame:
 def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
     """Return the last whole row of a run's history that has `metric`, as it was written; empty without one.
 
-    Only the end of the file is read: sweeps have thousands of runs.
+    Only the end of the file is read: sweeps have thousands of runs. Raises OSError if there is no history.
     """
     path = folder / "history.jsonl"
-    if not path.exists():
-        return {}
     size, tail = path.stat().st_size, _TAIL_BYTES
     while True:
         with path.open("rb") as file:

@@ -65,7 +65,7 @@ def _check_run(
     if result["status"] == "complete":
         return faults + _check_end(folder, result)
     if result["status"] in ("diverged", "failed") and "plan" in result:
-        row = results.last_row(folder)
+        row = results.last_row(folder) if (folder / "history.jsonl").exists() else {}
         if row.get("step") == result["plan"]["updates"] and "test/" not in (result["error"] or ""):
             faults.append(f"is {result['status']}, but its history reaches the end of its LR plan")
     return faults

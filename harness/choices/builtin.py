@@ -36,4 +36,4 @@ def register() -> None:
     for group, kinds in _BUILTIN.items():
         for name, node in kinds.items():
             registry.add(group, name, node)
-    compose.register()
+    compose.register_schema()

@@ -31,7 +31,7 @@ from harness.config.values import SAME_RUN, flat, to_dict
 _CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def register() -> None:
+def register_schema() -> None:
     """Make the sections known to Hydra, as the `schema` group that the files in `conf/` build on."""
     hydra_private.share_config_store()
     store = ConfigStore.instance()

@@ -174,7 +174,7 @@ def status(sweep: Path) -> str:
 def _state(sweep: Path, folder: Path, job: str | None, queued: dict[str, str]) -> list[str]:
     """Return state, epoch, accuracy, and the last line of an error."""
     result = results.result(folder)
-    row = results.last_row(folder, "val/acc")
+    row = results.last_row(folder, "val/acc") if (folder / "history.jsonl").exists() else None
     progress = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
     if job in queued and queued[job] != "PENDING":
         return [queued[job].lower(), *progress, ""]

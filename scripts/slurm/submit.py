@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf, read_write
 
-from harness.config.compose import register
+from harness.choices.builtin import register
 from harness.config.errors import ConfigError
 from harness.config.hydra_private import multirun_config
 from harness.config.one_line_errors import one_line_errors
