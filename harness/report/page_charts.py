@@ -58,7 +58,8 @@ def overview(runs: pl.DataFrame, arms: Sequence[str]) -> Overview | None:
     end = max([*points["epoch"], *lrs["epoch"]], default=0.0)
     if not end:
         return None
-    mean, notes = means(points), []
+    mean = means(points).with_columns(pl.col("low", "high").clip(0, 100))
+    notes = []
     if len(marks) > MARKS or (len(marks) and len(arms) > _MOST_ARMS):
         marks = marks.clear()
         notes.append("Restarts are not marked: there are too many.")

@@ -14,6 +14,8 @@ from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 from harness.report import charts, page_charts
 
+_INTERACTIVE = ("columns", "runs")  # layers of the page that a picture does without
+
 
 def write_pictures(sweep: Path, runs: pl.DataFrame, steps: Attempts) -> list[Path]:
     """Write `lr.png` and `val_acc.png` into the sweep's folder; return those that could be made.
@@ -45,10 +47,13 @@ def val_acc_png(runs: pl.DataFrame) -> bytes | None:
     overview = page_charts.overview(runs, arms)
     if overview is None or not overview.has_accuracy:
         return None
-    means = [
-        p | {"value": False} if p["name"] == "singles" else p for p in overview.chart["params"]
+    panels = [
+        panel
+        | {"layer": [x for x in panel["layer"] if not x.get("name", "").startswith(_INTERACTIVE)]}
+        for panel in overview.chart["vconcat"]
     ]
-    return page_chart_png(overview.chart | {"params": means}, arms)
+    fixed = [parameter for parameter in overview.chart["params"] if "select" not in parameter]
+    return page_chart_png(overview.chart | {"vconcat": panels, "params": fixed}, arms)
 
 
 def page_chart_png(chart: dict[str, Any], arms: Sequence[str]) -> bytes:
@@ -56,10 +61,11 @@ def page_chart_png(chart: dict[str, Any], arms: Sequence[str]) -> bytes:
     legend = {"title": None, "orient": "top", "columns": 3, "labelLimit": 400, "symbolType": "stroke",
               "symbolOpacity": 1, "labelExpr": f"{json.dumps(list(arms))}[datum.value]"}  # fmt: skip
 
-    def with_legend(node: dict[str, Any]) -> dict[str, Any]:
-        return node | {"legend": legend} if node.get("legend", "") is None else node
+    def on_paper(node: dict[str, Any]) -> dict[str, Any]:
+        shown = {key: value for key, value in node.items() if key != "clip"}  # which takes seconds
+        return shown | {"legend": legend} if node.get("legend", "") is None else shown
 
-    chart = json.loads(json.dumps(chart), object_hook=with_legend)
+    chart = json.loads(json.dumps(chart), object_hook=on_paper)
     return _png(chart | {"config": {"range": {"category": charts.COLOURS}}})
 
 
