@@ -116,7 +116,7 @@ def _main(
     if before:
         before()
     if fresh:
-        os.execv(sys.executable, [sys.executable, *words])
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
     script, *arguments = words
     sys.argv = [script, *arguments]
     sys.path.insert(0, str((ROOT / script).parent))
