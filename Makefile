@@ -12,15 +12,15 @@ help: ## this list
 sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+PYTEST := $(BIN)/python -m pytest --maxprocesses 4 --numprocesses
 
 test: $(VENV)/installed-dev ## the tests to run before a commit: every module, in six minutes on two cores
 	@echo "make test leaves out the tests marked slow: kills, clusters, several processes, W&B's servers, long runs."
 	@echo "make test-rest runs those and no others, make test-all both."
-	$(PYTEST) -m "not slow"
+	$(PYTEST) auto -m "not slow"
 
 test-rest: $(VENV)/installed-dev ## the tests that make test leaves out
-	$(PYTEST) -m slow
+	$(PYTEST) 3 -m slow # of which one at least waits: for Slurm, for servers
 
 test-all: test test-rest ## all tests, each once
 

@@ -215,7 +215,7 @@ def test_kills_at_any_instant_of_a_sweep_lose_and_double_nothing(
         seen: dict[str, bytes] = {}
         for kill in range(KILLS):
             program = Program(folder / f"log{kill}", *words)
-            program.process.join(rng.uniform(0.05, 4))
+            program.process.join(rng.uniform(0.05, 2))
             fates.append("ended" if program.process.exitcode == 0 else "killed")
             program.kill()
             check_store(folder / "store")

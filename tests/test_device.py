@@ -1,0 +1,65 @@
+"""The device of a run and the settings of the process, as the machine has them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_config
+
+from harness.config.schema import ConfigError
+from harness.training import device
+from harness.training.loop import Precision
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_the_first_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device.device("auto") == CPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.device("auto") == torch.device("cuda", 0)
+    assert device.device("cuda:1") == torch.device("cuda", 1)
+    assert device.device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count", "has"),
+    [
+        ("cuda", 0, "no GPU is found"),
+        ("cuda:1", 1, "this machine has 1 GPU"),
+        ("cuda:4", 4, "this machine has 4 GPUs"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, count: int, has: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(ConfigError) as error:
+        device.device(wanted)
+    assert str(error.value) == f"trainer.device={wanted}: {has}; use trainer.device=auto or cpu"
+
+
+def test_each_run_sets_what_the_process_keeps() -> None:
+    strict = torch.are_deterministic_algorithms_enabled()
+    try:
+        for wanted in (True, False):
+            device.reset(make_config(f"trainer.deterministic={str(wanted).lower()}"), CPU)
+            assert torch.are_deterministic_algorithms_enabled() == wanted
+            assert torch.backends.cudnn.benchmark != wanted
+            assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.use_deterministic_algorithms(strict)
+
+
+def test_numerics_say_what_changes_rounding() -> None:
+    precision = Precision("bf16", CPU)
+    plain = device.numerics(make_config(), CPU, precision)
+    assert (plain["device"], plain["precision"], plain["processes"]) == ("cpu", "bf16", 1)
+    assert plain["torch"] == torch.__version__
+    assert plain["threads"] == torch.get_num_threads()
+    for override, key in (
+        ("trainer.channels_last=true", "channels_last"), ("trainer.compile=default", "compile"),
+    ):  # fmt: skip
+        other = device.numerics(make_config(override), CPU, precision)
+        assert {name for name in plain if plain[name] != other[name]} <= {key}
+    assert device.numerics(make_config("trainer.compile=default"), CPU, precision) != plain
