@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import make_config
 
-from harness.config.schema import ConfigError
+from harness.config.errors import ConfigError
 from harness.training import device
 from harness.training.loop import Precision
 
