@@ -8,7 +8,9 @@ from conftest import make_config
 
 from harness.config.errors import ConfigError
 from harness.training import device
+from harness.training.distributed import World
 from harness.training.loop import Precision
+from harness.training.ranks import ProcessRank
 
 CPU = torch.device("cpu")
 
@@ -63,3 +65,19 @@ def test_numerics_say_what_changes_rounding() -> None:
         other = device.numerics(make_config(override), CPU, precision)
         assert {name for name in plain if plain[name] != other[name]} <= {key}
     assert device.numerics(make_config("trainer.compile=default"), CPU, precision) != plain
+
+
+def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = World(ProcessRank(5, 8, 1, "env://"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert device.device("cuda", second) == device.device("auto", second)
+    assert device.device("cuda", second) == torch.device("cuda", 1)
+    assert device.device("auto") == torch.device("cuda", 0)
+    assert device.device("cpu", second) == CPU
+    with pytest.raises(ConfigError) as error:
+        device.device("cuda:1", second)
+    assert str(error.value) == (
+        "trainer.device=cuda:1: is one GPU, and there are 8 processes; use trainer.device=cuda"
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # bound to it by Slurm
+    assert device.device("cuda", second) == torch.device("cuda", 0)

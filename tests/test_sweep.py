@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -17,17 +16,15 @@ import pytest
 from conftest import ROOT, essential, make_config
 from hydra import compose, initialize_config_dir
 
-from harness.analysis import arms, results
+from harness.analysis import results
 from harness.analysis.verdict import Claim
 from harness.config.compose import load
-from harness.config.errors import ConfigError
 from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
-from harness.runs.setup import lr_plan, prepare
+from harness.runs.setup import prepare
 from harness.store.store import Store
 from harness.sweeps import compose as quickly
-from harness.sweeps import prefix_tree
 
 TINY = (
     "dataset=synthetic",
@@ -342,118 +339,6 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("jobs", "names", "without_seed"),
-    [
-        pytest.param([["seed=0"]], ["run"], ["run"], id="a single job"),
-        pytest.param(
-            [["scheduler=linear", "seed=0"], ["scheduler=linear", "seed=1"]],
-            ["seed=0", "seed=1"], ["run", "run"], id="seeds only",
-        ),
-        pytest.param(
-            [["scheduler.t_mult=1", "optimizer.lr=0.1"], ["scheduler.t_mult=2", "optimizer.lr=0.1"]],
-            ["t_mult=1", "t_mult=2"], ["t_mult=1", "t_mult=2"], id="what differs",
-        ),
-        pytest.param(
-            [["a.x=1", "b.x=1"], ["a.x=2", "b.x=2"]],
-            ["a.x=1, b.x=1", "a.x=2, b.x=2"], ["a.x=1, b.x=1", "a.x=2, b.x=2"],
-            id="short names that would clash stay long",
-        ),
-    ],
-)  # fmt: skip
-def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]) -> None:
-    labelled = arms.label_jobs(jobs)
-    assert [job["name"] for job in labelled] == names
-    assert [job["arm"] for job in labelled] == without_seed
-    assert [job["overrides"] for job in labelled] == jobs
-
-
-def plan(name: str, *overrides: str) -> prefix_tree.PlannedRun:
-    config = make_config(*overrides)
-    return prefix_tree.PlannedRun(name, name, config, lr_plan(config))
-
-
-def test_the_tree_of_the_budgets_and_multipliers() -> None:
-    planned = [
-        plan(f"{t_mult} {epochs} {seed}", f"scheduler.t_mult={t_mult}", f"trainer.epochs={epochs}",
-             f"seed={seed}")
-        for t_mult in (1, 2) for epochs in (15, 35, 75) for seed in (0, 1)
-    ]  # fmt: skip
-    roots = prefix_tree.prefix_trees(planned)
-    assert prefix_tree.total_epochs(planned) == 500
-    assert prefix_tree.epochs_to_train(roots) == 2 * (75 + 70 - 1 / 8), (
-        "the restart's peak is shared"
-    )
-    parts = prefix_tree.branch_steps(roots)
-    assert parts["1 75 0"] == {41, 120, 280}
-    assert parts["2 35 1"] == {41, 120, 280}
-    assert prefix_tree.draw_trees(roots).splitlines()[:4] == [
-        "epochs 0–5.125, shared by 6",
-        "├ epochs 5.125–15, shared by 3: ends 1 15 0",
-        "│ └ epochs 15–35, shared by 2: ends 1 35 0",
-        "│   └ epochs 35–75: ends 1 75 0",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("swept", "settings", "told"),
-    [
-        pytest.param(
-            [{"scheduler.t_mult": m, "seed": s} for m in "12" for s in "01"], {},
-            ("scheduler.t_mult", "1", ("2",), True), id="the scheduler's key",
-        ),
-        pytest.param(
-            [{"optimizer.lr": r, "scheduler.t_mult": m} for r in ("0.1", "0.2") for m in "123"], {},
-            ("scheduler.t_mult", "1", ("2", "3"), True), id="the scheduler's before others",
-        ),
-        pytest.param(
-            [{"model.width": w} for w in ("8", "16")], {},
-            ("model.width", "8", ("16",), True), id="the one that is swept",
-        ),
-        pytest.param([{"seed": s} for s in "012"], {}, None, id="seeds alone"),
-        pytest.param(
-            [{"scheduler.t_0": t, "scheduler.t_mult": m} for t in "57" for m in "12"], {}, None,
-            id="two of the scheduler's",
-        ),
-        pytest.param(
-            [{"model.width": w, "optimizer.lr": r} for w in "12" for r in "34"], {}, None,
-            id="two, neither the scheduler's",
-        ),
-        pytest.param(
-            [{"scheduler.t_mult": m} for m in "123"],
-            {"factor": "scheduler.t_mult", "baseline": "3", "treatments": ["1"]},
-            ("scheduler.t_mult", "3", ("1",), False), id="a chosen claim",
-        ),
-    ],
-)  # fmt: skip
-def test_the_claim_is_chosen_or_inferred(
-    swept: list[dict[str, str]], settings: dict[str, Any], told: Any
-) -> None:
-    jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
-    question = arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
-    claim = question.claim
-    assert (claim is None) == question.text().startswith("no verdict: ")
-    found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
-    assert found == told
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"factor": "optimizer.lr"}, "claim.factor=optimizer.lr: is not swept; sweep it, as in optimizer.lr=A,B"),
-        ({"baseline": "4"}, "claim.baseline=4: scheduler.t_mult has the levels 1, 2"),
-        ({"treatments": ["2", "9"]}, "claim.treatments=9: scheduler.t_mult has the levels 1, 2"),
-    ],
-)  # fmt: skip
-def test_a_claim_that_the_sweep_cannot_answer_is_refused(
-    settings: dict[str, Any], message: str
-) -> None:
-    jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
-    with pytest.raises(ConfigError) as error:
-        arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
-    assert str(error.value) == message
-
-
-@pytest.mark.parametrize(
     "overrides",
     [
         pytest.param(["scheduler.t_mult=1", "seed=3"], id="the seed alone"),
@@ -467,37 +352,6 @@ def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
         for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
             words = [*overrides[:-1], seed]
             assert quickly.compose(words).config == load(compose("config", words))
-
-
-def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return forked.complete(ROOT / "scripts/preview.py", "-m", *overrides, cwd=folder)
-
-
-def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Path) -> None:
-    done = preview_of(tmp_path, "scheduler.t_mult=1,2", "trainer.epochs=50", "seed=0,1")
-    assert done.returncode == 0
-    page = (tmp_path / "outputs/preview/preview.html").read_text()
-    assert "<pre>arm       seeds  epochs" in page
-    assert "70% of its peak" in page
-    assert (tmp_path / "outputs/preview/preview.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(tmp_path.glob("**/result.json"))
-    assert [line.split()[:3] for line in done.stdout.splitlines()[2:4]] == [
-        ["t_mult=1", "2", "50"], ["t_mult=2", "2", "50"],
-    ]  # fmt: skip
-    assert done.stderr.splitlines() == [
-        "warning: t_mult=2: trainer.epochs=50 ends in mid-cycle, with the LR at 70% of its peak; "
-        "the nearest budgets that end a cycle: 35 and 75",
-        "warning: the arms do not end alike, an unfair comparison: LR at the end 0% in t_mult=1, "
-        "70% in t_mult=2",
-        "warning: 2 seeds an arm: a verdict over 1 comparison needs at least 6, as in 'seed=range(0,6)'",
-    ]
-
-
-def test_seeds_share_nothing_and_equal_runs_share_all() -> None:
-    assert len(prefix_tree.prefix_trees([plan("a"), plan("b", "seed=1")])) == 2
-    roots = prefix_tree.prefix_trees([plan("a"), plan("b", "tracking=wandb")])
-    assert [node.runs[0].name for root in roots for node in root] == ["a"]
-    assert prefix_tree.epochs_to_train(roots) == 35
 
 
 def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:
