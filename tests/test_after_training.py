@@ -141,6 +141,7 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
     words = (
         *SWEEP,

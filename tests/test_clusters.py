@@ -59,7 +59,7 @@ def result(folder: Path, number: int) -> dict[str, Any]:
     ("launcher", "threads"),
     [
         (["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"], 2),
-        (["hydra/launcher=slurm_local"], 4),
+        pytest.param(["hydra/launcher=slurm_local"], 4, marks=pytest.mark.slow),
     ],
     ids=["parallel", "slurm_local"],
 )

@@ -129,6 +129,7 @@ def test_a_full_store_costs_warnings(
     assert not list(folder.glob("*/.*.pt*")), "nothing half written is left"
 
 
+@pytest.mark.slow
 def test_a_history_that_cannot_be_written_ends_the_run_which_then_goes_on(
     tmp_path: Path, disk: tuple[Path, Resize], whole: tuple[str, str]
 ) -> None:
@@ -203,6 +204,7 @@ ROUNDS, KILLS = 10, 6  # sweeps, and how often each is killed before it may end
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kills_at_any_instant_of_a_sweep_lose_and_double_nothing(
     tmp_path: Path, undisturbed: dict[str, tuple[str, str]]
 ) -> None:
@@ -381,6 +383,7 @@ def test_a_clock_that_jumps_changes_nothing(
 # --- what goes away under a run ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_is_removed_ends_the_run_which_then_goes_on(
     tmp_path: Path, whole: tuple[str, str]
 ) -> None:

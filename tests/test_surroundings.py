@@ -295,7 +295,11 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "bar"), [({"TERM": "dumb"}, False), ({"TERM": "xterm", "COLUMNS": "20"}, True)]
+    ("variables", "bar"),
+    [
+        ({"TERM": "xterm", "COLUMNS": "20"}, True),
+        pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_bar_is_drawn_on_terminals_that_can(
     tmp_path: Path, variables: dict[str, Any], bar: bool

@@ -315,6 +315,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     assert found.step == first["updates_trained"] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -> None:
     overrides = (*TINY[:-1], "trainer.epochs=63", "tracking.mode=offline", "scheduler.t_mult=2")
     program = forked.Program(tmp_path / "log", *command(tmp_path, *overrides), cwd=tmp_path)

@@ -348,6 +348,7 @@ def test_offline_opens_no_socket(tmp_path: Path) -> None:
     assert not re.findall(r".*AF_INET.*", calls)
 
 
+@pytest.mark.slow
 def test_offline_is_chosen_where_there_is_no_key(tmp_path: Path) -> None:
     home = environment(None) | {"HOME": str(tmp_path)}
     done = subprocess.run(
