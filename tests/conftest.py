@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ from harness.config.compose import load
 from harness.config.schema import Config
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Ctrl-C means the same where what started the tests ignores it, as a shell's `&` does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One thread, here and in the processes that tests start: networks of this size gain nothing by two,
 # and two such processes on two cores are many times slower.

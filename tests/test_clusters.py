@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,8 @@ def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Pat
     history = tmp_path / "run/history.jsonl"
     while started.process.is_alive():
         if history.exists() and history.stat().st_size:
-            started.send_signal(signal.SIGTERM)  # again and again
+            with suppress(ProcessLookupError):  # it has ended since
+                started.send_signal(signal.SIGTERM)  # again and again
     assert "stopped by SIGTERM" in started.said
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "interrupted"
 
