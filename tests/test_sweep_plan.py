@@ -199,6 +199,27 @@ def test_a_sweep_over_stores_trains_each_run_into_its_own(
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("subdir", "seeds"),
+    [(".hydra", "0,1,2"), (".hydra", "shuffle(0,1,2)"), (".", "shuffle(0,1,2)")],
+)
+def test_hydras_files_stay_with_the_run_that_they_are_about(
+    main: Main, tmp_path: Path, subdir: str, seeds: str
+) -> None:
+    """Also where the sweep's folder is given with `..`, or is the place of these files itself."""
+    sweep = tmp_path / "sweep"
+    where = (f"hydra.sweep.dir={os.path.relpath(sweep, ROOT)}", f"store.dir={tmp_path / 'store'}")
+    done = main("-m", *S, *where, f"hydra.output_subdir={subdir}", f"seed={seeds}")
+    assert done.returncode == 0, done.stderr
+    for number in range(3):
+        run = sweep / str(number)
+        assert json.loads((run / "result.json").read_text())["status"] == "complete"
+        assert (run / "history.jsonl").exists()
+        overrides = run / subdir / "overrides.yaml"
+        assert overrides.exists() or "shuffle" in seeds
+        assert not overrides.exists() or f"seed={number}" in overrides.read_text()
+
+
 def test_a_sweep_of_an_earlier_version_is_reported_but_not_continued(
     sweep: Callable[..., Trained],
 ) -> None:

@@ -1,7 +1,4 @@
-"""From what Hydra composed to a `Config`: the last place that knows Hydra.
-
-Below it there is no `DictConfig`.
-"""
+"""From what Hydra composed to a `Config`: training, store and the run itself see no `DictConfig`."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +62,20 @@ def load_job(settings: DictConfig, composed: DictConfig) -> tuple[RunInfo, Confi
     plan, position = sweep_plan.find_run(sweep, overrides, given)
     run = plan["arms"][position]
     info = run_dir.planned(sweep, plan, position)
-    if info.folder != Path(settings.runtime.output_dir) and settings.output_subdir:
-        # Hydra's files of this job, in the folder of another run
-        shutil.rmtree(Path(settings.runtime.output_dir, settings.output_subdir), ignore_errors=True)
+    if os.path.abspath(info.folder) != os.path.abspath(settings.runtime.output_dir):
+        _remove_hydras_files(settings)
     return info, sweep_plan.config_to_train(plan, run, given.config)
+
+
+def _remove_hydras_files(settings: DictConfig) -> None:
+    """Remove what Hydra wrote about this job into the folder of another run."""
+    if not settings.output_subdir:
+        return
+    folder = Path(settings.runtime.output_dir, settings.output_subdir)
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it has other files
+        folder.rmdir()
 
 
 def _chosen(plan: dict[str, Any], settings: DictConfig, given: Composed) -> dict[str, Any]:

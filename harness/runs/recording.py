@@ -16,7 +16,7 @@ from harness.training.schedules import LRPlan
 
 
 class Recorder:
-    """Records the rows of a run under way; `rows` are those from before, and `rows` is all of them."""
+    """Records the rows of a run under way, after those that it starts with; `rows` has them all."""
 
     def __init__(self, ctx: RunContext, plan: LRPlan, result: RunResult, rows: list[Row]) -> None:
         self._result, self._timer, info = result, ctx.timer, ctx.info

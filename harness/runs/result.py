@@ -153,7 +153,7 @@ class RunResult:
         head: dict[str, Any] = {name: document.get(name) for name in _HEAD}
         return cls(
             **head,
-            outcome=Complete(document["weights_sha256"]),
+            outcome=Complete(document.get("weights_sha256", "")),
             identity=Identity(**_fields(Identity, document)),
             provenance=Provenance(**_fields(Provenance, document)),
             evaluations={

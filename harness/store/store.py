@@ -41,7 +41,7 @@ _STALE = 60.0  # seconds without one after which other runs stop waiting
 
 @dataclass(frozen=True)
 class Store:
-    """Checkpointer of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
+    """The checkpoints of all runs: `folder/FINGERPRINT/STEP-PLAN.json`, weights and rows beside them.
 
     Several processes and machines may share the folder: a checkpoint is there once its JSON is, which
     comes last and whole, by renaming.
@@ -173,7 +173,7 @@ class Store:
         except OSError as failure:
             warn(f"the run's outcome is not noted: {failure}")
 
-    # --- claims: which checkpoints a run under way is going to write ----------------------------
+    # --- leases: which checkpoints a run under way is going to write ----------------------------
 
     @contextmanager
     def lease(
@@ -222,7 +222,8 @@ class Store:
             try:
                 if path == own or abs(time.time() - path.stat().st_mtime) > _STALE:
                     continue  # dead, or a clock was set: then a beginning may be trained twice
-                coming: dict[int, str] = dict(json.loads(files.read(path)))
+                pairs = json.loads(files.read(path))
+                coming = {int(step): str(plan) for step, plan in pairs}
             except (OSError, ValueError, TypeError, RecursionError):
                 continue  # it has just ended, or it is not ours
             longer = [step for step in coming if stored < step <= run.plan.updates]
