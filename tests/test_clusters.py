@@ -60,10 +60,11 @@ def result(folder: Path, number: int) -> dict[str, Any]:
     ("launcher", "threads"),
     [
         (["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"], 2),
-        pytest.param(["hydra/launcher=slurm_local"], 4, marks=pytest.mark.slow),
+        (["hydra/launcher=slurm_local"], 4),
     ],
     ids=["parallel", "slurm_local"],
 )
+@pytest.mark.slow
 def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     tmp_path: Path, launcher: list[str], threads: int
 ) -> None:

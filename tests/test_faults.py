@@ -115,6 +115,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_store_costs_warnings(
     tmp_path: Path, disk: tuple[Path, Resize], undisturbed: dict[str, tuple[str, str]]
 ) -> None:

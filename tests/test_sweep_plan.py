@@ -255,6 +255,7 @@ def search(tmp_path: Path) -> Callable[..., Trained]:
     return train
 
 
+@pytest.mark.slow
 def test_a_search_appends_to_its_plan(search: Callable[..., Trained]) -> None:
     words = (
         "hydra/sweeper=optuna",
