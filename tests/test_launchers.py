@@ -1,0 +1,90 @@
+"""What is looked at before a launcher starts jobs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import explain
+from harness.sweeps.launchers import prepare_launcher
+
+
+def settings(*overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        words = ["hydra/launcher=slurm", "hydra.sweep.dir=SWEEP", *overrides]
+        words += ["hydra.job.name=train", "hydra.job.num=0", "hydra.runtime.output_dir=."]
+        return compose("config", words, return_hydra_config=True).hydra
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Slurm whose `sacct` answers, and nothing else on the PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = signal.getsignal(signal.SIGINT)
+    for name in ("sbatch", "sacct"):
+        program(tmp_path / name, "exit 0")
+    yield tmp_path
+    signal.signal(signal.SIGINT, before)
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
+    told = "squeue --name=N shows the jobs, scancel --name=N cancels them"
+    assert capsys.readouterr().err == f"{told}\n"
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().err == f"\nthe jobs go on: {told}; scripts/report.py SWEEP\n"
+
+
+def test_what_would_end_badly_is_said_first(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program(programs / "sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    prepare_launcher(settings("hydra.launcher.timeout_min=10"), jobs=2)
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "warning: hydra.launcher.timeout_min=10: up to 10 minutes every preemption counts as one of "
+        "the hydra.launcher.max_num_timeout=20 time-outs",
+        "warning: sacct does not answer (Slurm accounting storage is disabled): if a job is killed or "
+        "cancelled, this command waits for ever; then press Ctrl-C and run scripts/report.py SWEEP",
+    ]
+
+
+def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:
+    (programs / "sbatch").unlink()
+    with pytest.raises(ConfigError, match=r"^hydra/launcher=slurm: there is no sbatch here; "):
+        prepare_launcher(settings(), jobs=2)
+
+
+@pytest.mark.parametrize(
+    ("preset", "plugin", "extra"),
+    [
+        ("slurm", "submitit_slurm", "slurm"),
+        ("slurm_local", "submitit_local", "slurm"),
+        ("parallel", "joblib", "parallel"),
+    ],
+)
+def test_a_missing_plugin_is_one_line_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, preset: str, plugin: str, extra: str
+) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        known = ConfigStore.instance().repo["hydra"]["launcher"]
+        monkeypatch.delitem(known, f"{plugin}.yaml")
+        with pytest.raises(Exception) as error:
+            compose("config", [f"hydra/launcher={preset}"], return_hydra_config=True)
+    mend = f"pip install -e '.[{extra}]'"
+    assert explain(error.value) == f"hydra/launcher: a package is missing; {mend}"

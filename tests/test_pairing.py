@@ -1,0 +1,95 @@
+"""Which runs are paired, and what becomes of those that are missing."""
+
+from __future__ import annotations
+
+import pytest
+from test_verdict import Row, around, lost, only, rows, run
+
+from harness.analysis.paired_stats import (
+    INCONCLUSIVE,
+    SUPPORTED,
+)
+from harness.analysis.verdict import Claim
+
+
+def test_holes_are_named_counted_and_filled() -> None:
+    arms = rows([0.5] * 10)
+    arms[11] = lost(arms[11], "diverged", last=40.0)
+    arms[12] = lost(arms[12], "failed")
+    arms[13] = lost(arms[13], "interrupted", last=50.0)
+    arms[4] = lost(arms[4], "missing")
+    comparison = only(arms)
+    assert comparison["verdict"] == SUPPORTED
+    assert [pair["seed"] for pair in comparison["pairs"]] == [0, 5, 6, 7, 8, 9]
+    assert comparison["left_out"] == [
+        {"name": "t_mult=1, seed=4", "status": "missing"},
+        {"name": "t_mult=2, seed=1", "status": "diverged"},
+        {"name": "t_mult=2, seed=2", "status": "failed"},
+        {"name": "t_mult=2, seed=3", "status": "interrupted"},
+    ]
+    held = "This holds over 6 of 10 pairs; runs left out: 1 diverged, 1 failed, 1 interrupted, 1 missing."
+    counting = (
+        "Counting the 2 that diverged or failed, as the last value that they recorded, else 0 %"
+    )
+    assert f"{held} {counting}: inconclusive: -17.22 points" in comparison["sentence"]
+    everyone = comparison["intention_to_treat"]
+    assert everyone["filled"] == [
+        {"name": "t_mult=2, seed=1", "value": 40.0},
+        {"name": "t_mult=2, seed=2", "value": 0.0},
+    ]
+    assert [pair["treatment"] for pair in everyone["pairs"][:3]] == [90.5, 40.0, 0.0]
+    assert everyone["n"] == 8
+    assert everyone["verdict"] == INCONCLUSIVE
+    assert everyone["mean"] == pytest.approx((6 * 0.5 + (40 - 90.25) + (0 - 90.5)) / 8)
+
+
+@pytest.mark.parametrize(
+    ("hole", "status"),
+    [
+        pytest.param({"status": "missing", "value": None, "last": None}, "missing", id="missing"),
+        pytest.param({"status": "interrupted", "value": None}, "interrupted", id="interrupted"),
+        pytest.param({"value": None}, "no value", id="complete, but without the metric"),
+        pytest.param({"value": float("nan")}, "no value", id="complete, but not a number"),
+    ],
+)
+def test_what_cannot_be_filled(hole: Row, status: str) -> None:
+    arms = rows([*around(0.5), 0.5])
+    arms[0] |= hole
+    comparison = only(arms)
+    assert comparison["left_out"] == [{"name": "t_mult=1, seed=0", "status": status}]
+    assert comparison["intention_to_treat"] is None
+    assert comparison["sentence"].endswith(
+        f" This holds over 6 of 7 pairs; runs left out: 1 {status}."
+    )
+
+
+def test_a_diverged_baseline_counts_for_the_treatment() -> None:
+    arms = rows([0.0] * 12)
+    arms = [lost(row, "diverged", 10.0) if row["level"] == "1" else row for row in arms]
+    comparison = only(arms)
+    assert (comparison["n"], comparison["verdict"]) == (0, INCONCLUSIVE)
+    assert comparison["intention_to_treat"]["verdict"] == SUPPORTED
+
+
+def test_claimed_seeds_without_a_run_are_missing_and_others_do_not_count() -> None:
+    claim = Claim("scheduler.t_mult", "1", ("2",), seeds=(0, 1, 2, 3, 4, 5, 6, 99))
+    arms = [row for row in rows([*around(0.5), 0.5, -9.0]) if row["name"] != "t_mult=2, seed=6"]
+    comparison = only(arms, claim)
+    assert [pair["seed"] for pair in comparison["pairs"]] == [0, 1, 2, 3, 4, 5]
+    assert comparison["left_out"] == [
+        {"name": "scheduler.t_mult=1, seed=99", "status": "missing"},
+        {"name": "scheduler.t_mult=2, seed=6", "status": "missing"},
+        {"name": "scheduler.t_mult=2, seed=99", "status": "missing"},
+        {"name": "t_mult=1, seed=7", "status": "not claimed"},
+        {"name": "t_mult=2, seed=7", "status": "not claimed"},
+    ]
+    assert "6 of 8 pairs; runs left out: 3 missing, 2 not claimed." in comparison["sentence"]
+
+
+def test_a_run_that_was_tried_again() -> None:
+    arms = rows(around(0.5))
+    again = lost(arms[0], "interrupted") | {"name": "an earlier try"}
+    assert only([again, *arms]) == only(arms)
+    assert only([*arms, arms[0]]) == only(arms)
+    with pytest.raises(ValueError, match="lr=1 and t_mult=1, seed=0 are one cell, level and seed"):
+        only([*arms, run("1", 0, 12.0, name="lr=1")])

@@ -1,0 +1,86 @@
+"""stdin, stdout and stderr as other programs leave them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, essential
+from forked import ends
+from test_surroundings import command, result
+
+STREAMS = {
+    "no stderr": '"$@" 2>&-',
+    "no stdout": '"$@" >&-',
+    "none at all": '"$@" <&- >&- 2>&-',
+    "nobody reads stdout": '"$@" | true; exit ${PIPESTATUS[0]}',
+    "nobody reads anything": '"$@" 2>&1 | true; exit ${PIPESTATUS[0]}',
+}
+
+
+@pytest.mark.parametrize("case", essential(STREAMS))
+def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, case: str) -> None:
+    words = [sys.executable, *command(tmp_path, "seed=0,1")]
+    done = subprocess.run(
+        ["bash", "-c", STREAMS[case], "bash", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert len(ends(tmp_path / "sweep")) == 2
+    assert (tmp_path / "sweep/report.html").exists()
+    for path in (*tmp_path.glob("sweep/*/history.jsonl"), tmp_path / "sweep/plan.json"):
+        for line in (
+            path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        ):
+            json.loads(line)  # nothing that was printed went into a file
+
+
+def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: Any) -> str:
+    """What a run prints on a terminal, which goes away after the first line where `leave`."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    process = subprocess.Popen(
+        [sys.executable, *command(folder, *overrides)], cwd=ROOT, stdin=subprocess.DEVNULL,
+        stdout=its, stderr=its, env=os.environ | variables, start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    seen = b""
+    try:
+        while (part := os.read(ours, 4096)) and not (leave and b"epoch" in seen):
+            seen += part
+    except OSError:  # how a terminal says that all programs have ended
+        pass
+    os.close(ours)
+    assert process.wait() == 0, seen.decode()
+    assert result(folder)["status"] == "complete"
+    return seen.decode()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
+    said = on_a_terminal(tmp_path, "trainer.epochs=300", leave=True, TERM="xterm")
+    assert "epoch" in said
+    assert not list(tmp_path.glob("store/*/*.outcome"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "bar"),
+    [
+        ({"TERM": "xterm", "COLUMNS": "20"}, True),
+        pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_bar_is_drawn_on_terminals_that_can(
+    tmp_path: Path, variables: dict[str, Any], bar: bool
+) -> None:
+    said = on_a_terminal(tmp_path, "trainer.epochs=40", **variables)
+    assert said.splitlines()[-1].startswith("dataset=synthetic")
+    assert ("\r" in said.replace("\r\n", "")) == bar
