@@ -198,6 +198,18 @@ def test_a_run_that_was_stopped_at_a_cycle_end_keeps_it(
     assert train("scheduler.t_mult=1")[0]["updates_reused"] == 12
 
 
+def test_a_checkpoint_that_another_run_has_made_permanent_is_not_removed(
+    train: Any, tmp_path: Path
+) -> None:
+    train()
+    store = Store(tmp_path / "store")
+    kept = sorted(store.folder.glob("*/*-*.json"))
+    assert kept
+    for path in kept:
+        store.drop(path)
+        assert read_state(read_checkpoint(path))
+
+
 def test_a_branch_that_another_run_stopped_at_is_kept(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

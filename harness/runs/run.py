@@ -185,9 +185,10 @@ def _ended_before(ctx: RunContext, setup: Setup, store: Store | None, result: Ru
     again = f"{end['error']}; that was before, retry=true trains it again"
     if end["status"] == "refused":
         raise RefusedBeforeError(again)
-    with Recorder(ctx, setup.identity.plan, result, end["rows"]):
+    rows = setup.identity.log_schedule.select(end["rows"])
+    with Recorder(ctx, setup.identity.plan, result, rows):
         result.outcome = Diverged(again)
-        result.evaluated(end["rows"])
+        result.evaluated(rows)
     return True
 
 

@@ -225,8 +225,9 @@ def check(config: Tracking) -> None:
     if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
         return
     _before_import(mode)
-    import wandb
     from wandb.sdk.lib import wbauth
+
+    import wandb
 
     settings = wandb.Settings(silent=True)
     own = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"), "settings")

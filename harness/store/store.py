@@ -112,11 +112,13 @@ class Store:
         return path
 
     def drop(self, path: Path) -> None:
-        """Remove a checkpoint that a later one has replaced; its rows are the later one's too."""
+        """Remove a checkpoint that a later one has replaced, unless another run has made it permanent."""
         try:
-            file = read_checkpoint(path).file
+            checkpoint = read_checkpoint(path)
+            if checkpoint.permanent:
+                return
             path.unlink(missing_ok=True)
-            (path.parent / file).unlink(missing_ok=True)
+            (path.parent / checkpoint.file).unlink(missing_ok=True)
         except (CorruptCheckpointError, OSError) as error:
             warn(f"{path} is left behind: {error}")
 
