@@ -118,6 +118,7 @@ def verify(settings: Config, folder: Path, kills: int, seed: int) -> tuple[tuple
 
 
 def _quiet_run(settings: Config, place: Path) -> None:
+    register()
     place.mkdir()
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in train.py
     sys.stderr = (place / "stderr").open("w", buffering=1)

@@ -548,7 +548,7 @@ def test_a_wandb_agent_runs_the_sweep_of_the_file(server: Server, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_workspace_and_a_report_are_made_once_and_updated(server: Server, tmp_path: Path) -> None:
+def test_a_workspace_is_made_once_and_updated(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SWEEP)
     urls = []
     for name in ("first", "second"):
@@ -557,22 +557,6 @@ def test_a_workspace_and_a_report_are_made_once_and_updated(server: Server, tmp_
         assert done.returncode == 0, done.stderr
         urls.append(done.stdout.split())
     assert urls[0][0] == urls[1][0]
-    shown = {view["type"]: view for view in server.views.values()}
-    assert len(server.views) == len(shown) == 2
-    assert shown["project-view"]["displayName"] == "second"
-    assert shown["runs"]["displayName"] == "second: verdict"
-    sentence = read(tmp_path / "out/verdict.json")["sentence"]
-    assert sentence in _texts(json.loads(shown["runs"]["spec"]))
+    (view,) = server.views.values()
+    assert (view["type"], view["displayName"]) == ("project-view", "second")
     assert server.unknown == []
-
-
-def _texts(part: Any) -> list[str]:
-    """All strings of a document."""
-    match part:
-        case dict():
-            return [text for value in part.values() for text in _texts(value)]
-        case list():
-            return [text for value in part for text in _texts(value)]
-        case str():
-            return [part]
-    return []
