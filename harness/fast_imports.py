@@ -15,6 +15,8 @@ def import_once(load: Callable[[], None]) -> None:
     takes a quarter of a preview's time.
     """
     gc.disable()
-    load()
-    gc.freeze()
-    gc.enable()
+    try:
+        load()
+        gc.freeze()
+    finally:
+        gc.enable()

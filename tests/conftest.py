@@ -36,7 +36,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What is remembered of images is nobody's but these tests'.
+# What is remembered of images is kept apart from the user's.
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HARNESS_CACHE"] = _CACHE.name
 
@@ -72,7 +72,7 @@ def _hydra() -> DictConfig:
 
 
 def need(condition: object, reason: str) -> None:
-    """Skip the test for `reason`, which names the mend, unless `condition` holds.
+    """Skip the test for `reason`, which names the fix, unless `condition` holds.
 
     Under HARNESS_REQUIRE_ALL the test fails instead: there nothing may be left out.
     """

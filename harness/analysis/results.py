@@ -26,7 +26,6 @@ _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
     "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
 }  # fmt: skip
-_TAIL_BYTES = 4096  # of a history that usually hold its last evaluation
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
 )  # fmt: skip
@@ -188,7 +187,7 @@ def history(folder: Path) -> pl.DataFrame:
 def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
     """Return the last whole row of a run's history that has `metric`, as it was written; empty without one.
 
-    Only the end of the file is read: sweeps have thousands of runs. Raises OSError if there is no history.
+    Only the end of the file is read: sweeps have thousands of runs. Raises OSError if there is no history, or the row is none.
     """
     path = folder / "history.jsonl"
     size, tail = path.stat().st_size, _TAIL_BYTES
@@ -198,7 +197,8 @@ def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
             lines = file.read().splitlines(keepends=True)
         for line in reversed(lines):
             if line.startswith(b"{") and line.endswith(b"\n") and f'"{metric}"'.encode() in line:
-                row: dict[str, Any] = json.loads(line)
+                with this_version(path):
+                    row: dict[str, Any] = json.loads(line)
                 return row
         if tail >= size:
             return {}

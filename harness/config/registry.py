@@ -27,6 +27,9 @@ def add(group: str, name: str, node: type[Section]) -> None:
 
 
 def kind(section: Section | type[Section]) -> str:
-    """Return the section's name among its alternatives."""
+    """Return the section's name among its alternatives. Raises LookupError if it is not registered."""
     own = section if isinstance(section, type) else type(section)
-    return next(name for name, node in KINDS[section.section].items() if node is own)
+    for name, node in KINDS[section.section].items():
+        if node is own:
+            return name
+    raise LookupError(f"{own.__name__} is not registered: harness.choices.builtin.register")
