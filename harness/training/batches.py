@@ -90,6 +90,8 @@ class _FromDisk:
             yield from self.loader
         except ConfigError as error:  # a worker's comes with its traceback in the message
             raise ConfigError(str(error).rpartition("ConfigError: ")[2].strip()) from None
+        except (EOFError, ConnectionError) as error:  # torch may read before it sees that one died
+            raise RuntimeError("DataLoader worker ended while it sent images") from error
 
 
 class _Order(Sampler[list[int]]):
