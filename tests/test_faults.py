@@ -437,7 +437,8 @@ def test_a_worker_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> N
     listed = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children").read_text()
     os.kill(int(listed.split()[0]), signal.SIGKILL)
     assert program.wait() == 1
-    assert "Traceback" not in program.said
+    ours = f'File "{ROOT}/harness'  # torch's other reader may print a traceback of its own
+    assert ours not in program.said
     assert program.said.splitlines()[-1].startswith(
         "error: dataset.workers: a process that reads images died, perhaps for want of memory; "
         "lower dataset.workers or trainer.batch_size (DataLoader worker (pid"
