@@ -82,13 +82,14 @@ def commands(case: str, folder: Path) -> list[list[str]]:
     return runs
 
 
-def write_images(root: Path) -> None:
+def write_images(root: Path) -> Path:
     """Write some of scikit-learn's digits as PNG files: `train/CLASS/*.png`, `test/CLASS/*.png`."""
     digits = load_digits()
     for number, (pixels, label) in enumerate(zip(digits.images[:260], digits.target, strict=False)):
         path = root / ("test" if number >= 200 else "train") / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 15).astype("uint8")).save(path)
+    return root
 
 
 def rows(run: Path) -> int:

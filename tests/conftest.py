@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,16 @@ def _compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
 def _hydra() -> DictConfig:
     """Hydra's own configuration, for the resolver of `${hydra:runtime.cwd}`."""
     return _compose(f"hydra.runtime.cwd={ROOT}", with_hydra=True)
+
+
+@dataclass
+class Clock:
+    """Stands in for the module `time`."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 def need(condition: object, reason: str) -> None:

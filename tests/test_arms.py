@@ -39,7 +39,7 @@ def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]
 
 
 @pytest.mark.parametrize(
-    ("swept", "settings", "told"),
+    ("swept", "settings", "reported"),
     [
         pytest.param(
             [{"scheduler.t_mult": m, "seed": s} for m in "12" for s in "01"], {},
@@ -70,14 +70,14 @@ def test_labels(jobs: list[list[str]], names: list[str], without_seed: list[str]
     ],
 )  # fmt: skip
 def test_the_claim_is_chosen_or_inferred(
-    swept: list[dict[str, str]], settings: dict[str, Any], told: Any
+    swept: list[dict[str, str]], settings: dict[str, Any], reported: Any
 ) -> None:
     jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
     question = arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
     claim = question.claim
     assert (claim is None) == question.text().startswith("no verdict: ")
     found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
-    assert found == told
+    assert found == reported
 
 
 @pytest.mark.parametrize(

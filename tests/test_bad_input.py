@@ -1,4 +1,4 @@
-"""What makes no sense ends in one line that names the key and the mend, and takes nothing with it.
+"""What makes no sense ends in one line that names the key and the fix, and takes nothing with it.
 
 Every case goes through the command line: exit code 1, no traceback, no run that is called complete,
 and what was there before is there afterwards, byte for byte.

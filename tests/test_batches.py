@@ -206,7 +206,7 @@ def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> No
 
 def test_the_digits_are_those_of_scikit_learn() -> None:
 
-    told, read = load_digits(), data.read_digits()
-    assert (read.pixels[..., 0] == told.images).all()
-    assert (read.labels == told.target).all()
+    reported, read = load_digits(), data.read_digits()
+    assert (read.pixels[..., 0] == reported.images).all()
+    assert (read.labels == reported.target).all()
     assert read.pixels.dtype == np.uint8

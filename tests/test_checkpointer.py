@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import make_config
+from conftest import Clock, make_config
 
 from harness.runs.context import PhaseTimer
 from harness.runs.setup import build, prepare
@@ -21,16 +20,6 @@ CONFIG = make_config(
 )  # fmt: skip
 SETUP = prepare(CONFIG, PhaseTimer())
 PLAN = SETUP.identity.plan  # 8 updates an epoch; cycles end after 8 and 24 of 28
-
-
-@dataclass
-class Clock:
-    """Stands in for the module `time`."""
-
-    now: float = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

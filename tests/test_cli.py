@@ -1,4 +1,4 @@
-"""The command line: every mistake ends in one line that names it and the mend, and in exit code 1."""
+"""The command line: every mistake ends in one line that names it and the fix, and in exit code 1."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
@@ -495,10 +495,10 @@ def test_help_imports_nothing_heavy(helped):
 
 def test_the_help_of_the_preview_needs_no_torch():
     command = [sys.executable, "-X", "importtime", str(ROOT / "scripts/preview.py"), "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "what a sweep costs" in told.stdout
-    assert re.search(r"\| +harness$", told.stderr, re.MULTILINE)
-    assert not re.search(r"\| +(torch|polars)$", told.stderr, re.MULTILINE)
+    reported = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "what a sweep costs" in reported.stdout
+    assert re.search(r"\| +harness$", reported.stderr, re.MULTILINE)
+    assert not re.search(r"\| +(torch|polars)$", reported.stderr, re.MULTILINE)
 
 
 def test_the_heavy_imports_are_taken_from_the_garbage_collection_once_which_goes_on():
@@ -507,5 +507,7 @@ def test_the_heavy_imports_are_taken_from_the_garbage_collection_once_which_goes
         "frozen = gc.get_freeze_count(); import_once(_load);"
         "print(gc.isenabled(), frozen > 100_000, gc.get_freeze_count() == frozen)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "True True True\n"
+    reported = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert reported.stdout == "True True True\n"

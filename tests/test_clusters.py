@@ -32,8 +32,8 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
 
 
 def result(folder: Path, number: int) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / f"out/{number}/result.json").read_text())
-    return told
+    reported: dict[str, Any] = json.loads((folder / f"out/{number}/result.json").read_text())
+    return reported
 
 
 # --- whole sweeps --------------------------------------------------------------------------------

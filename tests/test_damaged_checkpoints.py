@@ -122,9 +122,9 @@ def test_a_damaged_checkpoint_is_named_and_the_next_shorter_one_serves(
     again = train()
     assert again[0]["updates_reused"] == 12
     assert same(whole, again)
-    told = capsys.readouterr().err
-    assert "000000036-" in told
-    assert "passed over" in told
+    reported = capsys.readouterr().err
+    assert "000000036-" in reported
+    assert "passed over" in reported
 
 
 def test_a_checkpoint_that_fits_in_part_leaves_nothing_behind(train: Any, tmp_path: Path) -> None:

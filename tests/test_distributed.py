@@ -21,7 +21,7 @@ import forked
 import pytest
 import torch
 from conftest import ROOT, make_config
-from test_verify_resume import folder_of_digits
+from golden import write_images
 from torch import Tensor, nn
 
 from harness.config.errors import ConfigError
@@ -98,7 +98,7 @@ def test_a_batch_with_less_than_an_image_a_process_is_refused() -> None:
 def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Path) -> None:
     settings = ["dataset.crop=1", "dataset.flip=true", "trainer.batch_size=31"]
     if source == "disk":
-        root = folder_of_digits(tmp_path)
+        root = write_images(tmp_path)
         settings += ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]
         settings += ["dataset.workers=0"]
     config = make_config(*settings)
@@ -119,7 +119,7 @@ def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Pa
 def test_evaluation_sees_every_image_once(source: str, size: int, tmp_path: Path) -> None:
     settings = []
     if source == "disk":
-        root = folder_of_digits(tmp_path)
+        root = write_images(tmp_path)
         settings = ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]
         settings += ["dataset.workers=0"]
     config = make_config(*settings)
@@ -260,7 +260,7 @@ def test_a_test_set_that_one_of_them_cannot_read_costs_the_test_accuracy_alone(
     tmp_path: Path, broken: str
 ) -> None:
     """The image breaks after it was looked at: here, it is only remembered as whole."""
-    root = folder_of_digits(tmp_path / "images")
+    root = write_images(tmp_path / "images")
     for path in root.rglob("*.png"):
         os.utime(path, (1e9, 1e9))
     words = (
@@ -392,7 +392,7 @@ try:
                 os._exit(9)
             world.wait()
 except (RemoteRankError, PeerLostError, ValueError) as error:
-    said |= {"error": type(error).__name__, "why": str(error), "speaks": world.reports_errors}
+    said |= {"error": type(error).__name__, "why": str(error), "reports errors": world.reports_errors}
 (folder / f"{rank}.json").write_text(json.dumps(said))
 """
 
@@ -420,7 +420,7 @@ def test_what_processes_tell_each_other(tmp_path: Path, end: str) -> None:
         assert (one["from the first"], one["sum"], one["mean"]) == (0, 15, 3.75)
     if end == "fails":
         ended = [("RemoteRankError", False)] * 3 + [("ValueError", True)]
-        assert [(one["error"], one["speaks"]) for one in said] == ended
+        assert [(one["error"], one["reports errors"]) for one in said] == ended
         reasons = {"process 3 of 4: it does not add up", "it does not add up"}
         assert {one["why"] for one in said} == reasons
         return
@@ -639,10 +639,10 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost(
     def interrupted(self: World, number: int | None, due: bool) -> tuple[int | None, bool]:
         nonlocal asked
         asked += 1
-        told = agree(self, number, due)
+        reported = agree(self, number, due)
         if asked == 3:
             os.kill(os.getpid(), signal.SIGTERM)  # its handler runs before anything is returned
-        return told
+        return reported
 
     monkeypatch.setattr(World, "all_reduce_stop_and_save", interrupted)
     settings = make_config(*SMALL, "trainer.epochs=1", f"store.dir={tmp_path / 'store'}")

@@ -44,11 +44,11 @@ def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
-    told = "squeue --name=N shows the jobs, scancel --name=N cancels them"
-    assert capsys.readouterr().err == f"{told}\n"
+    reported = "squeue --name=N shows the jobs, scancel --name=N cancels them"
+    assert capsys.readouterr().err == f"{reported}\n"
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert capsys.readouterr().err == f"\nthe jobs go on: {told}; scripts/report.py SWEEP\n"
+    assert capsys.readouterr().err == f"\nthe jobs go on: {reported}; scripts/report.py SWEEP\n"
 
 
 def test_what_would_end_badly_is_said_first(
@@ -86,5 +86,5 @@ def test_a_missing_plugin_is_one_line_with_the_command(
         monkeypatch.delitem(known, f"{plugin}.yaml")
         with pytest.raises(Exception) as error:
             compose("config", [f"hydra/launcher={preset}"], return_hydra_config=True)
-    mend = f"pip install -e '.[{extra}]'"
-    assert explain(error.value) == f"hydra/launcher: a package is missing; {mend}"
+    fix = f"pip install -e '.[{extra}]'"
+    assert explain(error.value) == f"hydra/launcher: a package is missing; {fix}"

@@ -180,10 +180,10 @@ def test_what_compiled_code_changes_stays_where_it_is(
     changed: list[tuple[set[int], set[int]]] = []
 
     def look(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        told = TracingContext.get().fw_metadata
-        assert told
-        mutated = {i for i, told_of in enumerate(told.input_info) if told_of.mutates_data}
-        changed.append((mutated, set(told.static_input_indices)))
+        reported = TracingContext.get().fw_metadata
+        assert reported
+        mutated = {i for i, told_of in enumerate(reported.input_info) if told_of.mutates_data}
+        changed.append((mutated, set(reported.static_input_indices)))
         return make_boxed_func(graph.forward)
 
     looking = aot_autograd(fw_compiler=look)

@@ -259,15 +259,15 @@ def test_the_page_shows_verdict_charts_and_tables(usual: Path, show: Callable[..
 
 def test_holes_are_rows_with_their_reasons(usual: Path, show: Callable[..., Page]) -> None:
     page = show(usual)
-    holes = page.locator("#runs tr.incomplete").all_inner_texts()
+    incomplete = page.locator("#runs tr.incomplete").all_inner_texts()
     reasons = [
         "failed: OSError: disk full",
         "diverged: loss is not finite",
         "missing: left no result",
     ]
-    assert len(holes) == 3
-    for hole, reason in zip(holes, reasons, strict=True):
-        assert reason in hole
+    assert len(incomplete) == 3
+    for row, reason in zip(incomplete, reasons, strict=True):
+        assert reason in row
     assert page.locator("#runs tr").count() == 1 + 8
 
 
@@ -344,9 +344,9 @@ def test_hover_tells_all_arms_and_a_click_picks_a_run(
     assert box
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 200)
     page.wait_for_timeout(200)
-    told = page.locator("#vg-tooltip-element").inner_text()
-    assert re.search(r"t_mult=1\s+\d\d\.\d\d ± 0\.\d\d \(4\)", told)
-    assert "t_mult=2" in told
+    reported = page.locator("#vg-tooltip-element").inner_text()
+    assert re.search(r"t_mult=1\s+\d\d\.\d\d ± 0\.\d\d \(4\)", reported)
+    assert "t_mult=2" in reported
     runs = page.locator('[data-chart="overview"] svg .runs_0_marks path')
     before = runs.first.get_attribute("stroke-width")
     runs.first.dispatch_event("click")

@@ -44,7 +44,7 @@ def test_holes_are_named_counted_and_filled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hole", "status"),
+    ("incomplete", "status"),
     [
         pytest.param({"status": "missing", "value": None, "last": None}, "missing", id="missing"),
         pytest.param({"status": "interrupted", "value": None}, "interrupted", id="interrupted"),
@@ -52,9 +52,9 @@ def test_holes_are_named_counted_and_filled() -> None:
         pytest.param({"value": float("nan")}, "no value", id="complete, but not a number"),
     ],
 )
-def test_what_cannot_be_filled(hole: Row, status: str) -> None:
+def test_what_cannot_be_filled(incomplete: Row, status: str) -> None:
     arms = rows([*around(0.5), 0.5])
-    arms[0] |= hole
+    arms[0] |= incomplete
     comparison = only(arms)
     assert comparison["left_out"] == [{"name": "t_mult=1, seed=0", "status": status}]
     assert comparison["intention_to_treat"] is None

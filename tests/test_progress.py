@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
-from dataclasses import dataclass
 
 import pytest
-from conftest import make_config
+from conftest import Clock, make_config
 
 from harness.runs import progress
 from harness.runs.progress import Progress
@@ -25,16 +24,6 @@ from harness.training import schedules
 
 PLAN = schedules.lr_plan(make_config("trainer.epochs=4", "scheduler.t_0=4"), 10)  # 40 updates
 EVALUATED = {"step": 20, "epoch": 2.0, "lr": 0.05, "val/acc": 91.234}
-
-
-@dataclass
-class Clock:
-    """Stands in for the module `time`."""
-
-    now: float = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -87,7 +76,7 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
 
 
 @pytest.mark.parametrize(
-    ("trained", "reused", "told"),
+    ("trained", "reused", "reported"),
     [
         (40, 0, "4 epochs trained"),
         (10, 30, "1 epoch trained, 3 reused"),
@@ -96,7 +85,7 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
     ],
 )
 def test_the_end_says_what_was_trained_and_what_was_there(
-    clock: Clock, capsys: pytest.CaptureFixture[str], trained: int, reused: int, told: str
+    clock: Clock, capsys: pytest.CaptureFixture[str], trained: int, reused: int, reported: str
 ) -> None:
     shown = Progress("run", PLAN, reused, 8)
     clock.now += 2.5
@@ -106,7 +95,7 @@ def test_the_end_says_what_was_trained_and_what_was_there(
         "final": Evaluation({"val/acc": 91.234}), "test": Evaluation({"test/acc": 89.0})
     }  # fmt: skip
     shown.end(result)
-    line = f"run: val/acc 91.23 %, test/acc 89.00 % ({told}, 2.5 s)\n"
+    line = f"run: val/acc 91.23 %, test/acc 89.00 % ({reported}, 2.5 s)\n"
     assert capsys.readouterr().err == line
 
 

@@ -31,7 +31,7 @@ STEP = {
         ),
         pytest.param(
             STEP | {"MASTER_ADDR": "login", "MASTER_PORT": "9"}, ProcessRank(3, 4, 1, "tcp://login:9"),
-            id="srun, told where to meet",
+            id="srun, with its address",
         ),
         pytest.param(
             STEP | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, ProcessRank(1, 2, 1, "env://"),

@@ -110,12 +110,12 @@ def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
                 run(RunContext(waiting, RunInfo(tmp_path, "run"))).to_json()
     finally:
         signal.signal(signal.SIGALRM, before)
-    told = json.loads((tmp_path / "result.json").read_text())
-    assert (told["status"], told["error"]) == ("interrupted", "stopped by SIGUSR2")
+    reported = json.loads((tmp_path / "result.json").read_text())
+    assert (reported["status"], reported["error"]) == ("interrupted", "stopped by SIGUSR2")
 
 
 def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Path) -> None:
-    """As Slurm and torchrun send them: to each process of a run, of which the first has told all."""
+    """As Slurm and torchrun send them: to each process of a run, of which the first has reported everything."""
     arguments = (*TINY, "trainer.epochs=10000", f"store.dir={tmp_path / 'store'}", "reuse=false")
     words = (*arguments, f"hydra.run.dir={tmp_path}/run")
     started = forked.Program(tmp_path / "log", "train.py", *words)

@@ -37,13 +37,13 @@ class Held:
     @classmethod
     def by(cls, pid: int) -> Held:
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
-        told = dict(line.split(":", 1) for line in status)
+        reported = dict(line.split(":", 1) for line in status)
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return cls(
             len(os.listdir(f"/proc/{pid}/fd")),
-            int(told["Threads"]),
+            int(reported["Threads"]),
             len(children),
-            int(told["VmRSS"].split()[0]) / 1024,
+            int(reported["VmRSS"].split()[0]) / 1024,
         )
 
 

@@ -75,10 +75,10 @@ def test_ls_counts_runs_checkpoints_and_ends(script: Script, store: Path) -> Non
     (fingerprint,) = store.iterdir()
     head, line, last = out.splitlines()
     assert head.split() == ["fingerprint", "checkpoints", "ends", "MB", "written", "updates"]
-    told = line.split()
-    assert told[:3] == [fingerprint.name[:12], "3", "2"]
+    reported = line.split()
+    assert reported[:3] == [fingerprint.name[:12], "3", "2"]
     sizes = sum(path.stat().st_size for path in fingerprint.iterdir()) / 1e6
-    assert float(told[3]) == pytest.approx(sizes, abs=0.06)
+    assert float(reported[3]) == pytest.approx(sizes, abs=0.06)
     assert last.startswith("1 fingerprints, 3 checkpoints, ")
 
 

@@ -36,7 +36,7 @@ def runs(**values: float) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "reported"),
     [
         pytest.param(
             {"times_1": 90.0, "times_2": 91.0, "one_cosine": 91.0},
@@ -62,11 +62,11 @@ def runs(**values: float) -> pl.DataFrame:
     ],
 )
 def test_a_longer_last_anneal_is_told_from_the_multiplication(
-    values: dict[str, float], told: str | None
+    values: dict[str, float], reported: str | None
 ) -> None:
     table = runs(**values)
     claim = CLAIM if "one_cosine" in values else Claim("arm", "times_1", ("times_2",))
-    assert study.longer_anneal(claim, table, claims.judge(claim, table)) == told
+    assert study.longer_anneal(claim, table, claims.judge(claim, table)) == reported
 
 
 # --- through scripts/report.py, on folders of sweeps ---------------------------------------------

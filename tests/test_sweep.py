@@ -240,13 +240,13 @@ def test_eight_jobs_in_one_process_make_eight_clean_runs(main_job: Sweep) -> Non
 
 def test_a_wandb_run_is_named_grouped_and_configured(main_job: Sweep) -> None:
     records = inspect(main_job.folder / "5")
-    (told,) = records["run"]
-    assert told["display_name"] == "t_mult=2, seed=1"
-    assert told["run_group"] == "out"
-    assert told["job_type"] == "t_mult=2"
-    assert sorted(told["tags"]) == ["one", "two"]
-    assert told["config"]["update"]["scheduler"]["t_mult"] == 2
-    assert told["config"]["update"]["plan"]["cycle_end_epochs"] == [1, 3]
+    (reported,) = records["run"]
+    assert reported["display_name"] == "t_mult=2, seed=1"
+    assert reported["run_group"] == "out"
+    assert reported["job_type"] == "t_mult=2"
+    assert sorted(reported["tags"]) == ["one", "two"]
+    assert reported["config"]["update"]["scheduler"]["t_mult"] == 2
+    assert reported["config"]["update"]["plan"]["cycle_end_epochs"] == [1, 3]
     metrics = {
         metric.get("name") or metric.get("glob_name"): metric for metric in records["metric"]
     }

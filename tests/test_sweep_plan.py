@@ -377,15 +377,15 @@ def test_single_runs_without_a_plan_are_judged_by_their_own_records(
             done = main(*S, f"scheduler.t_mult={t_mult}", f"seed={seed}", f"hydra.run.dir={name}",
                         f"store.dir={tmp_path / 'store'}")  # fmt: skip
             assert done.returncode == 0, done.stderr
-    told = report(tmp_path / "runs")
-    assert told.returncode == 0, told.stderr
-    assert [line.split()[:2] for line in told.stdout.splitlines()[2:4]] == [
+    reported = report(tmp_path / "runs")
+    assert reported.returncode == 0, reported.stderr
+    assert [line.split()[:2] for line in reported.stdout.splitlines()[2:4]] == [
         ["t_mult=1", "2"],
         ["t_mult=2", "2"],
     ]
     assert (
         "verdict: No plan fixed this comparison before the runs were trained. scheduler.t_mult=2 against 1"
-        in told.stdout
+        in reported.stdout
     )
     page = (tmp_path / "runs/report.html").read_text()
     assert "No plan fixed this comparison" in page
@@ -674,8 +674,8 @@ def test_a_row_that_does_not_hold_is_named(whole: Path, tmp_path: Path, fault: s
     change(tmp_path / "sweep/0")
     done = verify(tmp_path / "sweep")
     assert done.returncode == 1
-    (told, *_) = [told for told in done.stderr.splitlines() if line in told]
-    assert "t_mult=1 " in told or "row" in fault, "it names the row"
+    (reported, *_) = [reported for reported in done.stderr.splitlines() if line in reported]
+    assert "t_mult=1 " in reported or "row" in fault, "it names the row"
     assert "Traceback" not in done.stderr
     assert done.stdout.endswith("faults\n")
 

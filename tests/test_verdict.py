@@ -212,7 +212,7 @@ def test_what_must_not_be_compared(changes: dict[str, Row], sentence: str) -> No
     )
     assert comparison["p_holm"] is None
     assert comparison["intention_to_treat"] is None
-    assert comparison["mean"] == pytest.approx(0.5)  # told, not judged
+    assert comparison["mean"] == pytest.approx(0.5)  # reported, not judged
 
 
 @pytest.mark.parametrize("aligned", [None, True])
@@ -293,8 +293,8 @@ def test_several_treatments_meet_one_baseline() -> None:
     claim = Claim("arm", "1", ("cosine", "2"))
     treated = [row for row in rows([-0.5] * 8, level="cosine") if row["level"] == "cosine"]
     document = judged([*rows([0.5] * 8), *treated], claim)
-    told = [(one["treatment"], one["verdict"]) for one in document["comparisons"]]
-    assert told == [("cosine", WORSE), ("2", SUPPORTED)]
+    reported = [(one["treatment"], one["verdict"]) for one in document["comparisons"]]
+    assert reported == [("cosine", WORSE), ("2", SUPPORTED)]
 
 
 # --- what a claim is -------------------------------------------------------------------------------
@@ -370,13 +370,13 @@ DIFFERENCES = st.lists(POINTS, min_size=0, max_size=9)
 @given(
     differences=DIFFERENCES,
     order=st.randoms(use_true_random=False),
-    holes=st.sets(st.integers(0, 17)),
+    lost_rows=st.sets(st.integers(0, 17)),
 )
 def test_the_order_of_rows_does_not_matter(
-    differences: list[float], order: Any, holes: set[int]
+    differences: list[float], order: Any, lost_rows: set[int]
 ) -> None:
     arms = [
-        lost(row, "diverged", 1.0) if number in holes else row
+        lost(row, "diverged", 1.0) if number in lost_rows else row
         for number, row in enumerate(rows(differences) + rows(differences[1:], cell="b=10"))
     ]
     shuffled = list(arms)

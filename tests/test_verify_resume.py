@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import golden
 import pytest
 from conftest import ROOT
-from PIL import Image
-from sklearn.datasets import load_digits
 
 pytestmark = pytest.mark.timeout(600)  # longer than the script waits until it says what hangs
 
@@ -27,16 +26,6 @@ RECIPES = {
         "scheduler.t_0=1",
     ),
 }  # fmt: skip
-
-
-def folder_of_digits(root: Path) -> Path:
-    """Some of scikit-learn's digits as PNG files, a folder a class."""
-    digits = load_digits()
-    for number, (pixels, label) in enumerate(zip(digits.images[:260], digits.target, strict=False)):
-        path = root / ("test" if number >= 200 else "train") / str(label) / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((pixels * 15).astype("uint8")).save(path)
-    return root
 
 
 def verify(*arguments: str) -> str:
@@ -63,5 +52,5 @@ def test_a_run_killed_and_stopped_again_and_again_ends_the_same() -> None:
 def test_other_recipes_end_the_same(recipe: str, tmp_path: Path) -> None:
     extra: tuple[str, ...] = ()
     if recipe == "image_folder":
-        extra = (f"dataset.root={folder_of_digits(tmp_path)}",)
+        extra = (f"dataset.root={golden.write_images(tmp_path)}",)
     assert "equal, bit for bit" in verify("--kills", "10", *RECIPES[recipe], *extra)

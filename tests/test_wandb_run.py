@@ -98,9 +98,9 @@ def assert_arrived(server: Server, folder: Path) -> Run:
 def assert_described(arrived: Run, folder: Path) -> None:
     """Name, group, tags, job type, configuration and metrics of a run of `SWEEP`."""
     result = read(folder / "result.json")
-    told = arrived.fields
-    assert (told["displayName"], told["groupName"]) == (result["name"], "out")
-    assert (told["jobType"], told["tags"]) == (result["arm"], ["one", "two"])
+    reported = arrived.fields
+    assert (reported["displayName"], reported["groupName"]) == (result["name"], "out")
+    assert (reported["jobType"], reported["tags"]) == (result["arm"], ["one", "two"])
     assert arrived.config["scheduler"] == result["config"]["scheduler"]
     assert arrived.config["plan"] == result["plan"]
     assert arrived.config["overrides"] == result["overrides"]

@@ -158,8 +158,8 @@ def test_what_is_drawn_is_in_the_runs_on_wandb(sweep: Path, written: dict[str, A
     groups = {one["key"]["name"]: one["value"] for one in filters}
     assert begun["run_group"] == groups["group"]
     assert begun["job_type"] == "t_mult=2" != groups["jobType"]
-    told = json.loads((sweep / "3/result.json").read_text())["config"]
-    assert told["scheduler"]["t_mult"] == 2, "scheduler.value.t_mult on the server"
+    reported = json.loads((sweep / "3/result.json").read_text())["config"]
+    assert reported["scheduler"]["t_mult"] == 2, "scheduler.value.t_mult on the server"
 
 
 def test_only_the_runs_of_the_sweep_are_shown(written: dict[str, Any]) -> None:
@@ -190,10 +190,10 @@ def test_arms_that_are_no_single_value_are_told_by_the_job_type(
 ) -> None:
     folder = copy(sweep, tmp_path / "arms")
     keep_one_swept(folder, "scheduler", ("step", "cosine"))
-    told = write(folder, tmp_path / "both.json", alone)
-    curves, final, (parallel,) = sections(told)
+    reported = write(folder, tmp_path / "both.json", alone)
+    curves, final, (parallel,) = sections(reported)
     assert {panel["config"]["groupBy"] for panel in [*curves, *final]} == {"jobType"}
-    assert runset(told)["grouping"] == [{"section": "run", "name": "jobType"}]
+    assert runset(reported)["grouping"] == [{"section": "run", "name": "jobType"}]
     assert len(final) == 1, "no number to draw the accuracy against"
     assert parallel["config"]["columns"][0] == {"accessor": "run:jobType"}
 
@@ -204,10 +204,10 @@ def test_several_swept_keys_make_groups_of_all(sweep: Path, tmp_path: Path, alon
     for arm in plan["arms"]:
         arm["swept"] = {"optimizer.kind": "sgd", **arm["swept"]}
     (folder / "plan.json").write_text(json.dumps(plan))
-    told = write(folder, tmp_path / "both.json", alone)
+    reported = write(folder, tmp_path / "both.json", alone)
     names = ["optimizer.value.kind", "scheduler.value.t_mult"]
-    assert [key["name"] for key in runset(told)["grouping"]] == names
-    (_, dots), (parallel,) = sections(told)[1:]
+    assert [key["name"] for key in runset(reported)["grouping"]] == names
+    (_, dots), (parallel,) = sections(reported)[1:]
     assert dots["config"]["xAxis"] == "config:scheduler.value.t_mult", "the claim's factor"
     accessors = [column["accessor"] for column in parallel["config"]["columns"]]
     assert accessors == [*(f"config:{name}" for name in names), "summary:val/acc.last"]
@@ -262,8 +262,8 @@ def test_mistakes_end_in_one_line(sweep: Path, tmp_path: Path) -> None:
         result = json.loads(path.read_text())
         result["config"]["tracking"] = {"kind": "none"}
         path.write_text(json.dumps(result))
-    told = f"{untracked}: its runs were not tracked; --project says where to"
-    assert mistake(untracked) == told
+    reported = f"{untracked}: its runs were not tracked; --project says where to"
+    assert mistake(untracked) == reported
 
 
 def mistake(folder: Path, **environment: str) -> str:
@@ -278,8 +278,8 @@ def test_without_the_library_it_says_how_to_get_it(sweep: Path, tmp_path: Path) 
         "import sys; sys.modules['wandb_workspaces.workspaces'] = None\n"
         "sys.modules['wandb_workspaces'] = None"
     )
-    told = "wandb-workspaces is not installed: pip install -e '.[dashboards]'"
-    assert mistake(sweep, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") == told
+    reported = "wandb-workspaces is not installed: pip install -e '.[dashboards]'"
+    assert mistake(sweep, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}") == reported
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -159,11 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(_graphql(server, asked["query"], variables))
         elif match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
-            told, run = json.loads(body), server.runs[match[1]]
-            for name, chunk in (told.get("files") or {}).items():
+            reported, run = json.loads(body), server.runs[match[1]]
+            for name, chunk in (reported.get("files") or {}).items():
                 run.stream(name, chunk["offset"], chunk["content"])
-            if told.get("complete"):
-                run.exit_code = told["exitcode"]
+            if reported.get("complete"):
+                run.exit_code = reported["exitcode"]
             self._answer({})
         else:
             self._upload(body)
@@ -274,8 +274,8 @@ def _operation(server: Server, name: str, v: dict[str, Any]) -> dict[str, Any] |
             given = (
                 [] if busy else [server.commands.pop(0) if server.commands else {"type": "exit"}]
             )
-            told = {"agent": {"id": v["id"]}, "commands": json.dumps(given)}
-            return {"agentHeartbeat": told}
+            reported = {"agent": {"id": v["id"]}, "commands": json.dumps(given)}
+            return {"agentHeartbeat": reported}
         case "OrganizationCoreWeaveOrganizationID":
             return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
         case "ServerFeaturesQuery":

@@ -108,8 +108,8 @@ def squeue(form: str, *options: str) -> list[str]:
 
 def shown(job: str) -> dict[str, str]:
     """What the controller knows of a job."""
-    told = subprocess.check_output(["scontrol", "--oneliner", "show", "job", job], text=True)
-    return dict(word.partition("=")[::2] for word in told.split())
+    reported = subprocess.check_output(["scontrol", "--oneliner", "show", "job", job], text=True)
+    return dict(word.partition("=")[::2] for word in reported.split())
 
 
 def slurm_does(*words: str) -> str:

@@ -397,10 +397,10 @@ def test_two_tasks_go_on_after_preemption_requeue_and_a_lost_process(
     sent.wait_for_epoch(0, 16)
     os.kill(process_of(sent, job, rank), signal.SIGKILL)
     until(lambda: sent.states()[0] in ("interrupted", "killed"), "the job to end", 60)
-    told = sent.folder / f".submitit/{job}/{job}_{1 - rank}_log.err"
+    reported = sent.folder / f".submitit/{job}/{job}_{1 - rank}_log.err"
     expected = f"error: process {1 - rank} of 2: another process of the run was killed or is out of"
-    assert expected in told.read_text()
-    assert LAST in told.read_text()
+    assert expected in reported.read_text()
+    assert LAST in reported.read_text()
     assert sent.states() == [["killed", "interrupted"][rank]]
     assert sent.rows()[0][4].endswith([": task 0: Killed", LAST][rank])
     sent.finish()
