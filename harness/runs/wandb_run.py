@@ -225,9 +225,8 @@ def check(config: Tracking) -> None:
     if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
         return
     _before_import(mode)
-    from wandb.sdk.lib import wbauth
-
     import wandb
+    from wandb.sdk.lib import wbauth
 
     settings = wandb.Settings(silent=True)
     own = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"), "settings")
