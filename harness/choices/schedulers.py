@@ -87,6 +87,9 @@ class Step(Scheduler):
 
         return StepLR(optimizer, durations.steps("step_size", self.step_size), self.gamma)
 
+    def check(self, durations: Durations) -> None:
+        durations.check_fits("step_size", self.step_size)
+
 
 @dataclass
 class MultiStep(Scheduler):
@@ -107,6 +110,9 @@ class MultiStep(Scheduler):
 
         steps = [durations.steps("milestones", milestone) for milestone in self.milestones]
         return MultiStepLR(optimizer, steps, self.gamma)
+
+    def check(self, durations: Durations) -> None:
+        durations.check_fits("milestones", self.milestones[0])
 
 
 @dataclass

@@ -34,13 +34,18 @@ def steps_to_keep(keep: str, plan: LRPlan, branch_steps: Collection[int]) -> fro
     return frozenset()
 
 
+def _most_state_bytes(state: TrainState) -> int:
+    """Return how large a checkpoint of `state` may be: weights, gradients' moments, generators, names."""
+    tensors = state.network.state_dict().values()
+    return 4 * sum(tensor.nbytes + 2**12 for tensor in tensors) + 2**20
+
+
 def restore(store: Store, run: RunIdentity, state: TrainState) -> Checkpoint | None:
     """Take `state` to the longest stored beginning of the run; None, and `state` as it was, without one.
 
     A file that does not fit is named in a warning and passed over.
     """
-    weights = sum(tensor.nbytes for tensor in state.network.state_dict().values())
-    most = 4 * weights + 2**20  # bytes: with two moments a parameter, and the generators
+    most = _most_state_bytes(state)
     for checkpoint in store.checkpoints(run):
         try:
             saved = read_state(checkpoint, most)
@@ -124,7 +129,7 @@ class Checkpointer:
         return None
 
     def finish(self, test: Row, test_sha256: str | None, keep: str) -> None:
-        """Keep the end, with the test's metrics; with `keep` none, nothing is left of the run."""
+        """Keep the end, with the test's metrics; with `keep` none, no checkpoint is left of the run."""
         if not test and self.origin and self.origin.is_end:
             return  # perhaps with the metrics of another test set
         if keep != "none":

@@ -192,12 +192,14 @@ class Store:
         """
         own = self.folder / run.fingerprint / f"{run.run_id}.training"
         coming = [list(pair) for pair in plan_hashes(run.plan, keep)]
+        inode = None
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 with files.lock(own.parent / "training.lock", files.LOCK_SECONDS, check):
                     if not (wait and self._worth_waiting(own, run)):
                         write_json(own, coming)
+                        inode = own.stat().st_ino
                         break
                 check()
                 time.sleep(_POLL)
@@ -216,7 +218,8 @@ class Store:
             yield heartbeat
         finally:
             with suppress(OSError):
-                own.unlink()
+                if own.stat().st_ino == inode:  # else another process has the same run under way
+                    own.unlink()
 
     def _worth_waiting(self, own: Path, run: RunIdentity) -> bool:
         stored = next((checkpoint.step for checkpoint in self.checkpoints(run)), 0)
