@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from harness.config.values import SAME_RUN, flat
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-_NOT_SWEPT = (*SAME_RUN, "claim.")
+NO_SETTINGS = (*SAME_RUN, "claim.")  # keys that make no other run of it
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
@@ -48,16 +48,27 @@ def label_run(swept: dict[str, str]) -> dict[str, Any]:
     return {"name": join(swept), "arm": join(k for k in swept if k != "seed"), "swept": swept}
 
 
-def config_differences(configs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def config_differences(
+    configs: Sequence[dict[str, Any]], seeded: Collection[str] = ()
+) -> list[dict[str, str]]:
     """Return `swept` of each of several runs: what differs between their configurations, made by `to_dict`.
 
-    Several differences of the schedule count as one, named `scheduler`; so do those that come with another
+    Keys that follow the seed (`seeded`) do not count. Several differences of the schedule count as one, named `scheduler`; so do those that come with another
     kind of a section.
     """
-    flats = [
-        {key: value for key, value in flat(config).items() if not key.startswith(_NOT_SWEPT)}
+    settings = [
+        {
+            key: value
+            for key, value in flat(config).items()
+            if not key.startswith(NO_SETTINGS) and key not in seeded
+        }
         for config in configs
     ]
+    return name_differences(settings)
+
+
+def name_differences(flats: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Do as `config_differences` with settings by their full keys, as `values.flat` returns them."""
     differing = _differing(flats)
     kinds = {key.partition(".")[0] for key in differing if key.endswith(".kind")}
     if sum(key.startswith("scheduler.") for key in differing) > 1:
@@ -104,9 +115,11 @@ class Question:
         claim = self.claim
         treatments = ", ".join(claim.treatments[:6]) + ", …" * (len(claim.treatments) > 6)
         cells = self.comparisons // len(claim.treatments)
+        each = f", in each of {cells} cells" * (cells > 1)
+        if claim.tuned_over:
+            each = f" at each {claim.tuned_over}, {self.comparisons} comparisons"
         return (
-            f"judged by: {claim.factor}={treatments} against {claim.baseline}"
-            + f", in each of {cells} cells" * (cells > 1)
+            f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
             + f", {claim.metric} after the last update, margin {claim.margin:g} points"
         )
 
@@ -116,16 +129,15 @@ class Question:
 
     def seed_shortage(self) -> str | None:
         """Return one line if there are too few seeds for a verdict."""
-        from harness.analysis.paired_stats import FEWEST_PAIRS, fewest_pairs
+        from harness.analysis.paired_stats import fewest_pairs
 
         if self.claim is None:
             return None
-        needed = max(FEWEST_PAIRS, fewest_pairs(self.claim.level, self.comparisons))
+        needed = fewest_pairs(self.claim.level)
         if self.seeds >= needed:
             return None
         return (
-            f"{self.seeds} seed{'s' * (self.seeds != 1)} an arm: a verdict over {self.comparisons} "
-            f"comparison{'s' * (self.comparisons != 1)} needs at least {needed}, "
+            f"{self.seeds} seed{'s' * (self.seeds != 1)} an arm: a verdict needs at least {needed}, "
             f"as in 'seed=range(0,{needed})'"
         )
 
@@ -147,6 +159,10 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
             raise ConfigError("claim.factor=seed: seeds make the pairs; name another key")
         raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
+    if settings.tuned_over and settings.tuned_over not in swept:
+        raise ConfigError(
+            f"claim.tuned_over={settings.tuned_over}: is not swept; sweep it, as in {settings.tuned_over}=A,B"
+        )
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
     claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
     return Question(claim, "", *_count_comparisons_and_seeds(claim, jobs))
@@ -163,23 +179,30 @@ def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, 
 def _make_claim(
     settings: ClaimSettings, factor: str, levels: list[str], seeds: tuple[int, ...]
 ) -> Claim:
+    from harness.analysis.pairing import level_key
     from harness.analysis.verdict import Claim
 
-    baseline = settings.baseline or levels[0]
-    treatments = settings.treatments or [level for level in levels if level != baseline]
-    for key, level in [("baseline", baseline), *(("treatments", level) for level in treatments)]:
-        if level not in levels:
+    same = {level_key(level): level for level in reversed(levels)}
+
+    def swept(key: str, level: str) -> str:
+        if level_key(level) not in same:
             raise ConfigError(f"claim.{key}={level}: {factor} has the levels {', '.join(levels)}")
+        return same[level_key(level)]
+
+    baseline = swept("baseline", settings.baseline or levels[0])
+    treatments = [swept("treatments", level) for level in settings.treatments or []]
     try:
         return Claim(
             factor=factor,
             baseline=baseline,
-            treatments=tuple(treatments),
+            treatments=tuple(treatments or [level for level in levels if level != baseline]),
             metric=settings.metric,
             margin=settings.margin,
             level=settings.level,
             seeds=seeds,
             inferred=settings.factor is None,
+            rivals=tuple(swept("rivals", level) for level in settings.rivals or []),
+            tuned_over=settings.tuned_over,
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error
@@ -187,16 +210,17 @@ def _make_claim(
 
 def _count_comparisons_and_seeds(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int]:
     """Return how many comparisons the claim makes, and how many seeds the arm with the fewest has."""
-    seeds: dict[tuple[str, str], set[int]] = {}
+    seeds: dict[tuple[str, str, str], set[int]] = {}
     for job in jobs:
         level = job["swept"].get(claim.factor)
         if level in (claim.baseline, *claim.treatments):
-            seeds.setdefault((cell(job["swept"], claim.factor), level), set()).add(job["seed"])
-    cells = {name for name, _ in seeds}
-    return len(cells) * len(claim.treatments), min(map(len, seeds.values()))
+            here = cell(job["swept"], claim.factor, claim.tuned_over)
+            tuned = job["swept"].get(claim.tuned_over or "", "")
+            seeds.setdefault((here, level, tuned), set()).add(job["seed"])
+    return sum(level != claim.baseline for _, level, _ in seeds), min(map(len, seeds.values()))
 
 
-def cell(swept: dict[str, str], factor: str | None) -> str:
-    """Return the values of what else is swept: runs are compared within a cell."""
-    others = {key: value for key, value in swept.items() if key not in (factor, "seed")}
+def cell(swept: dict[str, str], *compared: str | None) -> str:
+    """Return the values of what is swept beside the `compared` keys and seeds: the cell of a run."""
+    others = {key: value for key, value in swept.items() if key not in (*compared, "seed")}
     return ", ".join(f"{key}={value}" for key, value in others.items())

@@ -1,4 +1,4 @@
-"""Paired differences → interval, p, verdict: the arithmetic of a claim.
+"""Paired differences → intervals, p values, numbers of pairs: the arithmetic of a claim.
 
 Arrays have the pairs along their last axis, so that `scripts/calibrate_verdict.py` can apply the functions
 that judge one sweep to thousands. docs/verdict.md has the sources of the rules.
@@ -7,7 +7,7 @@ that judge one sweep to thousands. docs/verdict.md has the sources of the rules.
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import scipy  # which imports scipy.stats, a second's work, where it is used
@@ -15,38 +15,19 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SUPPORTED = "supported"
-SUPPORTED_BELOW_MARGIN = "supported, below the margin or unsure of it"
-WORSE = "refuted: worse"
-EQUIVALENT = "refuted: equivalent"
-INCONCLUSIVE = "inconclusive"
-
-FEWEST_PAIRS = 6  # all of 5 pairs on one side still have p = 2/2⁵ = 0.0625
 POWER = 0.8
 TIE_RESOLUTION = 1e9  # a point has this many units in which differences tie: 98.3 - 98.1 and 0.2 do
-_ENUMERATED = 20  # pairs up to which every pattern of signs is counted
-_FLIPS = 100_000  # patterns drawn beyond that
+FLIPS = 100_000  # patterns of signs drawn where there are too many to count each
+_ENUMERATED = 20  # pairs up to which `sign_flip` counts every pattern of signs
+_ENUMERATED_JOINTLY = 14  # the same of `max_t`
+_MOST_FLIPPED = 20_000_000  # signs, or sums, that `max_t` keeps at once
+_RESAMPLES = 9_999
+_SD_CONFIDENCE = 0.8  # of the limit of the standard deviation that `pairs_needed` reckons with
 
 
-def decide(
-    differences: Floats, margin: float, level: float, p_holm: Floats | None = None
-) -> NDArray[np.str_]:
-    """Return the verdict on paired differences, pairs along the last axis; the first that fits.
-
-    `p_holm`, given where there are several comparisons, must be below `level` for what rests on an
-    interval beside 0: both "supported" verdicts and "refuted: worse".
-    """
-    clear = np.bool_(True) if p_holm is None else p_holm < level
-    if differences.shape[-1] < FEWEST_PAIRS:
-        return np.full(differences.shape[:-1], INCONCLUSIVE)
-    (low, high), (inner_low, inner_high) = (interval(differences, a) for a in (level, 2 * level))
-    cases = [
-        (low > margin) & clear,
-        (low > 0) & clear,
-        (high < 0) & clear,
-        (inner_low >= -margin) & (inner_high <= margin),  # two one-sided tests
-    ]
-    return np.select(cases, [SUPPORTED, SUPPORTED_BELOW_MARGIN, WORSE, EQUIVALENT], INCONCLUSIVE)
+def fewest_pairs(level: float) -> int:
+    """Return the fewest pairs that can show a difference: all of them on one side have p = 2/2ⁿ < level."""
+    return math.floor(math.log2(2 / level)) + 1
 
 
 def interval(differences: Floats, level: float) -> tuple[Floats, Floats]:
@@ -56,17 +37,26 @@ def interval(differences: Floats, level: float) -> tuple[Floats, Floats]:
     return mean(differences) - half, mean(differences) + half
 
 
-def bca(differences: Floats, level: float) -> list[float] | None:
-    """Return Efron's (1987) interval of the mean; None where the resamples do not determine it."""
+def bootstrap_t(differences: Floats, levels: Sequence[float]) -> list[tuple[float, float]] | None:
+    """Return the bootstrap-t interval of the mean (Efron 1981) at each 1-level, of one row of differences.
+
+    Unlike Student's it allows for skewed differences. None if all of them are equal.
+    """
+    pairs = len(differences)
     if np.ptp(differences) == 0:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # degenerate resamples give NaN
-        ends = scipy.stats.bootstrap(
-            (differences,), np.mean, confidence_level=1 - level, method="BCa",
-            rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    return [float(end) for end in ends] if np.isfinite(ends).all() else None
+    chosen = np.random.default_rng(0).integers(pairs, size=(_RESAMPLES, pairs))
+    drawn = differences[chosen]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (mean(drawn) - mean(differences)) * math.sqrt(pairs) / sample_std(drawn)
+    scale = float(sample_std(differences)) / math.sqrt(pairs)
+    ends = []
+    for level in levels:
+        low, high = np.quantile(t, [level / 2, 1 - level / 2], method="higher")
+        ends.append(
+            (float(mean(differences) - high * scale), float(mean(differences) - low * scale))
+        )
+    return ends
 
 
 def sign_flip(differences: Floats) -> Floats:
@@ -84,57 +74,73 @@ def sign_flip(differences: Floats) -> Floats:
             sums = np.concatenate([sums + one, sums - one], axis=-1)
         return np.asarray((np.abs(sums) >= observed).mean(axis=-1), np.float64)
     rng = np.random.default_rng(0)
-    sums = np.zeros((*units.shape[:-1], _FLIPS), np.int64)
+    sums = np.zeros((*units.shape[:-1], FLIPS), np.int64)
     for pair in range(pairs):
-        sums += units[..., pair, None] * rng.choice([-1, 1], _FLIPS)
+        sums += units[..., pair, None] * rng.choice([-1, 1], FLIPS)
     as_far = (np.abs(sums) >= observed).sum(axis=-1)
-    return np.asarray((as_far + 1) / (_FLIPS + 1), np.float64)
+    return np.asarray((as_far + 1) / (FLIPS + 1), np.float64)
 
 
-def holm(p: Floats, means: Floats) -> Floats:
-    """Adjust two-sided p along the last axis as Holm (1979), in each direction by itself.
+def max_t(differences: Floats, flips: int = FLIPS) -> Floats:
+    """Return the one-sided p of each comparison's mean above 0, adjusted for all comparisons.
 
-    A comparison ranks among those whose mean has its sign, yet all count: what is refuted must not
-    make it easier to support the rest. So the rate of any false "supported" stays below level / 2.
+    `differences` (..., comparisons, units) has a column for each seed of each cell, NaN where a
+    comparison lacks it. The studentized step-down maximum over the comparisons (Westfall & Young 1993;
+    Romano & Wolf 2005), whose null distribution comes from flipping the signs of all differences of a
+    unit together: what the comparisons share (the baseline's runs) stays shared. Exact up to 14 units,
+    over `flips` patterns, or as many as memory holds, and the observed one beyond.
     """
-    adjusted = np.ones_like(p)
-    for sign in (1, -1):
-        this_way = np.sign(means) == sign
-        one_sided = np.where(this_way, p, 1.0)
-        order = np.argsort(one_sided, axis=-1)
-        factors = np.arange(p.shape[-1], 0, -1)
-        steps = np.maximum.accumulate(np.take_along_axis(one_sided, order, -1) * factors, -1)
-        back = np.argsort(order, axis=-1)
-        adjusted = np.where(this_way, np.take_along_axis(steps, back, -1).clip(max=1), adjusted)
-    return adjusted
+    flips = min(flips, _MOST_FLIPPED // max(differences.shape[-2:]))
+    count = (~np.isnan(differences)).sum(axis=-1)
+    units = np.rint(np.nan_to_num(differences) * TIE_RESOLUTION)  # whole: their sums are exact
+    sums = units @ _signs(units.shape[-1], flips).T
+    t = _studentized(sums, (units**2).sum(axis=-1)[..., None], count[..., None])
+    order = np.argsort(-t[..., 0], axis=-1, kind="stable")
+    t = np.take_along_axis(t, order[..., None], axis=-2)
+    largest = np.maximum.accumulate(t[..., ::-1, :], axis=-2)[..., ::-1, :]  # of those not rejected
+    p = np.maximum.accumulate((largest >= t[..., :1]).mean(axis=-1), axis=-1)
+    return np.asarray(np.take_along_axis(p, np.argsort(order, axis=-1), axis=-1), np.float64)
 
 
-def fewest_pairs(level: float, comparisons: int) -> int:
-    """Return the fewest pairs that can show a difference in each comparison, if all pairs have one sign.
+def _signs(units: int, flips: int) -> Floats:
+    """Return patterns of signs (patterns, units), the first of them all +1."""
+    if units <= _ENUMERATED_JOINTLY:
+        bits = np.arange(2**units)[:, None] >> np.arange(units) & 1
+        return np.asarray(1 - 2 * bits, np.float64)
+    drawn = np.random.default_rng(0).choice([-1.0, 1.0], (flips + 1, units))
+    drawn[0] = 1
+    return drawn
 
-    Of several, the sign-flip p times their number must be below `level`: 2·comparisons/2ⁿ < level.
-    """
-    reach = math.floor(math.log2(2 * comparisons / level)) + 1
-    return max(FEWEST_PAIRS, reach) if comparisons > 1 else FEWEST_PAIRS
+
+def _studentized(sums: Floats, squares: Floats, count: NDArray[np.int64]) -> Floats:
+    """Return t of sums of `count` numbers whose squares sum to `squares`; -inf where there are under 2."""
+    spread = count * squares - sums**2
+    spread = np.where(spread > 1e-12 * count * squares, spread, 0)  # rounding leaves less
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(sums == 0, 0.0, sums * np.sqrt((count - 1) / spread))
+    return np.where(count < 2, -np.inf, t)
 
 
-def pairs_needed(sd: float, effect: float, level: float, comparisons: int = 1) -> int | None:
-    """Return the fewest pairs whose interval is above 0 with 80 % probability at a true `effect`.
+def sd_limit(sd: float, pairs: int) -> float:
+    """Return the upper 80 % limit of the standard deviation of which `sd` is the estimate from `pairs`."""
+    return sd * math.sqrt((pairs - 1) / scipy.stats.chi2.ppf(1 - _SD_CONFIDENCE, pairs - 1))
+
+
+def pairs_needed(sd: float, distance: float, level: float) -> int | None:
+    """Return the fewest pairs whose 1-`level` interval leaves out, with 80 % probability, what is `distance` away.
 
     Power is P(T > t) for t the 1-level/2 quantile of Student's t with n-1 degrees of freedom and T
-    noncentral t with n-1 degrees and noncentrality effect·√n/sd (Julious 2004; Cohen 1988, ch. 2).
-    With several comparisons `level` is divided by their number (Holm's first step). None if no
-    number will do.
+    noncentral t with n-1 degrees and noncentrality distance·√n/sd (Julious 2004; Cohen 1988, ch. 2).
+    None if no number will do.
     """
-    if effect <= 0:
+    if distance <= 0:
         return None
-    fewest = fewest_pairs(level, comparisons)
+    fewest = fewest_pairs(level)
     if sd == 0:
         return fewest
-    level /= comparisons
-    normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) * sd / effect
+    normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) * sd / distance
     pairs = max(fewest, math.floor(float(normal) ** 2))  # the t quantile is larger: never too many
-    while _power(pairs, effect / sd, level) < POWER:
+    while _power(pairs, distance / sd, level) < POWER:
         pairs += 1
     return pairs
 
@@ -142,6 +148,40 @@ def pairs_needed(sd: float, effect: float, level: float, comparisons: int = 1) -
 def _power(pairs: int, shift: float, level: float) -> float:
     quantile = scipy.stats.t.ppf(1 - level / 2, pairs - 1)
     return float(scipy.stats.nct.sf(quantile, pairs - 1, shift * math.sqrt(pairs)))
+
+
+def improvement(differences: Floats, level: float) -> tuple[float, float, float]:
+    """Return the share of pairs with the treatment ahead, ties half, and its 1-`level` interval (Wilson 1927)."""
+    pairs = len(differences)
+    share = float((np.sign(differences) + 1).mean() / 2)
+    z = float(scipy.stats.norm.ppf(1 - level / 2)) ** 2 / pairs
+    centre = (share + z / 2) / (1 + z)
+    half = math.sqrt(z * (share * (1 - share) + z / 4)) / (1 + z)
+    return share, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def over_cells(means: Floats, errors: Floats, levels: Sequence[float]) -> dict[str, object]:
+    """Return the random-effects mean of cells (last axis) whose means have the standard `errors`.
+
+    `tau` is the standard deviation between cells (DerSimonian & Laird 1986), `i2` the share of variance
+    that it makes; `intervals` are those of Hartung & Knapp (2001), never narrower than the usual ones.
+    """
+    weights = 1 / errors**2
+    fixed = (weights * means).sum(axis=-1, keepdims=True) / weights.sum(axis=-1, keepdims=True)
+    q = (weights * (means - fixed) ** 2).sum(axis=-1)
+    df = means.shape[-1] - 1
+    scale = weights.sum(axis=-1) - (weights**2).sum(axis=-1) / weights.sum(axis=-1)
+    tau2 = np.maximum(0, (q - df) / scale)
+    weights = 1 / (errors**2 + tau2[..., None])
+    pooled = (weights * means).sum(axis=-1) / weights.sum(axis=-1)
+    residual = (weights * (means - pooled[..., None]) ** 2).sum(axis=-1) / df
+    error = np.sqrt(np.maximum(1, residual) / weights.sum(axis=-1))
+    halves = [scipy.stats.t.ppf(1 - level / 2, df) * error for level in levels]
+    i2 = np.maximum(0, 1 - df / np.maximum(q, 1e-300))
+    return {
+        "mean": pooled, "intervals": [(pooled - half, pooled + half) for half in halves],
+        "tau": np.sqrt(tau2), "i2": i2,
+    }  # fmt: skip
 
 
 def mean(differences: Floats) -> Floats:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from typing import Any
 
 from harness.analysis.paired_stats import TIE_RESOLUTION
 
 Row = dict[str, Any]
 
-IMPUTATION = "the last value that they recorded, else 0 %"
+IMPUTATION = "the last value recorded, else 0 %"
 WORST = 0.0  # percent: imputed for a run that recorded no value
 
 
@@ -42,24 +45,30 @@ class PairedRuns:
     seeds: tuple[int, ...]
     not_claimed: tuple[Row, ...]
     invalid: str  # why the two must not be compared, or ""
+    tuned: tuple[str, str] = ("", "")  # with `Claim.tuned_over`: its values in the two arms
 
     @classmethod
     def select(
         cls,
         factor: str,
         levels: tuple[str, str],
-        cell: str,
         rows: Sequence[Row],
         claimed: Sequence[int],
+        tuned: tuple[str, str] = ("", ""),
     ) -> PairedRuns:
-        """Select those of `rows` in the cell with the level of the baseline or of the treatment.
+        """Select those of `rows`, of one cell, with the level of the baseline or of the treatment.
 
         Seeds that are not `claimed` do not count, where any are.
         """
-        here = [row for row in rows if row["cell"] == cell and row["level"] is not None]
         arms, others = [], []
-        for key in map(level_key, levels):
-            same_level = [row for row in here if level_key(row["level"]) == key]
+        for key, value in zip(map(level_key, levels), tuned, strict=True):
+            same_level = [
+                row
+                for row in rows
+                if row["level"] is not None
+                and level_key(row["level"]) == key
+                and (not value or row["tuned"] == value)
+            ]
             counted = [row for row in same_level if not claimed or row["seed"] in claimed]
             arms.append(_by_seed(counted))
             others += sorted((r for r in same_level if r["seed"] not in arms[-1]), key=_by_name)
@@ -68,16 +77,60 @@ class PairedRuns:
         reason = _why_invalid(
             {label: [*arm.values()] for label, arm in zip(labels, arms, strict=True)}
         )
-        return cls(factor, *levels, cell, arms[0], arms[1], seeds, tuple(others), reason)
+        cell = rows[0]["cell"] if rows else ""
+        return cls(factor, *levels, cell, arms[0], arms[1], seeds, tuple(others), reason, tuned)
 
     def pairs(self, impute: bool) -> list[Pair]:
-        """Return the seeds of which both runs have a value; `impute`: or diverged or failed."""
+        """Return the seeds of which both runs have a value; `impute`: or one that `imputed` lists."""
         value = _imputed_value if impute else _value
         both = [
             (seed, value(self.baseline_runs.get(seed)), value(self.treatment_runs.get(seed)))
             for seed in self.seeds
         ]
         return [Pair(seed, a, b) for seed, a, b in both if a is not None and b is not None]
+
+    def test_pairs(self) -> list[Pair]:
+        """Return the seeds of which both runs are complete and have a test accuracy."""
+        both = [
+            (seed, _test(self.baseline_runs.get(seed)), _test(self.treatment_runs.get(seed)))
+            for seed in self.seeds
+        ]
+        return [Pair(seed, a, b) for seed, a, b in both if a is not None and b is not None]
+
+    def numerics(self) -> list[str]:
+        """Return in what the two runs of pairs differ that changes rounding: `device: A against B in 3 pairs`."""
+        differing: Counter[tuple[str, str, str]] = Counter()
+        for pair in self.pairs(impute=False):
+            arms = (self.baseline_runs[pair.seed], self.treatment_runs[pair.seed])
+            one, other = (json.loads(run.get("numerics") or "{}") for run in arms)
+            for name in one.keys() & other.keys():
+                if one[name] != other[name] and not self.factor.endswith(f".{name}"):
+                    differing[name, str(one[name]), str(other[name])] += 1
+        return [
+            f"{name} {a} against {b} in {count} pair{'s' * (count != 1)}"
+            for (name, a, b), count in sorted(differing.items())
+        ]
+
+    def lrs(self) -> tuple[list[float], list[float]]:
+        """Return the peak LRs of the baseline and of the treatment, where they are known."""
+        baseline, treatment = (
+            sorted({run["lr"] for run in runs.values() if run.get("lr") is not None})
+            for runs in (self.baseline_runs, self.treatment_runs)
+        )
+        return baseline, treatment
+
+    def step(self) -> float:
+        """Return how many points one image of the validation set makes.
+
+        Where their number was not recorded, the least difference between two accuracies that are there;
+        infinite if there is none.
+        """
+        runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
+        counts = [run["images"] for run in runs if run.get("images")]
+        if counts:
+            return 100 / float(min(counts))
+        values = sorted({value for run in runs if (value := _value(run)) is not None})
+        return min((b - a for a, b in pairwise(values)), default=math.inf)
 
     def left_out(self) -> list[dict[str, str]]:
         """List the runs that have no value, also those that were never planned."""
@@ -121,11 +174,15 @@ def _value(run: Row | None) -> float | None:
 
 
 def _imputed_value(run: Row | None) -> float | None:
-    """Return the run's value; of one that diverged or failed the last that it recorded, else 0 %."""
-    if run is None or run["status"] not in ("diverged", "failed"):
+    """Return the run's value; of one that diverged, or whose network cannot be built, the last one, else 0 %."""
+    if run is None or not (run["status"] == "diverged" or run.get("refused")):
         return _value(run)
     last = _finite(run["last"])
     return WORST if last is None else last
+
+
+def _test(run: Row | None) -> float | None:
+    return _finite(run.get("test")) if run and run["status"] == "complete" else None
 
 
 def _finite(number: float | None) -> float | None:
@@ -149,6 +206,8 @@ def natural_key(text: str) -> list[tuple[float, str]]:
 
 def _why_invalid(arms: dict[str, list[Row]]) -> str:
     """Say why two arms, by label, must not be compared and what would be valid, or ""."""
+    if any(arms.values()) and (absent := [label for label, runs in arms.items() if not runs]):
+        return f"no run of {' or of '.join(absent)} has the same other settings"
     reasons = []
     budgets = {
         label: sorted({run["budget"] for run in runs if run["budget"] is not None})

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
-from harness.config.values import section_from_dict
+from harness.config.fields import show
+from harness.config.values import flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
@@ -39,7 +40,9 @@ def read(sweep: Path) -> pl.DataFrame:
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
-    tracking (W&B page or folder), claim_sha256 (of the claim when the run began).
+    tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
+    val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
+    (the network cannot be built); numerics, config and swept (JSON).
 
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
     result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
@@ -49,9 +52,8 @@ def read(sweep: Path) -> pl.DataFrame:
 
 def rows_of(plan: dict[str, Any], run_folders: Sequence[Path], path: Path) -> pl.DataFrame:
     """Do as `read` with a plan whose runs are in `run_folders`; `path` is named in errors."""
-    factor = (plan["claim"] or {}).get("factor")
     rows = [
-        _row(folder, run, factor, recorded="gathered" not in plan)
+        _row(folder, run, plan, recorded="gathered" not in plan)
         for folder, run in zip(run_folders, plan["arms"], strict=True)
     ]
     with this_version(path):
@@ -80,15 +82,17 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     between the configurations that the runs recorded. Raises `ConfigError` where there is no run.
     """
     run_folders = _run_folders(paths)
-    configs = []
+    configs, seeded = [], set[str]()
     for folder in run_folders:
         with this_version(folder / "config.json"):
             configs.append(read_json(folder / "config.json")["config"])
+            given = arms_of.override_values(result(folder).get("overrides", []))
+            seeded |= {key for key, text in given.items() if "${seed}" in text}
     runs = []
     for number, (folder, config) in enumerate(zip(run_folders, configs, strict=True)):
         shape = {"budget_epochs": config["trainer"]["epochs"]} | result(folder).get("plan", {})
         runs.append({"num": number, "seed": config["seed"], "plan": shape})
-    for run, swept in zip(runs, arms_of.config_differences(configs), strict=True):
+    for run, swept in zip(runs, arms_of.config_differences(configs, seeded), strict=True):
         run |= arms_of.label_run(swept)
     with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
@@ -137,7 +141,7 @@ def this_version(path: Path) -> Iterator[None]:
 
 
 def _row(
-    folder: Path, planned: dict[str, Any], factor: str | None, recorded: bool
+    folder: Path, planned: dict[str, Any], plan: dict[str, Any], recorded: bool
 ) -> dict[str, Any]:
     """Return a run's row; `recorded`: with the names that the run recorded, else those of the plan."""
     own = result(folder)
@@ -145,6 +149,10 @@ def _row(
         named = own if own and recorded else planned
         swept = named.get("swept", planned["swept"])
         schedule, shape = own.get("plan", {}), planned["plan"]
+        config = own.get("config") or _planned_config(plan, planned)
+        claim = plan["claim"] or {}
+        factor, tuned_over = claim.get("factor"), claim.get("tuned_over")
+        images = own.get("images") or {}
         return {
             "num": planned["num"],
             "folder": str(folder),
@@ -152,7 +160,7 @@ def _row(
             "arm": named["arm"],
             "seed": own["config"]["seed"] if own else planned["seed"],
             "level": swept.get(factor),
-            "cell": arms_of.cell(swept, factor),
+            "cell": arms_of.cell(swept, factor, tuned_over),
             "status": own.get("status", "missing"),
             "error": own.get("error") or (None if own else "left no result"),
             "final": own.get("final", {}).get("val/acc"),
@@ -167,7 +175,26 @@ def _row(
             **{name: own.get(name) for name in _FROM_RESULT},
             "claim_sha256": own.get("claim_sha256") if recorded else None,
             "updates_per_epoch": shape.get("updates_per_epoch"),
+            "lr": config["optimizer"]["lr"] if config else None,
+            "val_images": images.get("val"),
+            "test_images": images.get("test"),
+            "tuned": _tuned(tuned_over, swept, config),
+            "refused": bool(own.get("refused")),
+            "numerics": json.dumps(own.get("numerics") or {}, sort_keys=True),
+            "config": json.dumps(config, sort_keys=True),
+            "swept": json.dumps(swept),
         }
+
+
+def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any] | None:
+    return plan["config"] | planned["differs"] if "differs" in planned else None
+
+
+def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None) -> str | None:
+    """Return a run's value of the key that a claim is tuned over, from its configuration where it is not swept."""
+    if key is None or key in swept:
+        return swept.get(key or "")
+    return show(flat(config).get(key)) if config else None
 
 
 def history(folder: Path) -> pl.DataFrame:

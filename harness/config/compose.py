@@ -23,7 +23,7 @@ from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, show
 from harness.config.registry import KINDS, kind
 from harness.config.schema import Config
-from harness.config.values import SAME_RUN, flat, to_dict
+from harness.config.values import SAME_RUN, flat, to_dict, without_added
 
 _CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -155,7 +155,7 @@ class Composed:
         A value given as `${…}` counts by its text: what `${now:%f}` or `${oc.env:NAME}` came to when
         the sweep was planned is what the run is trained with.
         """
-        values = flat(self.values) | self.interpolated
+        values = flat(without_added(self.config)) | self.interpolated
         same = {key: value for key, value in values.items() if not key.startswith(SAME_RUN)}
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 

@@ -46,6 +46,11 @@ def added(before: object, declared: Any = None) -> Any:
     return field(default=MISSING, metadata={**metadata, "before": before})
 
 
+def newer(before: Any) -> Any:
+    """Declare a key that configurations in use may lack; it then has the value `before`."""
+    return field(default=before, metadata={"before": before})
+
+
 _WORDS = {
     "int": "a whole number",
     "float": "a number",

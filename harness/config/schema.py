@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
-from harness.config.fields import Section, choice, duration, number
+from harness.config.fields import Section, choice, duration, newer, number
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -227,6 +227,10 @@ class ClaimSettings(Section):
     metric: str = choice("val/acc", "test/acc")  # after the last update
     margin: float = number(at_least=0, below=100)  # points of accuracy that matter
     level: float = number(above=0, below=0.5)  # of the test
+    rivals: list[str] | None = newer(None)  # treatments that may explain another one's gain
+    tuned_over: str | None = newer(
+        None
+    )  # a swept key: the baseline is beaten at each of its values
 
 
 @dataclass

@@ -17,7 +17,7 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import results
-from harness.analysis.verdict import comparison_label, format_pairs
+from harness.analysis.sentences import comparison_label, format_pairs
 from harness.files import atomic
 from harness.report import page_charts, verdict_charts
 

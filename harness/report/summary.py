@@ -17,6 +17,7 @@ import polars as pl
 
 from harness.analysis import phase, results, verify
 from harness.analysis import verdict as claims
+from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts
@@ -76,7 +77,10 @@ def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.
         plan, run_folders = results.gathered(loose)
         plans.append(plan)
         tables.append(results.rows_of(plan, run_folders, run_folders[0]))
-    runs = pl.concat(tables, how="vertical_relaxed")
+    numbered = [table.with_columns(plan=pl.lit(number)) for number, table in enumerate(tables)]
+    runs = pl.concat(numbered, how="vertical_relaxed")
+    if claimed := [plan["claim"] for plan in plans if plan["claim"]]:
+        runs = assign_cells(runs, _joined([Claim.from_dict(one) for one in claimed]))
     unique = _unique(runs)
     if repeated := len(runs) - len(unique):
         note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
@@ -106,12 +110,17 @@ def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
 
 
 def _unique(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return each planned run once, the complete one if there is one."""
-    order = runs.with_columns(pl.col("status").ne("complete").alias("open")).sort(
-        "open", maintain_order=True
-    )
-    first = order.unique(["arm", "seed", "budget", "cell"], keep="first", maintain_order=True)
-    return first.sort("num", maintain_order=True).drop("open")
+    """Return each planned run once, the complete one if there is one.
+
+    Complete runs of one arm and seed that came to different results are all kept: the verdict refuses them.
+    """
+    level = pl.coalesce("level", "arm").alias("is")
+    key = ["is", "seed", "budget", "cell", "tuned"]
+    named, done = runs.with_columns(level), pl.col("status") == "complete"
+    complete = named.filter(done).unique([*key, "final"], keep="first", maintain_order=True)
+    others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
+    first = others.unique(key, keep="first", maintain_order=True)
+    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is", "plan")
 
 
 def verdict_document(
@@ -133,10 +142,15 @@ def verdict_document(
 
 
 def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
-    """Return `runs` with the columns `value` (null of incomplete runs) and `last` of the claim's metric."""
-    metric = pl.col("test" if claim.metric == "test/acc" else "final")
+    """Return `runs` with `value` (null of incomplete runs), `last` and `images` of the claim's metric."""
+    of_test = claim.metric == "test/acc"
+    metric = pl.col("test" if of_test else "final")
+    images = "test_images" if of_test else "val_images"
+    counted = pl.col(images) if images in runs.columns else pl.lit(None, pl.Int64)
     complete = pl.col("status") == "complete"
-    return runs.with_columns(pl.when(complete).then(metric).alias("value"), metric.alias("last"))
+    return runs.with_columns(
+        pl.when(complete).then(metric).alias("value"), metric.alias("last"), images=counted
+    )
 
 
 def _joined(claimed: list[Claim]) -> Claim:

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from harness.analysis.verdict import comparison_label
+from harness.analysis.sentences import comparison_label
 from harness.report.charts import WIDTH
 from harness.report.page_charts import COLOURS, SHOWN, colour_of, look, of_field
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from harness.config.errors import ConfigError
 from harness.files import read_json, write_json
 from harness.runs.signals import RunInterruptedError
 from harness.training.distributed import PeerLostError
@@ -40,9 +41,17 @@ class Interrupted:
 
 @dataclass(frozen=True)
 class Failed:
-    """Any other error; none if the program was ended before it could say one."""
+    """Any other error; none if the program was ended before it could say one.
+
+    `refused`: the network cannot be built, which follows from the configuration.
+    """
 
     error: str | None = None
+    refused: bool = False
+
+
+class NetworkRefusedError(ConfigError):
+    """The network of the configuration cannot be built, or does not fit the images."""
 
 
 Outcome = Complete | Diverged | Interrupted | Failed
@@ -58,7 +67,8 @@ def outcome_of(error: BaseException) -> Outcome:
         case PeerLostError():
             return Interrupted(str(error))
         case Exception():
-            return Failed(str(error).strip() or type(error).__name__)
+            reason = str(error).strip() or type(error).__name__
+            return Failed(reason, isinstance(error, NetworkRefusedError))
     return Failed()
 
 
@@ -72,6 +82,7 @@ class Identity:
     numerics: dict[str, Any]
     data_sha256: str
     test_sha256: str | None
+    images: dict[str, int]  # of each of the sets train, val and test
 
 
 @dataclass
@@ -140,8 +151,11 @@ class RunResult:
             document[name] = evaluation.values
         if test := self.evaluations.get("test"):
             document["no_test"] = test.missing
-        if isinstance(self.outcome, Complete):
-            document["weights_sha256"] = self.outcome.weights_sha256
+        match self.outcome:
+            case Complete(weights_sha256):
+                document["weights_sha256"] = weights_sha256
+            case Failed(refused=True):
+                document["refused"] = True
         if self.tracking is not None:
             document["tracking"] = self.tracking
         return document | {"seconds": self.seconds}

@@ -24,6 +24,7 @@ from harness.runs.result import (
     Diverged,
     Evaluation,
     Identity,
+    NetworkRefusedError,
     Provenance,
     RunResult,
     outcome_of,
@@ -37,10 +38,6 @@ from harness.store.store import Store
 from harness.training import schedules
 from harness.training.distributed import World
 from harness.training.loop import DivergedError, Row, TrainState, TrainStep, updates
-
-
-class RefusedBeforeError(ConfigError):
-    """The network could not be built the last time, and `retry` is false."""
 
 
 def run(ctx: RunContext) -> RunResult:
@@ -158,7 +155,7 @@ def _identity(setup: Setup) -> Identity:
     own, splits = setup.identity, setup.splits
     return Identity(
         own.run_id, own.fingerprint, own.plan.describe(), setup.numerics, splits.sha256,
-        splits.test_sha256,
+        splits.test_sha256, splits.sizes,
     )  # fmt: skip
 
 
@@ -173,7 +170,7 @@ def _write_lr_plan(ctx: RunContext, setup: Setup) -> None:
 def _ended_before(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult) -> bool:
     """Return whether the store remembers that this run diverged; then that is its result.
 
-    Raises `RefusedBeforeError` if it remembers that the network cannot be built.
+    Raises `NetworkRefusedError` if it remembers that the network cannot be built.
     """
     if store:
         store.warn_of_older()
@@ -184,7 +181,7 @@ def _ended_before(ctx: RunContext, setup: Setup, store: Store | None, result: Ru
         return False
     again = f"{end['error']}; that was before, retry=true trains it again"
     if end["status"] == "refused":
-        raise RefusedBeforeError(again)
+        raise NetworkRefusedError(again)
     rows = setup.identity.log_schedule.select(end["rows"])
     with Recorder(ctx, setup.identity.plan, result, rows):
         result.outcome = Diverged(again)
@@ -230,7 +227,7 @@ def _refusal_noted(store: Store | None, identity: RunIdentity) -> Iterator[None]
     except ConfigError as error:
         if store:
             store.note_outcome(identity, "refused", str(error), [])
-        raise
+        raise NetworkRefusedError(str(error)) from error
 
 
 @contextmanager

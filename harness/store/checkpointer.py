@@ -36,8 +36,8 @@ def steps_to_keep(keep: str, plan: LRPlan, branch_steps: Collection[int]) -> fro
 
 def _most_state_bytes(state: TrainState) -> int:
     """Return how large a checkpoint of `state` may be: weights, gradients' moments, generators, names."""
-    tensors = state.network.state_dict().values()
-    return 4 * sum(tensor.nbytes + 2**12 for tensor in tensors) + 2**20
+    sizes: list[int] = [tensor.nbytes + 2**12 for tensor in state.network.state_dict().values()]
+    return 4 * sum(sizes) + 2**20
 
 
 def restore(store: Store, run: RunIdentity, state: TrainState) -> Checkpoint | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import results
-from harness.analysis.verdict import comparison_label
+from harness.analysis.sentences import comparison_label
 from harness.config.one_line_errors import Attempts
 from harness.config.schema import Wandb
 from harness.config.values import section_from_dict
@@ -72,7 +72,7 @@ def _summary(verdict: dict[str, Any]) -> dict[str, Any]:
     pairs, figures = [], {}
     for one in verdict["comparisons"]:
         name = comparison_label(one)
-        values = {key: one[key] for key in ("verdict", "n", "mean", "ci95", "p_holm")}
+        values = {key: one[key] for key in ("verdict", "n", "mean", "ci95", "p_adjusted")}
         figures[name] = {key: value for key, value in values.items() if value is not None}
         pairs += [[name, *(pair[str(key)] for key in columns[1:])] for pair in one["pairs"]]
     table = wandb.Table(columns, pairs)

@@ -104,6 +104,12 @@ class Splits:
     sha256: str  # of what weights and histories follow from: `train` and `val`
     test_sha256: str | None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the numbers of images."""
+        sets = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: len(images.labels) for name, images in sets.items() if images is not None}
+
 
 def load(dataset: Dataset) -> Splits:
     """Return the splits of `dataset`. Those of the last two in memory are kept between runs.

@@ -1,0 +1,228 @@
+"""A verdict in words. Reads what `verdict.judge` measured."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis import paired_stats as paired
+from harness.analysis import states
+from harness.analysis.pairing import IMPUTATION
+
+if TYPE_CHECKING:
+    from harness.analysis.verdict import Claim
+
+MOST_PAIRS_NEEDED = 1000  # that are written as a number: nobody will train more
+_SHOWN = 6  # comparisons that the one sentence names
+
+Figures = Mapping[str, Any]
+
+
+def comparison_label(comparison: Figures, factor: str = "") -> str:
+    """Return how a comparison is called: `factor=treatment against baseline at cell`."""
+    label = f"{factor}={comparison['treatment']}" if factor else comparison["treatment"]
+    tuned = comparison.get("tuned")
+    own, every = (
+        (f" at {tuned['key']}={tuned['treatment']}", f" at every {tuned['key']}")
+        if tuned
+        else ("", "")
+    )
+    return f"{label}{own} against {comparison['baseline']}{every}{_at(comparison)}"
+
+
+def _at(comparison: Figures) -> str:
+    return f" at {comparison['cell']}" if comparison.get("cell") else ""
+
+
+def comparison(claim: Claim, own: Figures) -> str:
+    """Return a comparison in words: its state, what was measured, why, and what a reader must know of it."""
+    words = [f"{comparison_label(own, claim.factor)} – {_outcome(claim, own)}."]
+    if own["verdict"] == states.INVALID:
+        return " ".join([*words, *_left_out(own)])
+    if skewed := _skewed(own):
+        words.append(skewed)
+    if own["numerics"]:
+        words.append(f"The arms did not run alike: {'; '.join(own['numerics'])}.")
+    if lrs := _lrs(claim, own):
+        words.append(lrs)
+    words += _left_out(own)
+    if everyone := own["intention_to_treat"]:
+        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {IMPUTATION}"
+        words.append(f"{filled}: {everyone['verdict']}: {measured(claim, everyone)}.")
+    test = own["test"]
+    if test and test["mean"] * (own["mean"] or 0) < 0:
+        words.append(
+            f"On the test set the difference has the other sign: {_points(claim, test['mean'])} points."
+        )
+    return " ".join(words)
+
+
+def _outcome(claim: Claim, own: Figures) -> str:
+    """Return the state, effect, interval and pairs, and the reason."""
+    verdict = own["verdict"]
+    if verdict == states.INVALID:
+        return f"{verdict}: {own['invalid']}"
+    if verdict == states.INTERIM:
+        there = len((own["intention_to_treat"] or own)["pairs"])
+        return f"interim, {there} of {own['planned']} pairs: {measured(claim, own)} so far"
+    if verdict != own["complete_pairs"] and not own["tuned"]:
+        return (
+            f"{verdict}: the complete pairs alone are {own['complete_pairs']}, {measured(claim, own)}, "
+            "but not with the runs that diverged"
+        )
+    return f"{verdict}: {measured(claim, own)}; {_reason(claim, own)}"
+
+
+def measured(claim: Claim, figures: Figures) -> str:
+    """Return the effect, its interval and the number of pairs."""
+    n, ends = figures["n"], figures["ci95"]
+    pairs = f"{n} pair{'s' * (n != 1)}"
+    if not n:
+        return pairs
+    percent = f"{100 * (1 - claim.level):g} %"
+    share = f"{percent} interval {_range(claim, ends)}" if ends else "no interval"
+    return f"{_points(claim, figures['mean'])} points of {claim.metric} ({share}, {pairs})"
+
+
+def _short(own: Figures) -> str:
+    verdict = own["verdict"]
+    if verdict == states.INTERIM:
+        return f"interim of {own['planned']} pairs"
+    if verdict not in (own["complete_pairs"], states.INVALID) and not own["tuned"]:
+        return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
+    return str(verdict)
+
+
+def _reason(claim: Claim, own: Figures) -> str:
+    margin = f"{claim.margin:g}"
+    match own["verdict"]:
+        case states.TOO_FEW:
+            fewest = paired.fewest_pairs(claim.level)
+            return f"fewer than {fewest} pairs cannot reach p < {claim.level:g}"
+        case states.TOO_COARSE:
+            image = (
+                f"one image is {own['one_image']:.2f} points"
+                if own["one_image"]
+                else "how fine it is, is unknown"
+            )
+            return f"all differences are equal, and the validation set cannot see the margin of {margin}: {image}"
+        case states.WORSE:
+            return "below 0"
+        case states.SUPPORTED:
+            return f"above the margin of {margin}"
+        case states.SUPPORTED_SMALLER:
+            return f"above 0 and below the margin of {margin}"
+        case states.SUPPORTED_UNSURE:
+            return f"above 0; whether above the margin of {margin} is open" + _needed(
+                own, "above the margin"
+            )
+        case states.EQUIVALENT:
+            share = f"{100 * (1 - 2 * claim.level):g} % interval"
+            return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
+        case states.NO_GAIN:
+            return f"a gain of {margin} is ruled out"
+    if own["by_itself"] in (states.WORSE, *states.ANY_SUPPORTED):
+        return (
+            f"{own['by_itself']} by itself, but not among {own['comparisons']} comparisons "
+            f"(adjusted p = {own['p_adjusted']:.2g})"
+        )
+    return "neither a difference nor its absence shows" + _needed(own, "above 0", states.NO_GAIN)
+
+
+def _needed(own: Figures, *questions: str) -> str:
+    """Return how many pairs would answer the questions, if more are needed than there are."""
+    needed = {name: (own["pairs_needed"] or {}).get(name) for name in questions}
+    shown: dict[str, list[str]] = {}
+    for name, number in needed.items():
+        if number is not None and number > own["n"]:
+            about = "about " * (number <= MOST_PAIRS_NEEDED)
+            shown.setdefault(f"{about}{format_pairs(number)}", []).append(name)
+    if not shown:
+        return ""
+    parts = [f"{pairs} pairs for “{'” or “'.join(names)}”" for pairs, names in shown.items()]
+    return f"; with {100 * paired.POWER:g} % power it takes {', '.join(parts)}"
+
+
+def format_pairs(number: int) -> str:
+    """Return a number of pairs as text; beyond `MOST_PAIRS_NEEDED` only that it is more."""
+    return str(number) if number <= MOST_PAIRS_NEEDED else f"more than {MOST_PAIRS_NEEDED}"
+
+
+def _skewed(own: Figures) -> str:
+    decided = own["complete_pairs"] not in (states.TOO_FEW, states.TOO_COARSE)
+    if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
+        return ""
+    ends = own["bootstrap_t95"]
+    interval = f" ({ends[0]:+.2f} to {ends[1]:+.2f})" if ends else ""
+    return f"The pairs are skewed; by bootstrap-t{interval} it is “{own['by_bootstrap_t']}”."
+
+
+def _lrs(claim: Claim, own: Figures) -> str:
+    """Return that the arms have different LRs, unless the claim is about them, or over all of them."""
+    baseline, treatment = own["lrs"]
+    if claim.tuned_over or claim.factor == "optimizer.lr" or baseline == treatment:
+        return ""
+    if not baseline or not treatment:
+        return ""
+    a, b = (" and ".join(f"{lr:g}" for lr in lrs) for lrs in (treatment, baseline))
+    return f"Given these LRs: {a} against {b}."
+
+
+def _left_out(own: Figures) -> list[str]:
+    counted = Counter(run["status"] for run in own["left_out"])
+    if not counted:
+        return []
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
+    some_count = own["verdict"] != states.INVALID and set(counted) != {"not claimed"}
+    pairs = f"This is over {own['n']} of {own['planned']} pairs; runs"
+    return [f"{pairs if some_count else 'Runs'} left out: {statuses}."]
+
+
+def rivals(claim: Claim, own: Figures) -> str:
+    """Return what the rivals of a supported treatment say of it; "" where none of them is supported."""
+    words = ""
+    for one in own["rivals"]:
+        against = f"{own['treatment']} against {one['rival']}: {measured(claim, one)}"
+        if one["explains"]:
+            words += f" But {one['rival']} is supported too, and is not exceeded by the margin ({against})."
+        elif one["explains"] is None:
+            words += f" {one['rival']} is supported too; which is better is open ({against})."
+    return words
+
+
+def _range(claim: Claim, ends: Sequence[float]) -> str:
+    return f"{_points(claim, ends[0])} to {_points(claim, ends[1])}"
+
+
+def _points(claim: Claim, number: float) -> str:
+    """Return a difference with the margin's precision, at least hundredths, and no -0.00."""
+    places = max(2, 1 - math.floor(math.log10(claim.margin))) if claim.margin else 2
+    return f"{round(number, places) + 0.0:+.{places}f}"
+
+
+def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]) -> str:
+    """Return the verdict in a sentence; of several comparisons the first few, and how many have which."""
+    if len(comparisons) == 1:
+        return str(comparisons[0]["sentence"])
+    counted = Counter(one["verdict"] for one in comparisons)
+    found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
+    shown = [
+        f"{one['treatment']}{_at(one)} {measured(claim, one)}, {_short(one)}"
+        for one in comparisons[:_SHOWN]
+    ]
+    more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
+    missing = len({run["name"] for one in comparisons for run in one["left_out"]})
+    left_out = f"; runs left out: {missing}" * (missing > 0)
+    unlike = any(one["numerics"] for one in comparisons)
+    together = [
+        f" Over {one['cells']} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
+        f"{_points(claim, one['mean'])} points ({_range(claim, one['ci95'])}; sd between cells "
+        f"{one['between_cells_sd']:.2f})."
+        for one in over
+    ]
+    return (
+        f"{claim.factor} against {claim.baseline}, {len(comparisons)} comparisons ({found}): "
+        f"{'; '.join(shown)}{more}{left_out}.{' Some arms did not run alike.' * unlike}{''.join(together)}"
+    )
