@@ -106,6 +106,7 @@ class Question:
     claim: Claim | None
     reason: str = ""
     comparisons: int = 0
+    cells: int = 1
     seeds: int = 0  # of the arm with the fewest
 
     def text(self) -> str:
@@ -114,8 +115,7 @@ class Question:
             return f"no verdict: {self.reason}"
         claim = self.claim
         treatments = ", ".join(claim.treatments[:6]) + ", …" * (len(claim.treatments) > 6)
-        cells = self.comparisons // len(claim.treatments)
-        each = f", in each of {cells} cells" * (cells > 1)
+        each = f", in each of {self.cells} cells" * (self.cells > 1)
         if claim.tuned_over:
             each = f" at each {claim.tuned_over}, {self.comparisons} comparisons"
         return (
@@ -133,11 +133,12 @@ class Question:
 
         if self.claim is None:
             return None
-        needed = fewest_pairs(self.claim.level)
+        needed = fewest_pairs(self.claim.level, self.cells)
         if self.seeds >= needed:
             return None
         return (
-            f"{self.seeds} seed{'s' * (self.seeds != 1)} an arm: a verdict needs at least {needed}, "
+            f"{self.seeds} seed{'s' * (self.seeds != 1)} an arm: a verdict over {self.comparisons} "
+            f"comparison{'s' * (self.comparisons != 1)} needs at least {needed}, "
             f"as in 'seed=range(0,{needed})'"
         )
 
@@ -165,7 +166,7 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
         )
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
     claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
-    return Question(claim, "", *_count_comparisons_and_seeds(claim, jobs))
+    return Question(claim, "", *_count(claim, jobs))
 
 
 def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
@@ -208,8 +209,8 @@ def _make_claim(
         raise ConfigError(f"claim: {error}") from error
 
 
-def _count_comparisons_and_seeds(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    """Return how many comparisons the claim makes, and how many seeds the arm with the fewest has."""
+def _count(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int, int]:
+    """Return how many comparisons and cells the claim has, and the seeds of the arm with the fewest."""
     seeds: dict[tuple[str, str, str], set[int]] = {}
     for job in jobs:
         level = job["swept"].get(claim.factor)
@@ -217,7 +218,8 @@ def _count_comparisons_and_seeds(claim: Claim, jobs: Sequence[dict[str, Any]]) -
             here = cell(job["swept"], claim.factor, claim.tuned_over)
             tuned = job["swept"].get(claim.tuned_over or "", "")
             seeds.setdefault((here, level, tuned), set()).add(job["seed"])
-    return sum(level != claim.baseline for _, level, _ in seeds), min(map(len, seeds.values()))
+    comparisons = sum(level != claim.baseline for _, level, _ in seeds)
+    return comparisons, len({cell for cell, _, _ in seeds}), min(map(len, seeds.values()))
 
 
 def cell(swept: dict[str, str], *compared: str | None) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy  # which imports scipy.stats, a second's work, where it is used
@@ -17,17 +19,22 @@ Floats = NDArray[np.float64]
 
 POWER = 0.8
 TIE_RESOLUTION = 1e9  # a point has this many units in which differences tie: 98.3 - 98.1 and 0.2 do
-FLIPS = 100_000  # patterns of signs drawn where there are too many to count each
+_FLIPS = 100_000  # patterns of signs drawn where there are too many to count each
 _ENUMERATED = 20  # pairs up to which `sign_flip` counts every pattern of signs
-_ENUMERATED_JOINTLY = 14  # the same of `max_t`
+_ENUMERATED_JOINTLY = 12  # the same of `max_t`
+_JOINT_FLIPS = 20_000
 _MOST_FLIPPED = 20_000_000  # signs, or sums, that `max_t` keeps at once
 _RESAMPLES = 9_999
 _SD_CONFIDENCE = 0.8  # of the limit of the standard deviation that `pairs_needed` reckons with
 
 
-def fewest_pairs(level: float) -> int:
-    """Return the fewest pairs that can show a difference: all of them on one side have p = 2/2ⁿ < level."""
-    return math.floor(math.log2(2 / level)) + 1
+def fewest_pairs(level: float, cells: int = 1) -> int:
+    """Return the fewest pairs that can show a difference in each of several cells, if all have one sign.
+
+    The least p of `max_t`: one of the cells has no sign flipped in 1 - (1 - 2⁻ⁿ)^cells of the patterns, which
+    must not exceed level / 2. Comparisons of one cell share their seeds, and need no more than one does.
+    """
+    return math.ceil(-math.log2(-math.expm1(math.log1p(-level / 2) / cells)))
 
 
 def interval(differences: Floats, level: float) -> tuple[Floats, Floats]:
@@ -49,6 +56,7 @@ def bootstrap_t(differences: Floats, levels: Sequence[float]) -> list[tuple[floa
     drawn = differences[chosen]
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (mean(drawn) - mean(differences)) * math.sqrt(pairs) / sample_std(drawn)
+    t = np.where(np.isnan(t), 0, t)  # a resample of one value, the mean
     scale = float(sample_std(differences)) / math.sqrt(pairs)
     ends = []
     for level in levels:
@@ -74,27 +82,48 @@ def sign_flip(differences: Floats) -> Floats:
             sums = np.concatenate([sums + one, sums - one], axis=-1)
         return np.asarray((np.abs(sums) >= observed).mean(axis=-1), np.float64)
     rng = np.random.default_rng(0)
-    sums = np.zeros((*units.shape[:-1], FLIPS), np.int64)
+    sums = np.zeros((*units.shape[:-1], _FLIPS), np.int64)
     for pair in range(pairs):
-        sums += units[..., pair, None] * rng.choice([-1, 1], FLIPS)
+        sums += units[..., pair, None] * rng.choice([-1, 1], _FLIPS)
     as_far = (np.abs(sums) >= observed).sum(axis=-1)
-    return np.asarray((as_far + 1) / (FLIPS + 1), np.float64)
+    return np.asarray((as_far + 1) / (_FLIPS + 1), np.float64)
 
 
-def max_t(differences: Floats, flips: int = FLIPS) -> Floats:
-    """Return the one-sided p of each comparison's mean above 0, adjusted for all comparisons.
+@dataclass(frozen=True)
+class JointP:
+    """One-sided p of each comparison, adjusted for all of them, in the four directions of a claim."""
+
+    above_zero: Floats
+    below_zero: Floats
+    above_margin: Floats
+    below_margin: Floats
+
+
+def max_t(differences: Floats, margin: float, flips: int = _JOINT_FLIPS) -> JointP:
+    """Return the p of each comparison's mean against 0 and the margin, adjusted for all comparisons.
 
     `differences` (..., comparisons, units) has a column for each seed of each cell, NaN where a
     comparison lacks it. The studentized step-down maximum over the comparisons (Westfall & Young 1993;
     Romano & Wolf 2005), whose null distribution comes from flipping the signs of all differences of a
-    unit together: what the comparisons share (the baseline's runs) stays shared. Exact up to 14 units,
+    unit together: what the comparisons share (the baseline's runs) stays shared. Exact up to 12 units,
     over `flips` patterns, or as many as memory holds, and the observed one beyond.
     """
     flips = min(flips, _MOST_FLIPPED // max(differences.shape[-2:]))
-    count = (~np.isnan(differences)).sum(axis=-1)
-    units = np.rint(np.nan_to_num(differences) * TIE_RESOLUTION)  # whole: their sums are exact
-    sums = units @ _signs(units.shape[-1], flips).T
-    t = _studentized(sums, (units**2).sum(axis=-1)[..., None], count[..., None])
+    signs = _signs(differences.shape[-1], flips).T
+    there = ~np.isnan(differences)
+    count = there.sum(axis=-1)[..., None]
+
+    def t(shift: float) -> Floats:
+        units = np.where(there, np.rint((np.nan_to_num(differences) - shift) * TIE_RESOLUTION), 0)
+        return _studentized(units @ signs, (units**2).sum(axis=-1)[..., None], count)
+
+    of_zero, of_margin = t(0), t(margin)
+    directions = (of_zero, -of_zero, of_margin, -of_margin)
+    return JointP(*(_step_down(np.where(count < 2, -np.inf, one)) for one in directions))
+
+
+def _step_down(t: Floats) -> Floats:
+    """Return the adjusted p of t (..., comparisons, patterns), the observed pattern first."""
     order = np.argsort(-t[..., 0], axis=-1, kind="stable")
     t = np.take_along_axis(t, order[..., None], axis=-2)
     largest = np.maximum.accumulate(t[..., ::-1, :], axis=-2)[..., ::-1, :]  # of those not rejected
@@ -102,6 +131,7 @@ def max_t(differences: Floats, flips: int = FLIPS) -> Floats:
     return np.asarray(np.take_along_axis(p, np.argsort(order, axis=-1), axis=-1), np.float64)
 
 
+@lru_cache(maxsize=4)
 def _signs(units: int, flips: int) -> Floats:
     """Return patterns of signs (patterns, units), the first of them all +1."""
     if units <= _ENUMERATED_JOINTLY:
@@ -113,12 +143,11 @@ def _signs(units: int, flips: int) -> Floats:
 
 
 def _studentized(sums: Floats, squares: Floats, count: NDArray[np.int64]) -> Floats:
-    """Return t of sums of `count` numbers whose squares sum to `squares`; -inf where there are under 2."""
+    """Return t of sums of `count` numbers whose squares sum to `squares`."""
     spread = count * squares - sums**2
     spread = np.where(spread > 1e-12 * count * squares, spread, 0)  # rounding leaves less
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(sums == 0, 0.0, sums * np.sqrt((count - 1) / spread))
-    return np.where(count < 2, -np.inf, t)
+        return np.where(sums == 0, 0.0, sums * np.sqrt((count - 1) / spread))
 
 
 def sd_limit(sd: float, pairs: int) -> float:

@@ -124,6 +124,11 @@ def _reason(claim: Claim, own: Figures) -> str:
         case states.NO_GAIN:
             return f"a gain of {margin} is ruled out"
     if own["by_itself"] in (states.WORSE, *states.ANY_SUPPORTED):
+        if own["n"] < own["fewest_pairs"]:
+            return (
+                f"{own['by_itself']} by itself; {own['n']} pairs cannot decide {own['comparisons']} "
+                f"comparisons, {own['fewest_pairs']} can"
+            )
         return (
             f"{own['by_itself']} by itself, but not among {own['comparisons']} comparisons "
             f"(adjusted p = {own['p_adjusted']:.2g})"

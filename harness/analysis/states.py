@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis import paired_stats as paired
-from harness.analysis.paired_stats import Floats
+from harness.analysis.paired_stats import Floats, JointP
 
 INVALID = "invalid"
 INTERIM = "interim"
@@ -63,21 +63,15 @@ class Evidence:
         outer, inner = (paired.interval(differences, a) for a in (level, 2 * level))
         return cls.of_intervals(outer, inner, margin)
 
-    def adjusted(
-        self, differences: Floats, margin: float, level: float, flips: int = paired.FLIPS
-    ) -> Evidence:
-        """Return that of several comparisons (..., comparisons, units), as `paired_stats.max_t` takes them."""
-
-        def shown(above: Floats) -> NDArray[np.bool_]:
-            return np.asarray(paired.max_t(above, flips) <= level / 2)
-
-        return Evidence(
-            self.low, self.high, self.inner_low, self.inner_high,
-            self.below_zero & shown(-differences),
-            self.above_zero & shown(differences),
-            self.above_margin & shown(differences - margin),
-            self.below_margin & shown(margin - differences),
-        )  # fmt: skip
+    def adjusted(self, p: JointP, level: float) -> Evidence:
+        """Return that of several comparisons, which must pass the joint test too."""
+        return replace(
+            self,
+            below_zero=self.below_zero & (p.below_zero <= level / 2),
+            above_zero=self.above_zero & (p.above_zero <= level / 2),
+            above_margin=self.above_margin & (p.above_margin <= level / 2),
+            below_margin=self.below_margin & (p.below_margin <= level / 2),
+        )
 
 
 def decide(evidence: Evidence, margin: float) -> NDArray[np.str_]:

@@ -109,6 +109,17 @@ class _Comparison:
         return next((runs.invalid for runs in self.against if runs.invalid), "")
 
 
+@dataclass(frozen=True)
+class FamilySize:
+    """How many valid comparisons are judged together, and in how many cells."""
+
+    comparisons: int
+    cells: int
+
+    def fewest_pairs(self, level: float) -> int:
+        return paired.fewest_pairs(level, max(1, self.cells))
+
+
 def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     """Return the core of `verdict.json`, one comparison a cell and treatment.
 
@@ -123,11 +134,14 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     compared = [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1)]
     valid = [one for one in compared if not one.invalid]
     pairs = [runs for one in compared for runs in one.against]
-    complete, everyone = (_family(claim, pairs, len(valid), impute) for impute in (False, True))
+    size = FamilySize(len(valid), len({one.cell for one in valid}))
+    complete = everyone = _family(claim, pairs, size, impute=False)
+    if any(runs.imputed() for runs in pairs):
+        everyone = _family(claim, pairs, size, impute=True)
     comparisons, at = [], 0
     for one in compared:
         part = slice(at, at := at + len(one.against))
-        comparisons.append(_judged(claim, one, complete[part], everyone[part], len(valid)))
+        comparisons.append(_judged(claim, one, complete[part], everyone[part], size))
     _add_rivals(claim, compared, comparisons)
     over = _over_cells(claim, comparisons)
     return {
@@ -175,7 +189,7 @@ def _values(rows: Sequence[dict[str, Any]], level: str, column: str) -> list[str
 
 
 def _family(
-    claim: Claim, compared: Sequence[PairedRuns], comparisons: int, impute: bool
+    claim: Claim, compared: Sequence[PairedRuns], size: FamilySize, impute: bool
 ) -> list[Figures]:
     """Return the figures of all pairs of arms, adjusted where there are several valid comparisons."""
     pairs = [runs.pairs(impute) for runs in compared]
@@ -194,9 +208,10 @@ def _family(
         return figures
     alone = Evidence.of_intervals(ends[:, 0].T, ends[:, 1].T, claim.margin)
     evidence, p = alone, np.array([figures[at]["p"] or 1.0 for at in valid])
-    if comparisons > 1 and units:
-        evidence = alone.adjusted(differences, claim.margin, claim.level)
-        p = 2 * np.minimum(paired.max_t(differences), paired.max_t(-differences))
+    if size.comparisons > 1 and units:
+        joint = paired.max_t(differences, claim.margin)
+        evidence = alone.adjusted(joint, claim.level)
+        p = 2 * np.minimum(joint.above_zero, joint.below_zero)
     decided = states.decide(evidence, claim.margin), states.decide(alone, claim.margin)
     for at, adjusted, state, by_itself in zip(valid, p, *decided, strict=True):
         own, runs = figures[at], compared[at]
@@ -209,7 +224,7 @@ def _family(
             "verdict": str(state),
         }
         own["by_itself"] = str(by_itself)
-        own["pairs_needed"] = _pairs_needed(claim, own, comparisons)
+        own["pairs_needed"] = _pairs_needed(claim, own, size)
     return figures
 
 
@@ -261,7 +276,7 @@ def _skewed(claim: Claim, ends: list[tuple[float, float]] | None) -> str | None:
     return str(states.decide(Evidence.of_intervals(ends[0], ends[1], claim.margin), claim.margin))
 
 
-def _pairs_needed(claim: Claim, figures: Figures, comparisons: int) -> dict[str, int | None] | None:
+def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str, int | None] | None:
     """Return with how many pairs each question is answered in four cases of five; None below six pairs.
 
     "above 0" if the true difference is the margin, "above the margin" if it is twice that, "no gain that
@@ -271,7 +286,8 @@ def _pairs_needed(claim: Claim, figures: Figures, comparisons: int) -> dict[str,
     if figures["n"] < 6 or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
         return None
     sd = paired.sd_limit(figures["sd"], figures["n"])
-    together = paired.pairs_needed(sd, claim.margin, claim.level / max(1, comparisons))
+    together = paired.pairs_needed(sd, claim.margin, claim.level / max(1, size.comparisons))
+    together = together and max(together, size.fewest_pairs(claim.level))
     alone = paired.pairs_needed(sd, claim.margin, claim.level)
     return {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
 
@@ -281,7 +297,7 @@ def _judged(
     one: _Comparison,
     complete: Sequence[Figures],
     everyone: Sequence[Figures],
-    comparisons: int,
+    size: FamilySize,
 ) -> dict[str, Any]:
     """Return a comparison as `verdict.json` has it: the state of the least favourable, and its words."""
     verdicts = [
@@ -307,10 +323,11 @@ def _judged(
         "intention_to_treat": imputed | {"filled": imputations} if imputations else None,
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
-        "lrs": runs.lrs(),
+        "lrs": list(runs.lrs()),
         "tuned": _tuned(claim, one, complete, verdicts),
         "rivals": [],
-        "comparisons": comparisons,
+        "comparisons": size.comparisons,
+        "fewest_pairs": size.fewest_pairs(claim.level),
         "one_image": runs.step() if math.isfinite(runs.step()) else None,
         "invalid": one.invalid,
     }
@@ -391,13 +408,16 @@ def _against_rival(
     runs = dataclasses.replace(
         one.against[0], baseline=rival, baseline_runs=theirs, treatment_runs=ours, invalid=""
     )
-    (figures,) = _family(claim, [runs], 1, impute=True)
+    (figures,) = _family(claim, [runs], FamilySize(1, 1), impute=True)
     ruled_out = figures["ci95"] is not None and figures["ci95"][1] < claim.margin
     exceeded = figures["verdict"] == states.SUPPORTED
     return {
         "rival": rival, "explains": ruled_out or (None if not exceeded else False),
         **{name: figures[name] for name in ("n", "mean", "ci95", "verdict")},
     }  # fmt: skip
+
+
+_UNMEASURED = (states.INVALID, states.TOO_FEW, states.TOO_COARSE)
 
 
 def _over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -407,7 +427,7 @@ def _over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dic
         cells = [
             own
             for own in comparisons
-            if own["treatment"] == treatment and own["verdict"] != states.INVALID and own["sd"]
+            if own["treatment"] == treatment and own["verdict"] not in _UNMEASURED and own["sd"]
         ]
         if len(cells) < 2 or claim.tuned_over:
             continue

@@ -189,12 +189,23 @@ def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
     listed = [
-        {**one, "label": comparison_label(one, factor), "pairs": one.get("pairs") or []}
+        _of_any_version(one)
+        | {"label": comparison_label(one, factor), "pairs": one.get("pairs") or []}
         for one in verdict["comparisons"]
     ]
     if sum(len(one["pairs"]) for one in listed) > _MOST_PAIRS:
         listed = [{**one, "pairs": []} for one in listed]
     return listed
+
+
+def _of_any_version(comparison: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison with the names of this version, also of a `verdict.json` without one."""
+    better, needed = (comparison.get(k) for k in ("probability_of_improvement", "pairs_needed"))
+    return comparison | {
+        "p_adjusted": comparison.get("p_adjusted", comparison.get("p_holm")),
+        "improvement": better if isinstance(better, dict) else {"share": better},
+        "pairs_needed": needed.get("above 0") if isinstance(needed, dict) else needed,
+    }
 
 
 def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
