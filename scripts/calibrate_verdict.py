@@ -1,68 +1,24 @@
-"""How often is the verdict wrong? `python scripts/calibrate_verdict.py [--sweeps N] [--seed N]`
+"""How often is the verdict wrong? `python scripts/calibrate_verdict.py [--sweeps N] [--seed N] [--csv DIR]`
 
 Draws synthetic sweeps with a known true effect, judges each with the functions that judge real ones,
-and prints Markdown tables of what came out; docs/verdict.md holds them. Exits with 1
-unless the verdict keeps what it promises: no more than 2.5 % false "supported", intervals that cover
-the truth in 94 to 96 % of normal draws, and an effect of 0.5 points found in 95 % of sweeps.
+and prints a Markdown table for each design; docs/verdict.md and docs/verdict/ hold them. Exits with 1
+unless the verdict keeps its promises, which are printed last, each with its Monte-Carlo error.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import csv
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
-from numpy.random import Generator
+from calibration import designs
+from calibration.designs import LEVEL, Rate, Row
 from tqdm import tqdm
 
-from harness.analysis import paired_stats as paired
-from harness.analysis.paired_stats import (
-    EQUIVALENT,
-    INCONCLUSIVE,
-    SUPPORTED,
-    SUPPORTED_BELOW_MARGIN,
-    WORSE,
-    Floats,
-)
-
-MARGIN, LEVEL = 0.2, 0.05
-EFFECTS = (0.0, 0.1, 0.2, 0.5, 1.0)  # points
-SDS = (0.1, 0.3, 0.5)  # points: standard deviation of the pairs' differences
-SEEDS = (5, 6, 10, 20, 30)
-KINDS = ("normal", "correlated", "heavy")
-BEYOND = ("skewed", "coarse")
-VERDICTS = (SUPPORTED, SUPPORTED_BELOW_MARGIN, EQUIVALENT, WORSE, INCONCLUSIVE)
-_NOISE = (
-    3.5  # standard errors: of some 50 estimates of a rate at its bound, one in 90 tables exceeds it
-)
-_STEP = 100 / 360  # points: one of 360 validation images, as digits has them
-
-
-@dataclass(frozen=True)
-class Setting:
-    kind: str
-    sd: float
-    seeds: int
-    effect: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Shares of the drawn sweeps that have each verdict, and whose interval covers the true effect."""
-
-    verdicts: dict[str, float]
-    covered: float
-
-    @property
-    def supported(self) -> float:
-        return self.verdicts[SUPPORTED] + self.verdicts[SUPPORTED_BELOW_MARGIN]
-
-
-Outcomes = dict[Setting, Outcome]
+_NOISE = 3.5  # standard errors: of some 50 rates at their bound, one in 90 tables exceeds it
 
 
 def main() -> None:
@@ -71,176 +27,114 @@ def main() -> None:
     )
     parser.add_argument("--sweeps", type=int, default=4000, help="a setting (default 4000)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")
+    parser.add_argument("--csv", type=Path, metavar="DIR", help="write the tables there, too")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
-    settings = [Setting(*one) for one in product(KINDS, SDS, SEEDS, EFFECTS)]
-    settings += [Setting(kind, 0.3, seeds, 0.0) for kind, seeds in product(BEYOND, SEEDS)]
-    outcomes = {one: calibrate(one, arguments.sweeps, rng) for one in tqdm(settings, disable=None)}
-    cases = list(product((2, 6), (6, 10), (False, True)))
-    families = {
-        (m, n, worse): family(m, n, worse, arguments.sweeps, rng)
-        for m, n, worse in tqdm(cases, disable=None)
-    }
-    print(errors_table(outcomes, arguments.sweeps), end="\n\n")
-    print(families_table(families, arguments.sweeps), end="\n\n")
-    print(beyond_table(outcomes, arguments.sweeps), end="\n\n")
-    print(shares_table(outcomes), end="\n\n")
-    kept = list(promises(outcomes, families, arguments.sweeps))
+    tables: dict[str, list[Row]] = {}
+    for name, (make, share) in tqdm(DESIGNS.items(), disable=None):
+        tables[name] = list(make(max(1, arguments.sweeps // share), rng))
+    for name, rows in tables.items():
+        print(f"## {name}\n\n{DESIGNS[name][0].__doc__}\n\n{markdown(rows)}\n")
+        if arguments.csv:
+            write_csv(arguments.csv / f"{name}.csv", rows)
+    kept = list(promises(tables))
     print("\n".join(f"- {'kept' if holds else 'BROKEN'}: {promise}" for holds, promise in kept))
     sys.exit(not all(holds for holds, _ in kept))
 
 
-def calibrate(setting: Setting, sweeps: int, rng: Generator) -> Outcome:
-    """Return the verdicts on one comparison over that many sweeps of a setting."""
-    differences = setting.effect + draw(setting.kind, setting.sd, (sweeps, setting.seeds), rng)
-    verdicts = paired.decide(differences, MARGIN, LEVEL)
-    low, high = paired.interval(differences, LEVEL)
-    covered = (low <= setting.effect) & (setting.effect <= high)
-    shares = {verdict: float((verdicts == verdict).mean()) for verdict in VERDICTS}
-    return Outcome(shares, float(covered.mean()))
+DESIGNS = {  # with the share of the sweeps that each draws: some cost more
+    "fixed": (designs.fixed, 1),
+    "several": (designs.several, 4),
+    "tuned": (designs.tuned, 1),
+    "breaking": (designs.breaking, 1),
+    "over_cells": (designs.over_cells, 1),
+}
 
 
-def draw(kind: str, sd: float, shape: tuple[int, ...], rng: Generator) -> Floats:
-    """Draw differences of pairs with mean 0 and that standard deviation."""
-    match kind:
-        case "normal":  # arms that have nothing in common
-            baseline, treatment = rng.normal(0, sd / math.sqrt(2), (2, *shape))
-        case "correlated" | "coarse":  # arms that share 0.8 of their variance, as equal seeds do
-            common = rng.normal(0, sd * math.sqrt(0.8 / 0.4), shape)
-            baseline, treatment = common + rng.normal(0, sd * math.sqrt(0.2 / 0.4), (2, *shape))
-        case "heavy":  # differences of Student's t with 3 degrees of freedom, whose variance is 3
-            baseline, treatment = np.zeros(shape), rng.standard_t(3, shape) * sd / math.sqrt(3)
-        case "skewed":  # most pairs a little better, a few much worse
-            baseline, treatment = rng.exponential(sd, shape), np.full(shape, sd)
-    if kind == "coarse":
-        baseline, treatment = (np.rint(arm / _STEP) * _STEP for arm in (baseline, treatment))
-    return np.asarray(treatment - baseline, np.float64)
-
-
-def family(
-    comparisons: int, seeds: int, some_worse: bool, sweeps: int, rng: Generator
-) -> tuple[float, float]:
-    """Return the share of sweeps that support any treatment of no effect: without Holm, and with it.
-
-    All treatments meet the same baseline runs; `some_worse`: half of them lose a point.
-    """
-    worse = comparisons // 2 if some_worse else 0
-    arms = rng.normal(0, 0.3 / math.sqrt(2), (sweeps, comparisons + 1, seeds))
-    differences = arms[:, 1:] - arms[:, :1]
-    differences[:, :worse] -= 1
-    parts = np.array_split(differences, math.ceil(sweeps / 500))  # 2⁹ sums a sweep and comparison
-    p = np.concatenate([paired.sign_flip(part) for part in parts])
-    adjusted = paired.holm(p, differences.mean(axis=-1))
-    verdicts = [paired.decide(differences, MARGIN, LEVEL, given) for given in (None, adjusted)]
-    alone, together = (
-        float(np.isin(verdict[:, worse:], (SUPPORTED, SUPPORTED_BELOW_MARGIN)).any(axis=1).mean())
-        for verdict in verdicts
-    )
-    return alone, together
-
-
-# --- tables ----------------------------------------------------------------------------------------
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a table whose header is the keys of the rows."""
+    lines = [
+        list(rows[0]),
+        ["---"] * len(rows[0]),
+        *([str(v) for v in row.values()] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def errors_table(outcomes: Outcomes, sweeps: int) -> str:
-    """Return false "supported", coverage and power: one row a kind, deviation and number of seeds."""
-    header = ["pairs", "sd", "seeds", 'false "supported"', "coverage"]
-    header += [f"power at {effect:g}" for effect in EFFECTS[1:]]
-    rows = []
-    for kind, sd, seeds in product(KINDS, SDS, SEEDS):
-        by_effect = {effect: outcomes[Setting(kind, sd, seeds, effect)] for effect in EFFECTS}
-        found = [by_effect[effect] for effect in EFFECTS[1:]]
-        row = [kind, f"{sd:g}", str(seeds), rate(by_effect[0].supported, sweeps)]
-        row += [rate(coverage(outcomes, kind, sd, seeds), sweeps * len(EFFECTS))]
-        row += [f"{percent(one.supported)} ({percent(one.verdicts[SUPPORTED])})" for one in found]
-        rows.append(row)
-    return table(header, rows)
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table; a rate has a column for its percent and one for its standard error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for at, row in enumerate(rows):
+            cells: dict[str, object] = {}
+            for name, value in row.items():
+                if isinstance(value, Rate):
+                    cells |= {
+                        name: f"{100 * value.share:.2f}",
+                        f"{name} ±": f"{100 * value.error:.2f}",
+                    }
+                else:
+                    cells[name] = value
+            if at == 0:
+                writer.writerow(cells)
+            writer.writerow(cells.values())
 
 
-def families_table(families: dict[tuple[int, int, bool], tuple[float, float]], sweeps: int) -> str:
-    header = [
-        "comparisons",
-        "seeds",
-        "the others",
-        'any false "supported", unadjusted',
-        "with Holm",
-    ]
-    rows = [
-        [str(m), str(n), "half lose 1 point" if worse else "no effect either", *(rate(r, sweeps) for r in rates)]
-        for (m, n, worse), rates in families.items()
-    ]  # fmt: skip
-    return table(header, rows)
-
-
-def beyond_table(outcomes: Outcomes, sweeps: int) -> str:
-    header = ["pairs", "seeds", 'false "supported"', 'false "worse"', "coverage"]
-    rows = []
-    for kind, seeds in product(BEYOND, SEEDS):
-        one = outcomes[Setting(kind, 0.3, seeds, 0.0)]
-        rates = (one.supported, one.verdicts[WORSE], one.covered)
-        rows.append([kind, str(seeds), *(rate(share, sweeps) for share in rates)])
-    return table(header, rows)
-
-
-def shares_table(outcomes: Outcomes) -> str:
-    header = ["pairs", "sd", "seeds", "effect", *VERDICTS]
-    rows = [
-        [one.kind, f"{one.sd:g}", str(one.seeds), f"{one.effect:g}"]
-        + [percent(outcome.verdicts[verdict]) for verdict in VERDICTS]
-        for one, outcome in outcomes.items()
-        if one.kind in KINDS
-    ]
-    return table(header, rows)
-
-
-def promises(
-    outcomes: Outcomes, families: dict[tuple[int, int, bool], tuple[float, float]], sweeps: int
-) -> Iterator[tuple[bool, str]]:
+def promises(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
     """Yield whether each promise is kept, and the figures that show it."""
-    bound = LEVEL / 2 + _NOISE * error(LEVEL / 2, sweeps)
-    false = [
-        outcome.supported
-        for one, outcome in outcomes.items()
-        if one.kind in KINDS and not one.effect
-    ]
-    highest = f"at most {rate(max(false), sweeps)} % of sweeps without effect"
-    yield max(false) <= bound, f'false "supported": {highest}; the noise allows {percent(bound)} %'
-    any_false = max(with_holm for _, with_holm in families.values())
-    yield (
-        any_false <= bound,
-        f"of several comparisons, with Holm: at most {rate(any_false, sweeps)} %",
+    fixed = [row for row in tables["fixed"] if row["pairs of"] in designs.KINDS]
+    yield _at_most(LEVEL / 2, fixed, 'false "supported"', "one comparison without effect")
+    yield _at_most(
+        LEVEL / 2, fixed, 'strictly "supported" at the margin', "one comparison at the margin"
     )
-    covered = [coverage(outcomes, *one) for one in product(("normal", "correlated"), SDS, SEEDS)]
-    coverages = f"coverage of normal pairs: {percent(min(covered))} to {percent(max(covered))} %"
-    yield min(covered) >= 0.94 and max(covered) <= 0.96, coverages
-    for kind in KINDS:
-        one = outcomes[Setting(kind, 0.3, 10, 0.5)]
-        strict = f'{percent(one.verdicts[SUPPORTED])} % "supported" outright'
-        power = f"{percent(one.supported)} %, {strict}"
-        yield one.supported >= 0.95, f"power at 0.5 points, sd 0.3, 10 seeds, {kind}: {power}"
+    normal = [row["coverage"] for row in fixed if row["pairs of"] != "heavy"]
+    share = np.mean([rate.share for rate in normal])
+    error = Rate(0.95, sum(rate.draws for rate in normal)).error
+    yield (
+        abs(share - 0.95) <= _NOISE * error,
+        f"coverage of normal pairs: {100 * share:.2f} ± {100 * error:.2f} %",
+    )
+    yield _at_least(0.95, _at(fixed, pairs=10), "power at 0.5", "one comparison, 10 pairs, sd 0.3")
+    several = tables["several"]
+    yield _at_most(
+        LEVEL / 2, several, "with max-t", "any of five without effect, beside one of 0.5"
+    )
+    yield _at_most(LEVEL / 2, several, "at the margin, with max-t", "any of six at the margin")
+    for pairs, least in ((6, 0.30), (8, 0.74), (10, 0.92)):
+        what = f"one of six comparisons, {pairs} pairs, sd 0.3"
+        yield _at_least(least, _at(several, pairs=pairs), "power for the one of 0.5", what)
+    tuned = tables["tuned"]
+    yield _at_most(
+        LEVEL / 2, tuned, 'false "supported", over every LR', "equal arms with tuned LRs"
+    )
+    yield _at_least(
+        0.85, _at(tuned, pairs=10), "power at 0.5, over every LR", "tuned LRs, 10 pairs, sd 0.3"
+    )
+    broken = [row for row in tables["breaking"] if not row["effect of runs that do not break"]]
+    yield _at_most(
+        0.001, broken, '"supported" where a run broke', "a treatment of which a tenth breaks"
+    )
+    over = tables["over_cells"]
+    yield _at_least(0.95, over, "coverage", "the mean over cells")
 
 
-def coverage(outcomes: Outcomes, kind: str, sd: float, seeds: int) -> float:
-    """Return the coverage over all effects: the interval moves with the effect."""
-    return sum(outcomes[Setting(kind, sd, seeds, e)].covered for e in EFFECTS) / len(EFFECTS)
+def _at(rows: Sequence[Row], pairs: int) -> list[Row]:
+    return [row for row in rows if row["pairs"] == pairs and row["sd"] == 0.3]
 
 
-def error(share: float, sweeps: int) -> float:
-    """Return the standard error of a share of that many draws."""
-    return math.sqrt(share * (1 - share) / sweeps)
+def _at_most(bound: float, rows: Sequence[Row], column: str, what: str) -> tuple[bool, str]:
+    worst: Rate = max((row[column] for row in rows), key=lambda rate: rate.share)
+    allowed = bound + _NOISE * Rate(bound, worst.draws).error
+    text = f"{what}: {column}: at most {worst} %; {100 * bound:g} % and the noise allow {100 * allowed:.2f} %"
+    return worst.share <= allowed, text
 
 
-def rate(share: float, sweeps: int) -> str:
-    return f"{100 * share:.2f} ± {100 * error(share, sweeps):.2f}"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _at_least(bound: float, rows: Sequence[Row], column: str, what: str) -> tuple[bool, str]:
+    worst: Rate = min((row[column] for row in rows), key=lambda rate: rate.share)
+    allowed = bound - _NOISE * Rate(bound, worst.draws).error
+    text = f"{what}: {column}: at least {worst} %; {100 * bound:g} % and the noise ask for {100 * allowed:.2f} %"
+    return worst.share >= allowed, text
 
 
 if __name__ == "__main__":
