@@ -18,7 +18,7 @@ from typing import Any, Self
 from harness.files import LOCK_SECONDS, UnreadableError, lock
 from harness.files import read as read_bytes
 
-JUDGED = {  # what claims differ in, and the types of it
+_TYPES = {  # of a claim's fields
     "factor": str, "baseline": str, "treatments": list, "metric": str, "margin": float,
     "level": float, "seeds": list,
 }  # fmt: skip
@@ -46,9 +46,10 @@ class Entry:
         """Return the entry of a line. Raises ValueError, TypeError, LookupError or RecursionError for none."""
         entry = cls(**json.loads(line))
         datetime.fromisoformat(entry.time)
-        claim = [entry.claim[name] for name in JUDGED]
-        wanted = [(int, float) if kind is float else kind for kind in JUDGED.values()]
+        claim = [entry.claim[name] for name in _TYPES]
+        wanted = [(int, float) if kind is float else kind for kind in _TYPES.values()]
         texts = [entry.plan, entry.sweep, *entry.runs, *entry.claim["treatments"]]
+        texts += [*entry.claim.get("rivals", ()), entry.claim.get("tuned_over") or ""]
         whole = isinstance(entry.runs, list) and all(map(isinstance, claim, wanted))
         if not whole or not all(isinstance(one, str) for one in texts):
             raise TypeError("a value has another type")

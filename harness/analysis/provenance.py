@@ -11,11 +11,14 @@ from typing import Any
 import polars as pl
 
 from harness.analysis import ledger, results
-from harness.analysis.ledger import JUDGED, Entry
+from harness.analysis.ledger import Entry
 from harness.analysis.pairing import level_key
 from harness.config.fields import show
 
 MOST_CLAIMS = 20  # others that `verdict.json` lists
+_FIELDS = (  # that claims differ in
+    "factor", "baseline", "treatments", "rivals", "metric", "margin", "level", "tuned_over", "seeds",
+)  # fmt: skip
 _NAMED = 3  # of them that the sentence names
 _MOST_ITEMS = 8  # of a list that a text shows
 
@@ -81,9 +84,9 @@ def _other_claims(own: Entry, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     for entry in sorted(entries, key=lambda entry: entry.time):
         shared = ids & {*entry.runs}
         differs = {
-            name: entry.claim[name]
-            for name in JUDGED
-            if _value(entry.claim[name]) != _value(own.claim[name])
+            name: entry.claim.get(name)
+            for name in _FIELDS
+            if _value(entry.claim.get(name)) != _value(own.claim.get(name))
         }
         if shared and differs and entry.plan != own.plan:
             key = json.dumps(differs)
@@ -97,7 +100,7 @@ def _other_claims(own: Entry, entries: Iterable[Entry]) -> list[dict[str, Any]]:
 def _value(field: Any) -> object:
     """Return what a field of a claim is compared by: levels as numbers, lists as sets."""
     if isinstance(field, list):
-        return {_value(one) for one in field}
+        return {_value(one) for one in field} or None
     return level_key(field) if isinstance(field, str) else field
 
 

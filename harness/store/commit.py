@@ -24,11 +24,16 @@ class Commit(NamedTuple):
 
 @cache
 def program_commit() -> Commit:
-    """Return the commit of the program as it stands when a process first asks.
+    """Return the commit of the program as it stands when a process first asks."""
+    return commit_of(Path(__file__).parent)
+
+
+def commit_of(folder: Path) -> Commit:
+    """Return the commit of the repository that `folder` is in.
 
     None without git, without a repository, and where git does not trust the folder's owner.
     """
-    command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent)]
+    command = ["git", "--no-optional-locks", "-C", str(folder)]
     command += ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         asked = subprocess.run(
