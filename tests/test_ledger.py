@@ -216,7 +216,7 @@ def test_a_ledger_that_is_damaged_or_cannot_be_written_costs_a_warning(
 def test_the_ledger_is_where_the_command_is_given_or_nowhere(judged: Path, tmp_path: Path) -> None:
     script, out = str(ROOT / "scripts/report.py"), ["--out", str(tmp_path / "out")]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    arguments = [script, judged / "first", *out]
+    arguments: list[str | Path] = [script, judged / "first", *out]
     for more, there in (
         (["--ledger", "none"], set()),
         ([], {"ledger.jsonl", "ledger.jsonl.lock"}),
