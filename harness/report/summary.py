@@ -53,9 +53,7 @@ def write_summary(
         if verdict := verdict_document([plan["claim"] for plan in plans if plan["claim"]], runs):
             verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
             with steps.step("where the runs come from"):
-                name = ", ".join(sweep.resolve().name for sweep in sweeps)
-                faults = _add_provenance(verdict, plans, runs, ledger, name)
-                warnings += faults
+                warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
             changed = "the claim was changed after the plan was written; "
             changed *= verdict["claim_changed"]
@@ -120,9 +118,10 @@ def _add_provenance(
     plans: Sequence[dict[str, Any]],
     runs: pl.DataFrame,
     ledger: Path | None,
-    name: str,
+    sweeps: Sequence[Path],
 ) -> list[str]:
     """Add to a verdict where its runs come from; return what is wrong with the ledger."""
+    name = ", ".join(sweep.resolve().name for sweep in sweeps)
     found, faults = provenance.provenance(verdict["claim"], plans, runs, ledger, name)
     said = provenance.provenance_sentence(found)
     verdict |= {"provenance": found, "sentence": f"{verdict['sentence']} {said}".rstrip()}
