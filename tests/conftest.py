@@ -40,6 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is remembered of images is kept apart from the user's.
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HARNESS_CACHE"] = _CACHE.name
+os.environ["HARNESS_LEDGER"] = ""  # none: what one test judges is no evidence in another
 
 register()
 settings.register_profile("harness", deadline=None, derandomize=True, database=None)

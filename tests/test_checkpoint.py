@@ -44,7 +44,7 @@ def write(folder: Path, **other: Any) -> Path:
 def test_on_disk_are_the_names_of_stores_written_before() -> None:
     assert info_to_json(INFO) == {
         "numerics": {"device": "cpu"}, "exact": True, "kept": False, "seconds": 1.235,
-        "test": {"test/acc": 9.0}, "test_sha256": None,
+        "test": {"test/acc": 9.0}, "test_sha256": None, "commit": None, "dirty": None,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness.runs.setup import build, prepare
 from harness.store import checkpointer as module
 from harness.store.checkpoint import Checkpoint, read_checkpoint
 from harness.store.checkpointer import Checkpointer, steps_to_keep
+from harness.store.commit import Commit, program_commit
 from harness.store.store import Store
 
 CONFIG = make_config(
@@ -113,3 +115,27 @@ def test_with_keep_none_nothing_is_left_of_a_run(tmp_path: Path) -> None:
     checkpointer.state.updates = PLAN.updates
     checkpointer.finish({"test/acc": 50.0}, "t", "none")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_whole_run_from_the_store_has_the_commit_that_trained_it(tmp_path: Path) -> None:
+    checkpointer = make(tmp_path, "last")
+    assert checkpointer.commit == program_commit()
+    checkpointer.state.updates = PLAN.updates
+    checkpointer.finish({"test/acc": 50.0}, "t", "last")
+    (path,) = tmp_path.glob("*/*-*.json")
+    written = json.loads(path.read_text())
+    assert (written.pop("commit"), written.pop("dirty")) == program_commit()
+    for code in (Commit("c0ffee", True), Commit()):
+        known = {name: value for name, value in code._asdict().items() if value is not None}
+        path.write_text(json.dumps(written | known))  # earlier files have neither key
+        assert make(tmp_path, "last", origin=read_checkpoint(path)).commit == code
+
+
+def test_a_run_that_goes_on_has_the_commit_of_now(tmp_path: Path) -> None:
+    checkpointer = make(tmp_path, "cycles")
+    checkpointer.state.updates = 8
+    checkpointer.save()
+    (path,) = tmp_path.glob("*/*-*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "c0ffee"}))
+    origin = read_checkpoint(path)
+    assert make(tmp_path, "cycles", origin=origin).commit == program_commit()

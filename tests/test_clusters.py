@@ -74,7 +74,7 @@ def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path
     path = tmp_path / "out/0/result.json"
     path.write_text(json.dumps(result(tmp_path, 0) | {"status": "interrupted", "error": "stopped"}))
     with pytest.raises(SystemExit, match="1 of 2 runs failed: device=cuda:99: stopped "):
-        sweep.end_sweep(tmp_path / "out")
+        sweep.end_sweep(tmp_path / "out", None)
 
 
 # --- jobs that were killed, as the waiting process learns it ---------------------------------------

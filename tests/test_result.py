@@ -30,7 +30,9 @@ HEAD = {
 IDENTITY = {
     "run_id", "fingerprint", "plan", "numerics", "data_sha256", "test_sha256", "no_test",
 }  # fmt: skip
-PROVENANCE = {"parent", "updates_reused", "seconds_reused", "exact", "updates_trained"}
+PROVENANCE = {
+    "parent", "updates_reused", "seconds_reused", "exact", "updates_trained", "commit", "dirty",
+}  # fmt: skip
 
 
 def begun() -> RunResult:

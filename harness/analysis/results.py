@@ -28,7 +28,8 @@ _HISTORY = {
     "train/loss": pl.Float64, "val/acc": pl.Float64, "val/loss": pl.Float64,
 }  # fmt: skip
 _FROM_RESULT = (
-    "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking",
+    "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking", "commit",
+    "dirty",
 )  # fmt: skip
 _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 
@@ -40,6 +41,7 @@ def read(sweep: Path) -> pl.DataFrame:
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
+    commit, dirty (of the program that trained); begun_again (starts of the run but the first);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
     (the network cannot be built); numerics, config and swept (JSON).
@@ -173,6 +175,7 @@ def _row(
             "lr_share_at_end": schedule.get("lr_share_at_end"),
             "seconds": own.get("seconds", {}).get("total"),
             **{name: own.get(name) for name in _FROM_RESULT},
+            "begun_again": own.get("restarts"),
             "claim_sha256": own.get("claim_sha256") if recorded else None,
             "updates_per_epoch": shape.get("updates_per_epoch"),
             "lr": config["optimizer"]["lr"] if config else None,

@@ -142,6 +142,7 @@ def config_to_train(plan: dict[str, Any], run: dict[str, Any], now: Config) -> C
         trainer=trainer,
         store=now.store,
         tracking=now.tracking,
+        ledger=now.ledger,
         reuse=now.reuse,
         retry=now.retry,
     )

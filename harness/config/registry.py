@@ -7,7 +7,7 @@ Sections of one kind are here; models, data sets, optimizers and schedulers are 
 from __future__ import annotations
 
 from harness.config.fields import Section
-from harness.config.schema import ClaimSettings, NoTracking, Store, Trainer, Wandb
+from harness.config.schema import ClaimSettings, Ledger, NoTracking, Store, Trainer, Wandb
 
 KINDS: dict[str, dict[str, type[Section]]] = {
     "model": {},
@@ -17,6 +17,7 @@ KINDS: dict[str, dict[str, type[Section]]] = {
     "trainer": {"default": Trainer},
     "store": {"default": Store},
     "claim": {"default": ClaimSettings},
+    "ledger": {"default": Ledger},
     "tracking": {"wandb": Wandb, "none": NoTracking},
 }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
-from harness.config.fields import Section, choice, duration, newer, number
+from harness.config.fields import Section, added, choice, duration, newer, number
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -234,6 +234,19 @@ class ClaimSettings(Section):
 
 
 @dataclass
+class Ledger(Section):
+    """Where it is written down which claims were judged on which runs; null or empty: nowhere."""
+
+    section: ClassVar[str] = "ledger"
+
+    path: str | None = MISSING
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.path = os.path.abspath(self.path) if self.path else None
+
+
+@dataclass
 class Config(Section):
     """A whole run: with the code, all that its weights and its history follow from."""
 
@@ -245,6 +258,7 @@ class Config(Section):
     store: Store = MISSING
     tracking: Tracking = MISSING
     claim: ClaimSettings = MISSING
+    ledger: Ledger = added(Ledger(None))
     reuse: bool = MISSING  # start from what the store holds, and add to it
     retry: bool = MISSING  # train again what diverged before
     seed: int = number(at_least=0, below=2**63)

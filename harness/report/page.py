@@ -17,6 +17,7 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import results
+from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.files import atomic
 from harness.report import page_charts, verdict_charts
@@ -105,6 +106,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "claim_text": claim_text,
         "fixed": _fixed,
         "minus": _minus,
         "signed": _signed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import phase, results, verify
+from harness.analysis import phase, provenance, results, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
@@ -26,8 +25,10 @@ from harness.report import page
 from harness.report.pictures import write_pictures
 
 
-def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
-    """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`.
+def write_summary(
+    sweeps: Sequence[Path], out: Path, ledger: Path | None = None
+) -> tuple[str, list[str]]:
+    """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`, and a line into `ledger`.
 
     Returns the text for the terminal, and a line for each part that could not be made; the others are.
     Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
@@ -51,6 +52,9 @@ def write_summary(sweeps: Sequence[Path], out: Path) -> tuple[str, list[str]]:
     with steps.step("verdict"):
         if verdict := verdict_document([plan["claim"] for plan in plans if plan["claim"]], runs):
             verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
+            with steps.step("where the runs come from"):
+                warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
+                lines += [f"warning: {fault}" for fault in faults]
             changed = "the claim was changed after the plan was written; "
             changed *= verdict["claim_changed"]
             lines.append(f"\nverdict: {changed}{verdict['sentence']}")
@@ -107,6 +111,21 @@ def _not_planned(plans: Sequence[dict[str, Any]]) -> str:
     if any(plan.get("gathered") for plan in plans):
         return "No plan fixed this comparison before the runs were trained."
     return ""
+
+
+def _add_provenance(
+    verdict: dict[str, Any],
+    plans: Sequence[dict[str, Any]],
+    runs: pl.DataFrame,
+    ledger: Path | None,
+    sweeps: Sequence[Path],
+) -> list[str]:
+    """Add to a verdict where its runs come from; return what is wrong with the ledger."""
+    name = ", ".join(sweep.resolve().name for sweep in sweeps)
+    found, faults = provenance.provenance(verdict["claim"], plans, runs, ledger, name)
+    said = provenance.provenance_sentence(found)
+    verdict |= {"provenance": found, "sentence": f"{verdict['sentence']} {said}".rstrip()}
+    return faults
 
 
 def _unique(runs: pl.DataFrame) -> pl.DataFrame:
@@ -174,20 +193,10 @@ def about(
         "commands": commands,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
-        "commit": _commit(),
+        "commit": ", ".join(provenance.commits(runs)),
         "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "warnings": list(warnings),
     }
-
-
-def _commit() -> str | None:
-    """Return the commit of the program; None without git, or where git does not trust the folder's owner."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return asked.stdout.strip() or None
 
 
 def _numerics(runs: pl.DataFrame) -> dict[str, str]:

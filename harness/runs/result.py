@@ -87,13 +87,19 @@ class Identity:
 
 @dataclass
 class Provenance:
-    """Where the run's weights come from: from `parent`, a checkpoint, and from its own updates."""
+    """Where the run's weights come from: from `parent`, a checkpoint, and from its own updates.
+
+    `commit` is that of the program that made the last update, `dirty` whether its files were changed
+    since; None where that is not known.
+    """
 
     parent: str | None
     updates_reused: int
     seconds_reused: float
     exact: bool  # one machine's arithmetic made it all
     updates_trained: int = 0
+    commit: str | None = None
+    dirty: bool | None = None
 
 
 @dataclass(frozen=True)

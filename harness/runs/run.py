@@ -256,10 +256,10 @@ def _resumed(
 
 
 def _provenance(checkpointer: Checkpointer) -> Provenance:
-    origin, exact = checkpointer.origin, checkpointer.exact
+    origin, exact, code = checkpointer.origin, checkpointer.exact, checkpointer.commit._asdict()
     if origin is None:
-        return Provenance(None, 0, 0.0, exact)
-    return Provenance(origin.key, origin.step, origin.seconds, exact)
+        return Provenance(None, 0, 0.0, exact, **code)
+    return Provenance(origin.key, origin.step, origin.seconds, exact, **code)
 
 
 def _row(ctx: RunContext, setup: Setup, state: TrainState, step: TrainStep, lr: float) -> Row:

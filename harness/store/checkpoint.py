@@ -39,6 +39,8 @@ class CheckpointInfo:
     seconds: float  # of training up to here, over all runs that share it
     test: Row | None = None  # the test set's metrics if a run ended here, empty without a test set
     test_sha256: str | None = None  # of the test set that `test` is about
+    commit: str | None = None  # of the program that made the last update
+    dirty: bool | None = None  # whether its files were changed since that commit
 
     @property
     def is_end(self) -> bool:

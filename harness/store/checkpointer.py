@@ -17,6 +17,7 @@ from harness.store.checkpoint import (
     RowsFile,
     read_state,
 )
+from harness.store.commit import Commit, program_commit
 from harness.store.identity import RunIdentity
 from harness.store.store import Store
 from harness.training.distributed import World
@@ -93,6 +94,7 @@ class Checkpointer:
     keep: frozenset[int]  # after which updates checkpoints are permanent
     every_seconds: float
     exact: bool = field(init=False)  # one machine's arithmetic makes the whole run
+    commit: Commit = field(init=False)  # of the program that makes the last update
 
     def __post_init__(self) -> None:
         origin = self.origin
@@ -103,6 +105,8 @@ class Checkpointer:
             self._temporary = origin.path
         same = origin is None or (origin.bitwise and origin.numerics == self.numerics)
         self.exact = origin is None or (same and self.numerics["deterministic"])
+        whole = origin is not None and origin.step == self.run.plan.updates
+        self.commit = Commit(origin.commit, origin.dirty) if origin and whole else program_commit()
         if origin and not self.exact:
             _warn_inexact(origin.numerics, self.numerics)
 
@@ -152,6 +156,7 @@ class Checkpointer:
             seconds=before + time.monotonic() - self._begin,
             test=test,
             test_sha256=test_sha256,
+            **self.commit._asdict(),
         )
         path = self.store.save(self.run, self.state.updates, state, self._rows_file, info)
         self._last = time.monotonic()

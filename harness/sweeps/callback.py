@@ -68,7 +68,8 @@ class Sweep(Callback):
             folder = Path(config.hydra.sweep.dir)
             if search_sweeper(config):
                 end_search(folder)
-            end_sweep(folder)
+            ledger = config.ledger.path
+            end_sweep(folder, Path(ledger).absolute() if ledger else None)
             from harness.analysis import verify
 
             if verify.check_records(folder):  # which the summary has named
@@ -146,7 +147,7 @@ def _write_or_continue(folder: Path, document: dict[str, Any]) -> dict[str, Any]
 
 def _fixed_values(plan: dict[str, Any]) -> dict[str, str] | None:
     """Return the values that a search does not choose and that make another run; None for a planned sweep."""
-    may_change = (*SAME_RUN, "store", "tracking")
+    may_change = (*SAME_RUN, "store", "tracking", "ledger")
     values = plan["search"] and plan["search"]["fixed"]
     return values and {k: value for k, value in values.items() if not k.startswith(may_change)}
 
@@ -186,8 +187,9 @@ def end_search(folder: Path) -> None:
     print(question.text(), file=sys.stderr)
 
 
-def end_sweep(folder: Path) -> None:
-    """Make table, verdict, pictures and page of a sweep; exit with 1 if runs of it are not done.
+def end_sweep(folder: Path, ledger: Path | None) -> None:
+    """Make table, verdict, pictures and page of a sweep, and a line of the `ledger`; exit with 1 if runs
+    of it are not done.
 
     A part that fails is a warning: the runs are there, and the other parts are made.
     """
@@ -195,7 +197,7 @@ def end_sweep(folder: Path) -> None:
     from harness.report import summary
     from harness.sweeps.wandb_summary import publish_sweep
 
-    text, failures = summary.write_summary([folder], folder)
+    text, failures = summary.write_summary([folder], folder, ledger)
     steps = Attempts()
     with steps.step("table"):
         print(text, flush=True)

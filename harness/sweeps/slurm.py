@@ -47,7 +47,7 @@ class SlurmTask(Checkpointable):
 
 
 def write_launcher(sweep: Path, launcher: dict[str, Any]) -> None:
-    """Write `launcher.json`: what a planned sweep's jobs need beside the plan.
+    """Write `launcher.json`: what a planned sweep's jobs need beside the plan, the report's ledger among it.
 
     It names this folder, so that relative paths mean the same to jobs that are submitted again from another.
     """
@@ -104,7 +104,7 @@ def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecuto
     if not shutil.which("srun"):
         raise ConfigError("there is no srun here; log in to a cluster")
     shared = {field.name for field in fields(BaseQueueConf)}
-    own = {"_target_", "submitit_folder", "max_num_timeout"}
+    own = {"_target_", "submitit_folder", "max_num_timeout", "ledger"}
     executor = submitit.AutoExecutor(
         folder=sweep / ".submitit/%j",
         cluster="slurm",
@@ -126,7 +126,9 @@ def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecuto
 
 def _submit_report(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -> str:
     """Submit the job that writes the sweep's report once `jobs` have ended, however they did."""
-    command = shlex.join([sys.executable, str(_REPORT), str(sweep.resolve())])
+    words = [sys.executable, str(_REPORT), str(sweep.resolve())]
+    words += ["--ledger", launcher["ledger"]] if "ledger" in launcher else []
+    command = shlex.join(words)
     options = {
         **{key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]},
         "job-name": f"{launcher['name']}-report",
@@ -135,8 +137,8 @@ def _submit_report(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -
         "time": "60",
         "wrap": command,
     }
-    words = ["sbatch", "--parsable", *(f"--{key}={value}" for key, value in options.items())]
-    sbatch = subprocess.run(words, capture_output=True, text=True, check=False)
+    ask = ["sbatch", "--parsable", *(f"--{key}={value}" for key, value in options.items())]
+    sbatch = subprocess.run(ask, capture_output=True, text=True, check=False)
     if sbatch.returncode:
         raise ConfigError(
             f"the job of the report was not accepted by Slurm: {sbatch.stderr.strip()}; "

@@ -43,8 +43,9 @@ def folder() -> Iterator[Path]:
 
 
 def start(*words: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a Python process in the project's folder, silent, offline."""
-    env = os.environ | {"WANDB_MODE": "offline", "PYTHONPATH": "."} | environment
+    """Start a Python process in the project's folder, silent, offline, of which no ledger knows."""
+    own = {"WANDB_MODE": "offline", "PYTHONPATH": ".", "HARNESS_LEDGER": ""}
+    env = os.environ | own | environment
     return subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, env=env,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -72,6 +72,8 @@ def plan_new_sweep(overrides: list[str]) -> Path:
         slurm.make_executor(Path(), launcher)  # before anything is written
         begin_sweep(composed, new=True)
         folder = Path(composed.hydra.sweep.dir)  # which makes it
+        ledger = composed.ledger.path
+        launcher["ledger"] = str(Path(ledger).absolute()) if ledger else "none"
         slurm.write_launcher(folder, launcher)
     return folder
 
