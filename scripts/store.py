@@ -20,7 +20,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
+from harness.store.checkpoint import (
+    Checkpoint,
+    CorruptCheckpointError,
+    correct_path,
+    read_checkpoint,
+    read_correct,
+    read_state,
+)
 from harness.store.identity import FORMAT
 from harness.store.store import Store
 
@@ -38,13 +45,18 @@ class Stored:
 
     @classmethod
     def of(cls, prefix: Checkpoint) -> Stored:
-        files = [prefix.path, prefix.path.parent / prefix.file]
+        files = [prefix.path, *_beside(prefix)]
         stats = [file.stat() for file in files if file.exists()]
         return cls(prefix, sum(s.st_size for s in stats), max(s.st_mtime for s in stats))
 
     def remove(self) -> None:
-        self.prefix.path.unlink(missing_ok=True)
-        (self.prefix.path.parent / self.prefix.file).unlink(missing_ok=True)
+        for path in (self.prefix.path, *_beside(self.prefix)):
+            path.unlink(missing_ok=True)
+
+
+def _beside(checkpoint: Checkpoint) -> list[Path]:
+    """Return the files that are a checkpoint's alone: weights, bits of images."""
+    return [checkpoint.path.parent / checkpoint.file, correct_path(checkpoint.path)]
 
 
 def main() -> None:
@@ -120,6 +132,7 @@ def _verify(stored: list[Stored]) -> list[str]:
         try:
             read_state(one.prefix)
             one.prefix.rows  # noqa: B018 - reading checks
+            read_correct(one.prefix)
         except CorruptCheckpointError as error:
             damaged.append(str(error))
     print(f"{len(stored) - len(damaged)} of {len(stored)} checkpoints are sound")
@@ -149,16 +162,16 @@ def _remove(chosen: list[Stored], dry_run: bool) -> None:
 
 
 def _remove_strays(folder: Path, dry_run: bool) -> None:
-    """Unfinished files that a crash left, and weights and rows that no checkpoint names (any more)."""
+    """Unfinished files that a crash left, and weights, rows and bits that no checkpoint has (any more)."""
     named = {
-        one.prefix.path.parent / name
+        path
         for one in _read(folder)[0]
-        for name in (one.prefix.file, one.prefix.rows_file)
+        for path in (*_beside(one.prefix), one.prefix.path.parent / one.prefix.rows_file)
     }
     old = time.time() - _DAY
     strays = [
         path
-        for pattern in (".*", "*.pt", "*.rows")
+        for pattern in (".*", "*.pt", "*.rows", "*.npz")
         for path in folder.glob(f"{FORMAT}-*/{pattern}")
         if path not in named and path.stat().st_mtime < old
     ]

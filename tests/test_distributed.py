@@ -18,12 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import forked
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, make_config
 from golden import write_images
 from torch import Tensor, nn
 
+from harness import correct
 from harness.config.errors import ConfigError
 from harness.runs.context import RunContext
 from harness.runs.run import run
@@ -243,6 +245,10 @@ def test_several_processes_train_what_one_does(size: int, tmp_path: Path) -> Non
     for key in ("run_id", "fingerprint", "status", "updates_trained", "exact", "restarts"):
         assert result[key] == alone[key], key
     assert result["test"] == pytest.approx(alone["test"], rel=1e-5)
+    bits, of_one = (correct.read(tmp_path / name / correct.FILE) for name in ("several", "one"))
+    assert (list(bits), len(bits["val"])) == (["val", "test"], 288)
+    assert all(np.array_equal(bits[split], of_one[split]) for split in bits)
+    assert [correct.read(path) for path in Path(f"{several}.store").glob("*/*.npz")]
     assert files(tmp_path / "several") == files(tmp_path / "one")
     assert {name.split("/")[0] for name in others} == {"patched.py", "several", "several.store"}
 
@@ -277,6 +283,7 @@ def test_a_test_set_that_one_of_them_cannot_read_costs_the_test_accuracy_alone(
     assert (result["status"], result["test"]) == ("complete", {})
     assert "the test set cannot be read" in result["no_test"]
     assert result["final"]
+    assert list(correct.read(tmp_path / "run" / correct.FILE)) == ["val"]
 
 
 @pytest.mark.slow
@@ -302,6 +309,25 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(
     assert not result["exact"]
     assert result["numerics"]["processes"] == second
     assert_close(tmp_path / "run", tmp_path / "one", 2 * UPDATES_PER_EPOCH, 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_an_end_of_an_old_store_is_evaluated_again_by_all_of_them(
+    size: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    train(folder, "trainer.epochs=1", size=1)
+    before = correct.read(folder / correct.FILE)
+    for again in ("evaluated", "found"):
+        shutil.rmtree(folder)
+        if again == "evaluated":
+            next(Path(f"{folder}.store").glob("*/*.npz")).unlink()
+        result = train(folder, "trainer.epochs=1", size=size)
+        assert result["updates_trained"] == 0
+        found = correct.read(folder / correct.FILE)
+        assert list(found) == ["val", "test"]
+        assert all(np.array_equal(found[split], before[split]) for split in found)
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_a_complete_run_leaves_its_figures_and_files(main: Main, tmp_path: Path)
     assert len(np.load(tmp_path / "run/lr.npy")) == 24
     files = {path.name for path in (tmp_path / "run").iterdir() if path.is_file()}
     assert files - {".lock", "train.log"} == {
-        "config.json", "history.jsonl", "lr.npy", "result.json", "starts.txt",
+        "config.json", "correct.npz", "history.jsonl", "lr.npy", "result.json", "starts.txt",
     }  # fmt: skip
 
 

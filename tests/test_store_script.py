@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, make_config
 
+from harness import correct
 from harness.runs.context import RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
@@ -95,6 +96,11 @@ def test_verify_finds_what_is_damaged(script: Script, store: Path) -> None:
     code, out, err = script("verify")
     assert (code, out) == (1, "1 of 3 checkpoints are sound\n")
     assert f"{weights} does not have the checksum" in err
+    bits = min(store.glob("*/*.npz"))  # of the end that is sound
+    correct.write(bits, {"val": ~correct.read(bits)["val"]})
+    code, out, err = script("verify")
+    assert (code, out) == (1, "0 of 3 checkpoints are sound\n")
+    assert f"{bits}: does not give the val/acc of its checkpoint" in err
 
 
 @pytest.mark.parametrize(
@@ -119,19 +125,21 @@ def test_prune_removes_what_was_chosen(
     assert (code, out.split()[:2]) == (0, ["removed", str(3 - left)])
     assert len(files(store, "*-*.json")) == left
     assert files(store, "*.pt") == files(store, "*-*.json")
+    assert set(files(store, "*.npz")) <= set(files(store, "*-*.json"))
 
 
 def test_prune_removes_old_files_that_no_checkpoint_needs(script: Script, store: Path) -> None:
     (fingerprint,) = store.iterdir()
     (fingerprint / ".half.json.x").touch()
     (fingerprint / "000000099-left.pt").touch()
+    (fingerprint / "000000099-left.npz").touch()
     script("prune", "--older-than", "0")
     assert len(files(store, "*.rows")) == 2, "a run under way may still need them"
     assert (fingerprint / ".half.json.x").exists()
     make_old(store, "*", 2)
     make_old(store, ".half*", 2)
     code, out, _ = script("prune", "--older-than", "0")
-    assert (code, out.splitlines()[-1]) == (0, "removed 4 files that none of them needs")
+    assert (code, out.splitlines()[-1]) == (0, "removed 5 files that none of them needs")
     assert not any(path.name != "training.lock" for path in fingerprint.iterdir())
 
 

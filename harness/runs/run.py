@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from harness import correct
 from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
 from harness.config.warnings import warn
 from harness.files import LockedError, atomic, lock, read_json, write_json
 from harness.runs import requeue, wandb_run
 from harness.runs.context import RunContext
+from harness.runs.evaluator import Evaluator
 from harness.runs.recording import Recorder
 from harness.runs.result import (
     Complete,
@@ -36,8 +36,7 @@ from harness.store.checkpointer import Checkpointer, broadcast_state, restore, s
 from harness.store.identity import RunIdentity, weights_sha256
 from harness.store.store import Store
 from harness.training import schedules
-from harness.training.distributed import World
-from harness.training.loop import DivergedError, Row, TrainState, TrainStep, updates
+from harness.training.loop import DivergedError, Row, TrainState, updates
 
 
 def run(ctx: RunContext) -> RunResult:
@@ -194,6 +193,7 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
     identity, timer, world = setup.identity, ctx.timer, ctx.world
     with timer.phase("build"), _refusal_noted(store, identity):
         state, step = build(ctx.config, setup.splits, setup.device, setup.precision, world)
+    evaluator = Evaluator(world, setup, step, state)
     ctx.stop.catch()
     with _resumed(ctx, setup, store, state, result) as (recorder, checkpointer, heartbeat):
         provenance = result.provenance = _provenance(checkpointer)
@@ -203,14 +203,14 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
             with timer.phase("fit"):
                 for lr in updates(state, step, identity.plan, setup.batches):
                     if identity.log_schedule.is_row(state.updates):
-                        recorder.record(_row(ctx, setup, state, step, lr))
+                        recorder.record(_row(ctx, evaluator, lr))
                     recorder.tick()
                     heartbeat()
                     provenance.updates_trained += 1
                     with timer.phase("store"):
                         _save_if_due(ctx, checkpointer)
                     world.reseed(ctx.config.seed, state.updates)
-            _finish(ctx, setup, checkpointer, step, result)
+            _finish(ctx, evaluator, checkpointer, result)
         except DivergedError as error:
             result.outcome = Diverged(str(error))
         result.evaluated(recorder.rows)
@@ -262,12 +262,13 @@ def _provenance(checkpointer: Checkpointer) -> Provenance:
     return Provenance(origin.key, origin.step, origin.seconds, exact, **code)
 
 
-def _row(ctx: RunContext, setup: Setup, state: TrainState, step: TrainStep, lr: float) -> Row:
+def _row(ctx: RunContext, evaluator: Evaluator, lr: float) -> Row:
     """Return the row of the history for the update just done, whose LR was `lr`."""
-    row = state.row(setup.identity.plan, lr)
-    if state.updates in setup.identity.log_schedule.evaluations:
+    state, identity = evaluator.state, evaluator.setup.identity
+    row = state.row(identity.plan, lr)
+    if state.updates in identity.log_schedule.evaluations:
         with ctx.timer.phase("evaluate"):
-            row |= state.checked(step.evaluate(state.network, setup.val, "val"))
+            row |= evaluator.val()
     return row
 
 
@@ -283,32 +284,35 @@ def _save_if_due(ctx: RunContext, checkpointer: Checkpointer) -> None:
 
 
 def _finish(
-    ctx: RunContext, setup: Setup, checkpointer: Checkpointer, step: TrainStep, result: RunResult
+    ctx: RunContext, evaluator: Evaluator, checkpointer: Checkpointer, result: RunResult
 ) -> None:
     """Test the trained network, unless the store has that, and keep the end of the run."""
-    state, test_sha256 = checkpointer.state, setup.splits.test_sha256
+    test_sha256 = evaluator.setup.splits.test_sha256
     stored = checkpointer.tested(test_sha256)
     with ctx.timer.phase("evaluate"):
-        test = Evaluation(stored) if stored else _test(ctx.world, setup, step, state)
+        test = Evaluation(stored) if stored else evaluator.test()
     result.evaluations["test"] = test
     if not stored:
         with ctx.timer.phase("store"):
             checkpointer.finish(test.values, test_sha256, ctx.config.store.keep)
-    result.outcome = Complete(weights_sha256(state.network.state_dict()))
+    _keep_correct(ctx, evaluator, checkpointer, checkpointer.rows[-1] | test.values)
+    result.outcome = Complete(weights_sha256(evaluator.state.network.state_dict()))
 
 
-def _test(world: World, setup: Setup, step: TrainStep, state: TrainState) -> Evaluation:
-    """Return the metrics of the test set; or none, and why: the run stands without them."""
-    if setup.test is None:
-        return Evaluation({}, "there is no test set")
-    try:
-        row = step.evaluate(state.network, setup.test, "test")
-    except (ConfigError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
-            raise
-        nothing = torch.full((3,), math.nan, dtype=torch.float64, device=setup.device)
-        world.sum(nothing)  # for the other processes, which sum their parts
-        return Evaluation({}, f"the test set cannot be read: {error}")
-    if math.isnan(row["test/acc"]):
-        return Evaluation({}, "the test set cannot be read by another process")
-    return Evaluation(state.checked(row))
+def _keep_correct(
+    ctx: RunContext, evaluator: Evaluator, checkpointer: Checkpointer, recorded: Row
+) -> None:
+    """Write which images are classified correctly, in the evaluations that gave `recorded`, into the
+    run's folder and beside the checkpoint of its end."""
+    path, stored = ctx.info.folder / correct.FILE, {}
+    if checkpointer.starts_at_end:
+        stored = ctx.world.broadcast_from_rank_zero(checkpointer.correct)
+    with ctx.timer.phase("evaluate"):
+        found = evaluator.correct(stored, recorded)
+    if not found:
+        path.unlink(missing_ok=True)  # of an earlier start
+        return
+    correct.write(path, found)
+    if any(bits is not stored.get(split) for split, bits in found.items()):
+        with ctx.timer.phase("store"):
+            checkpointer.keep_correct(found)

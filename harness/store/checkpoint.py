@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from harness import files
+from harness import correct, files
+from harness.correct import Bits
 from harness.store.identity import FORMAT
 from harness.training.loop import Row
 
@@ -147,6 +148,30 @@ def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[st
             f"{path} is not a checkpoint ({type(error).__name__})"
         ) from error
     return state
+
+
+def correct_path(path: Path) -> Path:
+    """Return where, beside a checkpoint's JSON, stands which images it classifies correctly."""
+    return path.with_suffix(".npz")
+
+
+def read_correct(checkpoint: Checkpoint) -> dict[str, Bits]:
+    """Return by split which images an end classifies correctly; empty where that was not stored.
+
+    Raises `CorruptCheckpointError`, also where they do not give the accuracy that the checkpoint has.
+    """
+    path = correct_path(checkpoint.path)
+    try:
+        found = correct.read(path)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise CorruptCheckpointError(str(error)) from error
+    recorded = (checkpoint.rows[-1] if checkpoint.rows else {}) | (checkpoint.test or {})
+    for split, bits in found.items():
+        if correct.accuracy(bits) != recorded.get(f"{split}/acc"):
+            raise CorruptCheckpointError(f"{path}: does not give the {split}/acc of its checkpoint")
+    return found
 
 
 class RowsFile:

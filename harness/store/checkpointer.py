@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config.warnings import warn, warn_once
+from harness.correct import Bits
 from harness.store.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     CorruptCheckpointError,
     RowsFile,
+    read_correct,
     read_state,
 )
 from harness.store.commit import Commit, program_commit
@@ -127,10 +129,29 @@ class Checkpointer:
     def tested(self, test_sha256: str | None) -> Row | None:
         """Return the stored metrics of the test set of this digest, if the run is over and has them."""
         origin = self.origin
-        over = origin is not None and origin.step == self.run.plan.updates
-        if origin and over and origin.test and origin.test_sha256 == test_sha256:
+        if origin and self.starts_at_end and origin.test and origin.test_sha256 == test_sha256:
             return origin.test
         return None
+
+    @property
+    def starts_at_end(self) -> bool:
+        return self.origin is not None and self.origin.step == self.run.plan.updates
+
+    def correct(self) -> dict[str, Bits]:
+        """Return what the store has of which images the end, that the run starts at, classifies correctly.
+
+        A damaged file is named in a warning and passed over.
+        """
+        try:
+            return read_correct(self.origin) if self.origin else {}
+        except CorruptCheckpointError as error:
+            warn(f"{error}; it is passed over")
+            return {}
+
+    def keep_correct(self, correct: Mapping[str, Bits]) -> None:
+        """Store which images the end of the run classifies correctly, beside its checkpoint."""
+        if self.store:
+            self.store.save_correct(self.run, correct)
 
     def finish(self, test: Row, test_sha256: str | None, keep: str) -> None:
         """Keep the end, with the test's metrics; with `keep` none, no checkpoint is left of the run."""

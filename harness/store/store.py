@@ -11,7 +11,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,16 @@ from typing import Any
 
 import torch
 
-from harness import files
+from harness import correct, files
 from harness.config.warnings import warn, warn_once
+from harness.correct import Bits
 from harness.files import atomic, write_json
 from harness.store.checkpoint import (
     Checkpoint,
     CheckpointInfo,
     CorruptCheckpointError,
     RowsFile,
+    correct_path,
     info_to_json,
     read_checkpoint,
 )
@@ -89,7 +91,7 @@ class Store:
         the store is full or read-only; that costs a warning, not the run.
         """
         ((_, plan_sha256),) = plan_hashes(run.plan, [step])
-        path = self.folder / run.fingerprint / f"{stem(step, plan_sha256)}.json"
+        path = self._path(run, step, plan_sha256)
         if path.exists() and not info.permanent:
             return None
         buffer = io.BytesIO()
@@ -110,6 +112,22 @@ class Store:
             warn(f"no checkpoint of update {step}: {error}; training goes on")
             return None
         return path
+
+    def _path(self, run: RunIdentity, step: int, plan_sha256: str) -> Path:
+        return self.folder / run.fingerprint / f"{stem(step, plan_sha256)}.json"
+
+    def save_correct(self, run: RunIdentity, bits: Mapping[str, Bits]) -> None:
+        """Store which images the end of `run` classifies correctly, if the store has that end.
+
+        What cannot be written costs a warning, not the run.
+        """
+        ((step, plan_sha256),) = plan_hashes(run.plan, [run.plan.updates])
+        path = self._path(run, step, plan_sha256)
+        try:
+            if path.exists():
+                correct.write(correct_path(path), bits)
+        except OSError as error:
+            warn(f"{correct_path(path).name} is not stored: {error}")
 
     def drop(self, path: Path) -> None:
         """Remove a checkpoint that a later one has replaced, unless another run has made it permanent."""

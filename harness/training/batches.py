@@ -167,7 +167,8 @@ class EvalBatches:
         device: torch.device,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        self.own = torch.arange(len(source.labels))[world.shard(len(source.labels))]
+        self.images = len(source.labels)
+        self.own = torch.arange(self.images)[world.shard(self.images)]
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
         self.fetch = _fetcher(source, _EVAL_BATCH[device.type], 0, device)
 

@@ -186,20 +186,29 @@ class TrainStep:
 
     @torch.inference_mode()
     def evaluate(
-        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], split: str
+        self,
+        network: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        split: str,
+        correct: list[Tensor] | None = None,
     ) -> Row:
-        """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation."""
+        """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation.
+
+        `correct` gets, for each batch, which images are classified correctly: bool (batch,), on the device.
+        """
         network.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         for images, labels in batches:
             with self.precision.autocast():
                 logits = self.forward(images).float()
-            correct = (logits.argmax(1) == labels).sum()
+            right = logits.argmax(1) == labels
+            if correct is not None:
+                correct.append(right)
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums += torch.stack([correct, loss, torch.full_like(loss, len(labels))])
+            sums += torch.stack([right.sum(), loss, torch.full_like(loss, len(labels))])
         network.train()
-        correct, loss, images_seen = self.world.sum(sums).tolist()
-        return {f"{split}/acc": 100 * correct / images_seen, f"{split}/loss": loss / images_seen}
+        count, loss, images_seen = self.world.sum(sums).tolist()
+        return {f"{split}/acc": 100 * count / images_seen, f"{split}/loss": loss / images_seen}
 
 
 @dataclass(frozen=True)

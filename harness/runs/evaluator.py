@@ -1,0 +1,98 @@
+"""Evaluations of a run's network, and which images it classifies correctly at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.config.errors import ConfigError
+from harness.correct import Bits, accuracy
+from harness.runs.result import Evaluation
+from harness.runs.setup import Setup
+from harness.training.batches import EvalBatches
+from harness.training.distributed import World
+from harness.training.loop import Row, TrainState, TrainStep
+
+_NONE = np.empty(0, np.bool_)
+
+
+@dataclass
+class Evaluator:
+    """Evaluates `state` on the splits of a run; keeps of each split which images were correct last."""
+
+    world: World
+    setup: Setup
+    step: TrainStep
+    state: TrainState
+    _correct: dict[str, list[Tensor]] = field(default_factory=dict)  # by batch, on the device
+
+    def val(self) -> Row:
+        """Return the metrics of the validation set. Raises as `TrainState.checked`."""
+        return self.state.checked(self._evaluate("val", self.setup.val))
+
+    def test(self) -> Evaluation:
+        """Return the metrics of the test set; or none, and why: the run stands without them.
+
+        Raises as `TrainState.checked`.
+        """
+        if self.setup.test is None:
+            return Evaluation({}, "there is no test set")
+        test = self._attempt("test", self.setup.test)
+        return test if test.missing else Evaluation(self.state.checked(test.values))
+
+    def correct(self, stored: Mapping[str, Bits], recorded: Row) -> dict[str, Bits]:
+        """Return which images of each split the end of the run classifies correctly, in the split's order.
+
+        They are those of the evaluation that gave `recorded`, the metrics at the end: of this process's
+        own, else `stored` ones, else of one more. A split is left out where they do not give the recorded
+        accuracy, as in other numerics, or where it cannot be read. All processes return all images.
+        """
+        found = {}
+        for split, batches in (("val", self.setup.val), ("test", self.setup.test)):
+            if batches is None or f"{split}/acc" not in recorded:
+                continue
+            bits = stored.get(split, _NONE)
+            if split not in self._correct and len(bits) != batches.images:
+                self._attempt(split, batches)
+            if split in self._correct:
+                bits = self._gathered(split, batches)
+            fits = len(bits) == batches.images
+            if fits and accuracy(bits) == recorded[f"{split}/acc"]:
+                found[split] = bits
+        return found
+
+    def _evaluate(self, split: str, batches: EvalBatches) -> Row:
+        correct: list[Tensor] = []
+        row = self.step.evaluate(self.state.network, batches, split, correct)
+        self._correct[split] = correct
+        return row
+
+    def _attempt(self, split: str, batches: EvalBatches) -> Evaluation:
+        """Return the metrics of a split; or none, and why, if a process cannot read it."""
+        try:
+            row = self._evaluate(split, batches)
+        except (ConfigError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+                raise
+            nothing = torch.full((3,), math.nan, dtype=torch.float64, device=self.setup.device)
+            self.world.sum(nothing)  # for the other processes, which sum their parts
+            return Evaluation({}, f"the {split} set cannot be read: {error}")
+        if math.isnan(row[f"{split}/acc"]):
+            del self._correct[split]
+            return Evaluation({}, f"the {split} set cannot be read by another process")
+        return Evaluation(row)
+
+    def _gathered(self, split: str, batches: EvalBatches) -> Bits:
+        """Return the bits of all processes' parts, in the order of the split's indices."""
+        whole = torch.zeros(batches.images, dtype=torch.uint8, device=self.setup.device)
+        if self._correct[
+            split
+        ]:  # not the empty part of a split smaller than the processes are many
+            whole[batches.own.to(whole.device)] = torch.cat(self._correct[split]).to(whole.dtype)
+        bits: Bits = self.world.sum(whole).bool().cpu().numpy()
+        return bits
