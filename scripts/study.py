@@ -403,16 +403,16 @@ def _tuning(runs: pl.DataFrame) -> str:
 def _phase(judged: dict[str, Any]) -> str:
     rows = []
     for arm in judged["arms"]:
-        drop, r, maxima = arm["drop_points"], arm["correlation_with_lr"], arm["maxima_at_minima"]
+        drop, r, best = arm["drop_points"], arm["correlation_with_lr"], arm["best_position"]
         back = arm["recovery_epochs"]
         rows.append([
             arm["arm"], f"{arm['runs']}", f"{drop['mean']:.2f} ({drop['ci95'][0]:.2f} to {drop['ci95'][1]:.2f})",
             f"{back['median']:.2f} ({back['recovered']} of {back['of']} came back)",
             f"{r['mean']:+.2f} ({r['ci95'][0]:+.2f} to {r['ci95'][1]:+.2f})",
-            f"{maxima['share']:.0%} against {maxima['null_share']:.0%}, p = {maxima['p']:.2g}",
+            f"{best['lr_rank']:.0%} (p = {best['p']:.2g})",
         ])  # fmt: skip
     header = ["arm", "runs", "drop in the epoch after a minimum (points)", "epochs until it is back, median",
-              "correlation with the LR", "local maxima within one evaluation of a minimum, against chance"]  # fmt: skip
+              "correlation with the LR", "LR rank of a cycle's best accuracy, 50 % by chance"]  # fmt: skip
     return _markdown(header, rows)
 
 

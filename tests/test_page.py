@@ -134,7 +134,7 @@ def make_verdict(runs: pl.DataFrame, **changes: Any) -> dict[str, Any]:
     figure = {"mean": 1.5, "ci95": [1.2, 1.8]}
     arm = {"arm": first, "runs": 4, "drop_points": figure, "correlation_with_lr": None,
            "recovery_epochs": {"median": 2.0, "recovered": 3, "of": 4},
-           "maxima_at_minima": {"share": 0.8, "null_share": 0.3, "p": 0.00001}}  # fmt: skip
+           "best_position": {"lr_rank": 0.08, "cycles": 20, "p": 0.00001}}  # fmt: skip
     profile = [
         {"arm": name, "offset_epochs": offset / 2, "mean": -abs(offset), "low": None, "high": None}
         for name in (first, second)
@@ -546,6 +546,23 @@ def test_pairs_are_listed_unless_there_are_too_many(
     assert listed() == ["+0.000", "+0.100", "+0.200", "+0.300"]
     monkeypatch.setattr(report, "_MOST_PAIRS", 3)
     assert listed() == []
+
+
+def test_where_a_cycles_accuracy_is_best_and_what_older_verdicts_say_of_it(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["t_mult=1", "t_mult=2"], 1)
+    verdict = make_verdict(runs)
+    text = report.write_page(tmp_path, runs, verdict, ABOUT).read_text()
+    cells = [f'<td class="number">{value}</td>' for value in ("8 %", "50 %", "&lt; 0.0001")]
+    assert "".join(cells) in text
+    assert "LR rank of the best" in text
+    (arm,) = verdict["phase"]["arms"]
+    del arm["best_position"]
+    arm["maxima_at_minima"] = {"share": 0.8, "null_share": 0.3, "p": 0.02}
+    text = report.write_page(tmp_path, runs, verdict, ABOUT).read_text()
+    cells = [f'<td class="number">{value}</td>' for value in ("80 %", "30 %", "0.02")]
+    assert "".join(cells) in text
+    assert "maxima at minima" in text
+    assert "LR rank" not in text
 
 
 def test_arms_have_the_colours_in_turn_then_dashes(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from calibration.phase import CYCLES, phase_rates
 
 from harness.analysis import phase, results
 
@@ -52,10 +53,15 @@ def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
     assert arm["drop_points"]["ci95"] == pytest.approx([8, 8])
     assert arm["recovery_epochs"] == {"median": pytest.approx(5), "recovered": 12, "of": 12}
     assert arm["correlation_with_lr"]["mean"] < -0.9
-    assert arm["maxima_at_minima"]["share"] == 1
-    assert arm["maxima_at_minima"]["p"] < 0.001
+    assert arm["best_position"]["lr_rank"] == 0
+    assert arm["best_position"]["cycles"] == 3 * 5  # with the one that ends the budget
+    assert arm["best_position"]["p"] == pytest.approx(20.0**-15)
     assert judged["sentence"].startswith(
         "One epoch after the LR's minimum, validation accuracy has dropped by 8.00"
+    )
+    assert judged["sentence"].endswith(
+        "Where accuracy less its trend is best in a cycle, the share of the cycle's other evaluations "
+        "with a lower LR is 0 % in a (p < 0.0001); by chance 50 %, p as if evaluations were independent."
     )
     at_zero = [point for point in judged["profile"] if point["offset_epochs"] == 0]
     assert at_zero == [{"arm": "a", "offset_epochs": 0.0, "mean": 0.0, "low": 0.0, "high": 0.0}]
@@ -67,8 +73,8 @@ def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
     judged = phase.analyze(runs(tmp_path, [lambda t, k: 90 - 2 * abs(t - 2.5)] * 3))
     assert judged is not None
     (arm,) = judged["arms"]
-    assert arm["maxima_at_minima"]["share"] == 0
-    assert arm["maxima_at_minima"]["p"] > 0.5
+    assert arm["best_position"]["lr_rank"] == pytest.approx(10 / 19, abs=0.005)  # in mid-cycle
+    assert arm["best_position"]["p"] > 0.5
     assert arm["drop_points"]["mean"] == pytest.approx(-2)
 
 
@@ -79,9 +85,50 @@ def test_noise_has_no_phase(tmp_path: Path) -> None:
     (arm,) = judged["arms"]
     low, high = arm["correlation_with_lr"]["ci95"]
     assert low < 0 < high
-    assert 0.01 < arm["maxima_at_minima"]["p"] < 0.99
-    assert arm["maxima_at_minima"]["share"] == pytest.approx(
-        arm["maxima_at_minima"]["null_share"], abs=0.1
+    assert 0.01 < arm["best_position"]["p"] < 0.99
+    assert arm["best_position"]["lr_rank"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_trend_is_no_phase(tmp_path: Path) -> None:
+    """Rising accuracy is highest at the end of every cycle, whatever the LR does; so is noise on it."""
+    rng = np.random.default_rng(0)
+
+    def rising(t: float, k: int) -> float:
+        return float(60 + 5 * np.log(5 * k + t) + 0.3 * (5 * k + t) + 0.1 * rng.standard_normal())
+
+    judged = phase.analyze(runs(tmp_path, [rising] * 6))
+    assert judged is not None
+    assert 0.05 < judged["arms"][0]["best_position"]["p"] < 0.95
+
+
+def test_a_run_against_the_claim_outweighs_none_that_supports_it(tmp_path: Path) -> None:
+    """p = 1 of one run was a z of −4.75; ranks are summed, and 0 and 1 weigh the same."""
+
+    def falls(t: float, k: int) -> float:
+        return 90 - 2 * t
+
+    judged = phase.analyze(runs(tmp_path, [peaks_at_ends, falls]))
+    assert judged is not None
+    best = judged["arms"][0]["best_position"]
+    assert best["lr_rank"] == 0.5
+    assert best["p"] == pytest.approx(
+        0.5, abs=0.05
+    )  # half of what is as likely as its mirror image
+
+
+def test_equal_accuracies_share_their_rank(tmp_path: Path) -> None:
+    judged = phase.analyze(runs(tmp_path, [lambda t, k: 10]))  # of a network that learns nothing
+    assert judged is not None
+    best = judged["arms"][0]["best_position"]
+    assert best["lr_rank"] == 0.5
+    assert best["p"] > 0.5
+
+
+def test_every_sum_of_ranks_by_hand() -> None:
+    """Two evaluations, and three: six equally likely pairs of best ones."""
+    sums = phase.sums_by_chance([np.array([0, 100]), np.array([0, 50, 100])])
+    assert {at: float(p) for at, p in enumerate(sums) if p} == pytest.approx(
+        {0: 1 / 6, 50: 1 / 6, 100: 2 / 6, 150: 1 / 6, 200: 1 / 6}
     )
 
 
@@ -124,12 +171,22 @@ def test_every_figure_by_hand(tmp_path: Path) -> None:
     one, other, both = correlation(after, log), correlation(lr[2:], log), correlation(after, lr[2:])
     partial = (both - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
     assert arm["correlation_with_lr"]["mean"] == pytest.approx(partial)
-    # 85, 84 and 83 are maxima. All evaluations but the last are next to a trough: of the eight
-    # shifts, three have that one at a maximum
-    maxima = {"share": 1.0, "null_share": (5 + 3 * 2 / 3) / 8, "p": 5 / 8}
-    assert arm["maxima_at_minima"] == pytest.approx(maxima)
+    # Best of cycles of two evaluations: 85, 84, 83 and 86, each at the lower LR; once in 2⁴ by chance
+    assert arm["best_position"] == {"lr_rank": 0.0, "cycles": 4, "p": 1 / 16}
     profile = {point["offset_epochs"]: point["mean"] for point in judged["profile"]}
     assert profile == pytest.approx({-1: -(5 + 3 + 1) / 3, 0: 0, 1: -(4 + 2 + 3) / 3})
+
+
+def test_size_and_power() -> None:
+    """Within four standard errors of 5 % where evaluations are independent; sure of 13 points from one run."""
+    rows = phase_rates(400, np.random.default_rng(0))
+    rates = {tuple(row.values())[:-2]: row["rate"] for row in rows}
+    for cycles in CYCLES:
+        for runs in (1, 6):
+            assert rates[cycles, runs, 0, 0.0, "logarithm"] <= 0.05 + 4 * 0.011
+            assert rates[cycles, runs, 0, 0.5, "logarithm"] <= 0.05 + 4 * 0.011
+            assert rates[cycles, runs, 13, 0.5, "logarithm"] >= 0.85
+        assert rates[cycles, 6, 3, 0.5, "logarithm"] >= 0.95
 
 
 def test_anytime_by_hand(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ whatever the LR does. A *trough* is a cycle end inside the budget, where the LR 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ from numpy.typing import NDArray
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import results
+from harness.analysis.paired_stats import Floats
 
-_NEAR = 1  # evaluations: how close to a trough a maximum of accuracy counts as being at it
+Best = tuple[
+    NDArray[np.int64], NDArray[np.int64]
+]  # rank of a cycle's best evaluation, ranks of all
 
 
 def analyze(runs: pl.DataFrame) -> dict[str, Any] | None:
     """Return the evidence of complete runs on C2; None if no run has two cycles.
 
     For each arm: the mean drop from a trough to one epoch later (points), the time until accuracy is
-    back (epochs), the correlation of detrended accuracy with the LR, and the share of local maxima
-    of accuracy within one evaluation of a trough against the same after all circular shifts.
-    Intervals are 95 % t intervals over runs.
+    back (epochs), the correlation of detrended accuracy with the LR, and at which of a cycle's LRs
+    accuracy is best. Intervals are 95 % t intervals over runs.
     """
     arms = []
     for (arm,), group in runs.filter(pl.col("status") == "complete").group_by(
@@ -58,24 +61,24 @@ def _measure(folder: Path) -> dict[str, Any] | None:
     troughs = [int(np.flatnonzero(np.isclose(epoch, end))[0]) for end in ends[1:]]
     following = [*ends[2:], plan["budget_epochs"]]
     after = epoch > ends[0]
-    share, null_share, p = _maxima(acc[after], [t - int(np.argmax(after)) for t in troughs])
+    whole = [end for end in plan["cycle_end_epochs"] if end <= plan["budget_epochs"]]
     return {
         "drop_points": float(np.mean([_drop(epoch, acc, t) for t in troughs])),
         "recovery_epochs": _recoveries(epoch, acc, troughs, following),
         "correlation_with_lr": _correlation(epoch[after], acc[after], lr[after]),
-        "maxima_at_minima": (share, null_share, p),
+        "best": best_ranks(epoch, acc, lr, whole),
         "profile": _profile(epoch, acc, ends),
     }
 
 
-def _drop(epoch: NDArray[np.float64], acc: NDArray[np.float64], trough: int) -> float:
+def _drop(epoch: Floats, acc: Floats, trough: int) -> float:
     """Return accuracy at the trough minus accuracy one epoch later."""
     later = int(np.argmin(np.abs(epoch - epoch[trough] - 1)))
     return float(acc[trough] - acc[later])
 
 
 def _recoveries(
-    epoch: NDArray[np.float64], acc: NDArray[np.float64], troughs: list[int], ends: list[float]
+    epoch: Floats, acc: Floats, troughs: list[int], ends: list[float]
 ) -> list[float | None]:
     """Return the epochs from each trough until accuracy is back; None where the next cycle ends before."""
     times: list[float | None] = []
@@ -85,37 +88,71 @@ def _recoveries(
     return times
 
 
-def _correlation(
-    epoch: NDArray[np.float64], acc: NDArray[np.float64], lr: NDArray[np.float64]
-) -> float | None:
+def _correlation(epoch: Floats, acc: Floats, lr: Floats) -> float | None:
     """Return Pearson's r of the LR with accuracy, both less their straight line over log(epoch)."""
-    x = np.vander(np.log(epoch), 2)
-
-    def detrended(y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(y - x @ np.linalg.lstsq(x, y, rcond=None)[0])
-
-    one, other = detrended(acc), detrended(lr)
+    trend = np.vander(np.log(epoch), 2)
+    one, other = _residuals(acc, trend), _residuals(lr, trend)
     if one.std() < 1e-12 or other.std() < 1e-12:
         return None
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def _maxima(acc: NDArray[np.float64], troughs: list[int]) -> tuple[float | None, float, float]:
-    """Return the share of accuracy's local maxima near a trough, its mean over all circular shifts, and p."""
-    inner = np.arange(1, len(acc) - 1)
-    maxima = inner[(acc[inner] > acc[inner - 1]) & (acc[inner] >= acc[inner + 1])]
-    if not len(maxima):
-        return None, 0.0, 1.0
-    near = np.zeros(len(acc), dtype=bool)
-    for trough in troughs:
-        near[max(0, trough - _NEAR) : trough + _NEAR + 1] = True
-    shares = np.array([np.roll(near, shift)[maxima].mean() for shift in range(len(acc))])
-    return float(shares[0]), float(shares.mean()), float((shares >= shares[0] - 1e-12).mean())
+def _residuals(y: Floats, x: Floats) -> Floats:
+    return np.asarray(y - x @ np.linalg.lstsq(x, y, rcond=None)[0])
 
 
-def _profile(
-    epoch: NDArray[np.float64], acc: NDArray[np.float64], ends: list[float]
-) -> dict[float, float]:
+def best_ranks(epoch: Floats, acc: Floats, lr: Floats, ends: list[float]) -> list[Best]:
+    """Return for each cycle but the first the rank of the LR where accuracy is best, and all its ranks.
+
+    A rank is the share of the cycle's other evaluations that have a lower LR, in whole percent: 0 at the
+    lowest LR, 100 at the highest; equals count half. Best is accuracy less its trend, a + b·log(epoch) +
+    c·epoch by least squares; of equals the mean rank. `acc` is (evaluations,), or (runs, evaluations) for
+    a rank of each run; `ends` (epochs) are those of the whole cycles. A cycle of one evaluation has no rank.
+    """
+    trend = np.column_stack([np.ones_like(epoch), np.log(epoch), epoch])
+    inside = (epoch > ends[0] + 1e-9) & (epoch <= ends[-1] + 1e-9)
+    rest = np.full_like(acc, np.nan)
+    rest[..., inside] = _residuals(acc[..., inside].T, trend[inside]).T
+    found = []
+    for start, end in pairwise(ends):
+        cycle = (epoch > start + 1e-9) & (epoch <= end + 1e-9)
+        if cycle.sum() > 1:
+            shares = (scipy.stats.rankdata(lr[cycle]) - 1) / (cycle.sum() - 1)
+            highest = rest[..., cycle].max(axis=-1, keepdims=True)
+            best = rest[..., cycle] >= highest - 1e-9
+            found.append((_percent(best @ shares / best.sum(axis=-1)), _percent(shares)))
+    return found
+
+
+def _percent(shares: Floats) -> NDArray[np.int64]:
+    return np.asarray(np.rint(100 * shares), dtype=np.int64)
+
+
+def sums_by_chance(cycles: list[NDArray[np.int64]]) -> Floats:
+    """Return the probability of each sum of ranks where any evaluation of a cycle is best equally often."""
+    sums = np.ones(1)
+    for ranks in cycles:
+        sums = np.convolve(sums, np.bincount(ranks, minlength=101) / len(ranks))
+    return sums
+
+
+def _best_position(cycles: list[Best]) -> dict[str, Any]:
+    """Return the mean rank (a share), and p: how often chance alone puts it so low or lower.
+
+    The sum over all cycles of all runs has its exact distribution, so that no run's p is clipped or combined.
+    """
+    if not cycles:
+        return {"lr_rank": None, "cycles": 0, "p": None}
+    total = sum(int(rank) for rank, _ in cycles)
+    by_chance = sums_by_chance([ranks for _, ranks in cycles])
+    return {
+        "lr_rank": total / len(cycles) / 100,
+        "cycles": len(cycles),
+        "p": min(1.0, float(by_chance[: total + 1].sum())),
+    }
+
+
+def _profile(epoch: Floats, acc: Floats, ends: list[float]) -> dict[float, float]:
     """Return accuracy around troughs, less that at the trough, by epochs since it; within half a cycle."""
     half = min(np.diff(ends)) / 2
     around: dict[float, list[float]] = {}
@@ -131,9 +168,6 @@ def _aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
     recoveries = [time for run in runs for time in run["recovery_epochs"]]
     back = [time for time in recoveries if time is not None]
     correlations = [r for run in runs if (r := run["correlation_with_lr"]) is not None]
-    maxima = [run["maxima_at_minima"] for run in runs if run["maxima_at_minima"][0] is not None]
-    # Stouffer's method: the shifts of different runs are independent
-    z = [scipy.stats.norm.isf(np.clip(p, 1e-6, 1 - 1e-6)) for _, _, p in maxima]
     offsets = sorted({offset for run in runs for offset in run["profile"]})
     return {
         "runs": len(runs),
@@ -144,11 +178,7 @@ def _aggregate(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "of": len(recoveries),
         },
         "correlation_with_lr": _interval(correlations),
-        "maxima_at_minima": {
-            "share": float(np.mean([share for share, _, _ in maxima])) if maxima else None,
-            "null_share": float(np.mean([null for _, null, _ in maxima])) if maxima else None,
-            "p": float(scipy.stats.norm.sf(np.sum(z) / np.sqrt(len(z)))) if maxima else None,
-        },
+        "best_position": _best_position([cycle for run in runs for cycle in run["best"]]),
         "profile": [
             {"offset_epochs": offset, **_interval([run["profile"][offset] for run in runs if offset in run["profile"]])}
             for offset in offsets
@@ -165,12 +195,21 @@ def _interval(values: list[float]) -> dict[str, Any]:
 
 
 def _sentence(arms: list[dict[str, Any]]) -> str:
-    drops = []
+    drops, ranks = [], []
     for arm in arms:
         drop, interval = arm["drop_points"]["mean"], arm["drop_points"]["ci95"]
         shown = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         runs = f"{arm['runs']} run{'s' * (arm['runs'] != 1)}"
         drops.append(f"{drop:.2f}{shown} points in {arm['arm']} ({runs})")
+        best = arm["best_position"]
+        if best["p"] is not None:
+            p = "< 0.0001" if best["p"] < 0.0001 else f"= {best['p']:.2g}"
+            ranks.append(f"{100 * best['lr_rank']:.0f} % in {arm['arm']} (p {p})")
+    where = (
+        " Where accuracy less its trend is best in a cycle, the share of the cycle's other evaluations "
+        f"with a lower LR is {', '.join(ranks)}; by chance 50 %, p as if evaluations were independent."
+    )
     return (
         f"One epoch after the LR's minimum, validation accuracy has dropped by {'; '.join(drops)}."
+        + where * bool(ranks)
     )
