@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Clock, make_config
 
+from harness.choices.models import ResNet
 from harness.runs.context import PhaseTimer
 from harness.runs.setup import build, prepare
 from harness.store import checkpointer as module
@@ -113,3 +116,17 @@ def test_with_keep_none_nothing_is_left_of_a_run(tmp_path: Path) -> None:
     checkpointer.state.updates = PLAN.updates
     checkpointer.finish({"test/acc": 50.0}, "t", "none")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_deep_network_of_many_small_tensors_is_restored(tmp_path: Path) -> None:
+    """Its checkpoint holds more names and headers of tensors than weights."""
+    deep = dataclasses.replace(CONFIG, model=ResNet(602, 1))
+    saved, again = (build(deep, SETUP.splits, SETUP.device, SETUP.precision)[0] for _ in range(2))
+    for parameter in saved.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    saved.optimizer.step()  # moments
+    saved.updates = 3
+    store = Store(tmp_path)
+    Checkpointer(store, SETUP.identity, SETUP.numerics, saved, [], None, frozenset(), 1e6).save()
+    assert module.restore(store, SETUP.identity, again) is not None
+    assert again.updates == 3
