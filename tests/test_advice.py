@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -229,50 +228,3 @@ def test_a_compiler_that_is_not_there_is_one_line_before_training(
     assert lines[0].startswith("error: trainer.compile=default: torch.compile does not work here (")
     assert "use trainer.compile=none, or install a C++ compiler" in lines[0]
     assert not list(tmp_path.glob("store/*/*.outcome")), "the next machine may have one"
-
-
-# --- snapshot ensembles --------------------------------------------------------------------------
-
-
-def snapshots(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    """What `scripts/snapshot_ensemble.py WORDS` exits with."""
-    monkeypatch.setattr(sys, "argv", ["snapshot_ensemble.py", *words])
-    try:
-        runpy.run_path(str(ROOT / "scripts/snapshot_ensemble.py"), run_name="__main__")
-    except SystemExit as stop:
-        return stop.code
-    return 0
-
-
-def test_runs_without_checkpoints_are_named_and_keep_their_ensembles(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = ("-m", *BASE, "scheduler.t_0=1", "scheduler.t_mult=1", "seed=0,1")
-    assert main(*base, *places(tmp_path)).returncode == 0
-    sweep = tmp_path / "sweep"
-    assert snapshots(monkeypatch, str(sweep)) == 0
-    before = [(sweep / f"{number}/snapshots.json").read_bytes() for number in range(2)]
-    assert [len(json.loads(content)["test/acc"]) for content in before] == [3, 3]
-
-    first = json.loads((sweep / "0/result.json").read_text())
-    for path in (tmp_path / "store" / first["fingerprint"]).glob("*.json"):
-        path.unlink()
-    code = snapshots(monkeypatch, str(sweep))
-    assert str(code).startswith("error: no checkpoint of a cycle end is stored of ")
-    assert f"{sweep}/0 (store.dir={tmp_path}/store);" in str(code)
-    assert [(sweep / f"{number}/snapshots.json").read_bytes() for number in range(2)] == before
-
-    advice = ("store.keep=cycles", f"store.dir={tmp_path}/other", f"hydra.sweep.dir={tmp_path}/new")
-    assert main(*base, *places(tmp_path), *advice).returncode == 0
-    assert snapshots(monkeypatch, str(tmp_path / "new")) == 0
-    assert (tmp_path / "new/0/snapshots.json").read_bytes() == before[0]
-
-
-@pytest.mark.slow
-def test_fewer_checkpoints_than_cycles_are_warned_of(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("-m", *BASE, "scheduler.t_0=1", "scheduler.t_mult=1", "seed=0,1", "store.keep=last")
-    assert main(*words, *places(tmp_path)).returncode == 0
-    assert snapshots(monkeypatch, str(tmp_path / "sweep")) == 0
-    assert f"warning: {tmp_path}/sweep/0: 1 of its last 3 cycle ends are stored" in capsys.readouterr().err  # fmt: skip

@@ -19,16 +19,11 @@ import numpy as np
 import pytest
 from conftest import ROOT, Main, essential, need
 from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from harness.config import one_line_errors as errors
-from harness.config.registry import KINDS
 from harness.runs.setup import lr_plan
-from harness.sweeps import compose, jobs
+from harness.sweeps import compose
 
 BASE = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -404,59 +399,3 @@ def test_a_folder_may_have_any_name(tmp_path: Path, main: Main, name: str) -> No
     assert [result["status"] for result in found] == ["complete", "complete"]
     assert (folder / "sweep/report.html").exists()
     assert list((folder / "store").glob("*/*.pt"))
-
-
-# --- anything at all -----------------------------------------------------------------------------
-
-KEYS = st.sampled_from(
-    [*NUMBERS, "trainer.device", "trainer.precision", "scheduler", "model", "dataset", "arm", "reuse",
-     "optimizer", "hydra.sweep.dir", "hydra/launcher", "tracking", "claim.factor", "store.keep"]
-)  # fmt: skip
-VALUES = st.one_of(
-    st.integers().map(str),
-    st.floats().map(str),
-    st.sampled_from(
-        ["", "null", "true", "[]", "{}", "[1,2]", "1,2", "range(0,3)", "choice(a,b)", "glob(*)", "'a'",
-         "${seed}", "${now:%H}", "${oc.env:HOME}", "${oc.env:NOTHING}", "???", "1.5", "sort(3,1)",
-         "interval(0,1)", "range(0,10,0)", "range(5)", "shuffle(range(0,5))", "int(1.5)", "${", "\\"]
-    ),
-    st.text(max_size=12),
-)  # fmt: skip
-PREFIXES = st.sampled_from(["", "", "", "", "+", "++", "~"])
-OVERRIDES = st.one_of(
-    st.tuples(PREFIXES, KEYS, VALUES).map(lambda parts: "{}{}={}".format(*parts)),
-    st.tuples(PREFIXES, st.text(max_size=12), VALUES).map(lambda parts: "{}{}={}".format(*parts)),
-    st.text(max_size=30),
-)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-@given(overrides=st.lists(OVERRIDES, min_size=1, max_size=2))
-@example(overrides=["seed=range(0,10,0)"])
-@example(overrides=["trainer.epochs=1e6", "scheduler.t_0=1e-9"])
-@example(overrides=["\ud800=1"])
-def test_no_override_ends_in_a_traceback(overrides: list[str]) -> None:
-    """As `python scripts/preview.py -m OVERRIDES`: composed, expanded, checked and planned."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        line = "" if (error := raised(overrides)) is None else errors.explain(error)
-    assert line is not None, f"{type(error).__name__}: {error}"
-    assert "\n" not in line
-
-
-def raised(overrides: list[str]) -> Exception | None:
-    try:
-        loader = GlobalHydra.instance().config_loader()
-        whole = loader.load_configuration("config", words(*overrides), run_mode=RunMode.MULTIRUN)
-        for job in jobs.expand(whole)[:3]:
-            lr_plan(compose.compose(job["overrides"]).config)
-    except Exception as error:
-        return error
-    return None
-
-
-def test_the_fuzzed_keys_are_keys() -> None:
-    known = {f"{group}.{name}" for group, kinds in KINDS.items() for node in kinds.values()
-             for name in node.__dataclass_fields__}  # fmt: skip
-    assert {key for key in NUMBERS if "." in key} <= known

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="attr-defined,union-attr,arg-type,index"
 """Batches, against naive reimplementations: a function of seed, epoch and index."""
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pytest
 import torch
 from conftest import make_config
 from sklearn.datasets import load_digits
-from test_datasets import CPU, batches, equal, labelled, make, make_synthetic, pixels
+from test_datasets import CPU, batches, equal, in_memory, labelled, make, make_synthetic, pixels
 from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -93,7 +92,7 @@ def test_every_augmented_image_is_a_crop_of_its_padded_original(
 ) -> None:
     config, splits = augmented
     possible: set[tuple[int, bytes]] = set()
-    for image, label in zip(splits.train.pixels, splits.train.labels, strict=True):
+    for image, label in zip(in_memory(splits.train).pixels, splits.train.labels, strict=True):
         possible |= {(int(label), crop) for crop in crops(image)}
     for images, labels in batches(config, splits):
         taken = labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
@@ -114,7 +113,7 @@ def test_evaluation_shows_every_image_once_in_order() -> None:
     config, splits = make("dataset=digits")
     shown = list(EvalBatches(splits.val, splits, config, CPU))
     images, labels = (torch.cat(parts) for parts in zip(*shown, strict=True))
-    assert np.array_equal(pixels(images, splits), splits.val.pixels)
+    assert np.array_equal(pixels(images, splits), in_memory(splits.val).pixels)
     assert np.array_equal(labels.numpy(), splits.val.labels)
 
 
@@ -142,7 +141,7 @@ def test_images_and_places_in_the_order_are_cropped_anew_in_every_epoch(flip: st
         order = torch.randperm(train.images, generator=_generator(config.seed, epoch))
         shown = pixels(torch.cat([images for images, _ in train.epoch(epoch)]), splits)
         for place, (image, index) in enumerate(zip(shown, order.tolist(), strict=True)):
-            move = crops(splits.train.pixels[index]).index(image.tobytes())
+            move = crops(in_memory(splits.train).pixels[index]).index(image.tobytes())
             of_image[epoch, index] = of_place[epoch, place] = move
     for moves in (of_image, of_place):
         assert moves.min() >= 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Clock, make_config
 
+from harness.choices.models import ResNet
 from harness.runs.context import PhaseTimer
 from harness.runs.setup import build, prepare
 from harness.store import checkpointer as module
@@ -139,3 +142,17 @@ def test_a_run_that_goes_on_has_the_commit_of_now(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "c0ffee"}))
     origin = read_checkpoint(path)
     assert make(tmp_path, "cycles", origin=origin).commit == program_commit()
+
+
+def test_a_deep_network_of_many_small_tensors_is_restored(tmp_path: Path) -> None:
+    """Its checkpoint holds more names and headers of tensors than weights."""
+    deep = dataclasses.replace(CONFIG, model=ResNet(602, 1))
+    saved, again = (build(deep, SETUP.splits, SETUP.device, SETUP.precision)[0] for _ in range(2))
+    for parameter in saved.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    saved.optimizer.step()  # moments
+    saved.updates = 3
+    store = Store(tmp_path)
+    Checkpointer(store, SETUP.identity, SETUP.numerics, saved, [], None, frozenset(), 1e6).save()
+    assert module.restore(store, SETUP.identity, again) is not None
+    assert again.updates == 3

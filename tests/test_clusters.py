@@ -1,4 +1,4 @@
-"""Launchers: what they say before they start, and what a stopped or failed run does under them."""
+"""Whole sweeps under the launchers that start several processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from conftest import ROOT, verified
 
-from harness.config.one_line_errors import explain
 from harness.sweeps import callback as sweep
 
 TINY = (
@@ -34,9 +33,6 @@ def train(folder: Path, *overrides: str, **environment: str) -> subprocess.Compl
 def result(folder: Path, number: int) -> dict[str, Any]:
     reported: dict[str, Any] = json.loads((folder / f"out/{number}/result.json").read_text())
     return reported
-
-
-# --- whole sweeps --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,18 +71,3 @@ def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path
     path.write_text(json.dumps(result(tmp_path, 0) | {"status": "interrupted", "error": "stopped"}))
     with pytest.raises(SystemExit, match="1 of 2 runs failed: device=cuda:99: stopped "):
         sweep.end_sweep(tmp_path / "out", None)
-
-
-# --- jobs that were killed, as the waiting process learns it ---------------------------------------
-
-
-def test_a_lost_job_names_its_log_and_the_report() -> None:
-    UncompletedJobError = type("UncompletedJobError", (RuntimeError,), {})
-    text = (
-        "Job 7_0 (task: 0) with path /a b/out/.submitit/7_0/7_0_0_result.pkl\n"
-        "has not produced any output (state: CANCELLED by 0)\nError stream produced:\n---\nmore"
-    )
-    assert explain(UncompletedJobError(text)) == (
-        "job 7_0 ended without a result (CANCELLED by 0; log: /a b/out/.submitit/7_0). The other jobs "
-        "go on; when they have ended, scripts/report.py /a b/out makes the report"
-    )

@@ -179,26 +179,6 @@ def test_a_result_that_cannot_be_written_is_none(
     assert "0 epochs trained, 3 reused" in said
 
 
-@pytest.mark.slow
-def test_a_report_that_cannot_be_written_leaves_the_runs_and_is_made_later(
-    tmp_path: Path, disk: tuple[Path, Resize], undisturbed: dict[str, tuple[str, str]]
-) -> None:
-    folder, resize = disk
-    resize("600k")  # the page alone has 0.9 MB
-    code, said = forked.run(tmp_path / "log", *sweep(tmp_path, f"hydra.sweep.dir={folder}/sweep"))
-    assert code == 0, "all runs are there"
-    assert "Traceback" not in said
-    last = said.splitlines()[-1]
-    assert last.startswith("warning: report.html: [Errno 28] No space left on device")
-    assert last.endswith(f"; later: python scripts/report.py {folder}/sweep")
-    assert ends(folder / "sweep") == undisturbed
-    assert not (folder / "sweep/report.html").exists()
-    resize("16m")
-    code, said = forked.run(tmp_path / "log2", "scripts/report.py", str(folder / "sweep"))
-    assert code == 0, said
-    assert (folder / "sweep/report.html").read_text().rstrip().endswith("</html>")
-
-
 # --- kills ---------------------------------------------------------------------------------------
 
 ROUNDS, KILLS = 10, 6  # sweeps, and how often each is killed before it may end
@@ -242,24 +222,6 @@ def test_kills_at_any_instant_of_a_sweep_lose_and_double_nothing(
         assert (folder / "sweep/verdict.json").exists()
         assert verified(folder / "sweep")
     assert fates.count("killed") >= 50, fates
-
-
-@pytest.mark.slow
-def test_kills_in_the_report_leave_the_old_one_or_the_new_one(
-    tmp_path: Path, undisturbed: dict[str, tuple[str, str]]
-) -> None:
-    code, said = forked.run(tmp_path / "log", *sweep(tmp_path))
-    assert code == 0, said
-    rng, killed = random.Random(1), 0
-    for number in range(15):
-        program = Program(tmp_path / f"log{number}", "scripts/report.py", str(tmp_path / "sweep"))
-        program.process.join(rng.uniform(0.05, 2))
-        killed += program.process.is_alive()
-        program.kill()
-        assert (tmp_path / "sweep/report.html").read_text().rstrip().endswith("</html>")
-        json.loads((tmp_path / "sweep/verdict.json").read_text())
-        assert ends(tmp_path / "sweep") == undisturbed
-    assert killed >= 8
 
 
 # --- two at once ---------------------------------------------------------------------------------

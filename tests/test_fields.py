@@ -9,38 +9,14 @@ from itertools import chain
 
 import pytest
 from conftest import make_config
-from test_config import (  # noqa: F401
-    CHOICES,
-    CONF,
-    ROOT_OF_IMAGES,
-    SECTION_CHOICES,
-    compose_choice,
-    examples,
-    sections,
-)
+from test_schema import examples, sections  # noqa: F401
 
 from harness.choices.datasets import Digits
 from harness.choices.schedulers import MultiStep
-from harness.config.errors import nearest
 from harness.config.fields import describe_constraint
 from harness.config.registry import KINDS, kind
 from harness.config.schema import Config, Wandb
 from harness.config.values import to_dict
-
-
-@pytest.mark.parametrize(
-    ("name", "names", "hint"),
-    [
-        ("t_mul", ["t_0", "t_mult"], "did you mean t_mult? choose from t_0, t_mult"),
-        ("tmult", ["t_0", "t_mult"], "did you mean t_mult? choose from t_0, t_mult"),
-        ("coswarm", ["cosine", "cosine_warm"], "did you mean cosine_warm? choose from cosine, cosine_warm"),
-        ("banana", ["cosine", "linear"], "choose from cosine, linear"),
-        ("", ["cosine"], "choose from cosine"),
-        ("2", ["1", "3"], "choose from 1, 3"),
-    ],
-)  # fmt: skip
-def test_nearest(name, names, hint):
-    assert nearest(name, names) == hint
 
 
 def test_wanted_says_type_bounds_and_null():

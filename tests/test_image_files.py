@@ -212,6 +212,16 @@ def result(folder: Path) -> dict[str, object]:
     return found
 
 
+def refused(root: Path, main: Main, *command: str) -> str:
+    """The error of `command`, which trains nothing."""
+    done = main(*command)
+    assert done.returncode == 1
+    assert not list(root.parent.glob("**/history.jsonl"))
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last.removeprefix("error: ")
+
+
 def replace(path: Path, old: bool) -> None:
     """Put something of equal size that is no image in the place of `path`; `old`: as if long ago."""
     path.write_bytes(b"x" * path.stat().st_size)
@@ -257,23 +267,16 @@ def test_a_file_that_cannot_be_used_is_refused_before_training(
 ) -> None:
     path = root / part / "dog" / "3.png"
     write(path)
-    done = main(*words(root))
-    assert done.returncode == 1
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: dataset.root: {path} ")
+    line = refused(root, main, *words(root))
+    assert line.startswith(f"dataset.root: {path} ")
     assert reason in line
-    assert not (root.parent / "run/history.jsonl").exists(), "nothing was trained"
 
 
 def test_a_sweep_with_a_file_that_cannot_be_used_begins_no_run(root: Path, main: Main) -> None:
     other = Path(shutil.copytree(root, root.parent / "other"))
     replace(other / "test/cat/0.png", old=False)
-    done = main("-m", *words(root), f"dataset.root={root},{other}")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        f"error: dataset.root: {other}/test/cat/0.png is not an image that can be read"
-    )
-    assert not list(root.parent.glob("sweep/*/history.jsonl"))
+    line = refused(root, main, "-m", *words(root), f"dataset.root={root},{other}")
+    assert line == f"dataset.root: {other}/test/cat/0.png is not an image that can be read"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -284,9 +287,8 @@ def test_all_that_cannot_be_used_is_named_up_to_twenty(
     paths = [root / part / "dog" / f"{n}.png" for part in ("test", "train") for n in range(12)]
     for path in paths:
         path.write_bytes(b"")
-    done = main(*words(root, f"dataset.workers={workers}"))
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: dataset.root={root}: 24 files cannot be used: train/dog/0.png ")
+    line = refused(root, main, *words(root, f"dataset.workers={workers}"))
+    assert line.startswith(f"dataset.root={root}: 24 files cannot be used: train/dog/0.png ")
     assert line.count("is not an image that can be read") == 20
     assert line.endswith("; and 4 more")
 
@@ -334,31 +336,24 @@ def test_a_folder_that_is_no_data_set(
     root: Path, main: Main, change: Callable[[Path], object], says: str
 ) -> None:
     change(root)
-    done = main(*words(root))
-    assert done.returncode == 1
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: dataset.root={root}: ")
+    line = refused(root, main, *words(root))
+    assert line.startswith(f"dataset.root={root}: ")
     assert says in line
-    assert not (root.parent / "run/history.jsonl").exists()
 
 
 @pytest.mark.parametrize("given", ["train", ".."])
 def test_a_root_that_is_one_level_off_is_answered_with_the_right_one(
     root: Path, main: Main, given: str
 ) -> None:
-    done = main(*words(root), f"dataset.root={(root / given).resolve()}")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(
-        f"needs train/CLASS/IMAGE files; did you mean dataset.root={root}?"
-    )
+    line = refused(root, main, *words(root), f"dataset.root={(root / given).resolve()}")
+    assert line.endswith(f"needs train/CLASS/IMAGE files; did you mean dataset.root={root}?")
 
 
 def test_a_class_that_a_split_leaves_empty_is_called_by_its_name(root: Path, main: Main) -> None:
     for number in range(1, 8):
         (root / "train/dog" / f"{number}.png").unlink()
-    done = main(*words(root))
-    assert done.stderr.splitlines()[-1] == (
-        "error: dataset.val_size=4: class dog has one image, and each part needs one; add some"
+    assert refused(root, main, *words(root)) == (
+        "dataset.val_size=4: class dog has one image, and each part needs one; add some"
     )
 
 
@@ -591,12 +586,10 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
 ) -> None:
     shutil.rmtree(root / "test")
     swept = ("-m", "scheduler.t_mult=1,2") if sweep else ()
-    done = main(*swept, *words(root, "claim.metric=test/acc"))
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].removeprefix("error: ").removeprefix("t_mult=1: ") == (
+    line = refused(root, main, *swept, *words(root, "claim.metric=test/acc"))
+    assert line.removeprefix("t_mult=1: ") == (
         f"claim.metric=test/acc: dataset.root={root} has no test/; add it, or use claim.metric=val/acc"
     )
-    assert not list(root.parent.glob("**/history.jsonl"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 
-from harness.choices.builtin import register
 from harness.choices.optimizers import SGD
 from harness.config import registry
 from harness.config.schema import Config, NoTracking, Optimizer, Wandb
@@ -51,9 +50,3 @@ def test_a_kind_that_is_added_is_known_by_its_name(monkeypatch: pytest.MonkeyPat
 def test_an_unknown_section_is_refused() -> None:
     with pytest.raises(KeyError):
         registry.add("optimiser", "mine", Mine)
-
-
-def test_registering_again_changes_nothing() -> None:
-    before = {group: dict(kinds) for group, kinds in registry.KINDS.items()}
-    register()
-    assert before == registry.KINDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +14,6 @@ from conftest import make_config
 from test_clusters import TINY
 from test_launchers import program, programs  # noqa: F401
 
-from harness.config.errors import ConfigError
-from harness.config.values import changes, to_dict
 from harness.runs import requeue
 from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run import run
@@ -81,21 +78,6 @@ def test_sigterm_requeues_a_preempted_job_only(
     assert handled == [handler] * (handler is not None)
 
 
-def test_sigusr2_counts_before_others() -> None:
-    with stopping(Stop()) as stop:
-        stop.catch()
-        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
-            signal.raise_signal(number)
-    assert stop.number == signal.SIGUSR2
-    with pytest.raises(RunInterruptedError):
-        stop.check()
-
-
-def test_an_interruption_comes_whole_from_another_process() -> None:
-    there = pickle.loads(pickle.dumps(RunInterruptedError(signal.SIGTERM)))  # noqa: S301
-    assert (there.number, there.signal, there.code) == (signal.SIGTERM, "SIGTERM", 143)
-
-
 def test_a_signal_ends_the_wait_for_another_run(tmp_path: Path) -> None:
     other = make_config(*TINY, "scheduler.t_mult=1", f"store.dir={tmp_path / 'store'}")
     prepared = prepare(other, PhaseTimer())
@@ -126,31 +108,3 @@ def test_signals_that_come_while_a_run_ends_do_not_cut_its_end_off(tmp_path: Pat
                 started.send_signal(signal.SIGTERM)  # again and again
     assert "stopped by SIGTERM" in started.said
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "interrupted"
-
-
-def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path) -> None:
-    def start(*overrides: str, claim: str = "first") -> dict[str, Any]:
-        changed = make_config(*TINY, f"store.dir={tmp_path / 'store'}", *overrides)
-        return run(RunContext(changed, RunInfo(tmp_path, "run", claim_sha256=claim))).to_json()
-
-    first = start()
-    before = (tmp_path / "result.json").read_bytes()
-    with pytest.raises(ConfigError) as error:
-        start("scheduler.t_mult=1", "model.width=4")
-    assert str(error.value) == (
-        "model.width=4 (was 2), scheduler.t_mult=1 (was 2): not what the run in "
-        f"{tmp_path} began with; undo that, or take another folder (hydra.run.dir, hydra.sweep.dir)"
-    )
-    assert (tmp_path / "result.json").read_bytes() == before
-    second = start("retry=true", "trainer.checkpoint_every=1", "claim.margin=1", claim="second")
-    assert second["weights_sha256"] == first["weights_sha256"]
-    assert second["restarts"] == 0, "what is complete stays as it is"
-    assert second["claim_sha256"] == "first", "what it was trained for cannot change on the way"
-
-
-def test_changes_are_told_key_by_key() -> None:
-    then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
-    assert changes(to_dict(then), to_dict(now)) == [
-        "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
-        "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
-    ]  # fmt: skip

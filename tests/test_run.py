@@ -10,7 +10,12 @@ from typing import Any
 import forked
 import numpy as np
 import pytest
-from conftest import Main
+from conftest import Main, make_config
+
+from harness.config.errors import ConfigError
+from harness.runs.context import RunContext
+from harness.runs.run import run
+from harness.runs.run_dir import RunInfo
 
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -149,3 +154,23 @@ def test_the_same_run_has_the_same_weights_and_history(
         found = result(tmp_path / name)
         ends.append((found["weights_sha256"], found["run_id"], rows(tmp_path / name)))
     assert ends[0] == ends[1]
+
+
+def test_a_run_goes_on_only_with_the_configuration_it_began_with(tmp_path: Path) -> None:
+    def start(*overrides: str, claim: str = "first") -> dict[str, Any]:
+        changed = make_config(*TINY, f"store.dir={tmp_path / 'store'}", *overrides)
+        return run(RunContext(changed, RunInfo(tmp_path, "run", claim_sha256=claim))).to_json()
+
+    first = start()
+    before = (tmp_path / "result.json").read_bytes()
+    with pytest.raises(ConfigError) as error:
+        start("scheduler.t_mult=1", "model.width=4")
+    assert str(error.value) == (
+        "model.width=4 (was 2), scheduler.t_mult=1 (was 2): not what the run in "
+        f"{tmp_path} began with; undo that, or take another folder (hydra.run.dir, hydra.sweep.dir)"
+    )
+    assert (tmp_path / "result.json").read_bytes() == before
+    second = start("retry=true", "trainer.checkpoint_every=1", "claim.margin=1", claim="second")
+    assert second["weights_sha256"] == first["weights_sha256"]
+    assert second["restarts"] == 0, "what is complete stays as it is"
+    assert second["claim_sha256"] == "first", "what it was trained for cannot change on the way"

@@ -1,7 +1,8 @@
-"""Signals that end a run; what a cluster makes of them is in `test_clusters.py`."""
+"""Signals that end a run; what a cluster makes of them is in `test_requeue.py`."""
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 
@@ -65,3 +66,18 @@ def test_other_threads_than_the_main_one_catch_nothing() -> None:
     thread.join()
     threading.excepthook = hook
     assert not failed
+
+
+def test_sigusr2_counts_before_others() -> None:
+    with stopping(Stop()) as stop:
+        stop.catch()
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGTERM):
+            signal.raise_signal(number)
+    assert stop.number == signal.SIGUSR2
+    with pytest.raises(RunInterruptedError):
+        stop.check()
+
+
+def test_an_interruption_comes_whole_from_another_process() -> None:
+    there = pickle.loads(pickle.dumps(RunInterruptedError(signal.SIGTERM)))  # noqa: S301
+    assert (there.number, there.signal, there.code) == (signal.SIGTERM, "SIGTERM", 143)

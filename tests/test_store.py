@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -440,3 +441,12 @@ def test_a_run_under_way_gives_signs_of_life(
         alive()
         assert time.time() - claim.stat().st_mtime < 60
     assert not claim.exists()
+
+
+def test_a_lease_stays_when_an_earlier_process_of_the_same_run_ends(tmp_path: Path) -> None:
+    store, run = Store(tmp_path), prepare(tiny(), PhaseTimer()).identity
+    with ExitStack() as later:
+        with store.lease(run, [12], wait=False):
+            later.enter_context(store.lease(run, [12], wait=False))
+        (lease,) = tmp_path.glob("*/*.training")
+    assert not lease.exists()

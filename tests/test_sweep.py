@@ -14,17 +14,14 @@ from typing import Any
 import forked
 import pytest
 from conftest import ROOT, essential, make_config
-from hydra import compose, initialize_config_dir
 
 from harness.analysis import results
 from harness.analysis.verdict import Claim
-from harness.config.compose import load
 from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.runs.setup import prepare
 from harness.store.store import Store
-from harness.sweeps import compose as quickly
 
 TINY = (
     "dataset=synthetic",
@@ -336,23 +333,7 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
     assert mirrored == rows, "each point once"
 
 
-# --- the parts -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        pytest.param(["scheduler.t_mult=1", "seed=3"], id="the seed alone"),
-        pytest.param(["dataset.split_seed=${seed}", "seed=4"], id="a value that follows the seed"),
-        pytest.param(["scheduler=wsd", "scheduler.cooldown=3", "seed=5"], id="groups"),
-        pytest.param(["arm=times_1", "experiment=article_figure_2"], id="arm and experiment"),
-    ],
-)
-def test_jobs_are_composed_as_hydra_composes_them(overrides: list[str]) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for seed in ("seed=7", *overrides[-1:]):  # the second comes out of what the first left
-            words = [*overrides[:-1], seed]
-            assert quickly.compose(words).config == load(compose("config", words))
+# --- the reader ----------------------------------------------------------------------------------
 
 
 def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:

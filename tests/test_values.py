@@ -106,3 +106,11 @@ def test_values_of_another_version_are_refused(key: str, value: object) -> None:
         del values[key]
     with pytest.raises(ConfigError):
         from_dict(values)
+
+
+def test_changes_are_told_key_by_key() -> None:
+    then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
+    assert changes(to_dict(then), to_dict(now)) == [
+        "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
+        "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
+    ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +14,9 @@ from typing import Any
 import forked
 import pytest
 import wandb_server
-from conftest import ROOT, Main, make_config, need
-from test_summary import TWO, complete, made
+from conftest import ROOT, Main, need
 from wandb_server import KEY, Run, Server
 
-from harness.analysis.verdict import Claim
-from harness.config.values import to_dict
 from harness.runs import wandb_run as tracking
 
 SWEEP = (
@@ -153,70 +149,6 @@ def test_an_online_sweep_arrives_whole(server: Server, tmp_path: Path) -> None:
     assert len(server.runs) == 6, "four runs, and a summary of each sweep"
 
 
-def made_sweep(folder: Path, claim: Claim | None) -> Path:
-    """A sweep in two cells, whose runs are tracked; none of them is on W&B."""
-    sweep = made(folder, {"1": complete(90, 91), "2": complete(91, 93)}, claim)
-    plan = read(sweep / "plan.json")
-    for arm in plan["arms"]:
-        arm["swept"]["optimizer.lr"] = "0.1" if arm["seed"] == 0 else "0.2"
-        path = sweep / f"{arm['num']}/result.json"
-        config = read(path)["config"] | {
-            "tracking": to_dict(make_config("tracking=wandb"))["tracking"]
-        }
-        path.write_text(json.dumps(read(path) | {"config": config, "swept": arm["swept"]}))
-    (sweep / "plan.json").write_text(json.dumps(plan))
-    return sweep
-
-
-def test_each_comparison_of_a_sweep_has_its_figures_and_pairs(
-    server: Server, tmp_path: Path
-) -> None:
-    sweep = made_sweep(tmp_path / "sweep", TWO)
-    done = call("scripts/report.py", sweep, cwd=tmp_path, server=server)
-    assert done.returncode == 0, done.stderr
-    (own,) = server.runs.values()
-    names = [f"2 against 1 at optimizer.lr={lr}" for lr in ("0.1", "0.2")]
-    assert [own.summary[name]["mean"] for name in names] == [1, 2]
-    assert "ci95" not in own.summary[names[0]], "one pair has no interval"
-    (table,) = (json.loads(own.files[name]) for name in own.files if "paired" in name)
-    assert table["columns"] == ["comparison", "seed", "baseline", "treatment", "difference"]
-    assert table["data"] == [[names[0], 0, 90, 91, 1], [names[1], 1, 91, 93, 2]]
-
-
-def test_a_sweep_without_a_verdict_has_no_run_of_its_own(tmp_path: Path, report: Main) -> None:
-    sweep = made_sweep(tmp_path / "sweep", None)
-    done = report(sweep)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not (sweep / "wandb").exists()
-
-
-@pytest.mark.slow
-def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
-    train(tmp_path, None, *SWEEP)
-    assert "5 runs uploaded" in sync(tmp_path, server, "out")
-    for number in range(4):
-        folder = tmp_path / "out" / str(number)
-        assert_described(assert_arrived(server, folder), folder)
-    assert_published(server, tmp_path / "out")
-    before = server.requests
-    assert "nothing to upload" in sync(tmp_path, server, "out")
-    assert server.requests == before
-    assert server.unknown == []
-
-    train(tmp_path, None, *SWEEP, "hydra.sweep.dir=again/out")
-    sync(tmp_path, server, "out", "again")
-    for number in range(4):
-        assert_arrived(server, tmp_path / "again/out" / str(number))
-
-
-def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Path) -> None:
-    train(tmp_path, None, *SHORT)
-    folder = read(tmp_path / "out/result.json")["tracking"]
-    tool = [str(Path(sys.executable).parent / "wandb"), "sync", folder]
-    subprocess.run(tool, env=environment(server), check=True, capture_output=True)
-    assert_arrived(server, tmp_path / "out")
-
-
 def wait_for_rows(cwd: Path, running: forked.Program, rows: int) -> None:
     path = cwd / "out/history.jsonl"
     running.until(lambda: path.exists() and path.read_bytes().count(b"\n") >= rows)
@@ -247,25 +179,6 @@ def test_a_run_killed_twice_is_whole_on_the_server(
     if not online:
         assert len(list((tmp_path / "out/wandb").glob("replaced-offline-run-*"))) == 2
         sync(tmp_path, server, "out")
-    assert_arrived(server, tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_a_run_that_was_synced_when_it_was_stopped_is_completed(
-    server: Server, tmp_path: Path
-) -> None:
-    """Here `wandb sync` would append the second attempt's rows to the first's."""
-    each_row = (*LONG, "trainer.log_every=1")
-    running = start(tmp_path, None, *each_row)
-    wait_for_rows(tmp_path, running, 100)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait() == 128 + signal.SIGTERM
-    sync(tmp_path, server, "out")
-    (arrived,) = server.runs.values()
-    assert len(arrived.rows()) >= 100
-    assert (arrived.exit_code, arrived.summary["status"]) == (1, "interrupted")
-    train(tmp_path, None, *each_row)
-    sync(tmp_path, server, "out")
     assert_arrived(server, tmp_path / "out")
 
 
@@ -478,27 +391,6 @@ def test_names_of_any_length_arrive(server: Server, tmp_path: Path) -> None:
     written = call(*shown, cwd=tmp_path, server=None)
     assert written.returncode == 0, written.stderr
     assert runs[0]["groupName"] in (tmp_path / "shown.json").read_text()
-
-
-@pytest.mark.slow
-def test_a_run_that_the_server_refuses_does_not_keep_back_the_others(
-    server: Server, tmp_path: Path
-) -> None:
-    train(tmp_path, None, *SWEEP)
-    refused = read(tmp_path / "out/1/result.json")["run_id"]
-    server.refused = refused
-    done = call("scripts/wandb_sync.py", "out", cwd=tmp_path, server=server)
-    assert done.returncode == 1
-    assert "4 runs uploaded" in done.stdout
-    first, second = done.stderr.splitlines()[-2:]
-    assert first == "error: 1 not uploaded:"
-    assert re.fullmatch(rf"out/1/wandb/offline-run-\S+-{refused}: .*it is not wanted.*", second)
-    for number in (0, 2, 3):
-        assert_arrived(server, tmp_path / "out" / str(number))
-    assert_published(server, tmp_path / "out")
-    server.refused = None
-    assert "1 runs uploaded" in sync(tmp_path, server, "out")
-    assert_arrived(server, tmp_path / "out/1")
 
 
 def test_the_summary_tells_the_last_accuracy_from_the_best() -> None:

@@ -1,6 +1,7 @@
 """Everything of Hydra's that its documentation does not promise, each with the reason why it is used.
 
-Tried with hydra-core 1.3.8. After an upgrade run `tests/test_sweep.py` and `tests/test_sweep_plan.py`.
+Tried with hydra-core 1.3.8. After an upgrade run `tests/test_hydra_private.py`, `tests/test_jobs.py`
+and `tests/test_sweep.py`.
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ import forked
 import pytest
 from conftest import ROOT, verified
 from test_distributed import DOUBLE, assert_close
+from test_slurm import rows
 
 from cluster.conftest import EPOCHS, trained
 from cluster.conftest import LONG as TRACKED
 from cluster.test_slurm import shown, slurm_does, squeue, until
-from harness.files import write_json
-from harness.sweeps import slurm
 
 pytestmark = [
     pytest.mark.usefixtures("slurm", "nothing_left_in_the_queue"),
@@ -76,8 +75,7 @@ class Sent:
 
     def rows(self) -> list[list[str]]:
         """The table: arm, state, epoch, accuracy, note."""
-        lines = slurm.status(self.folder).split("\n\n")[0].splitlines()[2:]
-        return [[*re.split(r"\s{2,}", line), ""][:5] for line in lines]
+        return rows(self.folder)
 
     def wait_for_epoch(self, number: int, epoch: float = 20) -> None:
         """Until the arm runs, and has got to `epoch`."""
@@ -431,14 +429,6 @@ def test_a_waiting_sweep_of_two_tasks_survives_preemption(
     assert process.returncode == 0, error + sent.log()
     assert sent.result(0)["restarts"] == 1
     assert sent.ended(0) == whole_of_two
-
-
-def test_an_evaluation_is_found_behind_many_rows_that_are_none(tmp_path: Path) -> None:
-    write_json(tmp_path / "plan.json", {"arms": [{"num": 0, "name": "run"}]})
-    rows = [{"epoch": 1.0, "val/acc": 50.0}, *({"epoch": 1 + n / 9999} for n in range(9999))]
-    (tmp_path / "0").mkdir()
-    (tmp_path / "0/history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert Sent(tmp_path, "").rows() == [["run", "not sent", "1", "50.00", ""]]
 
 
 # --- wrong use -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The configuration: what `conf/` composes to, its defaults, and what is refused, in which words."""
+"""The sections of a configuration: the keys of `conf/`, their defaults, and what is refused, in which words."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
 
@@ -14,14 +14,12 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, make_config
 
-from harness.choices.datasets import TorchvisionDataset
 from harness.choices.models import ResNet
-from harness.choices.schedulers import Cosine
 from harness.config import one_line_errors as errors
 from harness.config.compose import group_files
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, describe_constraint
-from harness.config.registry import KINDS, kind
+from harness.config.registry import KINDS
 from harness.config.schema import Config, Wandb
 from harness.config.values import to_dict
 
@@ -55,12 +53,6 @@ def compose_choice(group: str, name: str) -> Config:
 # --- conf/ ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", CHOICES)
-def test_every_choice_of_every_group_composes_and_loads(file):
-    loaded = compose_choice(file.parent.name, file.stem)
-    assert type(loaded) is Config
-
-
 @pytest.mark.parametrize("file", SECTION_CHOICES)
 def test_a_file_gives_every_key_of_its_schema_and_no_other(file):
     content = yaml.safe_load(file.read_text())
@@ -70,30 +62,6 @@ def test_a_file_gives_every_key_of_its_schema_and_no_other(file):
     assert content.keys() - {"defaults"} == fields
     missing = {key for key, value in content.items() if value == "???"}
     assert missing == ({"root"} if file.stem == "image_folder" else set())
-
-
-@pytest.mark.parametrize("file", SECTION_CHOICES)
-def test_a_choice_loads_as_the_class_that_its_file_names(file):
-    group = file.parent.name
-    section = getattr(compose_choice(group, file.stem), group)
-    assert (group, kind(section)) == schema_of(file)
-
-
-def test_every_schema_has_a_file():
-    used = {schema_of(case.values[0]) for case in SECTION_CHOICES}
-    assert used == {(group, name) for group, kinds in KINDS.items() for name in kinds}
-
-
-def test_groups_and_their_choices_are_the_files_in_counting_order():
-    found = group_files()
-    expected = {(str(f.parent.relative_to(CONF)), f.stem) for f in CONF.glob("*/**/*.yaml")}
-    named = {(group, name) for group in found for name in found[group]}
-    assert named == expected - {("hydra/help", "harness")}
-    assert list(found) == sorted(found)
-    assert found["model"] == [
-        "resnet8", "resnet18", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
-        "torchvision",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -127,23 +95,6 @@ def test_runs_are_tracked_by_default():
     assert make_config("tracking=wandb").tracking == Wandb(
         mode="auto", project="cosine-restarts", entity=None, tags=[]
     )
-
-
-@pytest.mark.parametrize(("overrides", "t_max"), [((), None), (("scheduler.t_max=5",), 5)])
-def test_one_cosine_takes_the_whole_budget_unless_told_otherwise(overrides, t_max):
-    scheduler = make_config("scheduler=cosine", *overrides).scheduler
-    assert isinstance(scheduler, Cosine)
-    assert scheduler.t_max == t_max
-
-
-@pytest.mark.parametrize("variable", [None, "/elsewhere"])
-def test_data_lies_in_the_repository_or_where_the_environment_says(monkeypatch, variable):
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-    if variable:
-        monkeypatch.setenv("HARNESS_DATA", variable)
-    dataset = make_config("dataset=cifar10").dataset
-    assert isinstance(dataset, TorchvisionDataset)
-    assert dataset.root == (variable or f"{ROOT}/data")
 
 
 # --- what is refused -----------------------------------------------------------------------------

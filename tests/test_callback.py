@@ -1,11 +1,9 @@
-"""What comes after the last update is tried piece by piece: what fails costs a warning, not the rest."""
+"""What happens around the jobs of a sweep: at its end what fails costs a warning, not the rest."""
 
 from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,14 +11,13 @@ from typing import Any, NoReturn
 import forked
 import pytest
 import vl_convert
-from conftest import ROOT, Main
+from conftest import Main
 
 from harness.analysis import phase, results
 from harness.analysis import verdict as claims
 from harness.report import page as report
 from harness.report import summary
 from harness.runs.progress import Progress
-from harness.sweeps import wandb_summary as publish
 
 SWEEP = (
     "-m", "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
@@ -98,32 +95,6 @@ def test_what_cannot_be_made_costs_a_warning_and_not_the_rest(
     assert all((sweep / file).exists() for file in FILES)
 
 
-WANDB = {
-    "_page": (
-        PermissionError("Unable to write staging files"),
-        "warning: W&B: the report is not attached: Unable to write staging files",
-    ),
-    "_summary": (
-        OSError("no room for the table"),
-        "warning: W&B: the verdict is not sent: no room for the table",
-    ),
-    "label": (ValueError("odd"), "warning: W&B: ValueError: odd; later: python scripts/report.py"),
-}
-
-
-@pytest.mark.parametrize("part", WANDB)
-def test_so_does_what_w_and_b_does_not_take(
-    tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    error, line = WANDB[part]
-    monkeypatch.setattr(publish, part, raising(error))
-    done = main(*SWEEP, "tracking.mode=offline", f"hydra.sweep.dir={tmp_path}/sweep", "reuse=false")
-    assert done.returncode == 0, done.stderr
-    (warning,) = warnings_at_the_end(done.stderr)
-    assert warning.startswith(line)
-    assert all((tmp_path / "sweep" / file).exists() for file in FILES)
-
-
 def test_a_page_needs_no_git(tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     done = main(*SWEEP, "tracking=none", f"hydra.sweep.dir={tmp_path}/sweep", "reuse=false")
@@ -141,20 +112,8 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(
     assert json.loads((tmp_path / "run/result.json").read_text())["status"] == "complete"
 
 
-@pytest.mark.slow
-def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
-    words = (
-        *SWEEP,
-        "seed=0,1",
-        "tracking=none",
-        f"hydra.sweep.dir={tmp_path}/sweep",
-        "reuse=false",
-    )
-    assert "±" in main(*words).stdout
-    said = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/report.py"), f"{tmp_path}/sweep"],
-        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert rb"\xb1" in said.stdout
+def test_an_experiment_that_is_a_sweep_says_so_without_m(main: Main, tmp_path: Path) -> None:
+    done = main("experiment=phase_claim", "trainer.epochs=1", "scheduler.t_0=1", "trainer.evals_per_epoch=1",
+                "tracking=none", f"hydra.run.dir={tmp_path / 'run'}", f"store.dir={tmp_path / 'store'}")  # fmt: skip
+    assert done.returncode == 0
+    assert "warning: this experiment is a sweep over arm, seed, which takes -m" in done.stderr

@@ -1,0 +1,63 @@
+"""What is used of Hydra beyond its documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_sweep_plan import Trained, sweep, verify  # noqa: F401
+
+from harness.config import hydra_private
+
+CONF = ROOT / "conf"
+
+
+def test_values_that_are_swept_are_composed_and_split_into_jobs_in_their_order() -> None:
+    overrides = ["scheduler.t_mult=1,2", "seed=shuffle(range(0,2))", "trainer.epochs=3"]
+    with hydra_private.multirun_config(CONF, overrides) as config:
+        assert config.hydra.overrides.task == overrides
+        jobs = hydra_private.split_jobs(hydra_private.parse(overrides))
+    assert jobs == [
+        [f"scheduler.t_mult={t_mult}", f"seed={seed}", "trainer.epochs=3"]
+        for t_mult in (1, 2)
+        for seed in (0, 1)
+    ]
+
+
+def test_single_values_are_set_in_what_was_composed_without_them() -> None:
+    with hydra_private.multirun_config(CONF, []) as config:
+        hydra_private.apply_values(hydra_private.parse(["seed=3", "scheduler.t_0=2.5"]), config)
+    assert (config.seed, config.scheduler.t_0) == (3, 2.5)
+
+
+def test_a_group_is_a_folder_of_files_here_or_in_the_search_path(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/one.yaml").write_text("")
+    with hydra_private.multirun_config(CONF, []):
+        assert hydra_private.is_group("scheduler", [])
+        assert not hydra_private.is_group("seed", [])
+        assert not hydra_private.is_group("mine", [])
+        assert hydra_private.is_group("mine", [f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+@pytest.mark.parametrize(
+    ("subdir", "folders"),
+    [
+        ("'t_mult=${scheduler.t_mult}'", ["t_mult=1", "t_mult=2"]),
+        pytest.param("${hydra.job.override_dirname}", None, marks=pytest.mark.slow),
+        ("deep/${hydra.job.num}", ["deep/0", "deep/1"]),
+        pytest.param("${hydra:job.num}_x", ["0_x", "1_x"], marks=pytest.mark.slow),
+    ],
+)
+def test_any_subdir_is_honoured(
+    sweep: Callable[..., Trained], subdir: str, folders: list[str] | None
+) -> None:
+    trained = sweep("scheduler.t_mult=1,2", f"hydra.sweep.subdir={subdir}",
+                    "hydra.job.config.override_dirname.exclude_keys=[store.dir]")  # fmt: skip
+    assert trained.done.returncode == 0, trained.done.stderr
+    assert trained.values("scheduler.t_mult") == [1, 2]
+    if folders:
+        assert [run["folder"] for run in trained.plan["arms"]] == folders
+    assert verify(trained.folder).returncode == 0

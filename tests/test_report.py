@@ -1,0 +1,73 @@
+"""The report of a sweep, made again by the script."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import forked
+import pytest
+from conftest import ROOT, Main
+from forked import Program, ends
+from test_callback import SWEEP
+from test_faults import Resize, disk, sweep, undisturbed  # noqa: F401
+
+
+@pytest.mark.slow
+def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
+    words = (
+        *SWEEP,
+        "seed=0,1",
+        "tracking=none",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        "reuse=false",
+    )
+    assert "±" in main(*words).stdout
+    said = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/report.py"), f"{tmp_path}/sweep"],
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert rb"\xb1" in said.stdout
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_leaves_the_runs_and_is_made_later(
+    tmp_path: Path, disk: tuple[Path, Resize], undisturbed: dict[str, tuple[str, str]]
+) -> None:
+    folder, resize = disk
+    resize("600k")  # the page alone has 0.9 MB
+    code, said = forked.run(tmp_path / "log", *sweep(tmp_path, f"hydra.sweep.dir={folder}/sweep"))
+    assert code == 0, "all runs are there"
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith("warning: report.html: [Errno 28] No space left on device")
+    assert last.endswith(f"; later: python scripts/report.py {folder}/sweep")
+    assert ends(folder / "sweep") == undisturbed
+    assert not (folder / "sweep/report.html").exists()
+    resize("16m")
+    code, said = forked.run(tmp_path / "log2", "scripts/report.py", str(folder / "sweep"))
+    assert code == 0, said
+    assert (folder / "sweep/report.html").read_text().rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+def test_kills_in_the_report_leave_the_old_one_or_the_new_one(
+    tmp_path: Path, undisturbed: dict[str, tuple[str, str]]
+) -> None:
+    code, said = forked.run(tmp_path / "log", *sweep(tmp_path))
+    assert code == 0, said
+    rng, killed = random.Random(1), 0
+    for number in range(15):
+        program = Program(tmp_path / f"log{number}", "scripts/report.py", str(tmp_path / "sweep"))
+        program.process.join(rng.uniform(0.05, 2))
+        killed += program.process.is_alive()
+        program.kill()
+        assert (tmp_path / "sweep/report.html").read_text().rstrip().endswith("</html>")
+        json.loads((tmp_path / "sweep/verdict.json").read_text())
+        assert ends(tmp_path / "sweep") == undisturbed
+    assert killed >= 8
