@@ -198,7 +198,7 @@ def test_the_limit_of_the_standard_deviation_holds_in_four_of_five_draws() -> No
 def test_pairs_needed_are_of_the_upper_limit_and_of_no_fewer_than_six_pairs() -> None:
     wide = [-0.6, -0.3, 0.0, 0.0, 0.3, 0.6]
     needed = only(rows(wide))["pairs_needed"]
-    limit = paired.sd_limit(np.std(wide, ddof=1), 6)
+    limit = paired.sd_limit(float(np.std(wide, ddof=1)), 6)
     pairs = paired.pairs_needed(limit, 0.2, 0.05)
     assert needed == {"above 0": pairs, "above the margin": pairs, "no gain that matters": pairs}
     assert only(rows(wide[:5]))["pairs_needed"] is None
@@ -212,7 +212,7 @@ def test_bootstrap_t_is_misled_by_skewed_pairs_half_as_often_as_student() -> Non
     for _ in range(300):
         d = 1 - rng.exponential(1, 10)  # most a little above 0, a few far below; 0 on average
         (ends,) = paired.bootstrap_t(d, [0.05]) or [(0.0, 0.0)]
-        above += [ends[0] > 0, paired.interval(d, 0.05)[0] > 0]
+        above += np.array([ends[0] > 0, paired.interval(d, 0.05)[0] > 0])
     assert above[0] < 0.65 * above[1]
     assert paired.bootstrap_t(np.full(6, 0.3), [0.05]) is None
 

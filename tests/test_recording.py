@@ -36,7 +36,7 @@ ROWS: list[Row] = [
 
 def recorder(folder: Path, begin: list[Row]) -> tuple[Recorder, RunResult, RunContext]:
     result = RunResult("run", "", None, to_dict(CONFIG), [], {}, None, 0)
-    result.identity = Identity("id", "3-f", PLAN.describe(), {}, "d" * 64, None)
+    result.identity = Identity("id", "3-f", PLAN.describe(), {}, "d" * 64, None, {"val": 9})
     result.provenance = Provenance(None, 0, 0.0, True)
     ctx = RunContext(CONFIG, RunInfo(folder, "run"))
     return Recorder(ctx, PLAN, result, begin), result, ctx

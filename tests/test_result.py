@@ -28,7 +28,7 @@ HEAD = {
     "restarts", "seconds",
 }  # fmt: skip
 IDENTITY = {
-    "run_id", "fingerprint", "plan", "numerics", "data_sha256", "test_sha256", "no_test",
+    "run_id", "fingerprint", "plan", "numerics", "data_sha256", "test_sha256", "images", "no_test",
 }  # fmt: skip
 PROVENANCE = {
     "parent", "updates_reused", "seconds_reused", "exact", "updates_trained", "commit", "dirty",
@@ -43,7 +43,9 @@ def begun() -> RunResult:
 
 def complete() -> RunResult:
     result = begun()
-    result.identity = Identity("id", "3-f", {"updates": 8}, {"device": "cpu"}, "d" * 64, None)
+    result.identity = Identity(
+        "id", "3-f", {"updates": 8}, {"device": "cpu"}, "d" * 64, None, {"val": 9}
+    )
     result.provenance = Provenance("3-f/000000004-p", 4, 1.5, True, 4)
     result.evaluated([{"step": 4, "val/acc": 70.0}, {"step": 8, "val/acc": 60.0}, {"step": 9}])
     result.evaluations["test"] = Evaluation({}, "there is no test set")

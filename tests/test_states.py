@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import states
+from harness.analysis.paired_stats import JointP
 from harness.analysis.states import Evidence, decide, least_favourable
 
 ENDS = st.integers(-6, 6).map(lambda number: number / 10)
@@ -46,7 +47,7 @@ def test_the_joint_test_only_ever_takes_away(
     alone = Evidence.of_intervals((low, high), (inner_low, inner_high), margin)
     p = [np.array(0.0 if one else 1.0) for one in shown]
     state, by_itself = (
-        str(decide(one, margin)) for one in (alone.adjusted(states.JointP(*p), 0.05), alone)
+        str(decide(one, margin)) for one in (alone.adjusted(JointP(*p), 0.05), alone)
     )
     if all(shown):
         assert state == by_itself

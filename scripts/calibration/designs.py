@@ -43,8 +43,9 @@ class Rate:
     draws: int
 
     @classmethod
-    def of(cls, hits: NDArray[np.bool_]) -> Rate:
-        return cls(float(hits.mean()), hits.size)
+    def of(cls, hits: Any) -> Rate:
+        """Return the share of true values in an array."""
+        return cls(float(np.mean(hits)), np.size(hits))
 
     @property
     def error(self) -> float:
