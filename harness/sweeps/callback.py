@@ -19,7 +19,7 @@ from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.values import SAME_RUN
 from harness.config.warnings import warn
-from harness.files import LOCK_SECONDS, lock
+from harness.files import LOCK_SECONDS, UnreadableError, lock
 from harness.sweeps.jobs import (
     PlannedSweep,
     plan_sweep,
@@ -86,7 +86,7 @@ def begin_sweep(config: DictConfig, new: bool = False) -> int:
     runs, question = planned.runs, planned.question
     from harness.analysis.verdict import Claim
     from harness.runs import wandb_run
-    from harness.sweeps.prefix_tree import branch_steps, describe_cost, prefix_trees
+    from harness.sweeps.prefix_tree import branch_steps, prefix_trees
     from harness.sweeps.preview import comparison_warnings
 
     for settings in _distinct(run.config.tracking for run in runs):
@@ -98,12 +98,36 @@ def begin_sweep(config: DictConfig, new: bool = False) -> int:
     folder = Path(config.hydra.sweep.dir)
     if new and (folder / "plan.json").exists():
         raise ConfigError(f"{folder}: has a sweep; --again {folder} submits what it lacks")
-    claim = _write_or_continue(folder, document)["claim"]
-    question = replace(question, claim=claim and Claim.from_dict(claim))
-    print(f"sweep in {folder}: {describe_cost(runs, roots)}\n{question.text()}", file=sys.stderr)
+    plan = _write_or_continue(folder, document)
+    question = replace(question, claim=plan["claim"] and Claim.from_dict(plan["claim"]))
+    _announce(folder, planned, plan, question)
     for warning in comparison_warnings(runs, question):
         warn(warning)
     return len(runs)
+
+
+def _announce(
+    folder: Path, planned: PlannedSweep, plan: dict[str, Any], question: arms.Question
+) -> None:
+    """Print what is to be trained, of a sweep that goes on what is left of it, and the claim."""
+    from harness.sweeps.prefix_tree import describe_cost, prefix_trees
+
+    open_keys = {run["key"] for run in plan["arms"] if not _is_complete(folder, run)}
+    pairs = zip(planned.runs, planned.composed, strict=True)
+    left = [run for run, one in pairs if sweep_plan.run_key(one) in open_keys]
+    cost = describe_cost(left, prefix_trees(left)) if left else "nothing is left to train"
+    complete = len(planned.runs) - len(left)
+    already = f"{complete} of {len(planned.runs)} runs are complete; " * (complete > 0)
+    print(f"sweep in {folder}: {already}{cost}\n{question.text()}", file=sys.stderr)
+
+
+def _is_complete(folder: Path, run: dict[str, Any]) -> bool:
+    from harness.analysis.results import result
+
+    try:
+        return result(folder / sweep_plan.run_folder(run)).get("status") == "complete"
+    except UnreadableError:
+        return False  # the run says so itself
 
 
 def _distinct(settings: Iterable[T]) -> list[T]:
