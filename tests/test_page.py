@@ -534,6 +534,28 @@ def test_a_row_of_a_run_says_what_was_there_already(tmp_path: Path) -> None:
     assert re.findall(r'" title="40 of 160 updates">(.*?)<', text) == ["25 %"] * 2
 
 
+def test_other_images_are_a_table_with_the_reason_where_there_is_no_interval() -> None:
+    runs = pl.DataFrame(
+        {"arm": ["t_mult=1", "t_mult=2"], "folder": ["1", "2"], "status": ["failed"] * 2}
+    )
+    verdict = make_verdict(runs)
+    assert "Other images" not in report.render(runs, verdict, ABOUT)
+    verdict["comparisons"][0]["images"] = {
+        "val": {
+            "pairs": 3, "images": 288, "mean": 0.512, "seeds95": [0.3, 0.724],
+            "ci95": [-0.1, 1.124], "shares": {"seeds": 0.25, "images": 0.65, "remainder": 0.1},
+            "half_width": {"now": 0.612, "seeds": 0.55, "images": 0.45}, "more": "images",
+        },
+        "test": {"ci95": None, "reason": "6 of 6 runs kept <no> bits"},
+    }  # fmt: skip
+    page = report.render(runs, verdict, ABOUT)
+    cells = ["288", "+0.51", "+0.30 to +0.72", "−0.10 to +1.12", "25 %", "65 %"]
+    cells += ["0.61", "0.55", "0.45"]
+    row = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+    assert f"<td>val</td>{row}</tr>" in page
+    assert '<td>test</td><td colspan="9">6 of 6 runs kept &lt;no&gt; bits</td></tr>' in page
+
+
 def test_pairs_are_listed_unless_there_are_too_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

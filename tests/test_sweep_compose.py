@@ -15,6 +15,7 @@ from harness.sweeps import compose as quickly
     [
         pytest.param(["scheduler.t_mult=1", "seed=3"], id="the seed alone"),
         pytest.param(["dataset.split_seed=${seed}", "seed=4"], id="a value that follows the seed"),
+        pytest.param([r"dataset.split_seed=$\{seed\}", "seed=4"], id="one as a sweeper writes it"),
         pytest.param(["scheduler=wsd", "scheduler.cooldown=3", "seed=5"], id="groups"),
         pytest.param(["arm=times_1", "experiment=article_figure_2"], id="arm and experiment"),
     ],

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import phase, provenance, results, verify
+from harness.analysis import images, phase, provenance, results, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
@@ -150,6 +150,7 @@ def verdict_document(
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
     judged = claims.judge(claim, with_values(runs, claim))
+    images.add_images(judged, runs, claim.level)
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,

@@ -50,7 +50,7 @@ def sweeper_params(overrides: Sequence[str]) -> tuple[dict[str, str], tuple[str,
 def _follows_seed(overrides: tuple[str, ...]) -> bool:
     groups, _ = _split(overrides)
     whole = OmegaConf.to_yaml(_compose_groups(groups)) + " ".join(overrides)
-    return "seed}" in whole
+    return "seed}" in whole.replace("\\", "")  # Hydra's sweeper writes $\{seed\}
 
 
 @lru_cache
