@@ -11,11 +11,16 @@ import argparse
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from pathlib import Path
 
 import numpy as np
 from calibration import designs
 from calibration.designs import LEVEL, Rate, Row
+from calibration.images import coverage_rates
+from calibration.peeking import peeking_rates
+from calibration.phase import phase_rates
+from numpy.random import Generator
 from tqdm import tqdm
 
 _NOISE = 3.5  # standard errors: of some 50 rates at their bound, one in 90 tables exceeds it
@@ -34,12 +39,33 @@ def main() -> None:
     for name, (make, share) in tqdm(DESIGNS.items(), disable=None):
         tables[name] = list(make(max(1, arguments.sweeps // share), rng))
     for name, rows in tables.items():
-        print(f"## {name}\n\n{DESIGNS[name][0].__doc__}\n\n{markdown(rows)}\n")
+        print(f"## {name}\n\n{cleandoc(DESIGNS[name][0].__doc__ or '')}\n\n{markdown(rows)}\n")
         if arguments.csv:
             write_csv(arguments.csv / f"{name}.csv", rows)
     kept = list(promises(tables))
     print("\n".join(f"- {'kept' if holds else 'BROKEN'}: {promise}" for holds, promise in kept))
     sys.exit(not all(holds for holds, _ in kept))
+
+
+def other_images(sweeps: int, rng: Generator) -> Iterator[Row]:
+    """Whether intervals cover the difference on other images: of seeds alone, and of seeds and images."""
+    for row in coverage_rates(sweeps, rng):
+        shares = {name: Rate(row.pop(name), sweeps) for name in ("covered", "seeds_alone")}
+        del row["sweeps"]
+        yield {**row, "seeds × images": shares["covered"], "seeds alone": shares["seeds_alone"]}
+
+
+def peeking(sweeps: int, rng: Generator) -> Iterator[Row]:
+    """False "supported" of whoever looks after every pair from the sixth on, and stops at the first one."""
+    for pairs, share in peeking_rates(sweeps, rng).items():
+        yield {"gives up at": pairs, 'false "supported"': Rate(share, sweeps)}
+
+
+def best_positions(sweeps: int, rng: Generator) -> Iterator[Row]:
+    """Where in a cycle accuracy is best (C2): p ≤ 0.05 where the LR does nothing, and where it does."""
+    for row in phase_rates(sweeps, rng):
+        del row["error"]
+        yield row | {"rate": Rate(row["rate"], sweeps)}
 
 
 DESIGNS = {  # with the share of the sweeps that each draws: some cost more
@@ -48,6 +74,9 @@ DESIGNS = {  # with the share of the sweeps that each draws: some cost more
     "tuned": (designs.tuned, 1),
     "breaking": (designs.breaking, 1),
     "over_cells": (designs.over_cells, 1),
+    "other_images": (other_images, 20),
+    "peeking": (peeking, 1),
+    "best_positions": (best_positions, 8),
 }
 
 
@@ -115,6 +144,8 @@ def promises(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
     yield _at_most(
         0.001, broken, '"supported" where a run broke', "a treatment of which a tenth breaks"
     )
+    images = tables["other_images"]
+    yield _at_least(0.93, images, "seeds × images", "other images, 8 pairs")
     over = tables["over_cells"]
     yield _at_least(0.95, over, "coverage", "the mean over cells")
 

@@ -247,8 +247,7 @@ def read(cell: Cell, step: str) -> pl.DataFrame:
 def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
     """Return the verdicts by question: `primary` over all cells, `arms` and `short` by cell, `phase`, `article`.
 
-    `one_cosine` is not in the plan: times_2 against a single cosine, whose verdict the sentences of
-    `arms` repeat.
+    `one_cosine` is not in the plan: times_2 against a single cosine.
     """
 
     def of(step: str, cell: str) -> pl.DataFrame:
@@ -257,7 +256,8 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
     def against_times_1(step: str, cell: str) -> dict[str, Any]:
         table = of(step, cell).with_columns(cell=pl.lit(""))
         levels = table["level"].unique(maintain_order=True).to_list()
-        return compare(replace(PRIMARY, treatments=tuple(levels[1:])), table)
+        rivals = tuple(level for level in levels if level == "one_cosine")
+        return compare(replace(PRIMARY, treatments=tuple(levels[1:]), rivals=rivals), table)
 
     return {
         "primary": compare(PRIMARY, runs.filter(step="claim")),
@@ -277,35 +277,7 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
 
 
 def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    """Judge the runs, and add to the sentence what a single cosine shows."""
-    table = summary.with_values(runs, claim)
-    judged = judge(claim, table)
-    if addition := longer_anneal(claim, table, judged):
-        judged["sentence"] += f" {addition}"
-    return judged
-
-
-def longer_anneal(claim: Claim, runs: pl.DataFrame, judged: dict[str, Any]) -> str | None:
-    """Return what times_2 against one_cosine adds to times_2 better than times_1 (`conf/arm/`).
-
-    Doubling cycles end with a longer anneal than equal ones. If a single cosine does as well, that,
-    and not the multiplication, made the difference. None if times_2 is not better, or not compared.
-    """
-    better = [
-        comparison
-        for comparison in judged["comparisons"]
-        if (comparison["baseline"], comparison["treatment"]) == ("times_1", "times_2")
-        and comparison["verdict"].startswith("supported")
-    ]
-    if not better or "one_cosine" not in runs["level"]:
-        return None
-    opponent = replace(claim, baseline="one_cosine", treatments=("times_2",))
-    verdict = judge(opponent, runs)["comparisons"][0]["verdict"]
-    if verdict.startswith("supported"):
-        return (
-            "times_2 is also better than a single cosine: restarts, not only a longer last anneal."
-        )
-    return f"A longer last anneal, not the multiplication: against one_cosine times_2 is {verdict}."
+    return judge(claim, summary.with_values(runs, claim))
 
 
 def tables(runs: pl.DataFrame, found: dict[str, Any]) -> str:
@@ -381,11 +353,17 @@ def _differences(judged: dict[str, Any]) -> str:
     for one in judged["comparisons"]:
         arm = ", ".join(filter(None, [one["treatment"], one["cell"]]))
         measured = ["–", "–", "–"]
-        if one["ci95"] and one["p_holm"] is not None:
+        if one["ci95"] and one["p_adjusted"] is not None:
             low, high = one["ci95"]
-            measured = [f"{one['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}", f"{one['p_holm']:.2g}"]
+            measured = [
+                f"{one['mean']:+.2f}",
+                f"{low:+.2f} to {high:+.2f}",
+                f"{one['p_adjusted']:.2g}",
+            ]
         rows.append([arm, f"{one['n']}", *measured, one["verdict"]])
-    return _markdown(["arm", "pairs", "difference", "95 % interval", "p (Holm)", "verdict"], rows)
+    return _markdown(
+        ["arm", "pairs", "difference", "95 % interval", "p (adjusted)", "verdict"], rows
+    )
 
 
 def _tuning(runs: pl.DataFrame) -> str:

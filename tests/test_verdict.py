@@ -229,7 +229,7 @@ def test_seven_pairs_cannot_decide_six_cells_and_eight_can() -> None:
     eight = judged(cells(*"abcdef", differences=[*seven, -0.5]))
     assert [one["verdict"] for one in eight["comparisons"]] == [WORSE] * 6
     open_ones = judged(cells(*"abcdef", differences=[*around(0.5), 0.5]))["comparisons"]
-    said = "supported by itself; 7 pairs cannot decide 6 comparisons, 8 can"
+    said = "“supported” by itself; 7 pairs cannot decide 6 comparisons, 8 can"
     assert said in open_ones[0]["sentence"]
 
 
@@ -243,7 +243,7 @@ def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> Non
     comparison = judged(arms)["comparisons"][0]
     assert comparison["by_itself"] in ANY_SUPPORTED
     assert comparison["verdict"] == INCONCLUSIVE
-    assert "by itself, but not among 6 comparisons (adjusted p = " in comparison["sentence"]
+    assert "” by itself, but not among 6 comparisons (adjusted p = " in comparison["sentence"]
 
 
 def test_effects_at_the_margin_are_controlled_together() -> None:
@@ -389,6 +389,8 @@ def test_other_lrs_are_said() -> None:
     arms = [row | {"lr": 0.1 if row["level"] == "1" else 0.2} for row in rows(around(0.5))]
     assert only(arms)["sentence"].endswith("Given these LRs: 0.2 against 0.1.")
     assert "Given" not in only([row | {"lr": 0.1} for row in arms])["sentence"]
+    twice = judged([row | {"cell": cell} for cell in "ab" for row in arms])
+    assert "Given the LRs of the arms, which differ." in twice["sentence"]
 
 
 def test_the_test_set_is_said_where_it_disagrees() -> None:

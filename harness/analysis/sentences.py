@@ -126,11 +126,11 @@ def _reason(claim: Claim, own: Figures) -> str:
     if own["by_itself"] in (states.WORSE, *states.ANY_SUPPORTED):
         if own["n"] < own["fewest_pairs"]:
             return (
-                f"{own['by_itself']} by itself; {own['n']} pairs cannot decide {own['comparisons']} "
+                f"“{own['by_itself']}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
                 f"comparisons, {own['fewest_pairs']} can"
             )
         return (
-            f"{own['by_itself']} by itself, but not among {own['comparisons']} comparisons "
+            f"“{own['by_itself']}” by itself, but not among {own['comparisons']} comparisons "
             f"(adjusted p = {own['p_adjusted']:.2g})"
         )
     return "neither a difference nor its absence shows" + _needed(own, "above 0", states.NO_GAIN)
@@ -220,7 +220,10 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
     missing = len({run["name"] for one in comparisons for run in one["left_out"]})
     left_out = f"; runs left out: {missing}" * (missing > 0)
-    unlike = any(one["numerics"] for one in comparisons)
+    notes = " Some arms did not run alike." * any(one["numerics"] for one in comparisons)
+    notes += " Given the LRs of the arms, which differ." * any(
+        _lrs(claim, one) for one in comparisons
+    )
     together = [
         f" Over {one['cells']} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
         f"{_points(claim, one['mean'])} points ({_range(claim, one['ci95'])}; sd between cells "
@@ -229,5 +232,5 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     ]
     return (
         f"{claim.factor} against {claim.baseline}, {len(comparisons)} comparisons ({found}): "
-        f"{'; '.join(shown)}{more}{left_out}.{' Some arms did not run alike.' * unlike}{''.join(together)}"
+        f"{'; '.join(shown)}{more}{left_out}.{notes}{''.join(together)}"
     )
