@@ -24,12 +24,13 @@ def comparison_label(comparison: Figures, factor: str = "") -> str:
     """Return how a comparison is called: `factor=treatment against baseline at cell`."""
     label = f"{factor}={comparison['treatment']}" if factor else comparison["treatment"]
     tuned = comparison.get("tuned")
-    own, every = (
-        (f" at {tuned['key']}={tuned['treatment']}", f" at every {tuned['key']}")
-        if tuned
-        else ("", "")
-    )
-    return f"{label}{own} against {comparison['baseline']}{every}{_at(comparison)}"
+    every = f" at every {tuned['key']}" if tuned else ""
+    return f"{label}{_lr(comparison)} against {comparison['baseline']}{every}{_at(comparison)}"
+
+
+def _lr(comparison: Figures) -> str:
+    tuned = comparison.get("tuned")
+    return f" at {tuned['key']}={tuned['treatment']}" if tuned else ""
 
 
 def _at(comparison: Figures) -> str:
@@ -214,7 +215,7 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     counted = Counter(one["verdict"] for one in comparisons)
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{one['treatment']}{_at(one)} {measured(claim, one)}, {_short(one)}"
+        f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}, {_short(one)}"
         for one in comparisons[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)

@@ -1,0 +1,173 @@
+"""What surrounds the arithmetic of a verdict, end to end through the command line: pooling, LRs, divergence, plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Main
+
+TINY = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.batch_size=500", "model.width=1", "tracking=none",
+        "scheduler.t_mult=1,3")  # fmt: skip
+
+Sweep = Callable[..., tuple[Path, str]]
+
+
+@pytest.fixture
+def sweep(main: Main, tmp_path: Path) -> Sweep:
+    """`python train.py -m OVERRIDES` into the folder `name`: the folder, and what was printed on stderr."""
+
+    def train(name: str, *overrides: str) -> tuple[Path, str]:
+        own = {override.partition("=")[0] for override in overrides}
+        words = [word for word in TINY if word.partition("=")[0] not in own]
+        where = (f"hydra.sweep.dir={tmp_path / name}", f"store.dir={tmp_path / 'store'}")
+        return tmp_path / name, main("-m", *words, *where, *overrides).stderr
+
+    return train
+
+
+def verdict(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "verdict.json").read_text())
+    return document
+
+
+def judged(report: Main, tmp_path: Path, *sweeps: Path) -> dict[str, Any]:
+    report(*map(str, sweeps), "--out", str(tmp_path / "out"))
+    return verdict(tmp_path / "out")
+
+
+def cells(document: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(one["cell"], one["n"]) for one in document["comparisons"]]
+
+
+def test_sweeps_of_two_data_sets_are_two_cells(sweep: Sweep, report: Main, tmp_path: Path) -> None:
+    digits, _ = sweep("digits", "seed=0,1,2")
+    synthetic, _ = sweep("synthetic", "seed=3,4", "dataset=synthetic")
+    found = [("dataset=digits", 3), ("dataset=synthetic", 2)]
+    assert cells(judged(report, tmp_path, digits, synthetic)) == found
+    assert cells(judged(report, tmp_path, synthetic, digits)) == found
+
+
+def test_sweeps_at_two_lrs_are_two_cells_in_any_order(
+    sweep: Sweep, report: Main, tmp_path: Path
+) -> None:
+    one, _ = sweep("one", "seed=0,1", "optimizer.lr=0.1")
+    other, _ = sweep("other", "seed=0,1,2", "optimizer.lr=0.01")
+    first, second = (judged(report, tmp_path, *pair) for pair in ((one, other), (other, one)))
+    assert cells(first) == [("optimizer.lr=0.01", 3), ("optimizer.lr=0.1", 2)]
+    assert first["comparisons"] == second["comparisons"]
+
+
+def test_more_seeds_of_the_same_settings_are_pooled(
+    sweep: Sweep, report: Main, tmp_path: Path
+) -> None:
+    one, _ = sweep("one", "seed=0,1", "trainer.checkpoint_every=7")
+    other, _ = sweep("other", "seed=2,3", "claim.margin=0.2", "store.keep=last")
+    assert cells(judged(report, tmp_path, one, other)) == [("", 4)]
+
+
+def test_arms_with_files_of_their_own_are_one_cell(main: Main, tmp_path: Path) -> None:
+    main("-m", "arm=times_1,linear", "claim.factor=arm", "seed=0,1", "trainer.epochs=5", "model.width=1",
+         "trainer.batch_size=500", "tracking=none", f"hydra.sweep.dir={tmp_path / 's'}",
+         f"store.dir={tmp_path / 'store'}")  # fmt: skip
+    assert cells(verdict(tmp_path / "s")) == [("", 2)]
+
+
+def test_a_treatment_is_held_against_the_baseline_at_every_lr(sweep: Sweep) -> None:
+    folder, said = sweep(
+        "tuned", "seed=0,1", "optimizer.lr=0.05,0.1", "claim.factor=scheduler.t_mult",
+        "claim.tuned_over=optimizer.lr", "claim.baseline=1.0",
+    )  # fmt: skip
+    assert "judged by: scheduler.t_mult=3 against 1 at each optimizer.lr, 2 comparisons" in said
+    document = verdict(folder)
+    assert document["claim"]["baseline"] == "1", "1.0 is 1"
+    assert document["claim"]["tuned_over"] == "optimizer.lr"
+    tuned = [one["tuned"] for one in document["comparisons"]]
+    assert [one["treatment"] for one in tuned] == ["0.05", "0.1"]
+    assert [[a["value"] for a in one["against"]] for one in tuned] == [["0.05", "0.1"]] * 2
+    assert "3 at optimizer.lr=0.05 " in document["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("claim.tuned_over=optimizer.lr", "claim.tuned_over=optimizer.lr: is not swept; sweep it"),
+        ("claim.tuned_over=scheduler.t_mult", "tuned_over=scheduler.t_mult: must be another key"),
+        ("claim.rivals=[4]", "claim.rivals=4: scheduler.t_mult has the levels 1, 3"),
+        ("claim.rivals=[1]", "rivals: 1 must be among the treatments"),
+        ("claim.baseline=2", "claim.baseline=2: scheduler.t_mult has the levels 1, 3"),
+    ],
+)
+def test_claims_that_make_no_sense(sweep: Sweep, override: str, error: str) -> None:
+    folder, said = sweep("none", "seed=0,1", override)
+    assert error in said
+    assert not (folder / "plan.json").exists()
+
+
+def test_an_arm_with_its_own_lr_is_said(main: Main, tmp_path: Path) -> None:
+    conf = tmp_path / "conf" / "arm"
+    conf.mkdir(parents=True)
+    for name, lr in (("small", 0.05), ("large", 0.2)):
+        head = "# @package _global_\ndefaults:\n  - override /scheduler: linear\n"
+        (conf / f"{name}.yaml").write_text(f"{head}optimizer:\n  lr: {lr}\n")
+    main("--config-dir", str(tmp_path / "conf"), "-m", "arm=small,large", "seed=0,1", "trainer.epochs=1",
+         "model.width=1", "trainer.batch_size=500", "tracking=none", "claim.factor=arm",
+         f"hydra.sweep.dir={tmp_path / 's'}", f"store.dir={tmp_path / 'store'}")  # fmt: skip
+    (comparison,) = verdict(tmp_path / "s")["comparisons"]
+    assert comparison["n"] == 2
+    assert "Given these LRs: 0.2 against 0.05." in comparison["sentence"]
+
+
+def test_a_sweep_says_before_training_that_its_seeds_are_too_few(sweep: Sweep) -> None:
+    _, one = sweep("one", "seed=0,1")
+    assert "2 seeds an arm: a verdict over 1 comparison needs at least 6" in one
+    _, cells = sweep("cells", "optimizer.lr=0.1,0.2", "seed=0,1", "claim.factor=scheduler.t_mult")
+    assert "a verdict over 2 comparisons needs at least 7" in cells
+    _, level = sweep("level", "seed=0,1", "claim.level=0.01")
+    assert "needs at least 8" in level
+
+
+def test_a_sweep_that_goes_on_announces_what_is_left(sweep: Sweep) -> None:
+    folder, said = sweep("half", "seed=0,1")
+    assert "4 runs, 12 epochs" in said
+    for number in (0, 3):
+        path = folder / str(number) / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    _, again = sweep("half", "seed=0,1")
+    assert "2 of 4 runs are complete; 2 runs, 6 epochs" in again
+    _, nothing = sweep("half", "seed=0,1")
+    assert "4 of 4 runs are complete; nothing is left to train" in nothing
+
+
+def test_a_run_that_fails_for_its_surroundings_is_missing_and_the_verdict_interim(
+    sweep: Sweep, report: Main
+) -> None:
+    folder, _ = sweep("failed", "seed=range(0,6)")
+    path = folder / "7" / "result.json"
+    lost = {"status": "failed", "error": "[Errno 28] No space left on device"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | lost))
+    report(str(folder))
+    (comparison,) = verdict(folder)["comparisons"]
+    assert (comparison["verdict"], comparison["n"], comparison["planned"]) == ("interim", 5, 6)
+    assert "interim, 5 of 6 pairs" in comparison["sentence"]
+    assert comparison["intention_to_treat"] is None
+
+
+def test_a_network_that_cannot_be_built_follows_from_the_configuration(sweep: Sweep) -> None:
+    folder, _ = sweep(
+        "refused", "seed=0,1", "model=torchvision", "model.name=vgg11", "model.width=null"
+    )
+    for number in range(4):
+        result = folder / str(number) / "result.json"
+        if result.exists():
+            assert json.loads(result.read_text()).get("refused") is True
+
+
+def test_image_counts_are_recorded(sweep: Sweep) -> None:
+    folder, _ = sweep("sizes", "seed=0,1")
+    result = json.loads((folder / "0" / "result.json").read_text())
+    assert result["images"]["val"] == 288
+    assert verdict(folder)["comparisons"][0]["one_image"] == pytest.approx(100 / 288)
