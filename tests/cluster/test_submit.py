@@ -151,7 +151,8 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
     for name in ("conf", "scripts"):
         shutil.copytree(ROOT / name, repository / name)
     arms = ("scheduler.t_mult=1,2", "seed=0,1", f"store.dir={tmp_path / 'store'}")
-    sent = submit(tmp_path, *TINY, *arms, HOLD, repository=repository)
+    ledger = tmp_path / "ledger.jsonl"
+    sent = submit(tmp_path, *TINY, *arms, HOLD, f"ledger.path={ledger}", repository=repository)
     array, report = re.findall(r"submitted: arms (\d+), report (\d+)\n", sent.out)[0]
     assert f"status.py {sent.folder}    scancel {array} {report}" in sent.out
     assert sent.states() == ["queued"] * 4, "nothing waited for what cannot begin"
@@ -176,6 +177,7 @@ def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
     assert counted == "4 done", sent.log()
     assert "verdict: " in (sent.folder / "report.log").read_text()
     assert read(sent.folder / "verdict.json")["claim"]["factor"] == "scheduler.t_mult"
+    assert json.loads(ledger.read_text())["sweep"] == sent.folder.name
     assert (sent.folder / "report.html").read_text().lstrip().lower().startswith("<!doctype html>")
     for number, (t_mult, seed) in enumerate([(1, 0), (1, 1), (2, 0), (2, 1)]):
         own = (*TINY, f"scheduler.t_mult={t_mult}", f"seed={seed}")
