@@ -40,9 +40,9 @@ def metric(split: str, value: float, number: int) -> Callable[..., Row]:
     """The evaluation of a `split` whose loss is `value` the `number`th time."""
     done = 0
 
-    def evaluate(self: TrainStep, network: Any, batches: Iterable[Any], of: str) -> Row:
+    def evaluate(self: TrainStep, network: Any, batches: Iterable[Any], of: str, *more: Any) -> Row:
         nonlocal done
-        row = EVALUATE(self, network, batches, of)
+        row = EVALUATE(self, network, batches, of, *more)
         done += of == split
         return row | {f"{split}/loss": value} if of == split and done == number else row
 

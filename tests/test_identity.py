@@ -76,6 +76,8 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "claim/default.metric": ((), "claim.metric=test/acc"),
     "claim/default.margin": ((), "claim.margin=0.5"),
     "claim/default.level": ((), "claim.level=0.01"),
+    "claim/default.rivals": ((), "claim.rivals=[2]"),
+    "claim/default.tuned_over": ((), "claim.tuned_over=optimizer.lr"),
     "ledger/default.path": ((), "ledger.path=elsewhere.jsonl"),
     "tracking/wandb.mode": (("tracking=wandb",), "tracking.mode=offline"),
     "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),

@@ -43,6 +43,7 @@ def cells(document: dict[str, Any]) -> list[tuple[str, int]]:
     return [(one["cell"], one["n"]) for one in document["comparisons"]]
 
 
+@pytest.mark.slow
 def test_sweeps_of_two_data_sets_are_two_cells(sweep: Sweep, report: Main, tmp_path: Path) -> None:
     digits, _ = sweep("digits", "seed=0,1,2")
     synthetic, _ = sweep("synthetic", "seed=3,4", "dataset=synthetic")
@@ -54,13 +55,14 @@ def test_sweeps_of_two_data_sets_are_two_cells(sweep: Sweep, report: Main, tmp_p
 def test_sweeps_at_two_lrs_are_two_cells_in_any_order(
     sweep: Sweep, report: Main, tmp_path: Path
 ) -> None:
-    one, _ = sweep("one", "seed=0,1", "optimizer.lr=0.1")
-    other, _ = sweep("other", "seed=0,1,2", "optimizer.lr=0.01")
+    one, _ = sweep("one", "seed=0", "optimizer.lr=0.1")
+    other, _ = sweep("other", "seed=0,1", "optimizer.lr=0.01")
     first, second = (judged(report, tmp_path, *pair) for pair in ((one, other), (other, one)))
-    assert cells(first) == [("optimizer.lr=0.01", 3), ("optimizer.lr=0.1", 2)]
+    assert cells(first) == [("optimizer.lr=0.01", 2), ("optimizer.lr=0.1", 1)]
     assert first["comparisons"] == second["comparisons"]
 
 
+@pytest.mark.slow
 def test_more_seeds_of_the_same_settings_are_pooled(
     sweep: Sweep, report: Main, tmp_path: Path
 ) -> None:
@@ -69,6 +71,7 @@ def test_more_seeds_of_the_same_settings_are_pooled(
     assert cells(judged(report, tmp_path, one, other)) == [("", 4)]
 
 
+@pytest.mark.slow
 def test_arms_with_files_of_their_own_are_one_cell(main: Main, tmp_path: Path) -> None:
     main("-m", "arm=times_1,linear", "claim.factor=arm", "seed=0,1", "trainer.epochs=5", "model.width=1",
          "trainer.batch_size=500", "tracking=none", f"hydra.sweep.dir={tmp_path / 's'}",
@@ -78,7 +81,7 @@ def test_arms_with_files_of_their_own_are_one_cell(main: Main, tmp_path: Path) -
 
 def test_a_treatment_is_held_against_the_baseline_at_every_lr(sweep: Sweep) -> None:
     folder, said = sweep(
-        "tuned", "seed=0,1", "optimizer.lr=0.05,0.1", "claim.factor=scheduler.t_mult",
+        "tuned", "seed=0", "optimizer.lr=0.05,0.1", "claim.factor=scheduler.t_mult",
         "claim.tuned_over=optimizer.lr", "claim.baseline=1.0",
     )  # fmt: skip
     assert "judged by: scheduler.t_mult=3 against 1 at each optimizer.lr, 2 comparisons" in said
@@ -107,6 +110,7 @@ def test_claims_that_make_no_sense(sweep: Sweep, override: str, error: str) -> N
     assert not (folder / "plan.json").exists()
 
 
+@pytest.mark.slow
 def test_an_arm_with_its_own_lr_is_said(main: Main, tmp_path: Path) -> None:
     conf = tmp_path / "conf" / "arm"
     conf.mkdir(parents=True)
@@ -121,6 +125,7 @@ def test_an_arm_with_its_own_lr_is_said(main: Main, tmp_path: Path) -> None:
     assert "Given these LRs: 0.2 against 0.05." in comparison["sentence"]
 
 
+@pytest.mark.slow
 def test_a_sweep_says_before_training_that_its_seeds_are_too_few(sweep: Sweep) -> None:
     _, one = sweep("one", "seed=0,1")
     assert "2 seeds an arm: a verdict over 1 comparison needs at least 6" in one
@@ -130,6 +135,7 @@ def test_a_sweep_says_before_training_that_its_seeds_are_too_few(sweep: Sweep) -
     assert "needs at least 8" in level
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_announces_what_is_left(sweep: Sweep) -> None:
     folder, said = sweep("half", "seed=0,1")
     assert "4 runs, 12 epochs" in said
@@ -145,17 +151,18 @@ def test_a_sweep_that_goes_on_announces_what_is_left(sweep: Sweep) -> None:
 def test_a_run_that_fails_for_its_surroundings_is_missing_and_the_verdict_interim(
     sweep: Sweep, report: Main
 ) -> None:
-    folder, _ = sweep("failed", "seed=range(0,6)")
-    path = folder / "7" / "result.json"
+    folder, _ = sweep("failed", "seed=range(0,2)", "scheduler.t_mult=1,2")
+    path = folder / "3" / "result.json"
     lost = {"status": "failed", "error": "[Errno 28] No space left on device"}
     path.write_text(json.dumps(json.loads(path.read_text()) | lost))
     report(str(folder))
     (comparison,) = verdict(folder)["comparisons"]
-    assert (comparison["verdict"], comparison["n"], comparison["planned"]) == ("interim", 5, 6)
-    assert "interim, 5 of 6 pairs" in comparison["sentence"]
+    assert (comparison["verdict"], comparison["n"], comparison["planned"]) == ("interim", 1, 2)
+    assert "interim, 1 of 2 pairs" in comparison["sentence"]
     assert comparison["intention_to_treat"] is None
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_built_follows_from_the_configuration(sweep: Sweep) -> None:
     folder, _ = sweep(
         "refused", "seed=0,1", "model=torchvision", "model.name=vgg11", "model.width=null"
@@ -167,7 +174,7 @@ def test_a_network_that_cannot_be_built_follows_from_the_configuration(sweep: Sw
 
 
 def test_image_counts_are_recorded(sweep: Sweep) -> None:
-    folder, _ = sweep("sizes", "seed=0,1")
+    folder, _ = sweep("sizes", "seed=0")
     result = json.loads((folder / "0" / "result.json").read_text())
     assert result["images"]["val"] == 288
     assert verdict(folder)["comparisons"][0]["one_image"] == pytest.approx(100 / 288)

@@ -505,14 +505,26 @@ def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
 @pytest.mark.parametrize(
     ("changes", "cells"),
     [
-        ({"p": 0.00009, "p_holm": 0.0001}, ["&lt; 0.0001", "0.0001"]),
-        ({"p": 0.0999, "p_holm": 0.1}, ["0.1", "0.10"]),
-        ({"p": 0.004321, "p_holm": None}, ["0.0043", "–"]),
+        ({"p": 0.00009, "p_adjusted": 0.0001}, ["&lt; 0.0001", "0.0001"]),
+        ({"p": 0.0999, "p_adjusted": 0.1}, ["0.1", "0.10"]),
+        ({"p": 0.004321, "p_adjusted": None}, ["0.0043", "–"]),
         ({"mean": -0.001, "sd": 0.0049}, ["+0.00", "0.00"]),
         ({"mean": -0.005001, "correlation": -1.0}, ["−0.01", "−1.00"]),
-        ({"ci95": [-0.1, 0.004], "bca95": None}, ["−0.10 to +0.00", "–"]),
-        ({"ci95": None, "bca95": [float("nan"), 1]}, ["–", "–"]),
-        ({"probability_of_improvement": 0.125, "pairs_needed": 1001}, ["12 %", "more than 1000"]),
+        ({"ci95": [-0.1, 0.004], "bootstrap_t95": None}, ["−0.10 to +0.00", "–"]),
+        ({"ci95": None, "bootstrap_t95": [float("nan"), 1]}, ["–", "–"]),
+        ({"n": 5, "planned": 6, "test": {"mean": -0.25}}, ["5 of 6", "−0.25"]),
+        (
+            {
+                "probability_of_improvement": {"share": 0.8, "low": 0.44, "high": 0.955},
+                "pairs_needed": {"above 0": 31, "no gain that matters": 20},
+            },
+            ['80 % <span class="soft">[44 %, 96 %]</span>', "31"],
+        ),
+        pytest.param(
+            {"probability_of_improvement": 0.125, "pairs_needed": 1001},
+            ["12 %", "more than 1000"],
+            id="a verdict.json of version 1",
+        ),
     ],
 )
 def test_numbers_are_rounded_as_they_are_read(
@@ -523,9 +535,24 @@ def test_numbers_are_rounded_as_they_are_read(
     verdict["comparisons"][0] |= changes
     row = report.render(runs, verdict, ABOUT).partition('<td class="name">supported</td>')[2]
     shown = re.findall(r'<td class="number">(.*?)</td>', row.partition("</tr>")[0])
-    columns = ["n", "mean", "ci95", "bca95", "sd", "correlation", "p", "p_holm",
+    columns = ["n", "mean", "ci95", "bootstrap_t95", "test", "sd", "correlation", "p", "p_adjusted",
                "probability_of_improvement", "pairs_needed"]  # fmt: skip
-    assert [shown[columns.index(name)] for name in changes] == cells
+    assert [shown[columns.index(name)] for name in changes if name in columns] == cells
+
+
+def test_one_answer_over_all_cells_is_a_table(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    verdict = make_verdict(runs)
+    assert "over all cells" not in report.render(runs, verdict, ABOUT)
+    verdict["over_cells"] = [
+        {"treatment": "2", "cells": 3, "mean": 0.4, "ci95": [-0.65, 1.46], "between_cells_sd": 0.4,
+         "i2": 0.87, "verdict": "inconclusive"}
+    ]  # fmt: skip
+    page = report.render(runs, verdict, ABOUT)
+    row = page.partition('<th scope="row">2 against ')[2].partition("</tr>")[0]
+    assert re.findall(r"<td.*?>(.*?)</td>", row) == [
+        "inconclusive", "3", "+0.40", "−0.65 to +1.46", "0.40", "87 %",
+    ]  # fmt: skip
 
 
 def test_a_row_of_a_run_says_what_was_there_already(tmp_path: Path) -> None:

@@ -130,6 +130,6 @@ def test_a_small_study_from_its_plan_to_its_page(
     assert set(again["updates_trained"]) == {0}  # the claim's runs, from the store
     verdict = json.loads((docs / "verdict.json").read_text())
     assert [one["n"] for one in verdict["primary"]["comparisons"]] == [3]
-    assert verdict["article"]["comparisons"][0]["verdict"] == "invalid comparison"
+    assert verdict["article"]["comparisons"][0]["verdict"] == "invalid"
     best = [row for row in verdict["arms"]["fashion"]["snapshots"] if "times_1" in row["arm"]]
     assert [row["members"] for row in best] == [1, 2, 3]

@@ -88,7 +88,7 @@ def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
     assert [line.split()[:2] for line in (first, second)] == [["t_mult=1", "4"], ["t_mult=2", "4"]]
     final = [main_job.result(number)["final"]["val/acc"] for number in range(4)]
     assert f"{sum(final) / 4:.2f} ±" in first
-    assert verdict.startswith("verdict: scheduler.t_mult=2 against 1 – inconclusive: ")
+    assert verdict.startswith("verdict: scheduler.t_mult=2 against 1 – too few pairs: ")
     assert {Path(path).name for path in written} == {
         "verdict.json", "lr.png", "val_acc.png", "report.html",
     }  # fmt: skip
@@ -111,7 +111,7 @@ def test_the_sweep_ends_in_a_verdict_on_the_claim_that_its_plan_fixed(main_job: 
     differences = [pair["difference"] for pair in compared["pairs"]]
     finals = [main_job.result(number)["final"]["val/acc"] for number in range(8)]
     assert differences == pytest.approx([finals[n + 4] - finals[n] for n in range(4)])
-    assert compared["verdict"] == "inconclusive", "four pairs decide nothing"
+    assert compared["verdict"] == "too few pairs", "four pairs decide nothing"
 
 
 def report(*arguments: Path | str) -> str:

@@ -25,7 +25,8 @@ def made_sweep(folder: Path, claim: Claim | None) -> Path:
         arm["swept"]["optimizer.lr"] = "0.1" if arm["seed"] == 0 else "0.2"
         path = sweep / f"{arm['num']}/result.json"
         config = read(path)["config"] | {
-            "tracking": to_dict(make_config("tracking=wandb"))["tracking"]
+            "tracking": to_dict(make_config("tracking=wandb"))["tracking"],
+            "optimizer": {"kind": "sgd", "lr": float(arm["swept"]["optimizer.lr"])},
         }
         path.write_text(json.dumps(read(path) | {"config": config, "swept": arm["swept"]}))
     (sweep / "plan.json").write_text(json.dumps(plan))

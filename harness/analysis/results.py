@@ -178,7 +178,7 @@ def _row(
             "begun_again": own.get("restarts"),
             "claim_sha256": own.get("claim_sha256") if recorded else None,
             "updates_per_epoch": shape.get("updates_per_epoch"),
-            "lr": config["optimizer"]["lr"] if config else None,
+            "lr": (config or {}).get("optimizer", {}).get("lr"),
             "val_images": images.get("val"),
             "test_images": images.get("test"),
             "tuned": _tuned(tuned_over, swept, config),
