@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Main
+from conftest import Main, essential
 from torch import Tensor
 
 from harness.analysis import results
@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[str, Callable[..., Any], str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", essential(FAULTS, 3))
 def test_what_is_not_finite_ends_the_run_as_diverged(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -126,6 +126,7 @@ def assert_no_key(folder: Path, *printed: str) -> None:
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_an_online_sweep_arrives_whole(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(  # a fresh interpreter, as from a shell
         command("train.py", *SWEEP), cwd=tmp_path, env=environment(server), text=True,

@@ -146,6 +146,7 @@ def preempt() -> None:
 # --- submitted and left --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_is_submitted_and_left(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     for name in ("conf", "scripts"):
