@@ -155,12 +155,12 @@ def add_images(judged: dict[str, Any], runs: pl.DataFrame, level: float) -> None
     """Add `images` to each comparison of `judged`: by split what `seeds_by_images` returns, at `level`.
 
     Where that cannot be had a split has `ci95` null and the `reason`. `runs` has the columns folder, cell, level,
-    seed and status. Raises `UnreadableError` for a result.json that is not of this version.
+    seed, status and, with `tuned_over`, tuned. Raises `UnreadableError` for a result.json that is not of this version.
     """
     folders: dict[tuple[Any, ...], list[Path]] = {}
-    for run in runs.select("folder", "cell", "level", "seed", "status").to_dicts():
+    for run in runs.to_dicts():
         if run["status"] == "complete" and run["level"] is not None:
-            key = (run["cell"], level_key(run["level"]), run["seed"])
+            key = (run["cell"], level_key(run["level"]), run.get("tuned"), run["seed"])
             folders.setdefault(key, []).append(Path(run["folder"]))
     read = lru_cache(_REMEMBERED)(_read_run)
     metric = judged["claim"]["metric"]
@@ -182,8 +182,9 @@ def _runs_of(
 ) -> list[_Run]:
     """Return the runs of an arm's pairs, in their order: of a seed the one that has the pair's value."""
     found = []
+    tuned = (comparison.get("tuned") or {}).get(arm)
     for pair in comparison["pairs"]:
-        key = (comparison["cell"], level_key(comparison[arm]), pair["seed"])
+        key = (comparison["cell"], level_key(comparison[arm]), tuned, pair["seed"])
         runs = map(read, folders.get(key, []))
         found += [run for run in runs if run.recorded.get(metric) == pair[arm]][:1]
     return found

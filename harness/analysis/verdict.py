@@ -324,7 +324,9 @@ def _judged(
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
         "lrs": list(runs.lrs()),
-        "tuned": _tuned(claim, one, complete, verdicts),
+        "tuned": _tuned(claim, one, complete, verdicts) | {"baseline": runs.tuned[0]}
+        if claim.tuned_over
+        else None,
         "rivals": [],
         "comparisons": size.comparisons,
         "fewest_pairs": size.fewest_pairs(claim.level),
@@ -366,10 +368,8 @@ def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
 
 def _tuned(
     claim: Claim, one: _Comparison, complete: Sequence[Figures], verdicts: Sequence[str]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Return what the treatment comes to against each of the baseline's values of `tuned_over`."""
-    if not claim.tuned_over:
-        return None
     against = [
         {"value": runs.tuned[0], "verdict": verdict, **{k: own[k] for k in ("n", "mean", "ci95")}}
         for runs, own, verdict in zip(one.against, complete, verdicts, strict=True)
