@@ -18,7 +18,7 @@ import pytest
 from conftest import need
 
 from harness.analysis import results
-from harness.report import charts, page_charts, verdict_charts
+from harness.report import charts
 from harness.report import page as report
 
 if TYPE_CHECKING:
@@ -612,91 +612,3 @@ def test_where_a_cycles_accuracy_is_best_and_what_older_verdicts_say_of_it(tmp_p
     assert "".join(cells) in text
     assert "maxima at minima" in text
     assert "LR rank" not in text
-
-
-def test_arms_have_the_colours_in_turn_then_dashes(tmp_path: Path) -> None:
-    colours = page_charts.COLOURS
-    arms = [f"arm {at}" for at in range(len(colours) + 2)]
-    text = report.render(write_sweep(tmp_path, arms, 1), None, ABOUT)
-    keys = re.findall(r'data-arm="(\d+)".*?stroke="(.*?)".*?dasharray="(.*?)".*?</svg>(.*?)<', text)
-    assert [(int(number), name) for number, _, _, name in keys] == list(enumerate(arms))
-    assert [colour for _, colour, _, _ in keys] == [*colours, *colours[:2]]
-    assert [dashes for _, _, dashes, _ in keys] == ["none"] * len(colours) + ["7 3"] * 2
-
-
-def rows_of(chart: Any, field: str) -> list[dict[str, Any]]:
-    """The rows with `field` that a chart draws, wherever they are in it."""
-    match chart:
-        case dict():
-            own = [chart] if field in chart else []
-            return own + [row for value in chart.values() for row in rows_of(value, field)]
-        case list():
-            return [row for value in chart for row in rows_of(value, field)]
-    return []
-
-
-def test_an_interval_is_drawn_from_low_to_high_and_each_pair_is_seen(tmp_path: Path) -> None:
-    runs = write_sweep(tmp_path, ["a", "b"], 4)
-    verdict = make_verdict(runs)
-    for pair in verdict["comparisons"][0]["pairs"][:3]:
-        pair["difference"] = 0.25
-    drawn = verdict_charts.differences(verdict, dots=True)
-    (interval, *same) = rows_of(drawn, "low")
-    assert (interval["low"], interval["mean"], interval["high"]) == (0.1, 0.31, 0.52)
-    assert all(one == interval for one in same)
-    dots = [row for row in rows_of(drawn, "difference") if "seed" in row]
-    assert [dot["difference"] for dot in dots] == [0.25, 0.25, 0.25, pytest.approx(0.3)]
-    assert len({(dot["difference"], dot["row"]) for dot in dots}) == 4
-    assert rows_of(verdict_charts.differences(verdict, dots=False), "seed") == []
-
-
-def test_the_part_worth_enlarging_is_the_second_half(tmp_path: Path) -> None:
-    runs = write_sweep(tmp_path, ["a", "b"], 2)
-    overview = page_charts.overview(runs, ["a", "b"])
-    assert overview
-    assert overview.notes == []
-    assert overview.late["x"] == [10, 20]
-    late = charts.means(charts.accuracies(runs)).filter(pl.col("epoch") >= 10)
-    low, high = overview.late["y"]
-    lowest, highest = late.select(pl.col("low").min(), pl.col("high").max()).row(0)
-    room = 0.05 * (highest - lowest)
-    assert (low, high) == pytest.approx((lowest - room, highest + room))
-
-
-def test_restarts_of_many_arms_are_not_marked(tmp_path: Path) -> None:
-    arms = [f"arm {at}" for at in range(13)]
-    overview = page_charts.overview(write_sweep(tmp_path, arms, 1), arms)
-    assert overview
-    assert overview.notes == ["Restarts are not marked: there are too many."]
-
-
-def test_the_lr_of_an_arm_is_that_of_its_first_run_that_has_one(tmp_path: Path) -> None:
-    write_sweep(tmp_path, ["a"], 3, spoiled={0: "missing"})
-    np.save(tmp_path / "2/lr.npy", np.full(160, 0.7))
-    overview = page_charts.overview(results.read(tmp_path), ["a"])
-    assert overview
-    _, panel = overview.chart["vconcat"]
-    (axis,) = {json.dumps(layer["encoding"]["y"]["scale"]["domain"]) for layer in panel["layer"]
-               if "y" in layer["encoding"]}  # fmt: skip
-    assert json.loads(axis) == [0, 0.1]
-
-
-def test_too_many_runs_are_drawn_as_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_charts, "MOST_RUNS", 3)
-    runs = write_sweep(tmp_path, ["a", "b"], 2)
-    overview = page_charts.overview(runs, ["a", "b"])
-    assert overview
-    assert not overview.singles
-    assert overview.notes == ["Single runs are drawn if they are 3 at most; here are 4."]
-
-
-def test_thinning_keeps_every_curves_extremes() -> None:
-    epochs = np.arange(30_000)
-    acc = np.where(epochs == 12_345, 1.0, 50.0 + epochs % 7)
-    points = pl.DataFrame({"arm": np.repeat([0, 1], 30_000), "epoch": np.tile(epochs, 2),
-                           "mean": np.concatenate([acc, acc])})  # fmt: skip
-    few = page_charts._thinned(points, "arm", "mean")
-    assert len(few) <= 40_000
-    for _, curve in few.group_by("arm"):
-        assert curve["mean"].min() == 1.0
-        assert curve["epoch"].is_sorted()
