@@ -98,8 +98,8 @@ def around(mean: float, spread: Sequence[float] = SPREAD) -> list[float]:
         pytest.param(around(0.05), EQUIVALENT, "equivalent: +0.05 points of val/acc (95 % interval -0.02 to +0.12, 6 pairs); its 90 % interval, -0.01 to +0.11, is within ±0.2.", id="equivalent"),
         pytest.param(around(-0.001), EQUIVALENT, "equivalent: +0.00 points of val/acc (95 % interval -0.08 to +0.07, 6 pairs); its 90 % interval, -0.06 to +0.06, is within ±0.2.", id="a little below nothing"),
         pytest.param(around(-0.2, [4 * one for one in SPREAD]), NO_GAIN, "no gain that matters: -0.20 points of val/acc (95 % interval -0.50 to +0.10, 6 pairs); a gain of 0.2 is ruled out.", id="no gain"),
-        pytest.param(around(0.0, [10 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -0.74 to +0.74, 6 pairs); neither a difference nor its absence shows; with 80 % power it takes about 212 pairs for “above 0” or “no gain that matters”.", id="inconclusive"),
-        pytest.param(around(0.0, [100 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -7.42 to +7.42, 6 pairs); neither a difference nor its absence shows; with 80 % power it takes more than 1000 pairs for “above 0” or “no gain that matters”.", id="hopeless"),
+        pytest.param(around(0.0, [10 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -0.74 to +0.74, 6 pairs); neither a difference nor its absence shows; about 212 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="inconclusive"),
+        pytest.param(around(0.0, [100 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -7.42 to +7.42, 6 pairs); neither a difference nor its absence shows; more than 1000 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="hopeless"),
         pytest.param(around(9)[:5], TOO_FEW, "too few pairs: +8.98 points of val/acc (95 % interval +8.91 to +9.05, 5 pairs); fewer than 6 pairs cannot reach p < 0.05.", id="five pairs"),
         pytest.param([0.3], TOO_FEW, "too few pairs: +0.30 points of val/acc (no interval, 1 pair); fewer than 6 pairs cannot reach p < 0.05.", id="one pair"),
         pytest.param([], TOO_FEW, "too few pairs: 0 pairs; fewer than 6 pairs cannot reach p < 0.05.", id="no run at all"),
@@ -398,7 +398,7 @@ def test_the_test_set_is_said_where_it_disagrees() -> None:
     comparison = only(arms)
     assert comparison["test"] == {"n": 6, "mean": -1.0, "ci95": [-1.0, -1.0]}
     assert comparison["verdict"] == SUPPORTED
-    said = "On the test set the difference has the other sign: -1.00 points."
+    said = "On the test set the difference has the other sign: -1.00 points (-1.00 to -1.00)."
     assert said in comparison["sentence"]
     agree = only([row | {"test": row["value"]} for row in arms])
     assert agree["test"]["mean"] == pytest.approx(0.5)

@@ -118,6 +118,7 @@ class Question:
         each = f", in each of {self.cells} cells" * (self.cells > 1)
         if claim.tuned_over:
             each = f" at each {claim.tuned_over}, {self.comparisons} comparisons"
+        each += f", rivals {', '.join(claim.rivals)}" * bool(claim.rivals)
         return (
             f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
             + f", {claim.metric} after the last update, margin {claim.margin:g} points"

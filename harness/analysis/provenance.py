@@ -171,6 +171,8 @@ def claim_text(other: Mapping[str, Any]) -> str:
 
 
 def _field_text(name: str, value: Any) -> str:
+    if value is None:
+        return f"without {name}"
     if name == "seeds":
         return f"seeds {ranges(value)}" if value else "all seeds"
     if isinstance(value, list) and len(value) > _MOST_ITEMS:

@@ -55,7 +55,8 @@ def comparison(claim: Claim, own: Figures) -> str:
     test = own["test"]
     if test and test["mean"] * (own["mean"] or 0) < 0:
         words.append(
-            f"On the test set the difference has the other sign: {_points(claim, test['mean'])} points."
+            f"On the test set the difference has the other sign: {_points(claim, test['mean'])} points "
+            f"({_range(claim, test['ci95'])})."
         )
     return " ".join(words)
 
@@ -73,7 +74,13 @@ def _outcome(claim: Claim, own: Figures) -> str:
             f"{verdict}: the complete pairs alone are {own['complete_pairs']}, {measured(claim, own)}, "
             "but not with the runs that diverged"
         )
-    return f"{verdict}: {measured(claim, own)}; {_reason(claim, own)}"
+    return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}"
+
+
+def _closest(own: Figures) -> str:
+    """Return against which of the baseline's values of `tuned_over` the figures are."""
+    tuned = own.get("tuned")
+    return f" against its closest, {tuned['key']}={tuned['baseline']}" if tuned else ""
 
 
 def measured(claim: Claim, figures: Figures) -> str:
@@ -93,7 +100,9 @@ def _short(own: Figures) -> str:
         return f"interim of {own['planned']} pairs"
     if verdict not in (own["complete_pairs"], states.INVALID) and not own["tuned"]:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
-    return str(verdict)
+    explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
+    rival = f" (but not above {' and '.join(explained)})" if explained else ""
+    return f"{verdict}{' (skewed pairs)' if _skewed(own) else ''}{rival}"
 
 
 def _reason(claim: Claim, own: Figures) -> str:
@@ -116,9 +125,7 @@ def _reason(claim: Claim, own: Figures) -> str:
         case states.SUPPORTED_SMALLER:
             return f"above 0 and below the margin of {margin}"
         case states.SUPPORTED_UNSURE:
-            return f"above 0; whether above the margin of {margin} is open" + _needed(
-                own, "above the margin"
-            )
+            return f"above 0; whether above the margin of {margin} is open" + _needed(claim, own)
         case states.EQUIVALENT:
             share = f"{100 * (1 - 2 * claim.level):g} % interval"
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
@@ -134,26 +141,33 @@ def _reason(claim: Claim, own: Figures) -> str:
             f"“{own['by_itself']}” by itself, but not among {own['comparisons']} comparisons "
             f"(adjusted p = {own['p_adjusted']:.2g})"
         )
-    return "neither a difference nor its absence shows" + _needed(own, "above 0", states.NO_GAIN)
+    return "neither a difference nor its absence shows" + _needed(claim, own)
 
 
-def _needed(own: Figures, *questions: str) -> str:
-    """Return how many pairs would answer the questions, if more are needed than there are."""
-    needed = {name: (own["pairs_needed"] or {}).get(name) for name in questions}
-    shown: dict[str, list[str]] = {}
-    for name, number in needed.items():
-        if number is not None and number > own["n"]:
-            about = "about " * (number <= MOST_PAIRS_NEEDED)
-            shown.setdefault(f"{about}{format_pairs(number)}", []).append(name)
-    if not shown:
-        return ""
-    parts = [f"{pairs} pairs for “{'” or “'.join(names)}”" for pairs, names in shown.items()]
-    return f"; with {100 * paired.POWER:g} % power it takes {', '.join(parts)}"
+def _needed(claim: Claim, own: Figures) -> str:
+    """Return how many pairs would answer what is open, if more are needed than there are."""
+    needed = own["pairs_needed"] or {}
+    if own["verdict"] == states.SUPPORTED_UNSURE:
+        answers = {
+            f"show {2 * claim.margin:g} points to be above it": needed.get("above the margin")
+        }
+    else:
+        above, none = needed.get("above 0"), needed.get(states.NO_GAIN)
+        answers = {f"show a gain of {claim.margin:g}": above, "rule it out": none}
+        if above == none:
+            answers = {f"show a gain of {claim.margin:g} or rule it out": above}
+    parts = [
+        f"{'about ' * (number <= MOST_PAIRS_NEEDED)}{format_pairs(number)} pairs would {what}"
+        for what, number in answers.items()
+        if number is not None and number > own["n"]
+    ]
+    power = f", with {100 * paired.POWER:g} % power" if parts else ""
+    return "".join(f"; {part}" for part in parts) + power
 
 
-def format_pairs(number: int) -> str:
+def format_pairs(number: int, more_than: str = "more than ") -> str:
     """Return a number of pairs as text; beyond `MOST_PAIRS_NEEDED` only that it is more."""
-    return str(number) if number <= MOST_PAIRS_NEEDED else f"more than {MOST_PAIRS_NEEDED}"
+    return str(number) if number <= MOST_PAIRS_NEEDED else f"{more_than}{MOST_PAIRS_NEEDED}"
 
 
 def _skewed(own: Figures) -> str:
@@ -215,7 +229,7 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     counted = Counter(one["verdict"] for one in comparisons)
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}, {_short(one)}"
+        f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}{_closest(one)}, {_short(one)}"
         for one in comparisons[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)

@@ -16,7 +16,7 @@ import jinja2
 import polars as pl
 import vl_convert
 
-from harness.analysis import results
+from harness.analysis import results, states
 from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.files import atomic
@@ -112,7 +112,7 @@ def _template() -> jinja2.Template:
         "signed": _signed,
         "interval": format_interval,
         "p": _p,
-        "pairs_needed": lambda number: format_pairs(number) if number else _NONE,
+        "pairs_needed": lambda number: format_pairs(number, "> ") if number else _NONE,
         "percent": _percent,
         "mean_and_sd": _mean_and_sd,
     }
@@ -206,8 +206,19 @@ def _of_any_version(comparison: dict[str, Any]) -> dict[str, Any]:
     return comparison | {
         "p_adjusted": comparison.get("p_adjusted", comparison.get("p_holm")),
         "improvement": better if isinstance(better, dict) else {"share": better},
-        "pairs_needed": needed.get("above 0") if isinstance(needed, dict) else needed,
+        "pairs_needed": _open_pairs(comparison) if isinstance(needed, dict) else needed,
     }
+
+
+def _open_pairs(comparison: dict[str, Any]) -> int | None:
+    """Return how many pairs the question takes that a comparison leaves open; None if it leaves none."""
+    needed: dict[str, int | None] = comparison["pairs_needed"]
+    match comparison["verdict"]:
+        case states.SUPPORTED_UNSURE:
+            return needed.get("above the margin")
+        case states.INCONCLUSIVE | states.INTERIM:
+            return needed.get("above 0")
+    return None
 
 
 def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
