@@ -36,7 +36,7 @@ def run(plan: int = 0, swept: dict[str, str] | None = None, **settings: Any) -> 
     swept = swept or {"scheduler.t_mult": str(config["scheduler"]["t_mult"])}
     others = {k: v for k, v in swept.items() if k not in ("scheduler.t_mult", "arm", "seed")}
     return {
-        "plan": plan, "name": "run", "arm": "arm", "seed": config["seed"],
+        "plan": plan, "name": "run", "arm": "arm", "seed": config["seed"], "level": swept.get("arm") or swept.get("scheduler.t_mult"),
         "cell": ", ".join(f"{k}={v}" for k, v in others.items()),
         "swept": json.dumps(swept), "config": json.dumps(config),
     }  # fmt: skip
@@ -96,7 +96,7 @@ def test_what_the_choice_of_an_arm_sets_belongs_to_the_factor() -> None:
     again = [
         *arms,
         run(1, {"arm": "a"}, model__width=8),
-        run(1, {"arm": "b"}, model__width=8, optimizer__lr=0.2),
+        run(1, {"arm": "b"}, model__width=8, optimizer__lr=0.2, scheduler__t_mult=2),
     ]
     assert found(again, claim) == ["model.width=16"] * 2 + ["model.width=8"] * 2
     lrs = [
@@ -170,3 +170,76 @@ def test_the_key_that_a_claim_is_tuned_over_makes_no_cell() -> None:
 def test_runs_of_plans_without_configurations_keep_the_cells_of_their_names() -> None:
     old = [run() | {"config": "null", "cell": cell} for cell in ("lr=0.1", "lr=0.1", "lr=0.2")]
     assert found(old) == ["lr=0.1", "lr=0.1", "lr=0.2"]
+
+
+def test_what_an_arm_sets_must_agree_between_sweeps() -> None:
+    """The files of the arms were edited between two sweeps, or a key of the factor's section was given."""
+    claim = Claim("arm", "a", ("b",))
+    edited = [
+        run(plan, {"arm": arm}, optimizer__lr=lr, seed=plan)
+        for plan, lrs in enumerate(((0.1, 0.2), (0.01, 0.02)))
+        for arm, lr in zip("ab", lrs, strict=True)
+    ]
+    first, second = "optimizer.lr=0.1 in a, 0.2 in b", "optimizer.lr=0.01 in a, 0.02 in b"
+    assert found(edited, claim) == [first, first, second, second]
+
+    def optimizer(plan: int, kind: str, lr: float) -> dict[str, Any]:
+        row = run(plan, {"optimizer": kind}, optimizer={"kind": kind, "lr": lr}, seed=plan)
+        return row | {"level": kind, "cell": ""}
+
+    given = [
+        optimizer(plan, kind, lr)
+        for plan, lr in enumerate((0.1, 0.01))
+        for kind in ("sgd", "adamw")
+    ]
+    cells = ["optimizer.lr=0.1", "optimizer.lr=0.1", "optimizer.lr=0.01", "optimizer.lr=0.01"]
+    assert found(given, Claim("optimizer", "sgd", ("adamw",))) == cells
+
+
+def test_a_split_that_follows_the_seed_and_one_that_does_not_are_two_cells() -> None:
+    follows = [
+        run(0, {"scheduler.t_mult": "1", "seed": str(s)}, seed=s, dataset__split_seed=s)
+        for s in (0, 1)
+    ]
+    fixed = [run(1, {"scheduler.t_mult": "1", "seed": str(s)}, seed=s) for s in (2, 3)]
+    assert len(set(found([*follows, *fixed]))) == 2
+    alone = [
+        run(s, seed=s, dataset__split_seed=s)
+        | {"overrides": json.dumps(["dataset.split_seed=${seed}"])}
+        for s in (7, 8)
+    ]
+    assert found(alone) == ["", ""], "sweeps of one seed say so in their overrides"
+
+
+def test_a_missing_run_of_an_old_plan_is_with_those_of_its_sweep() -> None:
+    known = [run(0), run(0) | {"config": "null"}]
+    assert found([*known, run(1, optimizer__lr=0.01)]) == [
+        "optimizer.lr=0.1", "optimizer.lr=0.1", "optimizer.lr=0.01",
+    ]  # fmt: skip
+
+
+def test_cells_that_differ_never_have_one_name() -> None:
+    def lr(plan: int, width: int, **more: Any) -> list[dict[str, Any]]:
+        swept = {"scheduler.t_mult": "1", "optimizer.lr": "0.1"} | (
+            {"model.width": str(width)} if more else {}
+        )
+        return [run(plan, swept, optimizer__lr=0.1, model__width=width, **more)]
+
+    other = {"dataset": {"kind": "synthetic", "split_seed": 0}}
+    names = found([*lr(0, 16), *lr(1, 32), *lr(2, 32, **other)])
+    assert len(set(names)) == 3
+
+
+def test_a_key_that_is_tuned_over_takes_what_follows_from_it() -> None:
+    claim = Claim("scheduler.t_mult", "1", ("2",), tuned_over="optimizer")
+    kinds = [
+        run(
+            0,
+            {"scheduler.t_mult": "1", "optimizer": kind},
+            optimizer={"kind": kind, "lr": 0.1},
+            model__width=w,
+        )
+        | {"cell": ""}
+        for kind, w in (("sgd", 16), ("adamw", 16))
+    ]
+    assert found(kinds, claim) == ["", ""]

@@ -35,7 +35,9 @@ def test_incomplete_runs_are_named_counted_and_imputed() -> None:
     counting = (
         "Counting the 2 that diverged or could not be built, as the last value recorded, else 0 %"
     )
-    assert f"{held} {counting}: inconclusive: " in comparison["sentence"]
+    assert f"{held} {counting}: -15.25 points" in comparison["sentence"]
+    assert comparison["verdict"] == INTERIM
+    assert "interim, 9 of 11 pairs: +0.50 points" in comparison["sentence"]
     everyone = comparison["intention_to_treat"]
     assert everyone["filled"] == [
         {"name": "t_mult=2, seed=1", "value": 40.0},
@@ -120,3 +122,20 @@ def test_numerics_are_compared_within_pairs_and_not_in_the_key_of_the_factor() -
         "scheduler.t_mult", levels, [row | {"numerics": None} for row in arms], ()
     )
     assert old.numerics() == []
+
+
+def test_numerics_that_one_run_lacks_are_a_difference() -> None:
+    gpu = json.dumps({"device": "A100"})
+    arms = [row | {"numerics": gpu if row["level"] == "1" else "{}"} for row in rows(around(0.5))]
+    found = PairedRuns.select("scheduler.t_mult", ("1", "2"), arms, ()).numerics()
+    assert found == ["device A100 against unknown in 6 pairs"]
+    for odd in ("null", "[]", '"x"'):
+        arms = [row | {"numerics": odd} for row in rows(around(0.5))]
+        assert PairedRuns.select("scheduler.t_mult", ("1", "2"), arms, ()).numerics() == []
+
+
+def test_runs_without_a_plan_that_have_not_ended_are_awaited() -> None:
+    arms = rows([*around(0.5), 0.5, 0.5])
+    arms[-1] = lost(arms[-1], "failed")
+    assert only(arms)["verdict"] == INTERIM
+    assert only(arms[:-1])["verdict"] == SUPPORTED

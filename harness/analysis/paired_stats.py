@@ -168,6 +168,8 @@ def pairs_needed(sd: float, distance: float, level: float) -> int | None:
     if sd == 0:
         return fewest
     normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) * sd / distance
+    if normal > 1e4:  # where neither the t quantile matters nor anybody trains so many
+        return round(float(normal) ** 2)
     pairs = max(fewest, math.floor(float(normal) ** 2))  # the t quantile is larger: never too many
     while _power(pairs, distance / sd, level) < POWER:
         pairs += 1

@@ -102,10 +102,11 @@ class PairedRuns:
         differing: Counter[tuple[str, str, str]] = Counter()
         for pair in self.pairs(impute=False):
             arms = (self.baseline_runs[pair.seed], self.treatment_runs[pair.seed])
-            one, other = (json.loads(run.get("numerics") or "{}") for run in arms)
-            for name in one.keys() & other.keys():
-                if one[name] != other[name] and not self.factor.endswith(f".{name}"):
-                    differing[name, str(one[name]), str(other[name])] += 1
+            one, other = (_numerics(run) for run in arms)
+            for name in one.keys() | other.keys():
+                a, b = (str(own.get(name, "unknown")) for own in (one, other))
+                if a != b and not self.factor.endswith(f".{name}"):
+                    differing[name, a, b] += 1
         return [
             f"{name} {a} against {b} in {count} pair{'s' * (count != 1)}"
             for (name, a, b), count in sorted(differing.items())
@@ -145,6 +146,15 @@ class PairedRuns:
                     found.append({"name": run["name"], "status": status})
         return found + [{"name": run["name"], "status": "not claimed"} for run in self.not_claimed]
 
+    def treatment_imputed(self) -> bool:
+        runs = self.treatment_runs.values()
+        return any(_value(run) is None and _imputed_value(run) is not None for run in runs)
+
+    def unfinished(self) -> bool:
+        """Return whether a run has not ended, or ended for reasons outside of its configuration."""
+        runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
+        return any(run["status"] != "complete" and _imputed_value(run) is None for run in runs)
+
     def imputed(self) -> list[dict[str, Any]]:
         """List the runs whose value is imputed when all runs count, with that value."""
         runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
@@ -179,6 +189,11 @@ def _imputed_value(run: Row | None) -> float | None:
         return _value(run)
     last = _finite(run["last"])
     return WORST if last is None else last
+
+
+def _numerics(run: Row) -> dict[str, Any]:
+    found = json.loads(run.get("numerics") or "{}")
+    return found if isinstance(found, dict) else {}
 
 
 def _test(run: Row | None) -> float | None:

@@ -88,6 +88,8 @@ def _other_claims(own: Entry, entries: Iterable[Entry]) -> list[dict[str, Any]]:
             for name in _FIELDS
             if _value(entry.claim.get(name)) != _value(own.claim.get(name))
         }
+        if not differs and {*entry.runs} != ids:
+            differs = {"runs": len(entry.runs)}
         if shared and differs and entry.plan != own.plan:
             key = json.dumps(differs)
             found.setdefault(key, (differs, entry.time[:10], set()))[2].update(shared)
@@ -173,6 +175,8 @@ def claim_text(other: Mapping[str, Any]) -> str:
 def _field_text(name: str, value: Any) -> str:
     if value is None:
         return f"without {name}"
+    if name == "runs":
+        return f"{value} runs"
     if name == "seeds":
         return f"seeds {ranges(value)}" if value else "all seeds"
     if isinstance(value, list) and len(value) > _MOST_ITEMS:

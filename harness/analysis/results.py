@@ -44,7 +44,7 @@ def read(sweep: Path) -> pl.DataFrame:
     commit, dirty (of the program that trained); begun_again (starts of the run but the first);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
-    (the network cannot be built); numerics, config and swept (JSON).
+    (the network cannot be built); numerics, config, swept and overrides (JSON).
 
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
     result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
@@ -152,8 +152,7 @@ def _row(
         swept = named.get("swept", planned["swept"])
         schedule, shape = own.get("plan", {}), planned["plan"]
         config = own.get("config") or _planned_config(plan, planned)
-        claim = plan["claim"] or {}
-        factor, tuned_over = claim.get("factor"), claim.get("tuned_over")
+        factor, tuned_over = ((plan["claim"] or {}).get(k) for k in ("factor", "tuned_over"))
         images = own.get("images") or {}
         return {
             "num": planned["num"],
@@ -186,6 +185,7 @@ def _row(
             "numerics": json.dumps(own.get("numerics") or {}, sort_keys=True),
             "config": json.dumps(config, sort_keys=True),
             "swept": json.dumps(swept),
+            "overrides": json.dumps(own.get("overrides") or planned.get("overrides") or []),
         }
 
 
@@ -194,10 +194,11 @@ def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, 
 
 
 def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None) -> str | None:
-    """Return a run's value of the key that a claim is tuned over, from its configuration where it is not swept."""
-    if key is None or key in swept:
-        return swept.get(key or "")
-    return show(flat(config).get(key)) if config else None
+    """Return a run's value of the key that a claim is tuned over: of its configuration, or of a group's choice."""
+    if key is None:
+        return None
+    settings = flat(config) if config else {}
+    return show(settings[key]) if key in settings else swept.get(key)
 
 
 def history(folder: Path) -> pl.DataFrame:

@@ -24,7 +24,12 @@ def comparison_label(comparison: Figures, factor: str = "") -> str:
     """Return how a comparison is called: `factor=treatment against baseline at cell`."""
     label = f"{factor}={comparison['treatment']}" if factor else comparison["treatment"]
     tuned = comparison.get("tuned")
-    every = f" at every {tuned['key']}" if tuned else ""
+    every = ""
+    if tuned:
+        values = [one["value"] for one in tuned["against"]]
+        every = (
+            f" at every {tuned['key']}" if len(values) > 1 else f" at {tuned['key']}={values[0]}"
+        )
     return f"{label}{_lr(comparison)} against {comparison['baseline']}{every}{_at(comparison)}"
 
 
@@ -42,8 +47,11 @@ def comparison(claim: Claim, own: Figures) -> str:
     words = [f"{comparison_label(own, claim.factor)} – {_outcome(claim, own)}."]
     if own["verdict"] == states.INVALID:
         return " ".join([*words, *_left_out(own)])
-    if skewed := _skewed(own):
+    interim = own["verdict"] == states.INTERIM
+    if (skewed := _skewed(own)) and not interim:
         words.append(skewed)
+    if (reduced := _reduced(own)) and not interim:
+        words.append(reduced)
     if own["numerics"]:
         words.append(f"The arms did not run alike: {'; '.join(own['numerics'])}.")
     if lrs := _lrs(claim, own):
@@ -51,7 +59,8 @@ def comparison(claim: Claim, own: Figures) -> str:
     words += _left_out(own)
     if everyone := own["intention_to_treat"]:
         filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {IMPUTATION}"
-        words.append(f"{filled}: {everyone['verdict']}: {measured(claim, everyone)}.")
+        state = "" if interim else f"{everyone['verdict']}: "
+        words.append(f"{filled}: {state}{measured(claim, everyone)}.")
     test = own["test"]
     if test and test["mean"] * (own["mean"] or 0) < 0:
         words.append(
@@ -67,9 +76,8 @@ def _outcome(claim: Claim, own: Figures) -> str:
     if verdict == states.INVALID:
         return f"{verdict}: {own['invalid']}"
     if verdict == states.INTERIM:
-        there = len((own["intention_to_treat"] or own)["pairs"])
-        return f"interim, {there} of {own['planned']} pairs: {measured(claim, own)} so far"
-    if verdict != own["complete_pairs"] and not own["tuned"]:
+        return f"interim, {own['there']} of {own['planned']} pairs: {measured(claim, own)} so far"
+    if verdict != own["complete_pairs"] and own["intention_to_treat"]:
         return (
             f"{verdict}: the complete pairs alone are {own['complete_pairs']}, {measured(claim, own)}, "
             "but not with the runs that diverged"
@@ -98,7 +106,7 @@ def _short(own: Figures) -> str:
     verdict = own["verdict"]
     if verdict == states.INTERIM:
         return f"interim of {own['planned']} pairs"
-    if verdict not in (own["complete_pairs"], states.INVALID) and not own["tuned"]:
+    if verdict not in (own["complete_pairs"], states.INVALID) and own["intention_to_treat"]:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
     rival = f" (but not above {' and '.join(explained)})" if explained else ""
@@ -131,16 +139,6 @@ def _reason(claim: Claim, own: Figures) -> str:
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
         case states.NO_GAIN:
             return f"a gain of {margin} is ruled out"
-    if own["by_itself"] in (states.WORSE, *states.ANY_SUPPORTED):
-        if own["n"] < own["fewest_pairs"]:
-            return (
-                f"“{own['by_itself']}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
-                f"comparisons, {own['fewest_pairs']} can"
-            )
-        return (
-            f"“{own['by_itself']}” by itself, but not among {own['comparisons']} comparisons "
-            f"(adjusted p = {own['p_adjusted']:.2g})"
-        )
     return "neither a difference nor its absence shows" + _needed(claim, own)
 
 
@@ -170,6 +168,20 @@ def format_pairs(number: int, more_than: str = "more than ") -> str:
     return str(number) if number <= MOST_PAIRS_NEEDED else f"{more_than}{MOST_PAIRS_NEEDED}"
 
 
+def _reduced(own: Figures) -> str:
+    """Return what the comparison is by itself, where the others take something away."""
+    state = own["by_itself"]
+    if own["complete_pairs"] == state or own["complete_pairs"] not in states.STATES[4:]:
+        return ""
+    if own["n"] < own["fewest_pairs"]:
+        return (
+            f"It is “{state}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
+            f"comparisons, {own['fewest_pairs']} can."
+        )
+    p = own["p_adjusted"]
+    return f"It is “{state}” by itself, but not among {own['comparisons']} comparisons (adjusted p = {p:.2g})."
+
+
 def _skewed(own: Figures) -> str:
     decided = own["complete_pairs"] not in (states.TOO_FEW, states.TOO_COARSE)
     if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
@@ -182,7 +194,7 @@ def _skewed(own: Figures) -> str:
 def _lrs(claim: Claim, own: Figures) -> str:
     """Return that the arms have different LRs, unless the claim is about them, or over all of them."""
     baseline, treatment = own["lrs"]
-    if claim.tuned_over or claim.factor == "optimizer.lr" or baseline == treatment:
+    if "optimizer.lr" in (claim.tuned_over, claim.factor) or baseline == treatment:
         return ""
     if not baseline or not treatment:
         return ""
@@ -222,6 +234,14 @@ def _points(claim: Claim, number: float) -> str:
     return f"{round(number, places) + 0.0:+.{places}f}"
 
 
+def _is_open(own: Figures) -> bool:
+    return own["verdict"] not in (states.WORSE, *states.ANY_SUPPORTED)
+
+
+def _of(over: Figures) -> str:
+    return f" of {over['of']}" if over["of"] != over["cells"] else ""
+
+
 def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]) -> str:
     """Return the verdict in a sentence; of several comparisons the first few, and how many have which."""
     if len(comparisons) == 1:
@@ -230,17 +250,22 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
         f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}{_closest(one)}, {_short(one)}"
-        for one in comparisons[:_SHOWN]
+        for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
     missing = len({run["name"] for one in comparisons for run in one["left_out"]})
     left_out = f"; runs left out: {missing}" * (missing > 0)
-    notes = " Some arms did not run alike." * any(one["numerics"] for one in comparisons)
+    unlike = dict.fromkeys(text for one in comparisons for text in one["numerics"])
+    notes = f" Some arms did not run alike: {'; '.join([*unlike][:3])}." if unlike else ""
+    other_sign = sum(
+        (one["test"] or {"mean": 0})["mean"] * (one["mean"] or 0) < 0 for one in comparisons
+    )
+    notes += f" On the test set {other_sign} of them have the other sign." * (other_sign > 0)
     notes += " Given the LRs of the arms, which differ." * any(
         _lrs(claim, one) for one in comparisons
     )
     together = [
-        f" Over {one['cells']} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
+        f" Over {one['cells']}{_of(one)} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
         f"{_points(claim, one['mean'])} points ({_range(claim, one['ci95'])}; sd between cells "
         f"{one['between_cells_sd']:.2f})."
         for one in over

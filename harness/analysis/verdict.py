@@ -14,17 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import sentences, states
-from harness.analysis.pairing import Pair, PairedRuns, level_key, natural_key
-from harness.analysis.states import Evidence
+from harness.analysis.figures import FamilySize, Figures, of_family, of_pairs, over_cells
+from harness.analysis.pairing import PairedRuns, level_key, natural_key
 
 VERSION = 2  # of what `judge` returns; 1 had none
-
-Figures = dict[str, Any]  # of the pairs of one comparison, as JSON
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ class Claim:
             raise ValueError(f"metric={self.metric}: must be one of which more is better: val/acc")
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin={self.margin}: must be 0 points or more")
-        if not 0 < self.level < 0.5:
-            raise ValueError(f"level={self.level}: must lie between 0 and 0.5")
+        if not 1e-6 <= self.level < 0.5:
+            raise ValueError(f"level={self.level}: must lie between 1e-6 and 0.5")
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Claim:
@@ -109,17 +106,6 @@ class _Comparison:
         return next((runs.invalid for runs in self.against if runs.invalid), "")
 
 
-@dataclass(frozen=True)
-class FamilySize:
-    """How many valid comparisons are judged together, and in how many cells."""
-
-    comparisons: int
-    cells: int
-
-    def fewest_pairs(self, level: float) -> int:
-        return paired.fewest_pairs(level, max(1, self.cells))
-
-
 def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     """Return the core of `verdict.json`, one comparison a cell and treatment.
 
@@ -135,15 +121,16 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     valid = [one for one in compared if not one.invalid]
     pairs = [runs for one in compared for runs in one.against]
     size = FamilySize(len(valid), len({one.cell for one in valid}))
-    complete = everyone = _family(claim, pairs, size, impute=False)
-    if any(runs.imputed() for runs in pairs):
-        everyone = _family(claim, pairs, size, impute=True)
+    complete = of_family(claim, pairs, size, impute=False)
+    imputed = [bool(runs.imputed()) for runs in pairs]
+    everyone = of_family(claim, pairs, size, impute=True) if any(imputed) else complete
+    everyone = [b if own else a for a, b, own in zip(complete, everyone, imputed, strict=True)]
     comparisons, at = [], 0
     for one in compared:
         part = slice(at, at := at + len(one.against))
         comparisons.append(_judged(claim, one, complete[part], everyone[part], size))
     _add_rivals(claim, compared, comparisons)
-    over = _over_cells(claim, comparisons)
+    over = over_cells(claim, comparisons)
     return {
         "version": VERSION,
         "claim": claim.to_dict(),
@@ -156,140 +143,52 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
 def _compared(
     claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool
 ) -> Iterator[_Comparison]:
-    """Yield the comparisons of a cell; where there are several cells, of the treatments that it has."""
+    """Yield the comparisons of a cell: where there are several cells, of the treatments that it has, if any."""
     here = [row for row in rows if row["cell"] == cell]
-    seeds = {row["seed"] for row in here}
-    claimed = [seed for seed in claim.seeds if seed in seeds or not several]
+    absent = [level for level in claim.treatments if not _has(here, level)]
     for treatment in claim.treatments:
-        levels = (claim.baseline, treatment)
-        if several and not _values(here, treatment, "level"):
+        if several and treatment in absent and len(absent) < len(claim.treatments):
             continue
+        levels = (claim.baseline, treatment)
         baselines, treated = ([""], [""])
         if claim.tuned_over:
-            baselines, treated = (_values(here, level, "tuned") or [""] for level in levels)
+            baselines, treated = (_tuned_values(here, level) or [""] for level in levels)
         for value in treated:
             yield _Comparison(
                 cell, treatment, value,
                 tuple(
-                    PairedRuns.select(claim.factor, levels, here, claimed, (tuned, value))
+                    PairedRuns.select(
+                        claim.factor, levels, here, _claimed(claim, here, treatment, several),
+                        (tuned, value),
+                    )
                     for tuned in baselines
                 ),
             )  # fmt: skip
 
 
-def _values(rows: Sequence[dict[str, Any]], level: str, column: str) -> list[str]:
-    """Return what the runs of a level have in a column, in natural order."""
+def _claimed(
+    claim: Claim, rows: Sequence[dict[str, Any]], treatment: str, several: bool
+) -> list[int]:
+    """Return the claimed seeds of a comparison; of several, those that were planned for its treatment."""
+    if not several and len(claim.treatments) == 1:
+        return list(claim.seeds)
+    planned = {row["seed"] for row in _of_level(rows, treatment)}
+    return [seed for seed in claim.seeds if seed in planned]
+
+
+def _of_level(rows: Sequence[dict[str, Any]], level: str) -> list[dict[str, Any]]:
     key = level_key(level)
-    found = {
-        row[column]
-        for row in rows
-        if row["level"] is not None and level_key(row["level"]) == key and row.get(column)
-    }
+    return [row for row in rows if row["level"] is not None and level_key(row["level"]) == key]
+
+
+def _has(rows: Sequence[dict[str, Any]], level: str) -> bool:
+    return bool(_of_level(rows, level))
+
+
+def _tuned_values(rows: Sequence[dict[str, Any]], level: str) -> list[str]:
+    """Return the values of `tuned_over` that the runs of a level have, in natural order."""
+    found = {row["tuned"] for row in _of_level(rows, level) if row.get("tuned")}
     return sorted(found, key=natural_key)
-
-
-def _family(
-    claim: Claim, compared: Sequence[PairedRuns], size: FamilySize, impute: bool
-) -> list[Figures]:
-    """Return the figures of all pairs of arms, adjusted where there are several valid comparisons."""
-    pairs = [runs.pairs(impute) for runs in compared]
-    figures = [_figures(claim, own) for own in pairs]
-    found = sorted({(r.cell, x.seed) for r, own in zip(compared, pairs, strict=True) for x in own})
-    units = {unit: column for column, unit in enumerate(found)}
-    valid = [at for at, runs in enumerate(compared) if not runs.invalid]
-    differences = np.full((len(valid), len(units)), np.nan)
-    for row, at in enumerate(valid):
-        for pair in pairs[at]:
-            differences[row, units[compared[at].cell, pair.seed]] = pair.difference
-    ends = np.array(
-        [(figures[at]["ci95"] or _NO_ENDS, figures[at]["ci90"] or _NO_ENDS) for at in valid]
-    )
-    if not valid:
-        return figures
-    alone = Evidence.of_intervals(ends[:, 0].T, ends[:, 1].T, claim.margin)
-    evidence, p = alone, np.array([figures[at]["p"] or 1.0 for at in valid])
-    if size.comparisons > 1 and units:
-        joint = paired.max_t(differences, claim.margin)
-        evidence = alone.adjusted(joint, claim.level)
-        p = 2 * np.minimum(joint.above_zero, joint.below_zero)
-    decided = states.decide(evidence, claim.margin), states.decide(alone, claim.margin)
-    for at, adjusted, state, by_itself in zip(valid, p, *decided, strict=True):
-        own, runs = figures[at], compared[at]
-        if own["n"] < paired.fewest_pairs(claim.level):
-            state = by_itself = states.TOO_FEW
-        elif own["sd"] == 0 and runs.step() > claim.margin:
-            state = by_itself = states.TOO_COARSE
-        own |= {
-            "p_adjusted": None if own["p"] is None else min(1.0, float(adjusted)),
-            "verdict": str(state),
-        }
-        own["by_itself"] = str(by_itself)
-        own["pairs_needed"] = _pairs_needed(claim, own, size)
-    return figures
-
-
-_NO_ENDS = (math.nan, math.nan)
-
-
-def _figures(claim: Claim, pairs: Sequence[Pair]) -> Figures:
-    """Return the pairs and their statistics; null for what they are too few or too equal for."""
-    a, b, d = (
-        np.array([getattr(pair, name) for pair in pairs], np.float64)
-        for name in ("baseline", "treatment", "difference")
-    )
-    some, several = len(pairs) > 0, len(pairs) > 1
-    varied = several and np.ptp(a) > 0 and np.ptp(b) > 0
-    levels = (claim.level, 2 * claim.level)
-    student = (
-        [tuple(map(float, paired.interval(d, level))) for level in levels] if several else None
-    )
-    resampled = paired.bootstrap_t(d, levels) if several else None
-    better = paired.improvement(d, claim.level) if some else None
-    return {
-        "pairs": [dataclasses.asdict(pair) | {"difference": pair.difference} for pair in pairs],
-        "n": len(pairs),
-        "mean": float(paired.mean(d)) if some else None,
-        "sd": float(paired.sample_std(d)) if several else None,
-        "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else None,
-        "ci95": student and list(student[0]),
-        "ci90": student and list(student[1]),
-        "bootstrap_t95": _finite(resampled[0]) if resampled else None,
-        "by_bootstrap_t": _skewed(claim, resampled),
-        "p": float(paired.sign_flip(d)) if some else None,
-        "p_adjusted": None,
-        "probability_of_improvement": better
-        and dict(zip(("share", "low", "high"), better, strict=True)),
-        "verdict": states.INVALID,
-        "by_itself": states.INVALID,
-        "pairs_needed": None,
-    }
-
-
-def _finite(ends: tuple[float, float]) -> list[float] | None:
-    return list(ends) if np.isfinite(ends).all() else None
-
-
-def _skewed(claim: Claim, ends: list[tuple[float, float]] | None) -> str | None:
-    """Return the state by the bootstrap-t intervals at the two levels; None without them."""
-    if ends is None:
-        return None
-    return str(states.decide(Evidence.of_intervals(ends[0], ends[1], claim.margin), claim.margin))
-
-
-def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str, int | None] | None:
-    """Return with how many pairs each question is answered in four cases of five; None below six pairs.
-
-    "above 0" if the true difference is the margin, "above the margin" if it is twice that, "no gain that
-    matters" if it is none; at the upper limit of the standard deviation, of several comparisons with the
-    level divided by their number, as the first of them has to pass.
-    """
-    if figures["n"] < 6 or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
-        return None
-    sd = paired.sd_limit(figures["sd"], figures["n"])
-    together = paired.pairs_needed(sd, claim.margin, claim.level / max(1, size.comparisons))
-    together = together and max(together, size.fewest_pairs(claim.level))
-    alone = paired.pairs_needed(sd, claim.margin, claim.level)
-    return {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
 
 
 def _judged(
@@ -306,17 +205,20 @@ def _judged(
     ]
     verdict = states.least_favourable(*verdicts)
     means = [math.inf if own["mean"] is None else own["mean"] for own in complete]
-    shown = min(range(len(means)), key=lambda at: (means[at], verdicts[at] != verdict))
+    shown = min(range(len(means)), key=lambda at: (verdicts[at] != verdict, means[at]))
     runs, figures, imputed = one.against[shown], complete[shown], everyone[shown]
-    there = min(len(runs.pairs(impute=True)) for runs in one.against)
-    if claim.seeds and verdict != states.INVALID and there < len(runs.seeds):
+    least = min(one.against, key=lambda runs: len(runs.pairs(impute=True)) - len(runs.seeds))
+    there = len(least.pairs(impute=True))
+    awaited = there < len(least.seeds) and (claim.seeds or any(r.unfinished() for r in one.against))
+    if verdict != states.INVALID and awaited:
         verdict = states.INTERIM
     imputations = runs.imputed() if not runs.invalid else []
     own = figures | {
         "cell": one.cell,
         "baseline": claim.baseline,
         "treatment": one.treatment,
-        "planned": len(runs.seeds),
+        "planned": len(least.seeds),
+        "there": there,
         "complete_pairs": figures["verdict"],
         "verdict": verdict,
         "left_out": _left_out(one.against),
@@ -339,12 +241,12 @@ def _judged(
 def _both(runs: PairedRuns, complete: Figures, everyone: Figures) -> str:
     """Return the less favourable state of the complete pairs and of those with imputed values.
 
-    A baseline that diverged with every seed, as it may at one of the values that it is tuned over, has no
-    complete pair; there the imputed values alone decide.
+    Where the baseline alone diverges so often that there are too few complete pairs, as it may at one of the
+    values that it is tuned over, the imputed values decide.
     """
     if runs.invalid:
         return states.INVALID
-    if any(runs.tuned) and not complete["n"] and everyone["n"]:
+    if any(runs.tuned) and complete["verdict"] == states.TOO_FEW and not runs.treatment_imputed():
         return str(everyone["verdict"])
     return states.least_favourable(complete["verdict"], everyone["verdict"])
 
@@ -361,7 +263,7 @@ def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
         return None
     return {
         name: value
-        for name, value in _figures(claim, pairs).items()
+        for name, value in of_pairs(claim, pairs).items()
         if name in ("n", "mean", "ci95")
     }
 
@@ -385,18 +287,20 @@ def _add_rivals(
     A rival is exceeded where the treatment is better than it by more than the margin, is not where that is
     ruled out; where neither shows, it is open.
     """
-    by_level = {
-        (own["cell"], level_key(own["treatment"])): at for at, own in enumerate(comparisons)
-    }
     for one, own in zip(compared, comparisons, strict=True):
         if own["verdict"] not in states.ANY_SUPPORTED:
             continue
         for rival in claim.rivals:
-            at = by_level.get((one.cell, level_key(rival)))
-            if at is None or comparisons[at] is own:
-                continue
-            if comparisons[at]["verdict"] in states.ANY_SUPPORTED:
-                own["rivals"].append(_against_rival(claim, rival, one, compared[at]))
+            of_rival = [
+                (other, theirs)
+                for other, theirs in zip(compared, comparisons, strict=True)
+                if theirs["cell"] == own["cell"]
+                and level_key(theirs["treatment"]) == level_key(rival)
+                and theirs["verdict"] in states.ANY_SUPPORTED
+            ]
+            if of_rival and level_key(rival) != level_key(own["treatment"]):
+                other, _ = max(of_rival, key=lambda pair: pair[1]["mean"])
+                own["rivals"].append(_against_rival(claim, rival, one, other))
         own["sentence"] += sentences.rivals(claim, own)
 
 
@@ -408,40 +312,11 @@ def _against_rival(
     runs = dataclasses.replace(
         one.against[0], baseline=rival, baseline_runs=theirs, treatment_runs=ours, invalid=""
     )
-    (figures,) = _family(claim, [runs], FamilySize(1, 1), impute=True)
-    ruled_out = figures["ci95"] is not None and figures["ci95"][1] < claim.margin
+    (figures,) = of_family(claim, [runs], FamilySize(1, 1), impute=True)
+    enough = figures["n"] >= paired.fewest_pairs(claim.level)
+    ruled_out = enough and figures["ci95"][1] < claim.margin
     exceeded = figures["verdict"] == states.SUPPORTED
     return {
         "rival": rival, "explains": ruled_out or (None if not exceeded else False),
         **{name: figures[name] for name in ("n", "mean", "ci95", "verdict")},
     }  # fmt: skip
-
-
-_UNMEASURED = (states.INVALID, states.TOO_FEW, states.TOO_COARSE)
-
-
-def _over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each treatment that several cells have, the one answer over all of them."""
-    found = []
-    for treatment in claim.treatments:
-        cells = [
-            own
-            for own in comparisons
-            if own["treatment"] == treatment and own["verdict"] not in _UNMEASURED and own["sd"]
-        ]
-        if len(cells) < 2 or claim.tuned_over:
-            continue
-        means = np.array([own["mean"] for own in cells])
-        errors = np.array([own["sd"] / math.sqrt(own["n"]) for own in cells])
-        each = claim.level / len(claim.treatments)
-        pooled: dict[str, Any] = paired.over_cells(means, errors, (each, 2 * each))
-        outer, inner = pooled["intervals"]
-        evidence = Evidence.of_intervals(outer, inner, claim.margin)
-        whole = all(own["verdict"] != states.INTERIM for own in cells)
-        found.append({
-            "treatment": treatment, "cells": len(cells), "mean": float(pooled["mean"]),
-            "ci95": [float(end) for end in pooled["intervals"][0]],
-            "between_cells_sd": float(pooled["tau"]), "i2": float(pooled["i2"]),
-            "verdict": str(states.decide(evidence, claim.margin)) if whole else states.INTERIM,
-        })  # fmt: skip
-    return found

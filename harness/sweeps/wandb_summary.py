@@ -72,7 +72,7 @@ def _summary(verdict: dict[str, Any]) -> dict[str, Any]:
     pairs, figures = [], {}
     for one in verdict["comparisons"]:
         name = comparison_label(one)
-        values = {key: one[key] for key in ("verdict", "n", "mean", "ci95", "p_adjusted")}
+        values = {key: one.get(key) for key in ("verdict", "n", "mean", "ci95", "p_adjusted")}
         figures[name] = {key: value for key, value in values.items() if value is not None}
         pairs += [[name, *(pair[str(key)] for key in columns[1:])] for pair in one["pairs"]]
     table = wandb.Table(columns, pairs)

@@ -1,0 +1,204 @@
+"""Pairs of arms → figures: intervals, p, and the state that they show, alone and among all comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.analysis import paired_stats as paired
+from harness.analysis import states
+from harness.analysis.paired_stats import JointP
+from harness.analysis.pairing import Pair, PairedRuns
+from harness.analysis.states import Evidence
+
+if TYPE_CHECKING:
+    from harness.analysis.verdict import Claim
+
+Figures = dict[str, Any]  # of the pairs of one comparison, as JSON
+
+
+@dataclass(frozen=True)
+class FamilySize:
+    """How many valid comparisons are judged together, and in how many cells."""
+
+    comparisons: int
+    cells: int
+
+    def fewest_pairs(self, level: float) -> int:
+        return paired.fewest_pairs(level, max(1, self.cells))
+
+
+def of_family(
+    claim: Claim, compared: Sequence[PairedRuns], size: FamilySize, impute: bool
+) -> list[Figures]:
+    """Return the figures of all pairs of arms, adjusted where there are several valid comparisons."""
+    pairs = [runs.pairs(impute) for runs in compared]
+    figures = [of_pairs(claim, own) for own in pairs]
+    valid = [at for at, runs in enumerate(compared) if not runs.invalid]
+    ends = np.array(
+        [(figures[at]["ci95"] or _NO_ENDS, figures[at]["ci90"] or _NO_ENDS) for at in valid]
+    )
+    if not valid:
+        return figures
+    alone = Evidence.of_intervals(ends[:, 0].T, ends[:, 1].T, claim.margin)
+    evidence, p = alone, np.array([figures[at]["p"] or 1.0 for at in valid])
+    if size.comparisons > 1:
+        joint = _joint(claim, [compared[at] for at in valid], [pairs[at] for at in valid])
+        evidence = alone.adjusted(joint, claim.level)
+        p = 2 * np.minimum(joint.above_zero, joint.below_zero)
+    decided = states.decide(evidence, claim.margin), states.decide(alone, claim.margin)
+    for at, adjusted, state, by_itself in zip(valid, p, *decided, strict=True):
+        own, runs = figures[at], compared[at]
+        if own["n"] < paired.fewest_pairs(claim.level):
+            state = by_itself = states.TOO_FEW
+        elif own["sd"] == 0 and runs.step() > claim.margin:
+            state = by_itself = states.TOO_COARSE
+        own |= {
+            "p_adjusted": None if own["p"] is None else min(1.0, float(adjusted)),
+            "verdict": str(state),
+        }
+        own["by_itself"] = str(by_itself)
+        own["pairs_needed"] = _pairs_needed(claim, own, size)
+    return figures
+
+
+def _joint(claim: Claim, compared: Sequence[PairedRuns], pairs: Sequence[Sequence[Pair]]) -> JointP:
+    """Return the p of comparisons, adjusted for all; with `tuned_over`, at each of the baseline's values by itself.
+
+    A treatment that does not beat the baseline at all of its values does not beat it at its best one: the
+    errors that count are those at one value, so that the grid is no family.
+    """
+    found = np.ones((4, len(compared)))
+    for value in {runs.tuned[0] for runs in compared}:
+        rows = [at for at, runs in enumerate(compared) if runs.tuned[0] == value]
+        seeds = sorted({(compared[at].cell, pair.seed) for at in rows for pair in pairs[at]})
+        if not seeds:
+            continue
+        units = {unit: column for column, unit in enumerate(seeds)}
+        differences = np.full((len(rows), len(units)), np.nan)
+        for row, at in enumerate(rows):
+            for pair in pairs[at]:
+                differences[row, units[compared[at].cell, pair.seed]] = pair.difference
+        p = paired.max_t(differences, claim.margin)
+        found[:, rows] = [p.above_zero, p.below_zero, p.above_margin, p.below_margin]
+    return JointP(*found)
+
+
+_NO_ENDS = (math.nan, math.nan)
+
+
+def of_pairs(claim: Claim, pairs: Sequence[Pair]) -> Figures:
+    """Return the pairs and their statistics; null for what they are too few or too equal for."""
+    a, b, d = (
+        np.array([getattr(pair, name) for pair in pairs], np.float64)
+        for name in ("baseline", "treatment", "difference")
+    )
+    some, several = len(pairs) > 0, len(pairs) > 1
+    varied = several and np.ptp(a) > 0 and np.ptp(b) > 0
+    levels = (claim.level, 2 * claim.level)
+    student = (
+        [tuple(map(float, paired.interval(d, level))) for level in levels] if several else None
+    )
+    resampled = paired.bootstrap_t(d, levels) if several else None
+    better = paired.improvement(d, claim.level) if some else None
+    return {
+        "pairs": [dataclasses.asdict(pair) | {"difference": pair.difference} for pair in pairs],
+        "n": len(pairs),
+        "mean": float(paired.mean(d)) if some else None,
+        "sd": float(paired.sample_std(d)) if several else None,
+        "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else None,
+        "ci95": student and list(student[0]),
+        "ci90": student and list(student[1]),
+        "bootstrap_t95": _finite(resampled[0]) if resampled else None,
+        "by_bootstrap_t": _skewed(claim, resampled),
+        "p": float(paired.sign_flip(d)) if some else None,
+        "p_adjusted": None,
+        "probability_of_improvement": better
+        and dict(zip(("share", "low", "high"), better, strict=True)),
+        "verdict": states.INVALID,
+        "by_itself": states.INVALID,
+        "pairs_needed": None,
+    }
+
+
+def _finite(ends: tuple[float, float]) -> list[float] | None:
+    return list(ends) if np.isfinite(ends).all() else None
+
+
+def _skewed(claim: Claim, ends: list[tuple[float, float]] | None) -> str | None:
+    """Return the state by the bootstrap-t intervals at the two levels; None without them."""
+    if ends is None:
+        return None
+    return str(states.decide(Evidence.of_intervals(ends[0], ends[1], claim.margin), claim.margin))
+
+
+def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str, int | None] | None:
+    """Return with how many pairs each question is answered in four cases of five; None below six pairs.
+
+    "above 0" if the true difference is the margin, "above the margin" if it is twice that, "no gain that
+    matters" if it is none; at the upper limit of the standard deviation, of several comparisons with the
+    level divided by their number, as the first of them has to pass.
+    """
+    if figures["n"] < 6 or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
+        return None
+    sd = paired.sd_limit(figures["sd"], figures["n"])
+    together = paired.pairs_needed(sd, claim.margin, claim.level / max(1, size.comparisons))
+    together = together and max(together, size.fewest_pairs(claim.level))
+    alone = paired.pairs_needed(sd, claim.margin, claim.level)
+    return {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
+
+
+def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return, for each treatment that several cells have, the one answer over all of them.
+
+    As in each cell, it is the less favourable one of the complete pairs and of those with imputed values.
+    Cells with too few pairs are left out, and counted.
+    """
+    found = []
+    for treatment in claim.treatments:
+        every = [own for own in comparisons if own["treatment"] == treatment]
+        cells = [own for own in every if own["n"] >= paired.fewest_pairs(claim.level)]
+        cells = [own for own in cells if not own["invalid"]]
+        if len(cells) < 2 or claim.tuned_over:
+            continue
+        level = claim.level / len(claim.treatments)
+        both = [
+            _pooled(claim, level, [(own, (own[part] if part else None) or own) for own in cells])
+            for part in ("", "intention_to_treat")
+        ]
+        interim = any(own["verdict"] == states.INTERIM for own in every)
+        verdict = states.least_favourable(*(one["verdict"] for one in both))
+        found.append(
+            {"treatment": treatment, "cells": len(cells), "of": len(every)}
+            | both[0]
+            | {"verdict": states.INTERIM if interim else verdict}
+        )
+    return found
+
+
+def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Figures]]) -> Figures:
+    """Return the random-effects mean over cells; a spread counts as no less than what rounding to images makes."""
+    means = np.array([figures["mean"] for _, figures in cells])
+    least = [(own["one_image"] or 0) / math.sqrt(6) for own, _ in cells]  # of differences of two
+    errors = np.array(
+        [
+            max(own["sd"], low, 1e-9) / math.sqrt(own["n"])
+            for (_, own), low in zip(cells, least, strict=True)
+        ]
+    )
+    pooled: dict[str, Any] = paired.over_cells(means, errors, (level, 2 * level))
+    outer, inner = pooled["intervals"]
+    return {
+        "mean": float(pooled["mean"]),
+        "ci95": [float(end) for end in outer],
+        "between_cells_sd": float(pooled["tau"]),
+        "i2": float(pooled["i2"]),
+        "verdict": str(
+            states.decide(Evidence.of_intervals(outer, inner, claim.margin), claim.margin)
+        ),
+    }
