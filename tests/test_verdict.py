@@ -199,64 +199,7 @@ def test_no_spread_on_a_set_that_cannot_see_the_margin(images: int | None, verdi
     assert only(rows(around(0.05), images=images))["verdict"] == EQUIVALENT, "pairs that differ"
 
 
-def test_skewed_pairs_are_said() -> None:
-    skewed = [0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.1, 1.4]
-    comparison = only(rows(skewed))
-    assert comparison["verdict"] == INCONCLUSIVE
-    assert "The pairs are skewed; by bootstrap-t (" in comparison["sentence"]
-    assert comparison["by_bootstrap_t"] in ANY_SUPPORTED
-    assert "skewed" not in only(rows(around(0.3)))["sentence"]
-
-
 # --- several comparisons ---------------------------------------------------------------------------
-
-
-def cells(*levels: str, differences: Sequence[float]) -> list[Row]:
-    return [row for cell in levels for row in rows(differences, cell=cell)]
-
-
-def test_all_of_eight_pairs_in_favour_win_among_six_comparisons() -> None:
-    document = judged(cells(*"abcdef", differences=[*around(0.5), 0.45, 0.55]))
-    assert [one["verdict"] for one in document["comparisons"]] == [SUPPORTED] * 6
-    assert all(one["p_adjusted"] <= 0.05 for one in document["comparisons"])
-
-
-def test_seven_pairs_cannot_decide_six_cells_and_eight_can() -> None:
-    seven = [*around(-0.5), -0.5]
-    document = judged(cells(*"abcdef", differences=seven))
-    assert [one["verdict"] for one in document["comparisons"]] == [NO_GAIN] * 6
-    assert document["comparisons"][0]["by_itself"] == WORSE
-    eight = judged(cells(*"abcdef", differences=[*seven, -0.5]))
-    assert [one["verdict"] for one in eight["comparisons"]] == [WORSE] * 6
-    open_ones = judged(cells(*"abcdef", differences=[*around(0.5), 0.5]))["comparisons"]
-    said = "“supported” by itself; 7 pairs cannot decide 6 comparisons, 8 can"
-    assert said in open_ones[0]["sentence"]
-
-
-def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> None:
-    rng = np.random.default_rng(0)
-    weak = around(0.13, [2.4 * one for one in [*SPREAD, -0.03, 0.03]])
-    arms = rows(weak, cell="a")
-    assert only(arms)["verdict"] in ANY_SUPPORTED
-    for cell in "bcdef":
-        arms += rows(rng.normal(0, 0.2, 8).tolist(), cell=cell)
-    comparison = judged(arms)["comparisons"][0]
-    assert comparison["by_itself"] in ANY_SUPPORTED
-    assert comparison["verdict"] == INCONCLUSIVE
-    assert "” by itself, but not among 6 comparisons (adjusted p = " in comparison["sentence"]
-
-
-def test_effects_at_the_margin_are_controlled_together() -> None:
-    """Six effects of just the margin: by themselves some would be above it."""
-    rng = np.random.default_rng(1)
-    by_itself = together = 0
-    for _ in range(40):
-        arms = [r for c in "abcdef" for r in rows(rng.normal(0.2, 0.1, 8).tolist(), cell=c)]
-        comparisons = judged(arms)["comparisons"]
-        by_itself += any(one["by_itself"] == SUPPORTED for one in comparisons)
-        together += any(one["verdict"] == SUPPORTED for one in comparisons)
-    assert by_itself >= 3
-    assert together <= 2
 
 
 def test_invalid_comparisons_do_not_count_and_empty_ones_do() -> None:
@@ -265,27 +208,6 @@ def test_invalid_comparisons_do_not_count_and_empty_ones_do() -> None:
     missing = [lost(row, "missing") for row in other]
     assert [one["comparisons"] for one in judged(good + invalid)["comparisons"]] == [1, 1]
     assert [one["comparisons"] for one in judged(good + missing)["comparisons"]] == [2, 2]
-
-
-def test_the_sentence_of_several_comparisons() -> None:
-    named = ["epochs=5", "epochs=35", "epochs=15"]
-    document = judged(cells(*named, differences=[0.3] * 10))
-    assert [one["cell"] for one in document["comparisons"]] == [
-        "epochs=5",
-        "epochs=15",
-        "epochs=35",
-    ]
-    effect = "+0.30 points of val/acc (95 % interval +0.30 to +0.30, 10 pairs), supported"
-    assert document["sentence"] == (
-        "scheduler.t_mult against 1, 3 comparisons (3 supported): "
-        f"2 at epochs=5 {effect}; 2 at epochs=15 {effect}; 2 at epochs=35 {effect}. Over 3 cells, "
-        "scheduler.t_mult=2: supported, +0.30 points (+0.30 to +0.30; sd between cells 0.00)."
-    )
-    many = cells(*(f"c{number}" for number in range(9)), differences=around(0.0))
-    many[0] = lost(many[0], "failed")
-    sentence = judged(many)["sentence"]
-    assert "9 comparisons (1 interim; 8 equivalent)" in sentence
-    assert "; and 3 more; runs left out: 1." in sentence
 
 
 def test_several_treatments_meet_one_baseline() -> None:
@@ -310,20 +232,6 @@ def test_cells_without_an_arm() -> None:
         "no run of t=1 has the same other settings"
         in judged(arms, claim)["comparisons"][2]["sentence"]
     )
-
-
-def test_one_answer_over_cells() -> None:
-    document = judged(cells("a", "b", "c", differences=around(0.5)))
-    (over,) = document["over_cells"]
-    assert (over["treatment"], over["cells"], over["verdict"]) == ("2", 3, SUPPORTED)
-    assert over["mean"] == pytest.approx(0.5)
-    assert over["between_cells_sd"] == over["i2"] == 0
-    assert "Over 3 cells, scheduler.t_mult=2: supported, +0.50 points (" in document["sentence"]
-    mixed = cells("a", "b", differences=around(0.5)) + rows(around(-0.5), cell="c")
-    (over,) = judged(mixed)["over_cells"]
-    assert over["verdict"] == INCONCLUSIVE
-    assert over["between_cells_sd"] == pytest.approx(3**-0.5, rel=0.01)
-    assert judged(rows(around(0.5)))["over_cells"] == []
 
 
 # --- what decides beside the complete pairs ---------------------------------------------------------
@@ -369,29 +277,6 @@ def test_an_unfinished_plan_is_interim() -> None:
     ):
         assert only([*arms[:-1], ended], claim)["verdict"] != INTERIM
     assert only(arms[:-1])["verdict"] == SUPPORTED, "without a plan there are no missing seeds"
-
-
-def test_arms_on_different_machines_are_said() -> None:
-    ours = {"numerics": json.dumps({"device": "A100", "precision": "fp32", "torch": "2.9"})}
-    theirs = {"numerics": json.dumps({"device": "RTX 3090", "precision": "fp32", "torch": "2.9"})}
-    arms = [row | (ours if row["level"] == "1" else theirs) for row in rows(around(0.5))]
-    comparison = only(arms)
-    said = "The arms did not run alike: device A100 against RTX 3090 in 6 pairs."
-    assert said in comparison["sentence"]
-    by_seed = [row | (ours if row["seed"] % 2 else theirs) for row in rows(around(0.5))]
-    assert only(by_seed)["numerics"] == [], "each pair ran alike"
-    assert (
-        "Some arms did not run alike: device A100 against RTX 3090 in 6 pairs."
-        in judged([r | {"cell": c} for c in "ab" for r in arms])["sentence"]
-    )
-
-
-def test_other_lrs_are_said() -> None:
-    arms = [row | {"lr": 0.1 if row["level"] == "1" else 0.2} for row in rows(around(0.5))]
-    assert only(arms)["sentence"].endswith("Given these LRs: 0.2 against 0.1.")
-    assert "Given" not in only([row | {"lr": 0.1} for row in arms])["sentence"]
-    twice = judged([row | {"cell": cell} for cell in "ab" for row in arms])
-    assert "Given the LRs of the arms, which differ." in twice["sentence"]
 
 
 def test_the_test_set_is_said_where_it_disagrees() -> None:
@@ -476,62 +361,6 @@ def test_another_cells_diverged_runs_do_not_speak_here() -> None:
     assert second["intention_to_treat"]
 
 
-def test_the_answer_over_cells_counts_diverged_and_awaited_runs_and_names_cells_left_out() -> None:
-    arms = []
-    for cell in "abc":
-        own = rows(around(0.5) + around(0.5)[:4], cell=cell)
-        own[-3:] = [lost(row, "diverged", 10.0) for row in own[-3:]]
-        arms += own
-    (over,) = judged(arms)["over_cells"]
-    assert over["verdict"] == INCONCLUSIVE
-    claim = Claim("scheduler.t_mult", "1", ("2",), seeds=tuple(range(8)))
-    eight = [*around(0.5), 0.5, 0.5]
-    waiting = rows(eight, cell="d")
-    waiting[1:8] = [lost(row, "missing") for row in waiting[1:8]]
-    document = judged([*cells(*"abc", differences=eight), *waiting], claim)
-    assert (document["over_cells"][0]["verdict"], document["over_cells"][0]["of"]) == (INTERIM, 4)
-    none = rows([0.0] * 8, cell="d")
-    (over,) = judged([*cells(*"abc", differences=eight), *none])["over_cells"]
-    assert over["cells"] == 4
-    assert over["verdict"] != SUPPORTED, "eight differences of 0 count, too"
-    few = judged([*cells(*"ab", differences=eight), *rows([0.5], cell="c")])
-    assert "Over 2 of 3 cells" in few["sentence"]
-
-
-def test_a_grid_is_no_family_for_several_treatments_either() -> None:
-    """Six comparisons, each against five LRs: what decides is what decides six against one."""
-    rng = np.random.default_rng(7)
-    claim = Claim("t", "0", tuple("123456"), tuned_over="optimizer.lr")
-    supported = dict.fromkeys((1, 5), 0)
-    for _ in range(12):
-        seeds = rng.normal(0, 0.1, 8)
-        arms = [
-            run(
-                level,
-                seed,
-                90 + (level != "0") * 0.45 + seeds[seed] + rng.normal(0, 0.25),
-                tuned="0.1",
-            )
-            for level in "0123456"
-            for seed in range(8)
-        ]
-        for lrs in supported:
-            more = [
-                run(
-                    "0",
-                    seed,
-                    80 + seeds[seed] + rng.normal(0, 0.25),
-                    tuned=f"0.{lr}",
-                    name=f"{lr} {seed}",
-                )
-                for lr in range(2, lrs + 1)
-                for seed in range(8)
-            ]
-            found = judged([*arms, *more], claim)["comparisons"]
-            supported[lrs] += sum(one["verdict"] in ANY_SUPPORTED for one in found)
-    assert supported[5] == supported[1] > 20, "LRs that are easily beaten change nothing"
-
-
 def test_what_is_shown_of_a_tuned_treatment_is_what_decides() -> None:
     claim = Claim("scheduler.t_mult", "1", ("2",), tuned_over="optimizer.lr")
     arms = tuned({"0.05": 0.0, "0.1": 0.0}, around(0.5))
@@ -543,16 +372,6 @@ def test_what_is_shown_of_a_tuned_treatment_is_what_decides() -> None:
     assert comparison["tuned"]["baseline"] == "0.05"
     assert "by itself" not in comparison["sentence"]
     assert "against its closest, optimizer.lr=0.05; neither a difference" in comparison["sentence"]
-
-
-def test_interim_sentences_promise_nothing() -> None:
-    claim = Claim("scheduler.t_mult", "1", ("2",), seeds=tuple(range(9)))
-    arms = rows([*around(0.5), 0.5, 0.5])
-    arms[-1] = lost(arms[-1], "diverged", 92.1)
-    comparison = only(arms, claim)
-    assert comparison["verdict"] == INTERIM
-    assert "supported" not in comparison["sentence"]
-    assert "interim, 8 of 9 pairs" in comparison["sentence"]
 
 
 def test_planned_seeds_are_those_of_the_treatment() -> None:
