@@ -12,7 +12,7 @@ help: ## this list
 sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
 
-PYTEST := $(BIN)/python -m pytest --maxprocesses 4 --numprocesses
+PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder --maxprocesses 4 --numprocesses
 
 test: $(VENV)/installed-dev ## the tests to run before a commit: every module, in six minutes on two cores
 	@echo "make test leaves out the tests marked slow: kills, clusters, several processes, W&B's servers, long runs."

@@ -149,6 +149,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA GPU, and this machine has none")
 
 
+LONGEST = (
+    "cluster/",
+    "test_soak.py",
+    "test_faults.py",
+    "test_distributed.py",
+    "test_verify_resume.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that none of them is alone at the end."""
+    items.sort(key=lambda item: [name not in item.nodeid for name in LONGEST])
+
+
 class ByFile(LoadFileScheduling):  # type: ignore[misc]
     """A file's tests run in one process of pytest-xdist; those of `cluster/` too, which share a Slurm."""
 
