@@ -190,6 +190,7 @@ def test_a_network_that_cannot_take_the_images_is_one_line(main: Main, tmp_path:
     assert line.endswith("; use model.arch=resnet18")
 
 
+@pytest.mark.slow
 def test_a_sweep_plans_networks_that_compute_their_widths_with_tensors(
     main: Main, tmp_path: Path
 ) -> None:

@@ -120,7 +120,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
     assert rows(tmp_path / "retried") == rows(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("mode", ["none", "offline"])
+@pytest.mark.parametrize("mode", essential(["none", "offline"]))
 def test_a_large_lr_of_an_ordinary_sweep(tmp_path: Path, main: Main, mode: str) -> None:
     """Its losses are finite, and its first evaluation is not."""
     done = main(

@@ -256,6 +256,7 @@ def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     first.kill()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_trains_is_missing_from_the_sweep(
     tmp_path: Path, main: Main
 ) -> None:

@@ -213,6 +213,7 @@ def test_a_ledger_that_is_damaged_or_cannot_be_written_costs_a_warning(
         assert verdict(tmp_path / "out")["comparisons"][0]["n"] == 2
 
 
+@pytest.mark.slow
 def test_the_ledger_is_where_the_command_is_given_or_nowhere(judged: Path, tmp_path: Path) -> None:
     script, out = str(ROOT / "scripts/report.py"), ["--out", str(tmp_path / "out")]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import forked
 import pytest
-from conftest import essential
 from forked import Program, ends, results
 from PIL import Image
 
@@ -75,7 +74,8 @@ def without_locks(number: int) -> None:
     fcntl.flock = flock
 
 
-@pytest.mark.parametrize("number", essential([errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_costs_one_warning(tmp_path: Path, number: int) -> None:
     before = partial(without_locks, number)
     for epochs in (2, 3):  # the second time, all lock files are there

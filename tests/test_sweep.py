@@ -130,6 +130,7 @@ def test_a_claim_that_was_changed_afterwards_is_called_so(main_job: Sweep, tmp_p
     assert json.loads((copy / "verdict.json").read_text())["claim_changed"] is True
 
 
+@pytest.mark.slow
 def test_an_unfinished_sweep_has_visible_holes(main_job: Sweep, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(main_job.folder, copy)
