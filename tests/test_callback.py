@@ -72,7 +72,7 @@ def warnings_at_the_end(stderr: str) -> list[str]:
     return [line for line in lines if not line.removeprefix("warning: ").startswith(AT_THE_START)]
 
 
-@pytest.mark.parametrize("fault", essential(FAULTS, 3))
+@pytest.mark.parametrize("fault", essential(FAULTS))
 def test_what_cannot_be_made_costs_a_warning_and_not_the_rest(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -271,6 +271,7 @@ def test_a_run_that_another_process_trains_is_missing_from_the_sweep(
     assert [result["status"] for result in results(tmp_path / "sweep").values()] == ["complete"]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_other_runs_is_refused(tmp_path: Path, main: Main) -> None:
     assert main(*sweep(tmp_path)[1:]).returncode == 0
     before = (tmp_path / "sweep/plan.json").read_bytes()

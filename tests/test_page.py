@@ -492,6 +492,7 @@ def test_numbers_that_json_lacks_are_holes(tmp_path: Path) -> None:
     assert "NaN" not in report.render(runs, verdict, ABOUT).partition('id="specs"')[2][:20_000]
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_fit(tmp_path: Path, show: Callable[..., Page]) -> None:
     arms = [f"t_mult={number}" for number in range(1, 11)]
     runs = write_sweep(tmp_path, arms, 10, epochs=300)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, essential
+from conftest import ROOT
 from forked import ends
 from test_surroundings import command, result
 
@@ -25,7 +25,8 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("case", essential(STREAMS))
+@pytest.mark.slow
+@pytest.mark.parametrize("case", STREAMS)
 def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, case: str) -> None:
     words = [sys.executable, *command(tmp_path, "seed=0,1")]
     done = subprocess.run(

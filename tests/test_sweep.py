@@ -221,6 +221,7 @@ def inspect(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return records
 
 
+@pytest.mark.slow
 def test_eight_jobs_in_one_process_make_eight_clean_runs(main_job: Sweep) -> None:
     ids = set()
     for number in range(8):

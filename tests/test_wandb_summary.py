@@ -33,6 +33,7 @@ def made_sweep(folder: Path, claim: Claim | None) -> Path:
     return sweep
 
 
+@pytest.mark.slow
 def test_each_comparison_of_a_sweep_has_its_figures_and_pairs(
     server: Server, tmp_path: Path
 ) -> None:
