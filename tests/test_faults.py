@@ -345,7 +345,7 @@ def test_a_clock_that_jumps_changes_nothing(
     assert check_store(tmp_path / "store") >= 8
 
 
-# --- what goes away under a run ------------------------------------------------------------------
+# --- what is removed during a run ------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, case: str
 
 
 def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: Any) -> str:
-    """What a run prints on a terminal, which goes away after the first line where `leave`."""
+    """What a run prints on a terminal, which is closed after the first line where `leave`."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
     process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -82,6 +83,14 @@ def _compared_settings(
     by_tuned = _follow(tuned, rows, settings) if tuned else {}
     of_factor = {key for keys in by_factor.values() for key in keys}
     values = _values_by_level(rows, settings)
+
+    @cache
+    def by_level(key: str, plan: int) -> str:
+        """Return the values of a key in a sweep by level: `0.1 in a, 0.2 in b`."""
+        pairs = zip(rows, settings, strict=True)
+        own = {row["level"]: show(own.get(key)) for row, own in pairs if row["plan"] == plan}
+        return ", ".join(f"{value} in {level}" for level, value in own.items())
+
     found = []
     for row, own in zip(rows, settings, strict=True):
         plan, kept = row["plan"], Settings()
@@ -101,7 +110,7 @@ def _compared_settings(
                 kept[key] = value
             elif key != claim.factor and any(len(of) > 1 for of in values[key].values()):
                 follows = key in by_factor.get(plan, ())
-                kept[key] = _by_level(key, plan, rows, settings) if follows else value
+                kept[key] = by_level(key, plan) if follows else value
         found.append(kept)
     return found
 
@@ -151,18 +160,6 @@ def _values_by_level(
         for key, value in own.items():
             found.setdefault(key, {}).setdefault(row["level"], set()).add(show(value))
     return found
-
-
-def _by_level(
-    key: str, plan: int, rows: Sequence[dict[str, Any]], settings: Sequence[Settings]
-) -> str:
-    """Return the values of a key in a sweep by level: `0.1 in a, 0.2 in b`."""
-    found = {
-        str(row["level"]): show(own.get(key))
-        for row, own in zip(rows, settings, strict=True)
-        if row["plan"] == plan
-    }
-    return ", ".join(f"{value} in {level}" for level, value in found.items())
 
 
 def _set_apart(names: dict[str, str], settings: dict[str, Settings]) -> dict[str, str]:

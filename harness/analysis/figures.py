@@ -115,7 +115,7 @@ def of_pairs(claim: Claim, pairs: Sequence[Pair]) -> Figures:
         "ci95": student and list(student[0]),
         "ci90": student and list(student[1]),
         "bootstrap_t95": _finite(resampled[0]) if resampled else None,
-        "by_bootstrap_t": _skewed(claim, resampled),
+        "by_bootstrap_t": _by_bootstrap_t(claim, resampled),
         "p": float(paired.sign_flip(d)) if some else None,
         "p_adjusted": None,
         "probability_of_improvement": better
@@ -130,7 +130,7 @@ def _finite(ends: tuple[float, float]) -> list[float] | None:
     return list(ends) if np.isfinite(ends).all() else None
 
 
-def _skewed(claim: Claim, ends: list[tuple[float, float]] | None) -> str | None:
+def _by_bootstrap_t(claim: Claim, ends: list[tuple[float, float]] | None) -> str | None:
     """Return the state by the bootstrap-t intervals at the two levels; None without them."""
     if ends is None:
         return None

@@ -90,9 +90,7 @@ class Evaluator:
     def _gathered(self, split: str, batches: EvalBatches) -> Bits:
         """Return the bits of all processes' parts, in the order of the split's indices."""
         whole = torch.zeros(batches.images, dtype=torch.uint8, device=self.setup.device)
-        if self._correct[
-            split
-        ]:  # not the empty part of a split smaller than the processes are many
-            whole[batches.own.to(whole.device)] = torch.cat(self._correct[split]).to(whole.dtype)
+        if parts := self._correct[split]:  # none where there are more processes than images
+            whole[batches.own.to(whole.device)] = torch.cat(parts).to(whole.dtype)
         bits: Bits = self.world.sum(whole).bool().cpu().numpy()
         return bits

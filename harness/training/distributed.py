@@ -149,7 +149,7 @@ class World:
 
     @contextmanager
     def scratch_dir(self) -> Iterator[Path | None]:
-        """Yield None in the first process; in others a folder that goes away, with stderr silenced."""
+        """Yield None in the first process; in others a folder that is removed at the end, with stderr silenced."""
         if self.rank == 0:
             yield None
             return
