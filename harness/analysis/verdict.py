@@ -31,7 +31,9 @@ class Claim:
     `metric` is in percent, taken after the last update, and higher is better; `margin`, in points,
     is the smallest difference that matters. Without `seeds`, every seed of the table counts. `rivals`
     are treatments that may explain what another one gains. With `tuned_over`, a key, a treatment must
-    beat the baseline at each of the baseline's values of that key. Raises ValueError for what cannot be judged.
+    beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
+    judged at each of them until what it must `decide` ("zero" or "margin") is, with `seeds` in that order.
+    Raises ValueError for what cannot be judged.
     """
 
     factor: str
@@ -44,6 +46,8 @@ class Claim:
     inferred: bool = False
     rivals: tuple[str, ...] = ()
     tuned_over: str | None = None
+    looks: tuple[int, ...] = ()
+    decide: str = "zero"
 
     def __post_init__(self) -> None:
         texts = (self.baseline, *self.treatments)
@@ -65,6 +69,21 @@ class Claim:
             raise ValueError(f"margin={self.margin}: must be 0 points or more")
         if not 1e-6 <= self.level < 0.5:
             raise ValueError(f"level={self.level}: must lie between 1e-6 and 0.5")
+        self._check_looks()
+
+    def _check_looks(self) -> None:
+        if self.decide not in ("zero", "margin"):
+            raise ValueError(f"decide={self.decide}: must be zero or margin")
+        if not self.looks:
+            return
+        if list(self.looks) != sorted({*self.looks}) or self.looks[-1] != len(self.seeds):
+            raise ValueError(
+                f"looks={self.looks}: must rise to the number of seeds, {len(self.seeds)}"
+            )
+        if self.looks[0] < (fewest := paired.fewest_pairs(self.level)):
+            raise ValueError(
+                f"looks: must begin with {fewest} pairs or more, the fewest at level {self.level:g}"
+            )
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Claim:
@@ -86,10 +105,12 @@ class Claim:
         """Return the fields; those that are newer than claims in use only where they say something."""
         fields = dataclasses.asdict(self) | {"margin": float(self.margin)}
         fields |= {name: list(fields[name]) for name in _LISTS}
-        return {k: v for k, v in fields.items() if v or k not in ("rivals", "tuned_over")}
+        if not self.looks:
+            del fields["decide"]
+        return {k: v for k, v in fields.items() if v or k not in ("rivals", "tuned_over", "looks")}
 
 
-_LISTS = ("treatments", "seeds", "rivals")
+_LISTS = ("treatments", "seeds", "rivals", "looks")
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,10 @@ def added(before: object, declared: Any = None) -> Any:
     return field(default=MISSING, metadata={**metadata, "before": before})
 
 
-def newer(before: Any) -> Any:
+def newer(before: Any, declared: Any = None) -> Any:
     """Declare a key that configurations in use may lack; it then has the value `before`."""
-    return field(default=before, metadata={"before": before})
+    metadata = {} if declared is None else declared.metadata
+    return field(default=before, metadata={**metadata, "before": before})
 
 
 _WORDS = {
@@ -58,6 +59,8 @@ _WORDS = {
     "str": "text",
     "list[float]": "a list of numbers",
     "list[str]": "a list of texts",
+    "list[int]": "a list of whole numbers",
+    "Any": "a text or a list",
 }
 
 

@@ -10,12 +10,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
-from harness.config.fields import Section, added, choice, duration, newer, number
+from harness.config.fields import Section, added, choice, duration, newer, number, show
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.training.schedules import Durations
 
 MOST_EPOCHS = 1e6  # of a budget
+_MOST_PAIRS = 10_000  # of a claim that goes on until decided
 
 
 @dataclass
@@ -230,7 +231,70 @@ class ClaimSettings(Section):
     rivals: list[str] | None = newer(None)  # treatments that may explain another one's gain
     tuned_over: str | None = newer(
         None
-    )  # a swept key: the baseline is beaten at each of its values
+    )  # a swept key: beaten is the baseline at each of its values
+    until: str | None = newer(None)  # decided: seeds are added in looks, at most `most` of them
+    most: int = newer(30, number(at_least=2, at_most=_MOST_PAIRS))  # pairs
+    looks: list[int] | None = newer(None)  # numbers of pairs at which the claim is judged
+    decide: str = newer(
+        "zero", choice("zero", "margin")
+    )  # or margin: what a gain must be above to end the sweep
+    tune: Any = newer(
+        None
+    )  # a key, or a list of two, whose value each arm chooses before the claim
+    grid: Any = newer(None)  # the values to choose from; with two keys a list of each
+    tuning_seeds: int = newer(5, number(at_least=2, at_most=_MOST_PAIRS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.until not in (None, "decided"):
+            raise ConfigError(f"claim.until={self.until}: must be decided or null")
+        self._check_looks()
+        self._check_grid()
+
+    def _check_looks(self) -> None:
+        if self.looks is None:
+            return
+        given = f"claim.looks={show(self.looks)}"
+        if self.until is None:
+            raise ConfigError(f"{given}: looks need claim.until=decided")
+        if not self.looks or self.looks != sorted({*self.looks}):
+            raise ConfigError(f"{given}: must be rising numbers of pairs, as in [6,10,20]")
+        if self.looks[-1] != self.most:
+            raise ConfigError(f"{given}: must end with claim.most={self.most}")
+
+    def _check_grid(self) -> None:
+        if (self.tune is None) != (self.grid is None):
+            given, missing = ("grid", "tune") if self.tune is None else ("tune", "grid")
+            example = "KEY" if missing == "tune" else "[A,B,C]"
+            raise ConfigError(
+                f"claim.{given}={show(getattr(self, given))}: needs claim.{missing}, as in claim.{missing}={example}"
+            )
+        keys, grids = self.tuned_keys(), self.grids()
+        given = f"claim.grid={show(self.grid)}"
+        if len(keys) > 2 or len({*keys}) < len(keys) or not all(isinstance(k, str) for k in keys):
+            raise ConfigError(f"claim.tune={show(self.tune)}: must be a key, or a list of two keys")
+        if len(grids) != len(keys) or not all(isinstance(grid, list) for grid in grids):
+            raise ConfigError(
+                f"{given}: must be a list of values, with two keys a list of each, as in [[1,2],[3,4]]"
+            )
+        for grid in grids:
+            shown = [show(value) for value in grid]
+            if len({*shown}) < max(2, len(shown)):
+                raise ConfigError(f"{given}: must have two or more values, each once")
+
+    def tuned_keys(self) -> list[str]:
+        """Return the keys that arms tune."""
+        if self.tune is None:
+            return []
+        return list(self.tune) if isinstance(self.tune, list) else [self.tune]
+
+    def grids(self) -> list[list[Any]]:
+        """Return the values to choose from, of each tuned key."""
+        if self.grid is None:
+            return []
+        return (
+            list(self.grid) if isinstance(self.tune, list) and len(self.tune) > 1 else [self.grid]
+        )
 
 
 @dataclass
