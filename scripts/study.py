@@ -277,7 +277,7 @@ def verdicts(runs: pl.DataFrame) -> dict[str, Any]:
 
 
 def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    return judge(claim, summary.with_values(runs, claim))
+    return judge(claim, results.with_values(runs, claim.metric))
 
 
 def tables(runs: pl.DataFrame, found: dict[str, Any]) -> str:

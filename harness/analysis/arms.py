@@ -122,7 +122,11 @@ class Question:
         return (
             f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
             + f", {claim.metric} after the last update, margin {claim.margin:g} points"
+            + f", at {', '.join(map(str, claim.looks))} pairs until decided" * bool(claim.looks)
         )
+
+    def is_baseline(self, job: dict[str, Any]) -> bool:
+        return self.claim is not None and job["swept"].get(self.claim.factor) == self.claim.baseline
 
     def for_plan(self) -> dict[str, Any]:
         """Return what `plan.json` says of the claim."""
@@ -205,9 +209,20 @@ def _make_claim(
             inferred=settings.factor is None,
             rivals=tuple(swept("rivals", level) for level in settings.rivals or []),
             tuned_over=settings.tuned_over,
+            looks=looks(settings),
+            decide=settings.decide if settings.until else "zero",
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error
+
+
+def looks(settings: ClaimSettings) -> tuple[int, ...]:
+    """Return the numbers of pairs at which a claim is judged; none where its seeds are fixed."""
+    from harness.analysis.sequential import default_looks
+
+    if not settings.until:
+        return ()
+    return tuple(settings.looks or default_looks(settings.most))
 
 
 def _count(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int, int]:

@@ -92,20 +92,25 @@ def _joint(claim: Claim, compared: Sequence[PairedRuns], pairs: Sequence[Sequenc
 _NO_ENDS = (math.nan, math.nan)
 
 
-def of_pairs(claim: Claim, pairs: Sequence[Pair]) -> Figures:
-    """Return the pairs and their statistics; null for what they are too few or too equal for."""
+def of_pairs(
+    claim: Claim, pairs: Sequence[Pair], levels: tuple[float, float] | None = None
+) -> Figures:
+    """Return the pairs and their statistics; null for what they are too few or too equal for.
+
+    `ci95` and `ci90` are at 1 - `levels`, else at the claim's 1 - level and 1 - 2 level.
+    """
     a, b, d = (
         np.array([getattr(pair, name) for pair in pairs], np.float64)
         for name in ("baseline", "treatment", "difference")
     )
     some, several = len(pairs) > 0, len(pairs) > 1
     varied = several and np.ptp(a) > 0 and np.ptp(b) > 0
-    levels = (claim.level, 2 * claim.level)
+    levels = levels or (claim.level, 2 * claim.level)
     student = (
         [tuple(map(float, paired.interval(d, level))) for level in levels] if several else None
     )
     resampled = paired.bootstrap_t(d, levels) if several else None
-    better = paired.improvement(d, claim.level) if some else None
+    better = paired.improvement(d, levels[0]) if some else None
     return {
         "pairs": [dataclasses.asdict(pair) | {"difference": pair.difference} for pair in pairs],
         "n": len(pairs),
@@ -166,7 +171,7 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
         cells = [own for own in cells if not own["invalid"]]
         if len(cells) < 2 or claim.tuned_over:
             continue
-        level = claim.level / len(claim.treatments)
+        level = min(_level(claim, own) for own in cells) / len(claim.treatments)
         both = [
             _pooled(claim, level, [(own, (own[part] if part else None) or own) for own in cells])
             for part in ("", "intention_to_treat")
@@ -179,6 +184,11 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
             | {"verdict": states.INTERIM if interim else verdict}
         )
     return found
+
+
+def _level(claim: Claim, own: dict[str, Any]) -> float:
+    """Return the level of a comparison's intervals; with looks that of the boundary at its last one."""
+    return float(2 * own["path"][-1]["p"]) if own.get("path") else claim.level
 
 
 def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Figures]]) -> Figures:

@@ -120,6 +120,10 @@ class PairedRuns:
         )
         return baseline, treatment
 
+    def plan(self) -> int:
+        """Return the number of the sweep that the treatment's runs are of."""
+        return min((int(run.get("plan") or 0) for run in self.treatment_runs.values()), default=0)
+
     def step(self) -> float:
         """Return how many points one image of the validation set makes.
 

@@ -46,10 +46,20 @@ def read(sweep: Path) -> pl.DataFrame:
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
     (the network cannot be built); numerics, config, swept and overrides (JSON).
 
+    A run that a claim with looks does not need is `not needed` or `waiting` in place of `missing`.
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
     result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
     """
-    return rows_of(read_plan(sweep), folders(sweep), sweep / "plan.json")
+    plan, path = read_plan(sweep), sweep / "plan.json"
+    runs = rows_of(plan, folders(sweep), path)
+    if not (plan["claim"] or {}).get("looks"):
+        return runs
+    from harness.analysis import needed
+    from harness.analysis.verdict import Claim
+
+    with this_version(path):
+        claim = Claim.from_dict(plan["claim"])
+    return needed.mark(runs, claim)
 
 
 def rows_of(plan: dict[str, Any], run_folders: Sequence[Path], path: Path) -> pl.DataFrame:
@@ -187,6 +197,18 @@ def _row(
             "swept": json.dumps(swept),
             "overrides": json.dumps(own.get("overrides") or planned.get("overrides") or []),
         }
+
+
+def with_values(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
+    """Return `runs` with `value` (null of incomplete runs), `last` and `images` of the `metric`."""
+    of_test = metric == "test/acc"
+    accuracy = pl.col("test" if of_test else "final")
+    images = "test_images" if of_test else "val_images"
+    counted = pl.col(images) if images in runs.columns else pl.lit(None, pl.Int64)
+    complete = pl.col("status") == "complete"
+    return runs.with_columns(
+        pl.when(complete).then(accuracy).alias("value"), accuracy.alias("last"), images=counted
+    )
 
 
 def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any] | None:

@@ -113,17 +113,24 @@ class Standing:
         return np.asarray(self.decided | self.undecidable)
 
 
-def look(design: Design, number: int, differences: Floats, before: Standing | None) -> Standing:
+def look(
+    design: Design,
+    number: int,
+    differences: Floats,
+    before: Standing | None,
+    unclear: Bools | None = None,
+) -> Standing:
     """Judge a family at a look (its index) by the first pairs of `differences` (..., comparisons, pairs), points.
 
     Comparisons that were settled `before` keep what they had, and their differences are not read. Repeated
     intervals are d̄ ± t⁻¹₍ₙ₋₁₎(1-pₖ)·s/√n. What lies beside 0 or the margin must pass Holm's procedure on
     one-sided t p's, in each direction by itself: with j of K comparisons rejected, at this look or one before,
-    the boundary is that of α/(K-j) (Ye et al. 2013, Statistics in Medicine 32, 1112). Raises ValueError if an
-    open comparison lacks a pair.
+    the boundary is that of α/(K-j) (Ye et al. 2013, Statistics in Medicine 32, 1112). Those that are `unclear`,
+    as they have no spread, go on. Raises ValueError if an open comparison lacks a pair.
     """
     pairs = design.looks[number]
     settled = np.zeros(differences.shape[:-1], np.bool_) if before is None else before.settled
+    waits = np.zeros_like(settled) if unclear is None else unclear
     used = np.where(settled[..., None], 0.0, differences[..., :pairs])
     if used.shape[-1] < pairs or np.isnan(used).any():
         raise ValueError(f"a comparison that is not settled lacks one of the first {pairs} pairs")
@@ -134,7 +141,7 @@ def look(design: Design, number: int, differences: Floats, before: Standing | No
     ]
 
     def beyond(side: int, line: float, name: str) -> Bools:
-        p = np.where(settled, 1.0, _p(side * (mean - line), error, pairs - 1))
+        p = np.where(settled | waits, 1.0, _p(side * (mean - line), error, pairs - 1))
         earlier = np.zeros_like(settled) if before is None else getattr(before.evidence, name)
         return _holm(p, np.array(bounds), earlier)
 
@@ -148,14 +155,14 @@ def look(design: Design, number: int, differences: Floats, before: Standing | No
         above_margin=beyond(1, design.margin, "above_margin"),
         below_margin=beyond(-1, design.margin, "below_margin"),
     )  # fmt: skip
-    decided = _decided(design, evidence)
+    decided = _decided(design, evidence) & ~waits
     last = number == len(design.looks) - 1
     hopeless = (
         np.zeros_like(decided) if last else _chance(design, pairs, mean, error) < _LEAST_CHANCE
     )
     now = Standing(
         evidence, mean, _p(mean, error, pairs - 1), states.decide(evidence, design.margin),
-        decided, ~decided & hopeless,
+        decided, ~decided & hopeless & ~waits,
     )  # fmt: skip
     return now if before is None else _kept(settled, before, now)
 

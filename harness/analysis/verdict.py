@@ -16,8 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from harness.analysis import looks, sentences, states
 from harness.analysis import paired_stats as paired
-from harness.analysis import sentences, states
 from harness.analysis.figures import FamilySize, Figures, of_family, of_pairs, over_cells
 from harness.analysis.pairing import PairedRuns, level_key, natural_key
 
@@ -114,7 +114,7 @@ _LISTS = ("treatments", "seeds", "rivals", "looks")
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """One treatment in one cell: against the baseline, or, with `Claim.tuned_over`, against it at each value."""
 
     cell: str
@@ -136,16 +136,16 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     metric's set), numerics (JSON), refused, tuned (the value of `tuned_over`). The order of the rows does
     not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
     """
-    rows = runs.to_dicts()
-    cells = sorted({row["cell"] for row in rows}, key=natural_key) or [""]
-    compared = [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1)]
-    valid = [one for one in compared if not one.invalid]
+    compared = compared_arms(claim, runs)
     pairs = [runs for one in compared for runs in one.against]
+    valid = [one for one in compared if not one.invalid]
     size = FamilySize(len(valid), len({one.cell for one in valid}))
-    complete = of_family(claim, pairs, size, impute=False)
-    imputed = [bool(runs.imputed()) for runs in pairs]
-    everyone = of_family(claim, pairs, size, impute=True) if any(imputed) else complete
-    everyone = [b if own else a for a, b, own in zip(complete, everyone, imputed, strict=True)]
+    if claim.looks:
+        paths = looks.paths(claim, pairs)
+        complete = everyone = [looks.figures(claim, *one) for one in zip(pairs, paths, strict=True)]
+        compared = _taken(claim, compared, paths)
+    else:
+        complete, everyone = _fixed_figures(claim, pairs, size)
     comparisons, at = [], 0
     for one in compared:
         part = slice(at, at := at + len(one.against))
@@ -158,12 +158,44 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
         "sentence": sentences.answer(claim, comparisons, over),
         "comparisons": comparisons,
         "over_cells": over,
-    }
+    } | ({"looks": looks.described(claim, comparisons)} if claim.looks else {})
+
+
+def _fixed_figures(
+    claim: Claim, pairs: Sequence[PairedRuns], size: FamilySize
+) -> tuple[list[Figures], list[Figures]]:
+    """Return the figures of the complete pairs, and of those with imputed values."""
+    complete = of_family(claim, pairs, size, impute=False)
+    imputed = [bool(runs.imputed()) for runs in pairs]
+    everyone = of_family(claim, pairs, size, impute=True) if any(imputed) else complete
+    return complete, [
+        b if own else a for a, b, own in zip(complete, everyone, imputed, strict=True)
+    ]
+
+
+def _taken(
+    claim: Claim, compared: Sequence[Comparison], paths: Sequence[looks.Path]
+) -> list[Comparison]:
+    """Return the comparisons with the pairs alone that their looks took, or wait for."""
+    left = iter(paths)
+    return [
+        dataclasses.replace(
+            one, against=tuple(looks.taken_pairs(claim, runs, next(left)) for runs in one.against)
+        )
+        for one in compared
+    ]
+
+
+def compared_arms(claim: Claim, runs: pl.DataFrame) -> list[Comparison]:
+    """Return the comparisons of a claim, each with its pairs of runs; `runs` as for `judge`."""
+    rows = runs.to_dicts()
+    cells = sorted({row["cell"] for row in rows}, key=natural_key) or [""]
+    return [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1)]
 
 
 def _compared(
     claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool
-) -> Iterator[_Comparison]:
+) -> Iterator[Comparison]:
     """Yield the comparisons of a cell: where there are several cells, of the treatments that it has, if any."""
     here = [row for row in rows if row["cell"] == cell]
     absent = [level for level in claim.treatments if not _has(here, level)]
@@ -175,7 +207,7 @@ def _compared(
         if claim.tuned_over:
             baselines, treated = (_tuned_values(here, level) or [""] for level in levels)
         for value in treated:
-            yield _Comparison(
+            yield Comparison(
                 cell, treatment, value,
                 tuple(
                     PairedRuns.select(
@@ -214,7 +246,7 @@ def _tuned_values(rows: Sequence[dict[str, Any]], level: str) -> list[str]:
 
 def _judged(
     claim: Claim,
-    one: _Comparison,
+    one: Comparison,
     complete: Sequence[Figures],
     everyone: Sequence[Figures],
     size: FamilySize,
@@ -290,7 +322,7 @@ def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
 
 
 def _tuned(
-    claim: Claim, one: _Comparison, complete: Sequence[Figures], verdicts: Sequence[str]
+    claim: Claim, one: Comparison, complete: Sequence[Figures], verdicts: Sequence[str]
 ) -> dict[str, Any]:
     """Return what the treatment comes to against each of the baseline's values of `tuned_over`."""
     against = [
@@ -301,7 +333,7 @@ def _tuned(
 
 
 def _add_rivals(
-    claim: Claim, compared: Sequence[_Comparison], comparisons: list[dict[str, Any]]
+    claim: Claim, compared: Sequence[Comparison], comparisons: list[dict[str, Any]]
 ) -> None:
     """Add to a supported comparison the rivals that explain it: supported in the same cell, and not exceeded.
 
@@ -325,15 +357,16 @@ def _add_rivals(
         own["sentence"] += sentences.rivals(claim, own)
 
 
-def _against_rival(
-    claim: Claim, rival: str, one: _Comparison, other: _Comparison
-) -> dict[str, Any]:
+def _against_rival(claim: Claim, rival: str, one: Comparison, other: Comparison) -> dict[str, Any]:
     """Return the figures of a treatment against a rival, over the seeds that both have."""
     ours, theirs = (side.against[0].treatment_runs for side in (one, other))
     runs = dataclasses.replace(
         one.against[0], baseline=rival, baseline_runs=theirs, treatment_runs=ours, invalid=""
     )
-    (figures,) = of_family(claim, [runs], FamilySize(1, 1), impute=True)
+    if claim.looks:
+        figures = looks.figures(claim, runs, looks.paths(claim, [runs])[0])
+    else:
+        (figures,) = of_family(claim, [runs], FamilySize(1, 1), impute=True)
     enough = figures["n"] >= paired.fewest_pairs(claim.level)
     ruled_out = enough and figures["ci95"][1] < claim.margin
     exceeded = figures["verdict"] == states.SUPPORTED

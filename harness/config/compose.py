@@ -69,7 +69,8 @@ def group_files() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in _CONF.glob("*/**/*.yaml"):
         found.setdefault(file.parent.relative_to(_CONF).as_posix(), []).append(file.stem)
-    found.pop("hydra/help", None)
+    for group in ("hydra/help", "hydra/sweeper"):
+        found.pop(group, None)
     return {group: sorted(found[group], key=counting) for group in sorted(found)}
 
 

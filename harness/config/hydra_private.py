@@ -20,9 +20,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+
+SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
 
 
 @contextmanager
@@ -51,13 +55,18 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create(_loader()).parse_overrides(list(overrides))
 
 
-def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the overrides of each job, in the order in which they are written.
+def quote(text: str) -> str:
+    """Return `text` as a value in the grammar of the command line."""
+    return QuotedString(text, Quote.single).with_quotes()
 
-    BasicSweeper has no public method for the jobs that it is going to start. `shuffle` is ignored: the
-    first level is the baseline of the claim.
+
+def split_jobs(overrides: Sequence[Override], shuffle: bool = False) -> list[list[str]]:
+    """Return the overrides of each job, in the order in which they are written, or as they say to be shuffled.
+
+    BasicSweeper has no public method for the jobs of a sweep. A plan is not shuffled: the first level is the
+    baseline of the claim.
     """
-    for override in overrides:
+    for override in overrides if not shuffle else ():
         value = override.value() if override.is_sweep_override() else None
         if isinstance(value, ChoiceSweep | RangeSweep):
             value.shuffle = False
@@ -65,16 +74,12 @@ def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
     return jobs
 
 
-def skip_validation() -> None:
-    """Let BasicSweeper start jobs without composing each first, at a fifth of a second.
+def register_sweeper(sweeper: type[Sweeper]) -> None:
+    """Make `sweeper` known to Hydra under the name `SWEEPER`.
 
-    The jobs have been composed when this is called, and Hydra composes each again as it starts it.
+    `Plugins.register` uses the name of its module, and Hydra instantiates those of `hydra_plugins` alone.
     """
-
-    def validate_nothing(sweeper: BasicSweeper, batch: Sequence[Sequence[str]]) -> None:
-        pass
-
-    BasicSweeper.validate_batch_is_legal = validate_nothing  # type: ignore[assignment]
+    Plugins.instance().class_name_to_class[SWEEPER] = sweeper
 
 
 def apply_values(overrides: list[Override], config: DictConfig) -> None:

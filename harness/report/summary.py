@@ -149,7 +149,7 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = claims.judge(claim, with_values(runs, claim))
+    judged = claims.judge(claim, results.with_values(runs, claim.metric))
     images.add_images(judged, runs, claim.level)
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
@@ -159,18 +159,6 @@ def verdict_document(
         "anytime": results.anytime(runs),
         "snapshots": results.snapshots(runs),
     }
-
-
-def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
-    """Return `runs` with `value` (null of incomplete runs), `last` and `images` of the claim's metric."""
-    of_test = claim.metric == "test/acc"
-    metric = pl.col("test" if of_test else "final")
-    images = "test_images" if of_test else "val_images"
-    counted = pl.col(images) if images in runs.columns else pl.lit(None, pl.Int64)
-    complete = pl.col("status") == "complete"
-    return runs.with_columns(
-        pl.when(complete).then(metric).alias("value"), metric.alias("last"), images=counted
-    )
 
 
 def _joined(claimed: list[Claim]) -> Claim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from harness.analysis.arms import Question
 from harness.config import hydra_private
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
+from harness.config.fields import show
 from harness.config.one_line_errors import report
 from harness.fast_imports import import_once
 from harness.runs import run_dir
@@ -37,22 +39,47 @@ class PlannedSweep(NamedTuple):
     question: Question
 
 
-def plan_sweep(config: DictConfig) -> PlannedSweep:
+@dataclass(frozen=True)
+class Tuned:
+    """What the arms of a sweep have chosen: `values` by their overrides, of each a list for every value to train.
+
+    `record` is what `plan.json` says of the choice.
+    """
+
+    values: dict[tuple[str, ...], list[list[str]]]
+    record: dict[str, Any]
+
+
+def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     """Compose, check and plan every job of the sweep: for the sweep itself and for its preview.
 
-    Raises `ConfigError` for a sweep that does not fit; for a job that does not, prints why and exits.
+    Arms that tune have what they were `tuned` to, before that what they are given. Raises `ConfigError` for a
+    sweep that does not fit; for a job that does not, prints why and exits.
     """
     if sweeper := search_sweeper(config):
         raise ConfigError(
             f"hydra/sweeper: {sweeper} chooses runs from the results of others, so what it will train is "
             "not known before; python train.py -m trains it"
         )
+    check_stages(config)
     jobs = expand(config)
+    if tuned:
+        jobs = _tuned_jobs(jobs, tuned)
+    planned = plan_jobs(config, jobs)
+    settings = planned.composed[0].config.claim
+    if settings.tune and not tuned:
+        settings = replace(settings, tuned_over=None)
+    return planned._replace(question=arms.infer_question(settings, planned.jobs))
+
+
+def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
+    """Do as `plan_sweep` with jobs that are known, and no question."""
     composed = []
     for job in jobs:
         with _exit_on_error(job["name"]):
             composed.append(_compose_job(job, config))
     _refuse_duplicates(jobs, composed)
+    _refuse_own_stages(config, composed)
     import_once(_load)
     from harness.runs.setup import lr_plan, shape_once
     from harness.sweeps.prefix_tree import PlannedRun
@@ -63,13 +90,41 @@ def plan_sweep(config: DictConfig) -> PlannedSweep:
         job["seed"] = one.config.seed
         with _exit_on_error(job["name"]):
             runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
-    return PlannedSweep(jobs, composed, runs, arms.infer_question(composed[0].config.claim, jobs))
+    return PlannedSweep(jobs, composed, runs, Question(None))
+
+
+def _tuned_jobs(jobs: Sequence[dict[str, Any]], tuned: Tuned) -> list[dict[str, Any]]:
+    """Return the jobs with the values that their arms are trained with; named by them where an arm has several."""
+    pairs = [
+        (job, values) for job in jobs for values in tuned.values[without_seed(job["overrides"])]
+    ]
+    overrides = [[*job["overrides"], *values] for job, values in pairs]
+    if len(pairs) > len(jobs):
+        return arms.label_jobs(overrides)
+    return [job | {"overrides": own} for (job, _), own in zip(pairs, overrides, strict=True)]
+
+
+def without_seed(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides of a job's arm."""
+    return tuple(word for word in overrides if not word.startswith("seed="))
+
+
+def check_stages(config: DictConfig) -> None:
+    """Raise `ConfigError` if a sweeper that knows no stages is to train in stages."""
+    target = str(config.hydra.sweeper._target_)
+    for key in ("until", "tune"):
+        if config.claim[key] is not None and target != hydra_private.SWEEPER:
+            raise ConfigError(
+                f"hydra/sweeper: {target.rpartition('.')[2]} trains what it is given, and claim.{key} is set; "
+                "leave hydra/sweeper out"
+            )
 
 
 def search_sweeper(config: DictConfig) -> str | None:
-    """Return the name of a sweeper that chooses runs from the results of others; None for Hydra's own."""
+    """Return the name of a sweeper that chooses runs from the results of others; None for ours and Hydra's own."""
     target = str(config.hydra.sweeper._target_)
-    return None if target.endswith(".BasicSweeper") else target.rpartition(".")[2]
+    basic = target == hydra_private.SWEEPER or target.endswith(".BasicSweeper")
+    return None if basic else target.rpartition(".")[2]
 
 
 def sweep_overrides(config: DictConfig) -> list[Override]:
@@ -80,13 +135,32 @@ def sweep_overrides(config: DictConfig) -> list[Override]:
 
 
 def expand(config: DictConfig) -> list[dict[str, Any]]:
-    """Return the jobs of a multirun, labelled, in the order and with the numbers that Hydra gives them."""
-    overrides = sweep_overrides(config)
-    if (runs := math.prod(map(_count_values, overrides))) > _MAX_RUNS:
+    """Return the jobs of a multirun, labelled, in the order and with the numbers that Hydra gives them.
+
+    Of a claim that goes on until decided: all jobs of its first seed, then those of the next.
+    """
+    overrides, seeds = sweep_overrides(config), [""]
+    if config.claim.until:
+        overrides, seeds = _with_seeds(config, overrides)
+    if (runs := math.prod(map(_count_values, overrides)) * len(seeds)) > _MAX_RUNS:
         raise ConfigError(
             f"the sweep has {runs:,} runs, and at most {_MAX_RUNS:,} are planned at once"
         )
-    return arms.label_jobs(hydra_private.split_jobs(overrides))
+    jobs = hydra_private.split_jobs(overrides)
+    return arms.label_jobs([[*job, *filter(None, [seed])] for seed in seeds for job in jobs])
+
+
+def _with_seeds(
+    config: DictConfig, overrides: Sequence[Override]
+) -> tuple[list[Override], list[str]]:
+    """Return the overrides without the seed, and those of the seeds that looks may take, in their order."""
+    others = [one for one in overrides if one.get_key_element() != "seed"]
+    if any(one.is_sweep_override() for one in overrides if one not in others):
+        raise ConfigError(
+            "seed: is swept, and claim.until=decided takes as many seeds as it needs; give one, the first, or none"
+        )
+    first = int(config.seed)
+    return others, [f"seed={first + number}" for number in range(config.claim.most)]
 
 
 def _count_values(override: Override) -> int:
@@ -112,6 +186,15 @@ def _compose_job(job: dict[str, Any], sweep: DictConfig) -> Composed:
     return compose(overrides)
 
 
+def fits(config: DictConfig, overrides: Sequence[str]) -> bool:
+    """Return whether the overrides of a job make a configuration that can be trained."""
+    try:
+        _compose_job({"overrides": list(overrides), "swept": {}}, config)
+    except ConfigError:
+        return False
+    return True
+
+
 @contextmanager
 def _exit_on_error(name: str) -> Iterator[None]:
     """Print an error of the job `name` and exit: a sweep with a job that does not fit is not begun."""
@@ -135,6 +218,19 @@ def _refuse_duplicates(jobs: Sequence[dict[str, Any]], composed: Sequence[Compos
             )
             raise ConfigError(f"{name}: {twice}; leave one of them out")
         first[key] = name
+
+
+def _refuse_own_stages(config: DictConfig, composed: Sequence[Composed]) -> None:
+    """Raise `ConfigError` if files that are swept over say how the whole sweep is to go on."""
+    claim: Any = OmegaConf.to_object(config.claim)
+    for key in ("until", "tune"):
+        given = getattr(claim, key)
+        values = {show(getattr(one.config.claim, key)) for one in composed}
+        if values != {show(given)}:
+            raise ConfigError(
+                f"claim.{key}: is {' and '.join(sorted(values))} in files that are swept over, and "
+                f"{show(given)} of the sweep; give it with the command"
+            )
 
 
 def _load() -> None:

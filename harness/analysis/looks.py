@@ -1,0 +1,195 @@
+"""A claim that goes on until decided: what each comparison came to look by look, and which runs that takes.
+
+The arithmetic is `harness/analysis/sequential.py`; docs/verdict.md has the rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy  # which imports scipy.stats, a second's work, where it is used
+
+from harness.analysis import sequential, states
+from harness.analysis.figures import Figures, of_pairs
+from harness.analysis.pairing import PairedRuns, level_key
+from harness.analysis.sentences import comparison_label
+from harness.analysis.sequential import Design, Standing
+
+if TYPE_CHECKING:
+    from harness.analysis.verdict import Claim
+
+RunKey = tuple[str, Decimal | str, str, int]  # cell, level, value of `tuned_over`, seed
+
+DECIDED, UNDECIDABLE = "decided", "undecidable"
+
+
+@dataclass(frozen=True)
+class Path:
+    """The looks that a comparison has taken, and the one that waits for pairs.
+
+    `looks` has an entry a look: pairs, mean, low and high (of the repeated interval, points), p (one-sided, of
+    its boundary) and verdict.
+    """
+
+    looks: tuple[dict[str, Any], ...]
+    stopped: str | None  # DECIDED or UNDECIDABLE; None while it goes on, and where no look decided
+    waits: int | None  # for this many pairs
+
+    def pairs(self) -> int:
+        """Return how many pairs this comparison takes: those of the look that waits, else of the last one."""
+        return self.waits or int(self.looks[-1]["pairs"])
+
+
+def paths(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
+    """Return the path of each comparison; one that is invalid takes no look.
+
+    Comparisons of one sweep are judged together, with `tuned_over` those at one of the baseline's values.
+    """
+    families: dict[tuple[str, int], list[int]] = {}
+    for at, runs in enumerate(compared):
+        if not runs.invalid:
+            families.setdefault((runs.tuned[0], runs.plan()), []).append(at)
+    found = [Path((), None, claim.looks[0])] * len(compared)
+    for family in families.values():
+        taken = _of_family(claim, [compared[at] for at in family])
+        for at, path in zip(family, taken, strict=True):
+            found[at] = path
+    return found
+
+
+def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
+    """Return the paths of comparisons that are judged together; a look waits until all of them have its pairs."""
+    design = Design(claim.looks, claim.level, claim.margin, claim.decide)
+    differences = np.full((len(compared), len(claim.seeds)), np.nan)
+    for row, runs in enumerate(compared):
+        by_seed = {pair.seed: pair.difference for pair in runs.pairs(impute=True)}
+        differences[row] = [by_seed.get(seed, np.nan) for seed in claim.seeds]
+    steps = np.array([runs.step() for runs in compared])
+    taken: list[list[dict[str, Any]]] = [[] for _ in compared]
+    standing, waits = None, None
+    for number, pairs in enumerate(claim.looks):
+        going = np.full(len(compared), True) if standing is None else ~standing.settled
+        if not going.any():
+            break
+        if np.isnan(differences[going, :pairs]).any():
+            waits = pairs
+            break
+        coarse = (np.ptp(differences[:, :pairs], axis=-1) == 0) & (steps > claim.margin)
+        standing = sequential.look(design, number, differences, standing, unclear=coarse)
+        for row in np.flatnonzero(going):
+            taken[row].append(_entry(claim, number, standing, row, bool(coarse[row])))
+    return [_path(looks, standing, row, waits) for row, looks in enumerate(taken)]
+
+
+def _entry(claim: Claim, number: int, standing: Standing, row: int, coarse: bool) -> dict[str, Any]:
+    evidence = standing.evidence
+    return {
+        "pairs": claim.looks[number],
+        "mean": float(standing.mean[row]),
+        "low": float(evidence.low[row]),
+        "high": float(evidence.high[row]),
+        "p": sequential.boundaries(claim.looks, claim.level / 2)[number],
+        "verdict": states.TOO_COARSE if coarse else str(standing.state[row]),
+    }
+
+
+def _path(
+    looks: list[dict[str, Any]], standing: Standing | None, row: int, waits: int | None
+) -> Path:
+    stopped = None
+    if standing is not None and standing.settled[row]:
+        stopped = DECIDED if standing.decided[row] else UNDECIDABLE
+    return Path(tuple(looks), stopped, None if stopped else waits)
+
+
+def taken_pairs(claim: Claim, runs: PairedRuns, path: Path) -> PairedRuns:
+    """Return `runs` with the seeds of their looks alone, that of the look which waits among them."""
+    return _first(claim, runs, path.pairs()) if not runs.invalid else runs
+
+
+def _first(claim: Claim, runs: PairedRuns, pairs: int) -> PairedRuns:
+    seeds = claim.seeds[:pairs]
+    arms = [
+        {seed: run for seed, run in arm.items() if seed in seeds}
+        for arm in (runs.baseline_runs, runs.treatment_runs)
+    ]
+    return dataclasses.replace(
+        runs,
+        seeds=tuple(sorted(seeds)),
+        baseline_runs=arms[0],
+        treatment_runs=arms[1],
+        not_claimed=(),
+    )
+
+
+def figures(claim: Claim, runs: PairedRuns, path: Path) -> Figures:
+    """Return the figures of a comparison at its last look; before the first, of the pairs that there are.
+
+    Intervals are the repeated ones. There is no p: that of sign flips is for a number of pairs fixed before.
+    """
+    number = max(0, len(path.looks) - 1)
+    outer, inner = (
+        2 * sequential.boundaries(claim.looks, alpha)[number]
+        for alpha in (claim.level / 2, claim.level)
+    )
+    pairs = _first(claim, runs, claim.looks[number]).pairs(impute=True) if not runs.invalid else []
+    own = of_pairs(claim, pairs, (outer, inner)) | {"p": None}
+    if path.looks:
+        own |= {"verdict": path.looks[-1]["verdict"], "by_itself": path.looks[-1]["verdict"]}
+    elif not runs.invalid:
+        own |= {"verdict": states.TOO_FEW, "by_itself": states.TOO_FEW}
+    return own | {"path": list(path.looks), "stopped": path.stopped}
+
+
+def described(claim: Claim, comparisons: Sequence[Figures]) -> dict[str, Any]:
+    """Return the design of a claim's looks, as `plan.json` and `verdict.json` have it; `look` of them were taken."""
+    bounds = sequential.boundaries(claim.looks, claim.level / 2)
+    taken = max((len(one["path"]) for one in comparisons), default=0)
+    return {"pairs": list(claim.looks), "p": list(bounds), "decide": claim.decide, "look": taken}
+
+
+def progress(claim: Claim, own: Figures) -> str:
+    """Return a comparison after its last look in a line: its interval, its state, and how many pairs it may take yet."""
+    last = own["path"][-1]
+    label = comparison_label(own, claim.factor)
+    text = f"{label}: {last['mean']:+.2f} ({last['low']:+.2f} to {last['high']:+.2f}), {last['verdict']}"
+    if own["stopped"] == DECIDED:
+        return f"{text}: decided with {last['pairs']} pairs"
+    if own["stopped"] == UNDECIDABLE:
+        return f"{text}: undecidable with {len(claim.seeds)} pairs at this spread"
+    if last["pairs"] == len(claim.seeds):
+        return f"{text}: open after all pairs"
+    expected = expected_pairs(claim, own)
+    more = f"{expected - last['pairs']} more pairs" if expected else "all pairs"
+    return f"{text}: goes on; {more}, if mean and spread stay"
+
+
+def expected_pairs(claim: Claim, own: Figures) -> int | None:
+    """Return the look that would decide if mean and standard deviation stayed as they are; None if none would."""
+    line = 0.0 if claim.decide == "zero" else claim.margin
+    bounds = sequential.boundaries(claim.looks, claim.level / 2)
+    for pairs, p in zip(claim.looks, bounds, strict=True):
+        half = scipy.stats.t.isf(p, pairs - 1) * own["sd"] / math.sqrt(pairs)
+        mean = own["mean"]
+        if pairs > own["n"] and (mean - half > line or mean + half < claim.margin):
+            return pairs
+    return None
+
+
+def wanted(claim: Claim, compared: Sequence[PairedRuns]) -> tuple[set[RunKey], set[RunKey]]:
+    """Return the runs that looks have taken or wait for, and those that later looks may take."""
+    now, later = set[RunKey](), set[RunKey]()
+    for runs, path in zip(compared, paths(claim, compared), strict=True):
+        arms = zip((runs.baseline, runs.treatment), runs.tuned, strict=True)
+        for level, tuned in arms:
+            keys = [(runs.cell, level_key(level), tuned, seed) for seed in claim.seeds]
+            now.update(keys[: path.pairs()])
+            if path.waits:
+                later.update(keys)
+    return now, later - now

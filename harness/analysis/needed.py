@@ -1,0 +1,56 @@
+"""Which planned runs a claim that goes on until decided still needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.analysis import looks, results
+from harness.analysis.pairing import level_key
+from harness.analysis.verdict import Claim, compared_arms, judge
+
+NOT_NEEDED = "not needed"  # every comparison of the run is settled, or has taken all of its looks
+WAITING = "waiting"  # a later look may need it
+
+
+def mark(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
+    """Return `runs` (`results.read`) with the status `not needed` or `waiting` for missing ones that no look needs yet."""
+    if not claim.looks:
+        return runs
+    table = results.with_values(runs, claim.metric)
+    compared = [pairs for one in compared_arms(claim, table) for pairs in one.against]
+    now, later = looks.wanted(claim, compared)
+    statuses = []
+    for row in runs.to_dicts():
+        status = row["status"]
+        if status == "missing" and row["level"] is not None and not _is_in(row, now):
+            status = WAITING if _is_in(row, later) else NOT_NEEDED
+        statuses.append(status)
+    return runs.with_columns(status=pl.Series(statuses, dtype=pl.String))
+
+
+def progress(sweep: Path) -> list[str]:
+    """Return what the looks of a sweep have come to so far, a line a comparison; none without looks."""
+    plan = results.read_plan(sweep)
+    if not (plan["claim"] or {}).get("looks"):
+        return []
+    claim = Claim.from_dict(plan["claim"])
+    table = results.with_values(results.read(sweep), claim.metric)
+    judged = judge(claim, table)
+    taken = judged["looks"]["look"]
+    if not taken:
+        return []
+    lines = [
+        f"look {taken} of {len(claim.looks)}, {claim.looks[taken - 1]} of at most {len(claim.seeds)} pairs:"
+    ]
+    for one in judged["comparisons"]:
+        if one["path"]:
+            lines.append(f"  {looks.progress(claim, one)}")
+    return lines
+
+
+def _is_in(row: dict[str, Any], wanted: set[looks.RunKey]) -> bool:
+    key = (row["cell"], level_key(row["level"]), row["tuned"] or "", row["seed"])
+    return key in wanted

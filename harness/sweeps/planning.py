@@ -1,0 +1,132 @@
+"""The plan of a sweep: what is trained, written as `plan.json` before the first update."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from harness.analysis import arms, sweep_plan
+from harness.config.errors import ConfigError
+from harness.config.values import SAME_RUN
+from harness.config.warnings import warn
+from harness.files import LOCK_SECONDS, UnreadableError, lock
+from harness.sweeps.jobs import PlannedSweep, Tuned, plan_sweep, run_folders
+from harness.training import ranks
+
+T = TypeVar("T")
+
+
+def begin_sweep(config: DictConfig, tuned: Tuned | None = None) -> dict[str, Any]:
+    """Plan every job, refuse what does not fit, write `plan.json`, print the cost. Return the plan.
+
+    A sweep of the same runs that is there already goes on. `tuned` are the values that arms have chosen.
+    """
+    ranks.refuse_sweep()
+    planned = plan_sweep(config, tuned)
+    from harness.analysis.verdict import Claim
+    from harness.sweeps.preview import comparison_warnings
+
+    document = new_document(config, planned) | ({"tuning": tuned.record} if tuned else {})
+    folder = Path(config.hydra.sweep.dir)
+    plan = write_or_continue(folder, document)
+    claim = plan["claim"] and Claim.from_dict(plan["claim"])
+    announce(folder, planned, plan, replace(planned.question, claim=claim))
+    for warning in comparison_warnings(planned.runs, planned.question):
+        warn(warning)
+    return plan
+
+
+def new_document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
+    """Return the `plan.json` of a sweep. Raises `ConfigError` for images, or W&B settings, that do not fit."""
+    from harness.runs import wandb_run
+    from harness.sweeps.prefix_tree import branch_steps, prefix_trees
+
+    runs = planned.runs
+    for settings in _distinct(run.config.tracking for run in runs):
+        wandb_run.check(settings)
+    for dataset in _distinct(run.config.dataset for run in runs):
+        dataset.check()
+    return _new_plan(planned, run_folders(config, planned.jobs), branch_steps(prefix_trees(runs)))
+
+
+def announce(
+    folder: Path, planned: PlannedSweep, plan: dict[str, Any], question: arms.Question
+) -> None:
+    """Print what is to be trained, of a sweep that goes on what is left of it, and the claim."""
+    from harness.sweeps.prefix_tree import describe_cost, prefix_trees
+
+    open_keys = {run["key"] for run in plan["arms"] if not _is_complete(folder, run)}
+    pairs = zip(planned.runs, planned.composed, strict=True)
+    left = [run for run, one in pairs if sweep_plan.run_key(one) in open_keys]
+    cost = describe_cost(left, prefix_trees(left)) if left else "nothing is left to train"
+    complete = len(planned.runs) - len(left)
+    already = f"{complete} of {len(planned.runs)} runs are complete; " * (complete > 0)
+    print(f"sweep in {folder}: {already}{cost}\n{question.text()}", file=sys.stderr)
+
+
+def _is_complete(folder: Path, run: dict[str, Any]) -> bool:
+    from harness.analysis.results import result
+
+    try:
+        return result(folder / sweep_plan.run_folder(run)).get("status") == "complete"
+    except UnreadableError:
+        return False  # the run says so itself
+
+
+def _distinct(settings: Iterable[T]) -> list[T]:
+    return list({repr(one): one for one in settings}.values())
+
+
+def _new_plan(
+    planned: PlannedSweep, folders: Sequence[str], branches: dict[str, set[int]]
+) -> dict[str, Any]:
+    entries = []
+    for job, one, run, folder in zip(
+        planned.jobs, planned.composed, planned.runs, folders, strict=True
+    ):
+        placed = job | {"folder": folder, "branches": sorted(branches[run.name])}
+        entries.append(sweep_plan.run_entry(placed, one, sweep_plan.shape(run.plan.describe())))
+    return sweep_plan.new_plan(sys.argv, entries) | planned.question.for_plan()
+
+
+def write_or_continue(
+    folder: Path, document: dict[str, Any], extended: bool = False
+) -> dict[str, Any]:
+    """Write `plan.json`, or keep one of the same runs and the claim that it fixed. Return the plan.
+
+    One that may have been `extended` has the same runs and others behind them.
+
+    Raises `ConfigError` if `folder` holds a sweep of other runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / ".lock", LOCK_SECONDS):
+        if not (folder / "plan.json").exists():
+            sweep_plan.write_plan(folder / "plan.json", document)
+            return document
+    before = sweep_plan.read_frozen(folder)
+    same = _fixed_values(before) == _fixed_values(document)
+    if not document["search"]:
+        count = len(document["arms"]) if extended else None
+        keys = [
+            sorted(run["key"] for run in own) for own in (before["arms"][:count], document["arms"])
+        ]
+        same = same and keys[0] == keys[1]
+    if not same:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(before['arms'])} by "
+            f"`python {shlex.join(before['command'])}`; take another folder"
+        )
+    return before
+
+
+def _fixed_values(plan: dict[str, Any]) -> dict[str, str] | None:
+    """Return the values that a search does not choose and that make another run; None for a planned sweep."""
+    may_change = (*SAME_RUN, "store", "tracking", "ledger")
+    values = plan["search"] and plan["search"]["fixed"]
+    return values and {k: value for k, value in values.items() if not k.startswith(may_change)}

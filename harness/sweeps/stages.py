@@ -1,0 +1,96 @@
+"""What a sweep trains next: arms that tune, then the claim, in looks until it is decided.
+
+Everything follows from the files: whoever asks again, after a kill or in a job of its own, gets the same answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from harness.analysis import results, sweep_plan
+from harness.config.hydra_private import quote
+from harness.sweeps import planning, tuning
+
+FINISHED = ("complete", "diverged")  # runs that are not trained again
+_NOT_NOW = (*FINISHED, "not needed", "waiting")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs of a sweep that are trained before anything is judged, by their positions in its plan."""
+
+    sweep: Path
+    runs: list[int]
+
+    def overrides(self) -> list[list[str]]:
+        """Return the overrides of each run for Hydra's launcher, its folder among them."""
+        plan = sweep_plan.read_frozen(self.sweep)
+        folder = f"hydra.sweep.dir={quote(str(self.sweep))}"
+        planned = (plan["arms"][number] for number in self.runs)
+        return [
+            [*run["overrides"], folder, f"hydra.sweep.subdir={quote(sweep_plan.run_folder(run))}"]
+            for run in planned
+        ]
+
+
+def has_stages(config: DictConfig) -> bool:
+    return bool(config.claim.until or config.claim.tune)
+
+
+def begin(config: DictConfig) -> int:
+    """Plan the sweep, or the tuning before it. Return how many runs are trained at once at the most."""
+    if config.claim.tune:
+        return len(tuning.begin(config)["arms"])
+    plan = planning.begin_sweep(config)
+    looks = (plan["claim"] or {}).get("looks")
+    return len(plan["arms"]) * looks[0] // looks[-1] if looks else len(plan["arms"])
+
+
+def last_folder(config: DictConfig) -> Path:
+    """Return the folder of the last sweep that was planned: that of the tuning until the claim is."""
+    folder = Path(config.hydra.sweep.dir)
+    tuned = tuning.folder(config)
+    planned = (folder / "plan.json").exists() or not (tuned / "plan.json").exists()
+    return folder if planned else tuned
+
+
+def batches(config: DictConfig) -> Iterator[Batch]:
+    """Yield what is to be trained, until all is decided, or runs have failed and hold their look open."""
+    tuned = None
+    while config.claim.tune and tuned is None:
+        folder = tuning.folder(config)
+        yield from _open_runs(folder)
+        if _unfinished(folder):
+            return
+        tuned = tuning.go_on(config)
+    if tuned:
+        planning.begin_sweep(config, tuned)
+    yield from _open_runs(Path(config.hydra.sweep.dir))
+
+
+def _open_runs(sweep: Path) -> Iterator[Batch]:
+    """Yield the runs of a sweep that are needed now, until there are none; those that fail, once."""
+    tried: set[int] = set()
+    while runs := _unfinished(sweep):
+        if tried & {*runs}:
+            return
+        yield Batch(sweep, runs)
+        tried |= {*runs}
+        _print_progress(sweep)
+
+
+def _unfinished(sweep: Path) -> list[int]:
+    statuses = results.read(sweep)["status"].to_list()
+    return [at for at, status in enumerate(statuses) if status not in _NOT_NOW]
+
+
+def _print_progress(sweep: Path) -> None:
+    from harness.analysis import needed
+
+    for line in needed.progress(sweep):
+        print(line, file=sys.stderr)

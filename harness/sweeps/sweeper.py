@@ -1,0 +1,71 @@
+"""The sweeper of conf/hydra/sweeper/harness.yaml: all combinations at once, or in stages what a claim needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from harness.config import hydra_private
+from harness.config.one_line_errors import one_line_errors
+
+Jobs = Sequence[Sequence[str]]  # the overrides of each
+
+
+class Sweeper(HydraSweeper):
+    """Hands jobs to the launcher, batch by batch: each when the runs of the one before have ended.
+
+    They are not composed before, as Hydra's basic sweeper does: they were when the sweep was planned.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        self.max_batch_size = (
+            max_batch_size  # params: in the configuration, where the plan reads them
+        )
+        self.config: DictConfig
+        self.launcher: Launcher
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        done = []
+        with one_line_errors():
+            for first, jobs in self._batches():
+                returned = self.launcher.launch(jobs, initial_job_idx=first)
+                for job in returned:
+                    _ = job.return_value  # raises what ended the job, as Ctrl-C
+                done.append(returned)
+        return done
+
+    def _batches(self) -> Iterator[tuple[int, Jobs]]:
+        """Yield the number of the first job of each batch, and the batch."""
+        from harness.sweeps import stages
+        from harness.sweeps.jobs import sweep_overrides
+
+        if stages.has_stages(self.config):
+            for batch in stages.batches(self.config):
+                yield batch.runs[0], batch.overrides()
+            return
+        jobs = hydra_private.split_jobs(sweep_overrides(self.config), shuffle=True)
+        size = self.max_batch_size or len(jobs)
+        for first in range(0, len(jobs), size):
+            yield first, jobs[first : first + size]
+
+
+def register_sweeper() -> None:
+    hydra_private.register_sweeper(Sweeper)

@@ -1,0 +1,218 @@
+"""Arms that choose a value before the claim: their runs are a sweep of their own, in the folder `tuning`.
+
+The rule is `harness/analysis/tuning.py`; docs/verdict.md says it and why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from harness.analysis import arms, results, sweep_plan, tuning
+from harness.analysis.tuning import Choice, Value
+from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.config.schema import ClaimSettings
+from harness.files import LOCK_SECONDS, lock
+from harness.sweeps import planning
+from harness.sweeps.jobs import (
+    PlannedSweep,
+    Tuned,
+    expand,
+    fits,
+    plan_jobs,
+    plan_sweep,
+    without_seed,
+)
+
+FIRST_SEED = 1000  # of tuning; claims begin at 0
+Arm = tuple[str, ...]  # its overrides
+
+
+def folder(config: DictConfig) -> Path:
+    return Path(config.hydra.sweep.dir, "tuning")
+
+
+def begin(config: DictConfig) -> dict[str, Any]:
+    """Plan the runs of the grid that is given, and check the claim that comes after. Return the plan.
+
+    A tuning of the same arms and values that is there already goes on, with what the grid was extended by.
+    """
+    claim = plan_sweep(config)
+    if taken := sorted({*_seeds(config)} & {run.config.seed for run in claim.runs}):
+        raise ConfigError(
+            f"seed={taken[0]}: is a seed of tuning too, which takes {FIRST_SEED} and what follows; take others"
+        )
+    settings = _settings(config)
+    values = _grid(settings)
+    planned = plan_jobs(config, _jobs(config, dict.fromkeys(_arms(config), values)))
+    plan = planning.write_or_continue(folder(config), _document(config, planned), extended=True)
+    reason = (
+        f"chooses {' and '.join(settings.tuned_keys())} for each arm; then {claim.question.text()}"
+    )
+    planning.announce(folder(config), planned, plan, arms.Question(None, reason))
+    return plan
+
+
+def go_on(config: DictConfig) -> Tuned | None:
+    """Return what the arms have chosen; None where the grid is extended first: then the plan has more runs.
+
+    All runs of the plan have ended. Raises `ConfigError` for an arm that diverged at every value.
+    """
+    tried, grid = _tried(config), _grid(_settings(config))
+    chosen: dict[Arm, Choice] = {}
+    extended: dict[Arm, list[Value]] = {}
+    for arm, accuracies in tried.items():
+        choice = tuning.choose(accuracies)
+        if choice is None:
+            raise ConfigError(
+                f"claim.grid: {' '.join(arm)} diverged at each of {', '.join(map(str, accuracies))}; "
+                "take other values, in another folder (hydra.sweep.dir)"
+            )
+        chosen[arm] = choice
+        further = tuning.extend(grid, [*accuracies], choice.best)
+        if further and fits(config, _job(config, arm, further, FIRST_SEED)):
+            extended[arm] = [*accuracies, further]
+    if extended:
+        _extend_plan(config, {arm: extended.get(arm, [*own]) for arm, own in tried.items()})
+        return None
+    return _tuned(config, tried, chosen)
+
+
+def _settings(config: DictConfig) -> ClaimSettings:
+    found = OmegaConf.to_object(config.claim)
+    assert isinstance(found, ClaimSettings)
+    return found
+
+
+def _grid(settings: ClaimSettings) -> list[Value]:
+    """Return the values to choose from, as text; of two keys all pairs."""
+    texts = [[show(value) for value in grid] for grid in settings.grids()]
+    return list(texts[0]) if len(texts) == 1 else list(product(*texts))
+
+
+def _seeds(config: DictConfig) -> range:
+    return range(FIRST_SEED, FIRST_SEED + config.claim.tuning_seeds)
+
+
+def _arms(config: DictConfig) -> list[Arm]:
+    """Return the arms of the sweep. Raises `ConfigError` if one is given a value of a key that is tuned."""
+    found = list(dict.fromkeys(without_seed(job["overrides"]) for job in expand(config)))
+    keys = _settings(config).tuned_keys()
+    for arm in found:
+        if given := [word for word in arm if word.lstrip("+").partition("=")[0] in keys]:
+            raise ConfigError(f"{given[0]}: is tuned by claim.tune; leave it out")
+    return found
+
+
+def _job(config: DictConfig, arm: Arm, value: Value, seed: int) -> list[str]:
+    return [*arm, *_overrides(config, value), f"seed={seed}"]
+
+
+def _overrides(config: DictConfig, value: Value) -> list[str]:
+    values = (value,) if isinstance(value, str) else value
+    keys = _settings(config).tuned_keys()
+    return [f"{key}={one}" for key, one in zip(keys, values, strict=True)]
+
+
+def _jobs(config: DictConfig, grids: dict[Arm, list[Value]]) -> list[dict[str, Any]]:
+    jobs = [
+        _job(config, arm, value, seed)
+        for arm, grid in grids.items()
+        for value in grid
+        for seed in _seeds(config)
+    ]
+    return arms.label_jobs(jobs)
+
+
+def _document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
+    reason = (
+        f"these runs choose {' and '.join(_settings(config).tuned_keys())} for the arms of a claim"
+    )
+    return planning.new_document(config, planned) | {"no_claim": reason}
+
+
+def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
+    """Return the final accuracy of each run (percent; None of one that diverged) by arm and values, in planned order."""
+    keys = _settings(config).tuned_keys()
+    found: dict[Arm, dict[Value, list[float | None]]] = {}
+    runs = results.read(folder(config)).select("final", "status")
+    planned = sweep_plan.read_frozen(folder(config))["arms"]
+    for run, (final, status) in zip(planned, runs.iter_rows(), strict=True):
+        given = arms.override_values(run["overrides"])
+        arm = tuple(w for w in without_seed(run["overrides"]) if w.partition("=")[0] not in keys)
+        values = tuple(given[key] for key in keys)
+        value = values[0] if len(values) == 1 else values
+        accuracy = final if status == "complete" else None
+        found.setdefault(arm, {}).setdefault(value, []).append(accuracy)
+    return found
+
+
+def _extend_plan(config: DictConfig, grids: dict[Arm, list[Value]]) -> None:
+    """Add to the plan the runs of values that are not in it."""
+    planned = plan_jobs(config, _jobs(config, grids))
+    path = folder(config) / "plan.json"
+    with lock(folder(config) / ".lock", LOCK_SECONDS):
+        plan = sweep_plan.read_frozen(folder(config))
+        known = {run["key"] for run in plan["arms"]}
+        changed = plan | {"arms": list(plan["arms"])}
+        document = _document(config, planned)
+        for run in document["arms"]:
+            if run["key"] not in known:
+                number = len(changed["arms"])
+                config_of = document["config"] | run.pop("differs")
+                place = {"num": number, "folder": sweep_plan.free_folder(changed, str(number))}
+                sweep_plan.add_run(changed, run | place | {"config": config_of})
+        sweep_plan.write_plan(path, changed)
+
+
+def _tuned(
+    config: DictConfig,
+    tried: dict[Arm, dict[Value, list[float | None]]],
+    chosen: dict[Arm, Choice],
+) -> Tuned:
+    """Return the values of each arm: what it chose; of a baseline with `claim.tuned_over`, all that it tried."""
+    settings = _settings(config)
+    claim = plan_sweep(config)
+    baselines = {
+        without_seed(job["overrides"])
+        for job in claim.jobs
+        if settings.tuned_over and claim.question.is_baseline(job)
+    }
+    values = {
+        arm: [
+            _overrides(config, one) for one in (tried[arm] if arm in baselines else [choice.value])
+        ]
+        for arm, choice in chosen.items()
+    }
+    record = {
+        "keys": settings.tuned_keys(),
+        "grid": settings.grid,
+        "seeds": [*_seeds(config)],
+        "arms": [_choice(arm, choice, tried[arm]) for arm, choice in chosen.items()],
+    }
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return Tuned(values, record | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
+
+
+def _choice(arm: Arm, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
+    """Return an arm's choice as `plan.json` has it: accuracies in percent, null of runs that diverged."""
+    accuracies = {_text(value): own for value, own in tried.items()}
+    return {
+        "arm": " ".join(arm),
+        "value": _text(choice.value),
+        "best": _text(choice.best),
+        "mean": choice.mean,
+        "standard_error": choice.se,
+        "edge": choice.edge,
+        "tried": accuracies,
+    }
+
+
+def _text(value: Value) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
