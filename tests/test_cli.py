@@ -40,6 +40,7 @@ def files() -> dict[str, set[str]]:
     for file in (ROOT / "conf").glob("*/**/*.yaml"):
         found.setdefault(str(file.parent.relative_to(ROOT / "conf")), set()).add(file.stem)
     assert "harness" in found.pop("hydra/help")
+    assert found.pop("hydra/sweeper") == {"harness"}  # always: there is nothing to choose
     return found
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +33,7 @@ class Entry:
     claim: dict[str, Any]  # the fields of `Claim`
     runs: list[str]
     sweep: str  # the name of its folder
+    tuning: list[str] = field(default_factory=list)  # ids of the runs by which its arms were tuned
 
     @classmethod
     def now(cls, plan: str, claim: Mapping[str, Any], runs: list[str], sweep: str) -> Self:
@@ -48,9 +49,10 @@ class Entry:
         datetime.fromisoformat(entry.time)
         claim = [entry.claim[name] for name in _TYPES]
         wanted = [(int, float) if kind is float else kind for kind in _TYPES.values()]
-        texts = [entry.plan, entry.sweep, *entry.runs, *entry.claim["treatments"]]
+        texts = [entry.plan, entry.sweep, *entry.runs, *entry.tuning, *entry.claim["treatments"]]
         texts += [*entry.claim.get("rivals", ()), entry.claim.get("tuned_over") or ""]
-        whole = isinstance(entry.runs, list) and all(map(isinstance, claim, wanted))
+        lists = isinstance(entry.runs, list) and isinstance(entry.tuning, list)
+        whole = lists and all(map(isinstance, claim, wanted))
         if not whole or not all(isinstance(one, str) for one in texts):
             raise TypeError("a value has another type")
         if not all(type(seed) is int for seed in entry.claim["seeds"]):
@@ -114,7 +116,8 @@ def _append(path: Path, entry: Entry) -> None:
             begin = (
                 b"" if file.read() in (b"", b"\n") else b"\n"
             )  # a line that was cut off ends there
-            file.write(begin + json.dumps(dataclasses.asdict(entry)).encode() + b"\n")
+            values = {k: v for k, v in dataclasses.asdict(entry).items() if v or k != "tuning"}
+            file.write(begin + json.dumps(values).encode() + b"\n")
 
 
 def _refuse_link(path: Path) -> None:

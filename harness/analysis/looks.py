@@ -82,7 +82,7 @@ def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
             break
         coarse = (np.ptp(differences[:, :pairs], axis=-1) == 0) & (steps > claim.margin)
         standing = sequential.look(design, number, differences, standing, unclear=coarse)
-        for row in np.flatnonzero(going):
+        for row in map(int, np.flatnonzero(going)):
             taken[row].append(_entry(claim, number, standing, row, bool(coarse[row])))
     return [_path(looks, standing, row, waits) for row, looks in enumerate(taken)]
 

@@ -31,6 +31,18 @@ def mark(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
     return runs.with_columns(status=pl.Series(statuses, dtype=pl.String))
 
 
+def saved(runs: pl.DataFrame) -> dict[str, Any]:
+    """Return how many planned runs are not needed, and the seconds that they would have taken; null if unknown.
+
+    A run counts with the mean of those of its arm that were trained.
+    """
+    unneeded = runs.filter(status=NOT_NEEDED)
+    mean = runs.filter(pl.col("updates_trained") > 0).group_by("arm").agg(pl.col("seconds").mean())
+    seconds = unneeded.select("arm").join(mean, on="arm", how="left")["seconds"]
+    known = len(seconds) and not seconds.null_count()
+    return {"runs": len(unneeded), "seconds": float(seconds.sum()) if known else None}
+
+
 def progress(sweep: Path) -> list[str]:
     """Return what the looks of a sweep have come to so far, a line a comparison; none without looks."""
     plan = results.read_plan(sweep)
@@ -42,13 +54,12 @@ def progress(sweep: Path) -> list[str]:
     taken = judged["looks"]["look"]
     if not taken:
         return []
-    lines = [
-        f"look {taken} of {len(claim.looks)}, {claim.looks[taken - 1]} of at most {len(claim.seeds)} pairs:"
+    shown = [f"  {looks.progress(claim, one)}" for one in judged["comparisons"] if one["path"]]
+    pairs = claim.looks[taken - 1]
+    return [
+        f"look {taken} of {len(claim.looks)}, {pairs} of at most {len(claim.seeds)} pairs:",
+        *shown,
     ]
-    for one in judged["comparisons"]:
-        if one["path"]:
-            lines.append(f"  {looks.progress(claim, one)}")
-    return lines
 
 
 def _is_in(row: dict[str, Any], wanted: set[looks.RunKey]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,18 @@ def provenance(
     runs: pl.DataFrame,
     path: Path | None,
     sweep: str,
+    tuning: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Enter a claim that is judged into the ledger at `path`, None for none, and return where its runs come from.
 
     `claim` is that of `verdict.json`, `plans` are its plans, `runs` are as `results.read` returns them,
-    and `sweep` is the name of the folder. docs/verdict.md has the fields. The second value is what is wrong with the
+    `sweep` is the name of the folder, and `tuning` are the ids of runs by which arms were tuned. docs/verdict.md has the fields. The second value is what is wrong with the
     ledger, a line each. Raises OSError for a run without its LR plan.
     """
     ids = _judged_ids(claim, runs)
-    entry = Entry.now(_plan_sha256(claim, plans, ids), claim, ids, sweep)
+    entry = replace(
+        Entry.now(_plan_sha256(claim, plans, ids), claim, ids, sweep), tuning=sorted(tuning)
+    )
     entries, faults = ledger.judged(path, entry)
     others = _other_claims(entry, entries)
     planned = not any(plan.get("gathered") for plan in plans)

@@ -76,13 +76,28 @@ def _outcome(claim: Claim, own: Figures) -> str:
     if verdict == states.INVALID:
         return f"{verdict}: {own['invalid']}"
     if verdict == states.INTERIM:
-        return f"interim, {own['there']} of {own['planned']} pairs: {measured(claim, own)} so far"
+        look = " of the next look" * bool(claim.looks)
+        return f"interim, {own['there']} of {own['planned']} pairs{look}: {measured(claim, own)} so far"
     if verdict != own["complete_pairs"] and own["intention_to_treat"]:
         return (
             f"{verdict}: the complete pairs alone are {own['complete_pairs']}, {measured(claim, own)}, "
             "but not with the runs that diverged"
         )
-    return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}"
+    return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}{_ended(claim, own)}"
+
+
+def _ended(claim: Claim, own: Figures) -> str:
+    """Return why a comparison took no more pairs; "" where their number was fixed before."""
+    if not claim.looks:
+        return ""
+    most = claim.looks[-1]
+    if own["stopped"] == "undecidable":
+        return f"; undecidable with {most} pairs at this spread, stopped after {own['n']}"
+    return (
+        f", decided with {own['n']} of at most {most} pairs"
+        if own["stopped"]
+        else f", after all {most} pairs"
+    )
 
 
 def _closest(own: Figures) -> str:
@@ -98,7 +113,11 @@ def measured(claim: Claim, figures: Figures) -> str:
     if not n:
         return pairs
     percent = f"{100 * (1 - claim.level):g} %"
-    share = f"{percent} interval {_range(claim, ends)}" if ends else "no interval"
+    share = (
+        f"{'repeated ' * bool(claim.looks)}{percent} interval {_range(claim, ends)}"
+        if ends
+        else "no interval"
+    )
     return f"{_points(claim, figures['mean'])} points of {claim.metric} ({share}, {pairs})"
 
 
@@ -222,6 +241,18 @@ def rivals(claim: Claim, own: Figures) -> str:
         elif one["explains"] is None:
             words += f" {one['rival']} is supported too; which is better is open ({against})."
     return words
+
+
+def tuned(tuning: Mapping[str, Any]) -> str:
+    """Return what the arms of a sweep were tuned to, on what, and where a better value may lie beyond the grid."""
+    chosen = [
+        f"{one['value']} for {one['arm']}" + " (at the edge of what was tried)" * one["edge"]
+        for one in tuning["arms"]
+    ]
+    return (
+        f"{' and '.join(tuning['keys'])} was chosen by val/acc on {len(tuning['seeds'])} other seeds "
+        f"({tuning['runs']} runs, {tuning['seconds']:,.0f} s): {', '.join(chosen)}"
+    )
 
 
 def _range(claim: Claim, ends: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import images, phase, provenance, results, verify
+from harness.analysis import images, needed, phase, provenance, results, sentences, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
@@ -35,7 +35,8 @@ def write_summary(
     `ConfigError` if they judge different things, or are none; `UnreadableError` for files that are not
     of this version.
     """
-    plans, planned, runs = _read(sweeps)
+    plans, planned, every = _read(sweeps)
+    runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
     steps = Attempts(ConfigError, UnreadableError)
     lines, warnings, verdict, paths = [], [], None, []
     with steps.step("table"):
@@ -55,6 +56,8 @@ def write_summary(
             with steps.step("where the runs come from"):
                 warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
+            with steps.step("stages"):
+                lines += _add_stages(verdict, plans, every, planned)
             changed = "the claim was changed after the plan was written; "
             changed *= verdict["claim_changed"]
             lines.append(f"\nverdict: {changed}{verdict['sentence']}")
@@ -122,10 +125,42 @@ def _add_provenance(
 ) -> list[str]:
     """Add to a verdict where its runs come from; return what is wrong with the ledger."""
     name = ", ".join(sweep.resolve().name for sweep in sweeps)
-    found, faults = provenance.provenance(verdict["claim"], plans, runs, ledger, name)
+    tuning = [id for sweep in sweeps for id in _tuning_runs(sweep)["run_id"].drop_nulls()]
+    found, faults = provenance.provenance(verdict["claim"], plans, runs, ledger, name, tuning)
     said = provenance.provenance_sentence(found)
     verdict |= {"provenance": found, "sentence": f"{verdict['sentence']} {said}".rstrip()}
     return faults
+
+
+def _tuning_runs(sweep: Path) -> pl.DataFrame:
+    """Return the runs by which the arms of `sweep` chose values; none without."""
+    tuned = sweep / "tuning"
+    if not (tuned / "plan.json").exists():
+        return pl.DataFrame(schema={"run_id": pl.String, "seconds": pl.Float64})
+    return results.read(tuned)
+
+
+def _add_stages(
+    verdict: dict[str, Any],
+    plans: Sequence[dict[str, Any]],
+    every: pl.DataFrame,
+    sweeps: Sequence[Path],
+) -> list[str]:
+    """Add to a verdict how its arms were tuned and what its looks saved; return lines for the terminal."""
+    found, lines = [], []
+    for plan, sweep in zip(plans, sweeps, strict=False):
+        if tuning := plan.get("tuning"):
+            runs = _tuning_runs(sweep)
+            own = tuning | {"runs": len(runs), "seconds": runs["seconds"].sum()}
+            found.append(own)
+            lines.append(sentences.tuned(own))
+    verdict["tuning"] = found
+    if "looks" in verdict:
+        saved = needed.saved(every)
+        verdict["looks"] |= saved
+        seconds = "" if saved["seconds"] is None else f", about {saved['seconds']:,.0f} s"
+        lines += [f"{saved['runs']} planned runs were not needed{seconds}"] * (saved["runs"] > 0)
+    return lines
 
 
 def _unique(runs: pl.DataFrame) -> pl.DataFrame:
@@ -139,7 +174,7 @@ def _unique(runs: pl.DataFrame) -> pl.DataFrame:
     complete = named.filter(done).unique([*key, "final"], keep="first", maintain_order=True)
     others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
     first = others.unique(key, keep="first", maintain_order=True)
-    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is", "plan")
+    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is")
 
 
 def verdict_document(
@@ -168,6 +203,8 @@ def _joined(claimed: list[Claim]) -> Claim:
         raise ConfigError("these sweeps judge different claims: report them one by one")
     treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
     seeds = dict.fromkeys(seed for one in claimed for seed in one.seeds)
+    if claimed[0].looks and any(one.seeds != claimed[0].seeds for one in claimed):
+        raise ConfigError("these sweeps took other seeds in their looks: report them one by one")
     return replace(claimed[0], treatments=tuple(treatments), seeds=tuple(seeds))
 
 

@@ -179,6 +179,7 @@ def _tuned(
     """Return the values of each arm: what it chose; of a baseline with `claim.tuned_over`, all that it tried."""
     settings = _settings(config)
     claim = plan_sweep(config)
+    names = {without_seed(job["overrides"]): job["arm"] for job in claim.jobs}
     baselines = {
         without_seed(job["overrides"])
         for job in claim.jobs
@@ -194,7 +195,7 @@ def _tuned(
         "keys": settings.tuned_keys(),
         "grid": settings.grid,
         "seeds": [*_seeds(config)],
-        "arms": [_choice(arm, choice, tried[arm]) for arm, choice in chosen.items()],
+        "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return Tuned(values, record | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
@@ -204,7 +205,7 @@ def _choice(arm: Arm, choice: Choice, tried: dict[Value, list[float | None]]) ->
     """Return an arm's choice as `plan.json` has it: accuracies in percent, null of runs that diverged."""
     accuracies = {_text(value): own for value, own in tried.items()}
     return {
-        "arm": " ".join(arm),
+        "arm": arm,
         "value": _text(choice.value),
         "best": _text(choice.best),
         "mean": choice.mean,
