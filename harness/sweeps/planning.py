@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from harness.analysis import arms, sweep_plan
+from harness.analysis import sweep_plan
 from harness.config.errors import ConfigError
 from harness.config.values import SAME_RUN
 from harness.config.warnings import warn
@@ -36,7 +36,7 @@ def begin_sweep(config: DictConfig, tuned: Tuned | None = None) -> dict[str, Any
     folder = Path(config.hydra.sweep.dir)
     plan = write_or_continue(folder, document)
     claim = plan["claim"] and Claim.from_dict(plan["claim"])
-    announce(folder, planned, plan, replace(planned.question, claim=claim))
+    announce(folder, planned, plan, replace(planned.question, claim=claim).text())
     for warning in comparison_warnings(planned.runs, planned.question):
         warn(warning)
     return plan
@@ -55,10 +55,8 @@ def new_document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
     return _new_plan(planned, run_folders(config, planned.jobs), branch_steps(prefix_trees(runs)))
 
 
-def announce(
-    folder: Path, planned: PlannedSweep, plan: dict[str, Any], question: arms.Question
-) -> None:
-    """Print what is to be trained, of a sweep that goes on what is left of it, and the claim."""
+def announce(folder: Path, planned: PlannedSweep, plan: dict[str, Any], purpose: str) -> None:
+    """Print what is to be trained, of a sweep that goes on what is left of it, and what for."""
     from harness.sweeps.prefix_tree import describe_cost, prefix_trees
 
     open_keys = {run["key"] for run in plan["arms"] if not _is_complete(folder, run)}
@@ -67,7 +65,7 @@ def announce(
     cost = describe_cost(left, prefix_trees(left)) if left else "nothing is left to train"
     complete = len(planned.runs) - len(left)
     already = f"{complete} of {len(planned.runs)} runs are complete; " * (complete > 0)
-    print(f"sweep in {folder}: {already}{cost}\n{question.text()}", file=sys.stderr)
+    print(f"sweep in {folder}: {already}{cost}\n{purpose}", file=sys.stderr)
 
 
 def _is_complete(folder: Path, run: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Sweeps that are submitted and left: one Slurm job a run, a last one for the report, and their state."""
+"""Sweeps that are submitted and left: one Slurm job a run, a last one for what comes after, and their state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,14 +18,13 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
 from harness.analysis import results, sweep_plan
+from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
 from harness.runs.job import run_job
 from harness.runs.run_dir import RunInfo, planned
-
-_FINISHED = ("complete", "diverged")  # runs that are not submitted again
-_REPORT = Path(__file__).parents[2] / "scripts/report.py"
+from harness.sweeps.stages import Batch
 
 
 @dataclass(frozen=True)
@@ -49,33 +47,39 @@ class SlurmTask(Checkpointable):
 def write_launcher(sweep: Path, launcher: dict[str, Any]) -> None:
     """Write `launcher.json`: what a planned sweep's jobs need beside the plan, the report's ledger among it.
 
-    It names this folder, so that relative paths mean the same to jobs that are submitted again from another.
+    `launcher` has the overrides of the command too, where the sweep has stages. It names this folder, so that
+    relative paths mean the same to jobs that are submitted again from another.
     """
     sbatch = {"chdir": str(Path.cwd())} | launcher["additional_parameters"]
     write_json(sweep / "launcher.json", launcher | {"additional_parameters": sbatch})
 
 
-def submit(sweep: Path, launcher: dict[str, Any], retry: bool = False) -> list[str]:
-    """Submit the runs that are neither finished nor in the queue; return the ids of the jobs.
+def submit(
+    batch: Batch, launcher: dict[str, Any], last: Sequence[str], retry: bool = False
+) -> list[str]:
+    """Submit the runs of `batch` that are not in the queue; return the ids of the jobs.
 
     `launcher` are the keys of `conf/hydra/launcher/slurm.yaml`; with `retry`, failures that the store
-    remembers are trained again. `jobs.json` has the job of each run. The last job writes the report
+    remembers are trained again. `jobs.json` has the job of each run. The last job runs the command `last`
     when the others have ended. Raises `ConfigError` for what Slurm does not accept; `jobs.json` has
     the jobs that it accepted before.
     """
-    with lock(sweep / "jobs.lock", LOCK_SECONDS):
-        return _submit(sweep, launcher, retry)
+    with lock(batch.sweep / "jobs.lock", LOCK_SECONDS):
+        return _submit(batch, launcher, last, retry)
 
 
-def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
-    jobs = _read_jobs(sweep)
+def ended_without_result(batch: Batch) -> list[str]:
+    """Return the names of runs of `batch` whose jobs are over: they failed, or were cancelled or killed."""
+    jobs, planned = _read_jobs(batch.sweep), results.read_plan(batch.sweep)["arms"]
     queued = _queued_states(jobs)
-    to_submit = [
-        number
-        for number, folder in enumerate(results.folders(sweep))
-        if results.result(folder).get("status") not in _FINISHED
-        and jobs.get(str(number)) not in queued
-    ]
+    over = [n for n in batch.runs if str(n) in jobs and jobs[str(n)] not in queued]
+    return [planned[number]["name"] for number in over]
+
+
+def _submit(batch: Batch, launcher: dict[str, Any], last: Sequence[str], retry: bool) -> list[str]:
+    sweep, jobs = batch.sweep, _read_jobs(batch.sweep)
+    queued = _queued_states(jobs)
+    to_submit = [number for number in batch.runs if jobs.get(str(number)) not in queued]
     executor, submitted = make_executor(sweep, launcher), []
     size = _max_array_size()
     for begin in range(0, len(to_submit), size):
@@ -93,7 +97,7 @@ def _submit(sweep: Path, launcher: dict[str, Any], retry: bool) -> list[str]:
     if not submitted:
         return []
     arrays = sorted({*submitted, *(job.partition("_")[0] for job in queued)})
-    return [*submitted, _submit_report(sweep, arrays, launcher)]
+    return [*submitted, _submit_last(sweep, arrays, launcher, last)]
 
 
 def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecutor:
@@ -104,7 +108,7 @@ def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecuto
     if not shutil.which("srun"):
         raise ConfigError("there is no srun here; log in to a cluster")
     shared = {field.name for field in fields(BaseQueueConf)}
-    own = {"_target_", "submitit_folder", "max_num_timeout", "ledger"}
+    own = {"_target_", "submitit_folder", "max_num_timeout", "ledger", "overrides"}
     executor = submitit.AutoExecutor(
         folder=sweep / ".submitit/%j",
         cluster="slurm",
@@ -124,16 +128,17 @@ def make_executor(sweep: Path, launcher: dict[str, Any]) -> submitit.AutoExecuto
     return executor
 
 
-def _submit_report(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -> str:
-    """Submit the job that writes the sweep's report once `jobs` have ended, however they did."""
-    words = [sys.executable, str(_REPORT), str(sweep.resolve())]
-    words += ["--ledger", launcher["ledger"]] if "ledger" in launcher else []
+def _submit_last(
+    sweep: Path, jobs: Sequence[str], launcher: dict[str, Any], words: Sequence[str]
+) -> str:
+    """Submit the job that runs a command once `jobs` have ended, however they did."""
     command = shlex.join(words)
     options = {
         **{key: launcher[key] for key in ("partition", "account", "qos") if launcher[key]},
         "job-name": f"{launcher['name']}-report",
         "dependency": f"afterany:{':'.join(jobs)}",
         "output": str(sweep.resolve() / "report.log"),
+        "open-mode": "append",
         "time": "60",
         "wrap": command,
     }
@@ -141,7 +146,7 @@ def _submit_report(sweep: Path, jobs: Sequence[str], launcher: dict[str, Any]) -
     sbatch = subprocess.run(ask, capture_output=True, text=True, check=False)
     if sbatch.returncode:
         raise ConfigError(
-            f"the job of the report was not accepted by Slurm: {sbatch.stderr.strip()}; "
+            f"the job that comes after the runs was not accepted by Slurm: {sbatch.stderr.strip()}; "
             f"later: {command}"
         )
     return sbatch.stdout.strip().partition(";")[0]
@@ -160,11 +165,15 @@ def _max_array_size() -> int:
 def status(sweep: Path) -> str:
     """Return a table of the runs: queued, running, done or failed, and why. Raises `ConfigError` without a plan."""
     plan, jobs = results.read_plan(sweep), _read_jobs(sweep)
-    queued = _queued_states(jobs)
-    rows = [
-        [run["name"], *_state(sweep, folder, jobs.get(str(run["num"])), queued)]
-        for run, folder in zip(plan["arms"], results.folders(sweep), strict=True)
-    ]
+    queued, folders = _queued_states(jobs), results.folders(sweep)
+    not_now = [""] * len(folders)
+    if (plan.get("claim") or {}).get("looks"):
+        statuses = results.read(sweep)["status"]
+        not_now = [one if one in (NOT_NEEDED, WAITING) else "" for one in statuses]
+    rows = []
+    for number, run in enumerate(plan["arms"]):
+        state = _state(sweep, folders[number], jobs.get(str(number)), queued)
+        rows.append([run["name"], *([not_now[number], "-", "-", ""] if not_now[number] else state)])
     header = ["arm", "state", "epoch", "val/acc %"]
     table = results.columns(header, [row[:4] for row in rows]).splitlines()
     notes = ["", "", *(row[4] for row in rows)]

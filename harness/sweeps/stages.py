@@ -16,8 +16,8 @@ from harness.analysis import results, sweep_plan
 from harness.config.hydra_private import quote
 from harness.sweeps import planning, tuning
 
-FINISHED = ("complete", "diverged")  # runs that are not trained again
-_NOT_NOW = (*FINISHED, "not needed", "waiting")
+_FINISHED = ("complete", "diverged")  # runs that are not trained again
+_NOT_NOW = (*_FINISHED, "not needed", "waiting")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def batches(config: DictConfig) -> Iterator[Batch]:
     while config.claim.tune and tuned is None:
         folder = tuning.folder(config)
         yield from _open_runs(folder)
-        if _unfinished(folder):
+        if unfinished(folder):
             return
         tuned = tuning.go_on(config)
     if tuned:
@@ -76,20 +76,22 @@ def batches(config: DictConfig) -> Iterator[Batch]:
 def _open_runs(sweep: Path) -> Iterator[Batch]:
     """Yield the runs of a sweep that are needed now, until there are none; those that fail, once."""
     tried: set[int] = set()
-    while runs := _unfinished(sweep):
+    while runs := unfinished(sweep):
         if tried & {*runs}:
             return
         yield Batch(sweep, runs)
         tried |= {*runs}
-        _print_progress(sweep)
+        print_progress(sweep)
 
 
-def _unfinished(sweep: Path) -> list[int]:
+def unfinished(sweep: Path) -> list[int]:
+    """Return the positions in its plan of the runs that are needed now and have not ended."""
     statuses = results.read(sweep)["status"].to_list()
     return [at for at, status in enumerate(statuses) if status not in _NOT_NOW]
 
 
-def _print_progress(sweep: Path) -> None:
+def print_progress(sweep: Path) -> None:
+    """Print what the looks of a sweep have come to so far."""
     from harness.analysis import needed
 
     for line in needed.progress(sweep):

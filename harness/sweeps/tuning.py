@@ -52,10 +52,8 @@ def begin(config: DictConfig) -> dict[str, Any]:
     values = _grid(settings)
     planned = plan_jobs(config, _jobs(config, dict.fromkeys(_arms(config), values)))
     plan = planning.write_or_continue(folder(config), _document(config, planned), extended=True)
-    reason = (
-        f"chooses {' and '.join(settings.tuned_keys())} for each arm; then {claim.question.text()}"
-    )
-    planning.announce(folder(config), planned, plan, arms.Question(None, reason))
+    purpose = f"they choose {' and '.join(settings.tuned_keys())} of each arm; then {claim.question.text()}"
+    planning.announce(folder(config), planned, plan, purpose)
     return plan
 
 

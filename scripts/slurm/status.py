@@ -15,6 +15,12 @@ def main() -> None:
     with one_line_errors():
         from harness.sweeps import slurm
 
+        tuning = sweep / "tuning"
+        if (tuning / "plan.json").exists():
+            print(f"tuning:\n{slurm.status(tuning)}")
+            if not (sweep / "plan.json").exists():
+                return
+            print("\nclaim:")
         print(slurm.status(sweep))
 
 
