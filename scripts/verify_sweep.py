@@ -25,6 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from harness.analysis import results, verify
+from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.choices.builtin import register
 from harness.config.one_line_errors import one_line_errors
 from harness.config.values import from_dict
@@ -55,6 +56,7 @@ def verify_sweep(sweep: Path) -> int:
     complete, checkpoints, missing = 0, 0, 0
     without: list[str] = []
     folders = results.folders(sweep)
+    unneeded = results.read(sweep)["status"].is_in([NOT_NEEDED, WAITING]).sum()
     for folder in tqdm(folders, unit="run", disable=not sys.stderr.isatty()):
         result = results.result(folder)
         missing += not result
@@ -75,7 +77,9 @@ def verify_sweep(sweep: Path) -> int:
             file=sys.stderr,
         )
     print(
-        f"{sweep}: {len(folders)} rows, {len(folders) - missing} with a result, {complete} complete; "
+        f"{sweep}: {len(folders)} rows, {len(folders) - missing} with a result, {complete} complete"
+        + f", {unneeded} not needed" * (unneeded > 0)
+        + f"; "
         f"{checkpoints} checkpoints held against them; "
         + (f"{len(faults)} faults" if faults else "all rows hold")
     )

@@ -129,8 +129,13 @@ class Question:
         return self.claim is not None and job["swept"].get(self.claim.factor) == self.claim.baseline
 
     def for_plan(self) -> dict[str, Any]:
-        """Return what `plan.json` says of the claim."""
-        return {"claim": self.claim and self.claim.to_dict(), "no_claim": self.reason}
+        """Return what `plan.json` says of the claim; of its looks, the one-sided p below which each decides."""
+        plan = {"claim": self.claim and self.claim.to_dict(), "no_claim": self.reason}
+        if self.claim is None or not self.claim.looks:
+            return plan
+        from harness.analysis.sequential import boundaries
+
+        return plan | {"boundaries": list(boundaries(self.claim.looks, self.claim.level / 2))}
 
     def seed_shortage(self) -> str | None:
         """Return one line if there are too few seeds for a verdict."""
@@ -209,20 +214,20 @@ def _make_claim(
             inferred=settings.factor is None,
             rivals=tuple(swept("rivals", level) for level in settings.rivals or []),
             tuned_over=settings.tuned_over,
-            looks=looks(settings),
+            looks=_looks(settings, len(seeds)),
             decide=settings.decide if settings.until else "zero",
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error
 
 
-def looks(settings: ClaimSettings) -> tuple[int, ...]:
-    """Return the numbers of pairs at which a claim is judged; none where its seeds are fixed."""
+def _looks(settings: ClaimSettings, most: int) -> tuple[int, ...]:
+    """Return the numbers of pairs, `most` of them, at which a claim is judged; none where its seeds are fixed."""
     from harness.analysis.sequential import default_looks
 
     if not settings.until:
         return ()
-    return tuple(settings.looks or default_looks(settings.most))
+    return tuple(settings.looks or default_looks(most))
 
 
 def _count(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int, int]:

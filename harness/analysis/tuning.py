@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -89,3 +92,19 @@ def _numbers(values: Sequence[Value]) -> dict[Value, Decimal]:
         value: key for value, key in keys.items() if isinstance(key, Decimal)
     }
     return numbers if len(numbers) == len(values) else {}
+
+
+def to_text(value: Value) -> str:
+    """Return a value, of several keys one behind the other, as a text."""
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def from_text(text: str) -> Value:
+    """Return what `to_text` made a text of."""
+    return tuple(text.split(", ")) if ", " in text else text
+
+
+def record_sha256(record: Mapping[str, Any]) -> str:
+    """Hash the canonical JSON of what was tuned."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -78,11 +78,12 @@ class Claim:
             return
         if list(self.looks) != sorted({*self.looks}) or self.looks[-1] != len(self.seeds):
             raise ValueError(
-                f"looks={self.looks}: must rise to the number of seeds, {len(self.seeds)}"
+                f"looks={list(self.looks)}: must rise to the number of seeds, {len(self.seeds)}"
             )
         if self.looks[0] < (fewest := paired.fewest_pairs(self.level)):
             raise ValueError(
-                f"looks: must begin with {fewest} pairs or more, the fewest at level {self.level:g}"
+                f"looks={list(self.looks)}: must begin with {fewest} pairs or more, the fewest that can show a "
+                f"difference at level {self.level:g} (claim.most, claim.looks)"
             )
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from harness.analysis import results, sweep_plan
+from harness.analysis import results, sweep_plan, tuning
 from harness.analysis.pairing import level_key
 from harness.config.fields import show
 from harness.config.values import SAME_RUN, changes, flat
@@ -25,11 +25,34 @@ def check_records(sweep: Path) -> list[str]:
     its configuration, its last row against its result and the LR plan. Raises what reading files raises.
     """
     plan, folders = results.read_plan(sweep), results.folders(sweep)
-    faults = _check_folders(folders)
+    faults = _check_folders(folders) + _check_tuning(sweep, plan)
     for run, folder in zip(plan["arms"], folders, strict=True):
         if result := results.result(folder):
             own = run_check(folder, partial(_check_run, plan, run, folder, result))
             faults += [f"{run['name']} ({folder}): {fault}" for fault in own]
+    return faults
+
+
+def _check_tuning(sweep: Path, plan: dict[str, Any]) -> list[str]:
+    """Check that the values of the arms are those that the tuning runs lead to, and their record what was written."""
+    if "tuning" not in plan:
+        return []
+    record = dict(plan["tuning"])
+    sha256, tuned = record.pop("sha256"), sweep / "tuning"
+    faults = [f"{tuned}: {fault}" for fault in check_records(tuned)]
+    if sha256 != tuning.record_sha256(record):
+        faults.append(f"{sweep / 'plan.json'}: what was tuned is not what its hash says")
+    for arm in record["arms"]:
+        choice = tuning.choose({tuning.from_text(v): own for v, own in arm["tried"].items()})
+        if choice is None or tuning.to_text(choice.value) != arm["value"]:
+            faults.append(f"{arm['arm']}: its tuning runs do not lead to {arm['value']}")
+    tried = sorted(
+        acc for arm in record["arms"] for own in arm["tried"].values() for acc in own if acc
+    )
+    if tried != sorted(results.read(tuned).filter(status="complete")["final"].to_list()):
+        faults.append(
+            f"{tuned}: the accuracies of its runs are not those that the values were chosen by"
+        )
     return faults
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from harness.training.schedules import Durations
 
 MOST_EPOCHS = 1e6  # of a budget
-_MOST_PAIRS = 10_000  # of a claim that goes on until decided
+MOST_PAIRS = 10_000  # of a claim that goes on until decided
 
 
 @dataclass
@@ -233,7 +233,7 @@ class ClaimSettings(Section):
         None
     )  # a swept key: beaten is the baseline at each of its values
     until: str | None = newer(None)  # decided: seeds are added in looks, at most `most` of them
-    most: int = newer(30, number(at_least=2, at_most=_MOST_PAIRS))  # pairs
+    most: int | None = newer(None, number(at_least=2, at_most=MOST_PAIRS))  # pairs; null: 30
     looks: list[int] | None = newer(None)  # numbers of pairs at which the claim is judged
     decide: str = newer(
         "zero", choice("zero", "margin")
@@ -242,7 +242,7 @@ class ClaimSettings(Section):
         None
     )  # a key, or a list of two, whose value each arm chooses before the claim
     grid: Any = newer(None)  # the values to choose from; with two keys a list of each
-    tuning_seeds: int = newer(5, number(at_least=2, at_most=_MOST_PAIRS))
+    tuning_seeds: int = newer(5, number(at_least=2, at_most=MOST_PAIRS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,7 +259,7 @@ class ClaimSettings(Section):
             raise ConfigError(f"{given}: looks need claim.until=decided")
         if not self.looks or self.looks != sorted({*self.looks}):
             raise ConfigError(f"{given}: must be rising numbers of pairs, as in [6,10,20]")
-        if self.looks[-1] != self.most:
+        if self.most not in (None, self.looks[-1]):
             raise ConfigError(f"{given}: must end with claim.most={self.most}")
 
     def _check_grid(self) -> None:

@@ -15,7 +15,7 @@ from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.warnings import warn
 from harness.sweeps import stages
-from harness.sweeps.jobs import search_sweeper, sweep_overrides
+from harness.sweeps.jobs import check_stages, search_sweeper, sweep_overrides
 from harness.sweeps.launchers import prepare_launcher
 from harness.sweeps.planning import write_or_continue
 from harness.training import ranks
@@ -35,6 +35,10 @@ class Sweep(Callback):
                 warn(
                     f"this experiment is a sweep over {swept}, which takes -m; "
                     "without it, this is a single run of the defaults"
+                )
+            if stages.has_stages(config):
+                warn(
+                    "claim.until and claim.tune are of a sweep, which takes -m; this is a single run"
                 )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -66,6 +70,7 @@ class Sweep(Callback):
 def begin_search(config: DictConfig, sweeper: str) -> None:
     """Write a `plan.json` without runs, to which each job adds itself as `sweeper` asks for it."""
     ranks.refuse_sweep()
+    check_stages(config)
     overrides = sweep_overrides(config)
     fixed = {
         one.get_key_element().lstrip("+"): one.get_value_element_as_str()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from harness.sweeps.prefix_tree import PlannedRun
 
 _MAX_RUNS = 100_000
+_USUAL_PAIRS = 30  # at most, of a claim that goes on until decided
 _JOB_NUMBER = "${hydra.job.num}"  # the usual hydra.sweep.subdir
 
 
@@ -69,7 +70,11 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     settings = planned.composed[0].config.claim
     if settings.tune and not tuned:
         settings = replace(settings, tuned_over=None)
-    return planned._replace(question=arms.infer_question(settings, planned.jobs))
+    question = arms.infer_question(settings, planned.jobs)
+    if question.claim is None and (settings.until or settings.tune):
+        key = "until" if settings.until else "tune"
+        raise ConfigError(f"claim.{key}: is for a sweep that judges a claim; {question.reason}")
+    return planned._replace(question=question)
 
 
 def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
@@ -153,14 +158,21 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
 def _with_seeds(
     config: DictConfig, overrides: Sequence[Override]
 ) -> tuple[list[Override], list[str]]:
-    """Return the overrides without the seed, and those of the seeds that looks may take, in their order."""
-    others = [one for one in overrides if one.get_key_element() != "seed"]
-    if any(one.is_sweep_override() for one in overrides if one not in others):
+    """Return the overrides without the seed, and those of the seeds that looks take, in their order."""
+    own = [one for one in overrides if one.get_key_element() == "seed"]
+    others = [one for one in overrides if one not in own]
+    most, looks = config.claim.most, config.claim.looks
+    if not any(one.is_sweep_override() for one in own):
+        first = int(config.seed)
+        return others, [
+            f"seed={first + number}" for number in range(most or (looks or [_USUAL_PAIRS])[-1])
+        ]
+    seeds = [seed for (seed,) in hydra_private.split_jobs(own)]
+    if most not in (None, len(seeds)):
         raise ConfigError(
-            "seed: is swept, and claim.until=decided takes as many seeds as it needs; give one, the first, or none"
+            f"claim.most={most}: {len(seeds)} seeds are swept, which look by look are taken; leave one of both out"
         )
-    first = int(config.seed)
-    return others, [f"seed={first + number}" for number in range(config.claim.most)]
+    return others, seeds
 
 
 def _count_values(override: Override) -> int:

@@ -5,8 +5,6 @@ The rule is `harness/analysis/tuning.py`; docs/verdict.md says it and why.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -195,23 +193,18 @@ def _tuned(
         "seeds": [*_seeds(config)],
         "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return Tuned(values, record | {"sha256": hashlib.sha256(text.encode()).hexdigest()})
+    return Tuned(values, record | {"sha256": tuning.record_sha256(record)})
 
 
 def _choice(arm: Arm, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
     """Return an arm's choice as `plan.json` has it: accuracies in percent, null of runs that diverged."""
-    accuracies = {_text(value): own for value, own in tried.items()}
+    accuracies = {tuning.to_text(value): own for value, own in tried.items()}
     return {
         "arm": arm,
-        "value": _text(choice.value),
-        "best": _text(choice.best),
+        "value": tuning.to_text(choice.value),
+        "best": tuning.to_text(choice.best),
         "mean": choice.mean,
         "standard_error": choice.se,
         "edge": choice.edge,
         "tried": accuracies,
     }
-
-
-def _text(value: Value) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
