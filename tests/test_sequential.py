@@ -215,7 +215,7 @@ def slow_holm(design: Design, differences: Floats, looks: int) -> dict[str, set[
             ]:
                 least = min(left, key=lambda one: p[one])
                 alpha = design.level / 2 / (count - len(rejected[name]))
-                if p[least] > boundaries(design.looks, alpha)[number]:
+                if p[least] >= boundaries(design.looks, alpha)[number]:
                     break
                 rejected[name].add(least)
     return rejected
