@@ -18,12 +18,14 @@ import numpy as np
 from calibration import designs
 from calibration.designs import LEVEL, Rate, Row
 from calibration.images import coverage_rates
+from calibration.looks import looks, looks_replayed, looks_several, looks_skewed
 from calibration.peeking import peeking_rates
 from calibration.phase import phase_rates
+from calibration.tuning import tuned_by_plan
 from numpy.random import Generator
 from tqdm import tqdm
 
-_NOISE = 3.5  # standard errors: of some 50 rates at their bound, one in 90 tables exceeds it
+_NOISE = 3.5  # standard errors: of some 70 rates at their bound, one in 60 runs of the script has one that exceeds it
 
 
 def main() -> None:
@@ -77,6 +79,11 @@ DESIGNS = {  # with the share of the sweeps that each draws: some cost more
     "other_images": (other_images, 20),
     "peeking": (peeking, 1),
     "best_positions": (best_positions, 8),
+    "looks": (looks, 1),
+    "looks_several": (looks_several, 4),
+    "looks_skewed": (looks_skewed, 4),
+    "looks_replayed": (looks_replayed, 1),
+    "tuned_by_plan": (tuned_by_plan, 8),
 }
 
 
@@ -148,6 +155,39 @@ def promises(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
     yield _at_least(0.93, images, "seeds × images", "other images, 8 pairs")
     over = tables["over_cells"]
     yield _at_least(0.95, over, "coverage", "the mean over cells")
+    yield from _looks(tables)
+    by_plan = tables["tuned_by_plan"]
+    yield _at_most(
+        LEVEL / 2, by_plan, 'false "supported", over every LR', "equal arms with LRs tuned by plan"
+    )
+
+
+def _looks(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
+    """Yield the promises of sweeps that go on until they are decided."""
+    symmetric = [row for row in tables["looks"] if row["pairs of"] != "skewed"]
+    for column in (
+        'false "supported"', 'false "supported", without futility', 'strictly "supported" at the margin',
+        'strictly "supported" at the margin, without futility',
+    ):  # fmt: skip
+        yield _at_most(LEVEL / 2, symmetric, column, "one comparison, eight looks")
+    yield _at_least(0.95, symmetric, "coverage", "one comparison, eight looks")
+    usual = [row for row in symmetric if row["pairs of"] == "normal" and row["sd"] == 0.3]
+    yield _at_most(0.04, usual, "power lost", "eight looks to 30 pairs, sd 0.3")
+    zero = [row for row in usual if row["decide"] == "zero"]
+    for effect, most in ((0, 20.5), (0.2, 20.5), (0.5, 9.3)):
+        yield _mean_at_most(most, zero, f"pairs at {effect:g}", "eight looks to 30 pairs, sd 0.3")
+    several = tables["looks_several"]
+    for column in ('any false "supported"', 'any strictly "supported" at the margin'):
+        yield _at_most(LEVEL / 2, several, column, "six comparisons, eight looks")
+    skewed = [row for row in tables["looks_skewed"] if row["pairs of"] == "skewed"]
+    yield _at_most(
+        LEVEL / 2, skewed, 'false "supported" without remark', "skewed pairs, eight looks"
+    )
+    replayed = tables["looks_replayed"]
+    yield _at_least(0.99, replayed, "as with all 16", "the study's pairs in other orders")
+    for question, most in (("zero", 9), ("margin", 13)):
+        asked = [row for row in replayed if row["decide"] == question]
+        yield _mean_at_most(most, asked, "pairs", f"the study's pairs, decide={question}")
 
 
 def _at(rows: Sequence[Row], pairs: int) -> list[Row]:
@@ -166,6 +206,11 @@ def _at_least(bound: float, rows: Sequence[Row], column: str, what: str) -> tupl
     allowed = bound - _NOISE * Rate(bound, worst.draws).error
     text = f"{what}: {column}: at least {worst} %; {100 * bound:g} % and the noise ask for {100 * allowed:.2f} %"
     return worst.share >= allowed, text
+
+
+def _mean_at_most(bound: float, rows: Sequence[Row], column: str, what: str) -> tuple[bool, str]:
+    worst: float = max(row[column] for row in rows)
+    return worst <= bound, f"{what}: {column}: at most {worst:g} on average, {bound:g} promised"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import calibrate_verdict
 import numpy as np
 import pytest
-from calibration import designs
+from calibration import designs, looks, tuning
 from calibration.designs import Rate
 from conftest import ROOT
 
@@ -28,7 +28,7 @@ def tables() -> dict[str, list[designs.Row]]:
 def test_every_promise_is_kept(tables: dict[str, Any]) -> None:
     kept = list(calibrate_verdict.promises(tables))
     assert [promise for holds, promise in kept if not holds] == []
-    assert len(kept) >= 14
+    assert len(kept) >= 30
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,33 @@ def test_every_promise_is_kept(tables: dict[str, Any]) -> None:
         ("breaking", '"supported" where a run broke', 0.05),
         ("other_images", "seeds × images", 0.5),
         ("over_cells", "coverage", 0.8),
+        ("looks", 'false "supported"', 0.09),
+        ("looks", 'false "supported", without futility', 0.09),
+        ("looks", 'strictly "supported" at the margin', 0.09),
+        ("looks", 'strictly "supported" at the margin, without futility', 0.09),
+        ("looks", "coverage", 0.8),
+        ("looks", "power lost", 0.15),
+        ("looks", "pairs at 0", 22),
+        ("looks", "pairs at 0.2", 22),
+        ("looks", "pairs at 0.5", 10),
+        ("looks_several", 'any false "supported"', 0.2),
+        ("looks_several", 'any strictly "supported" at the margin', 0.2),
+        ("looks_skewed", 'false "supported" without remark', 0.2),
+        ("looks_replayed", "as with all 16", 0.9),
+        ("looks_replayed", "pairs", 14),
+        ("tuned_by_plan", 'false "supported", over every LR', 0.2),
     ],
 )
 def test_a_broken_promise_shows(
     tables: dict[str, Any], table: str, column: str, share: float
 ) -> None:
-    broken = [row | {column: Rate(share, row[column].draws)} for row in tables[table]]
+    broken = [row | {column: _like(row[column], share)} for row in tables[table]]
     kept = calibrate_verdict.promises(tables | {table: broken})
     assert not all(holds for holds, _ in kept)
+
+
+def _like(value: Rate | float, share: float) -> Rate | float:
+    return Rate(share, value.draws) if isinstance(value, Rate) else share
 
 
 def test_what_other_rules_would_do(tables: dict[str, Any]) -> None:
@@ -64,8 +83,33 @@ def test_what_other_rules_would_do(tables: dict[str, Any]) -> None:
     assert several[0]["power with Holm"].share == 0, "six pairs never decided six comparisons"
     assert tuned[-1]['false "supported", at the tuned LRs'].share > 0.1
     assert tables["peeking"][-1]['false "supported"'].share > 0.1
+    for name in ("looks", "looks_skewed"):
+        skewed = [row for row in tables[name] if row["pairs of"] == "skewed"]
+        assert max(row['false "supported"'].share for row in skewed) > 0.06
+    by_plan = tables["tuned_by_plan"]
+    assert np.mean([row['false "supported", at the tuned LRs'].share for row in by_plan]) > 0.03
     alone = [row["seeds alone"].share for row in tables["other_images"]]
     assert min(alone) < 0.8
+
+
+def test_the_study_would_have_stopped_early() -> None:
+    """docs/verdict.md: the 16 pairs of Fashion-MNIST in 2,000 orders."""
+    rows = looks.looks_replayed(2000, np.random.default_rng(3))
+    found = {(row["at most"], row["decide"]): row for row in rows}
+    pairs = {plan: row["pairs"] for plan, row in found.items()}
+    assert pairs == pytest.approx(
+        {(16, "zero"): 7.2, (16, "margin"): 10.4, (30, "zero"): 8.8, (30, "margin"): 12.8}, abs=0.2
+    )
+    assert all(row["as with all 16"].share == row["decided"].share == 1 for row in found.values())
+
+
+def test_a_grid_goes_on_to_where_accuracy_is_best() -> None:
+    octaves = np.arange(len(tuning.LRS))
+    for best, chosen in enumerate(tuning.LRS):
+        index, tried = tuning.tune(np.tile(-(np.abs(octaves - best) ** 2.0), (5, 1)))
+        assert tuning.LRS[index] == chosen
+        assert tried[tuning.LRS.index("0.05") : tuning.LRS.index("0.2") + 1].all()
+        assert tried.sum() == 3 + min(3, max(0, abs(best - 4)))
 
 
 @pytest.mark.parametrize("kind", [*designs.KINDS, *designs.BEYOND])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -52,6 +54,13 @@ def test_boundaries_of_eight_looks() -> None:
     assert p == pytest.approx(
         (0.0010, 0.0010, 0.0014, 0.0027, 0.0040, 0.0065, 0.0108, 0.0155), rel=0.08
     )
+
+
+def test_the_documentation_has_these_boundaries() -> None:
+    text = (ROOT / "docs" / "verdict.md").read_text()
+    (row,) = re.findall(r"^\| pₖ, in percent \|(.+)\|$", text, re.MULTILINE)
+    percent = [float(cell) for cell in row.split("|")]
+    assert percent == pytest.approx([100 * p for p in boundaries(LOOKS, 0.025)], rel=0.02)
 
 
 @pytest.mark.parametrize("alpha", [0.025, 0.025 / 6, 1e-6])
@@ -215,7 +224,7 @@ def slow_holm(design: Design, differences: Floats, looks: int) -> dict[str, set[
             ]:
                 least = min(left, key=lambda one: p[one])
                 alpha = design.level / 2 / (count - len(rejected[name]))
-                if p[least] > boundaries(design.looks, alpha)[number]:
+                if p[least] >= boundaries(design.looks, alpha)[number]:
                     break
                 rejected[name].add(least)
     return rejected

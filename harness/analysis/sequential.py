@@ -126,7 +126,8 @@ def look(
     intervals are d̄ ± t⁻¹₍ₙ₋₁₎(1-pₖ)·s/√n. What lies beside 0 or the margin must pass Holm's procedure on
     one-sided t p's, in each direction by itself: with j of K comparisons rejected, at this look or one before,
     the boundary is that of α/(K-j) (Ye et al. 2013, Statistics in Medicine 32, 1112). Those that are `unclear`,
-    as they have no spread, go on. Raises ValueError if an open comparison lacks a pair.
+    whose equal differences the images are too few to tell apart, go on. Raises ValueError if an open comparison
+    lacks a pair.
     """
     pairs = design.looks[number]
     settled = np.zeros(differences.shape[:-1], np.bool_) if before is None else before.settled
@@ -135,56 +136,55 @@ def look(
     if used.shape[-1] < pairs or np.isnan(used).any():
         raise ValueError(f"a comparison that is not settled lacks one of the first {pairs} pairs")
     mean, error = paired.mean(used), paired.sample_std(used) / math.sqrt(pairs)
-    alpha = design.level / 2
-    bounds = [
-        boundaries(design.looks, alpha / left)[number] for left in range(mean.shape[-1], 0, -1)
-    ]
-
-    def beyond(side: int, line: float, name: str) -> Bools:
-        p = np.where(settled | waits, 1.0, _p(side * (mean - line), error, pairs - 1))
-        earlier = np.zeros_like(settled) if before is None else getattr(before.evidence, name)
-        return _holm(p, np.array(bounds), earlier)
-
-    (low, high), (inner_low, inner_high) = (
-        _repeated(mean, error, pairs - 1, boundaries(design.looks, each)[number])
-        for each in (alpha, design.level)
-    )
-    evidence = Evidence(
-        low, high, inner_low, inner_high,
-        below_zero=beyond(-1, 0, "below_zero"), above_zero=beyond(1, 0, "above_zero"),
-        above_margin=beyond(1, design.margin, "above_margin"),
-        below_margin=beyond(-1, design.margin, "below_margin"),
-    )  # fmt: skip
+    earlier = None if before is None else before.evidence
+    evidence = _evidence(design, number, (mean, error), earlier, settled | waits)
     decided = _decided(design, evidence) & ~waits
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > 0, scipy.special.stdtr(pairs - 1, -mean / error), mean <= 0)
     last = number == len(design.looks) - 1
     hopeless = (
         np.zeros_like(decided) if last else _chance(design, pairs, mean, error) < _LEAST_CHANCE
     )
-    now = Standing(
-        evidence, mean, _p(mean, error, pairs - 1), states.decide(evidence, design.margin),
-        decided, ~decided & hopeless & ~waits,
-    )  # fmt: skip
+    state = states.decide(evidence, design.margin)
+    now = Standing(evidence, mean, p, state, decided, ~decided & hopeless & ~waits)
     return now if before is None else _kept(settled, before, now)
 
 
-def _p(above: Floats, error: Floats, df: int) -> Floats:
-    """Return one-sided p of means `above` a line; without spread 0 where they are above it, else 1."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = scipy.special.stdtr(df, -above / error)
-    return np.asarray(np.where(error > 0, p, np.where(above > 0, 0.0, 1.0)))
+def _evidence(
+    design: Design,
+    number: int,
+    measured: tuple[Floats, Floats],
+    before: Evidence | None,
+    closed: Bools,
+) -> Evidence:
+    """Return the repeated intervals of means with their errors, and what Holm's procedure rejects; of closed
+    ones nothing new.
+    """
+    mean, error = measured
 
+    def critical(alpha: float) -> float:
+        return float(
+            scipy.stats.t.isf(boundaries(design.looks, alpha)[number], design.looks[number] - 1)
+        )
 
-def _repeated(mean: Floats, error: Floats, df: int, p: float) -> tuple[Floats, Floats]:
-    half = scipy.stats.t.isf(p, df) * error
-    return mean - half, mean + half
+    family = mean.shape[-1]
+    criticals = np.array([critical(design.level / 2 / left) for left in range(family, 0, -1)])
 
+    def beyond(side: int, line: float, name: str) -> Bools:
+        distance = np.where(closed, -np.inf, side * (mean - line))
+        rejected = np.zeros_like(closed) if before is None else getattr(before, name)
+        for _ in range(family):
+            already = np.minimum(rejected.sum(axis=-1, keepdims=True), family - 1)
+            rejected = rejected | (distance > criticals[already] * error)
+        return np.asarray(rejected)
 
-def _holm(p: Floats, bounds: Floats, rejected: Bools) -> Bools:
-    """Return what is rejected of comparisons (last axis), `bounds` by the number that already are."""
-    for _ in bounds:
-        at = np.minimum(rejected.sum(axis=-1, keepdims=True), len(bounds) - 1)
-        rejected = rejected | (p <= bounds[at])
-    return rejected
+    outer, inner = (critical(alpha) * error for alpha in (design.level / 2, design.level))
+    return Evidence(
+        mean - outer, mean + outer, mean - inner, mean + inner,
+        below_zero=beyond(-1, 0, "below_zero"), above_zero=beyond(1, 0, "above_zero"),
+        above_margin=beyond(1, design.margin, "above_margin"),
+        below_margin=beyond(-1, design.margin, "below_margin"),
+    )  # fmt: skip
 
 
 def _decided(design: Design, evidence: Evidence) -> Bools:
