@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from harness.analysis import results, sweep_plan
 from harness.config.hydra_private import quote
-from harness.sweeps import planning, tuning
+from harness.sweeps import planning, tuned_arms
 
 _FINISHED = ("complete", "diverged")  # runs that are not trained again
 _NOT_NOW = (*_FINISHED, "not needed", "waiting")
@@ -45,7 +45,7 @@ def has_stages(config: DictConfig) -> bool:
 def begin(config: DictConfig) -> int:
     """Plan the sweep, or the tuning before it. Return how many runs are trained at once at the most."""
     if config.claim.tune:
-        return len(tuning.begin(config)["arms"])
+        return len(tuned_arms.begin(config)["arms"])
     plan = planning.begin_sweep(config)
     looks = (plan["claim"] or {}).get("looks")
     return len(plan["arms"]) * looks[0] // looks[-1] if looks else len(plan["arms"])
@@ -54,7 +54,7 @@ def begin(config: DictConfig) -> int:
 def last_folder(config: DictConfig) -> Path:
     """Return the folder of the last sweep that was planned: that of the tuning until the claim is."""
     folder = Path(config.hydra.sweep.dir)
-    tuned = tuning.folder(config)
+    tuned = tuned_arms.folder(config)
     planned = (folder / "plan.json").exists() or not (tuned / "plan.json").exists()
     return folder if planned else tuned
 
@@ -63,11 +63,11 @@ def batches(config: DictConfig) -> Iterator[Batch]:
     """Yield what is to be trained, until all is decided, or runs have failed and hold their look open."""
     tuned = None
     while config.claim.tune and tuned is None:
-        folder = tuning.folder(config)
+        folder = tuned_arms.folder(config)
         yield from _open_runs(folder)
         if unfinished(folder):
             return
-        tuned = tuning.go_on(config)
+        tuned = tuned_arms.go_on(config)
     if tuned:
         planning.begin_sweep(config, tuned)
     yield from _open_runs(Path(config.hydra.sweep.dir))

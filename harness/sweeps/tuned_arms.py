@@ -67,7 +67,7 @@ def go_on(config: DictConfig) -> Tuned | None:
         choice = tuning.choose(accuracies)
         if choice is None:
             raise ConfigError(
-                f"claim.grid: {' '.join(arm)} diverged at each of {', '.join(map(str, accuracies))}; "
+                f"claim.grid: {_names(config)[arm]} diverged at each of {', '.join(map(str, accuracies))}; "
                 "take other values, in another folder (hydra.sweep.dir)"
             )
         chosen[arm] = choice
@@ -104,6 +104,10 @@ def _arms(config: DictConfig) -> list[Arm]:
         if given := [word for word in arm if word.lstrip("+").partition("=")[0] in keys]:
             raise ConfigError(f"{given[0]}: is tuned by claim.tune; leave it out")
     return found
+
+
+def _names(config: DictConfig) -> dict[Arm, str]:
+    return {without_seed(job["overrides"]): job["arm"] for job in expand(config)}
 
 
 def _job(config: DictConfig, arm: Arm, value: Value, seed: int) -> list[str]:
@@ -175,7 +179,7 @@ def _tuned(
     """Return the values of each arm: what it chose; of a baseline with `claim.tuned_over`, all that it tried."""
     settings = _settings(config)
     claim = plan_sweep(config)
-    names = {without_seed(job["overrides"]): job["arm"] for job in claim.jobs}
+    names = _names(config)
     baselines = {
         without_seed(job["overrides"])
         for job in claim.jobs

@@ -1,0 +1,332 @@
+"""Sweeps that go on until decided, and whose arms tune before, through the command line: what is trained, and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forked
+import pytest
+from conftest import Main, verified
+
+from harness.analysis import results
+from harness.analysis.needed import NOT_NEEDED
+
+TINY = (
+    "-m", "dataset=synthetic", "dataset.images=200", "dataset.classes=4", "dataset.image_size=4",
+    "model.width=2", "trainer.batch_size=16", "scheduler.t_0=1", "trainer.epochs=3",
+    "tracking=none",
+)  # fmt: skip
+UNTIL = ("claim.until=decided", "claim.most=8")
+NO_LR, TINIER, GOOD_LR, TOO_MUCH = "1e-06", "2e-06", "0.1", "9e5"  # the second trains as little
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def placed(folder: Path, *overrides: str) -> list[str]:
+    return [*TINY, *overrides, f"hydra.sweep.dir={folder / 'out'}", f"store.dir={folder / 'store'}"]
+
+
+def trained(sweep: Path) -> dict[str, list[int]]:
+    """The seeds of each arm that left a result."""
+    found: dict[str, list[int]] = {}
+    for path in sweep.glob("*/result.json"):
+        result = read(path)
+        found.setdefault(result["arm"], []).append(result["config"]["seed"])
+    return {arm: sorted(seeds) for arm, seeds in sorted(found.items())}
+
+
+def weights(sweep: Path) -> dict[str, str]:
+    return {r["name"]: r["weights_sha256"] for r in map(read, sweep.glob("*/result.json"))}
+
+
+def judged(sweep: Path) -> dict[str, Any]:
+    """The verdict without what depends on time and place."""
+    verdict = read(sweep / "verdict.json")
+    verdict["looks"].pop("seconds")
+    for part in verdict["tuning"]:
+        part.pop("seconds")
+    return {k: v for k, v in verdict.items() if k not in ("provenance", "sentence")}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One treatment that is decided at the first look, one that never is."""
+    folder = tmp_path_factory.mktemp("until")
+    words = placed(folder, *UNTIL, f"optimizer.lr={NO_LR},{GOOD_LR},{TINIER}")
+    done = forked.complete("train.py", *words)
+    (folder / "out/printed").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def test_settled_arms_get_no_more_seeds_and_the_baseline_goes_on(sweep: Path) -> None:
+    assert trained(sweep) == {
+        f"lr={NO_LR}": [*range(8)], f"lr={GOOD_LR}": [*range(6)], f"lr={TINIER}": [*range(8)]
+    }  # fmt: skip
+    good, tiny = read(sweep / "verdict.json")["comparisons"]
+    assert (good["treatment"], good["n"], good["stopped"]) == (GOOD_LR, 6, "decided")
+    assert good["verdict"] == "supported"
+    assert [look["pairs"] for look in tiny["path"]] == [6, 8]
+    assert tiny["stopped"] is None
+
+
+def test_runs_that_were_not_needed_are_neither_missing_nor_in_the_table(sweep: Path) -> None:
+    statuses = results.read(sweep)
+    unneeded = statuses.filter(status=NOT_NEEDED)
+    assert unneeded["name"].to_list() == [f"lr={GOOD_LR}, seed={seed}" for seed in (6, 7)]
+    assert set(statuses["status"]) == {"complete", NOT_NEEDED}
+    printed = (sweep / "printed").read_text()
+    assert "2 planned runs were not needed" in printed
+    assert "missing" not in printed
+    assert "missing" not in (sweep / "report.html").read_text().partition("<script")[0]
+    assert verified(sweep)
+
+
+def test_looks_boundaries_and_the_order_of_seeds_are_in_the_plan(sweep: Path) -> None:
+    plan = read(sweep / "plan.json")
+    assert plan["claim"]["looks"] == [6, 8]
+    assert plan["claim"]["seeds"] == [*range(8)]
+    assert plan["boundaries"][0] == pytest.approx(0.025 * (6 / 8) ** 2)
+    assert len(plan["arms"]) == 24
+    assert [run["seed"] for run in plan["arms"]] == [seed for seed in range(8) for _ in range(3)]
+
+
+def test_a_look_that_is_judged_again_gives_the_same(sweep: Path, report: Main) -> None:
+    before = judged(sweep)
+    assert report(sweep).returncode == 0
+    assert judged(sweep) == before
+
+
+def test_progress_names_look_state_and_pairs(sweep: Path) -> None:
+    printed = (sweep / "printed").read_text()
+    assert "look 1 of 2, 6 of at most 8 pairs:" in printed
+    assert f"optimizer.lr={GOOD_LR} against {NO_LR}: " in printed
+    assert "decided with 6 pairs" in printed
+    assert "open after all pairs" in printed
+
+
+def test_a_run_that_its_surroundings_stop_holds_its_look_open(tmp_path: Path, main: Main) -> None:
+    words = placed(tmp_path, *UNTIL, f"optimizer.lr={NO_LR},{GOOD_LR}")
+    out = tmp_path / "out"
+    (out / "3/starts.txt").mkdir(parents=True)  # no run can write it
+    done = main(*words)
+    assert done.returncode == 1
+    assert "error: 1 of 16 runs failed: lr=0.1, seed=1: " in done.stderr
+    (comparison,) = read(out / "verdict.json")["comparisons"]
+    assert comparison["verdict"] == "interim"
+    assert comparison["there"] == 5
+    assert comparison["planned"] == 6
+    (out / "3/starts.txt").rmdir()
+    done = main(*words)
+    assert done.returncode == 0, done.stderr
+    assert "11 of 16 runs are complete" in done.stderr
+    (comparison,) = read(out / "verdict.json")["comparisons"]
+    assert (comparison["verdict"], comparison["n"]) == ("supported", 6)
+
+
+def test_a_run_that_diverges_fills_its_pair(tmp_path: Path, main: Main) -> None:
+    done = main(*placed(tmp_path, *UNTIL, f"optimizer.lr={GOOD_LR},{TOO_MUCH}"))
+    assert done.returncode == 0, done.stderr
+    (comparison,) = read(tmp_path / "out/verdict.json")["comparisons"]
+    assert (comparison["verdict"], comparison["n"]) == ("worse", 6)
+    assert len(comparison["intention_to_treat"]["filled"]) == 6
+
+
+TUNE = ("claim.tune=optimizer.lr", "claim.grid=[0.001,0.002]", "claim.tuning_seeds=2")
+CLAIM = ("scheduler.t_mult=1,2",)
+
+
+def test_each_arm_tunes_on_other_seeds_before_the_claim(tmp_path: Path, main: Main) -> None:
+    done = main(*placed(tmp_path, *TUNE, *CLAIM, "seed=0,1"))
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    plan, tuning = read(out / "plan.json"), read(out / "tuning/plan.json")
+    assert tuning["claim"] is None
+    assert {run["seed"] for run in tuning["arms"]} == {1000, 1001}
+    for arm in plan["tuning"]["arms"]:
+        assert 2 <= len(arm["tried"]) <= 5
+        runs = [run for run in plan["arms"] if run["arm"] == arm["arm"]]
+        assert {run["overrides"][-1] for run in runs} == {f"optimizer.lr={arm['value']}"}
+    lrs = {r["arm"]: r["config"]["optimizer"]["lr"] for r in map(read, out.glob("*/result.json"))}
+    assert lrs == {arm["arm"]: float(arm["value"]) for arm in plan["tuning"]["arms"]}
+    assert "optimizer.lr was chosen by val/acc on 2 other seeds" in done.stdout
+    assert verified(out)
+
+
+@pytest.mark.slow
+def test_the_grid_goes_on_where_the_best_is_at_its_edge(tmp_path: Path, main: Main) -> None:
+    """An LR of millionths trains nothing, so that twice as much is better as long as it is tried."""
+    grid = ("claim.tune=optimizer.lr", "claim.grid=[0.0005,0.001]", "claim.tuning_seeds=2")
+    done = main(*placed(tmp_path, *grid, *CLAIM, "seed=0,1", "trainer.epochs=5"))
+    assert done.returncode == 0, done.stderr
+    arms = read(tmp_path / "out/plan.json")["tuning"]["arms"]
+    tried = [list(arm["tried"]) for arm in arms]
+    assert ["0.0005", "0.001", "0.002", "0.004", "0.008"] in tried
+    (edge,) = {arm["edge"] for arm in arms if len(arm["tried"]) == 5}
+    assert edge == ("at the edge of what was tried" in done.stdout)
+
+
+@pytest.mark.slow
+def test_with_tuned_over_the_baseline_runs_at_every_value(tmp_path: Path, main: Main) -> None:
+    over = "claim.tuned_over=optimizer.lr"
+    done = main(*placed(tmp_path, *TUNE, *CLAIM, over, *UNTIL))
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    plan = read(out / "plan.json")
+    baseline, treatment = plan["tuning"]["arms"]
+    lrs = {run["swept"]["optimizer.lr"] for run in plan["arms"] if "t_mult=1" in run["arm"]}
+    assert lrs == set(baseline["tried"])
+    lrs = {run["swept"]["optimizer.lr"] for run in plan["arms"] if "t_mult=2" in run["arm"]}
+    assert lrs == {treatment["value"]}
+    (comparison,) = read(out / "verdict.json")["comparisons"]
+    assert {one["value"] for one in comparison["tuned"]["against"]} == set(baseline["tried"])
+    assert verified(out)
+
+
+def test_arms_that_diverge_at_every_value_are_refused(tmp_path: Path, main: Main) -> None:
+    grid = ("claim.tune=optimizer.lr", "claim.grid=[9e5,8e5]", "claim.tuning_seeds=2")
+    done = main(*placed(tmp_path, *grid, "scheduler.t_mult=1,2", "seed=0,1"))
+    assert done.returncode == 1
+    assert "claim.grid: t_mult=1 diverged at each of 900000, 800000; take other" in done.stderr
+    assert not (tmp_path / "out/plan.json").exists()
+
+
+REFUSED = {
+    "most beside swept seeds": (
+        ("claim.until=decided", "claim.most=8", "seed=range(0,7)", "scheduler.t_mult=1,2"),
+        "claim.most=8: 7 seeds are swept, which look by look are taken; leave one of both out",
+    ),
+    "too few pairs": (
+        ("claim.until=decided", "claim.most=4", "scheduler.t_mult=1,2"),
+        "claim: looks=[4]: must begin with 6 pairs or more, the fewest that can show",
+    ),
+    "looks without until": (
+        ("claim.looks=[6,8]", "scheduler.t_mult=1,2"), "claim.looks=[6,8]: looks need claim.until",
+    ),
+    "looks that fall": (
+        ("claim.until=decided", "claim.looks=[8,6]", "scheduler.t_mult=1,2"),
+        "claim.looks=[8,6]: must be rising numbers of pairs, as in [6,10,20]",
+    ),
+    "nothing to judge": (
+        ("claim.until=decided", "scheduler.t_mult=1"),
+        "claim.until: is for a sweep that judges a claim; nothing but seeds is swept",
+    ),
+    "another sweeper": (
+        ("claim.until=decided", "hydra/sweeper=basic", "scheduler.t_mult=1,2"),
+        "hydra/sweeper: BasicSweeper trains what it is given, and claim.until is set; leave",
+    ),
+    "a tuned key that is given": (
+        (*TUNE, "optimizer.lr=0.1", "scheduler.t_mult=1,2"),
+        "optimizer.lr=0.1: is tuned by claim.tune; leave it out",
+    ),
+    "tune without a grid": (
+        ("claim.tune=optimizer.lr", "scheduler.t_mult=1,2"),
+        "claim.tune=optimizer.lr: needs claim.grid, as in claim.grid=[A,B,C]",
+    ),
+    "a grid for one key of two": (
+        ("claim.tune=[optimizer.lr,optimizer.weight_decay]", "claim.grid=[1,2]", "scheduler.t_mult=1,2"),
+        "claim.grid=[1,2]: must be a list of values, with two keys a list of each",
+    ),
+    "seeds of tuning": (
+        (*TUNE, "scheduler.t_mult=1,2", "seed=1000,1001"), "seed=1000: is a seed of tuning too",
+    ),
+    "a value that does not fit": (
+        ("claim.tune=optimizer.lr", "claim.grid=[0.1,x]", "scheduler.t_mult=1,2"),
+        "optimizer.lr=x: must be a number > 0 and < 1e+06",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_staged_is_refused_before_anything_is_trained(
+    tmp_path: Path, main: Main, words: tuple[str, ...], message: str
+) -> None:
+    done = main(*placed(tmp_path, *words))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not list(tmp_path.glob("out/**/result.json"))
+    assert not list(tmp_path.glob("out/**/plan.json"))
+
+
+DIGITS = (
+    "-m", "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
+    "trainer.epochs=3", "scheduler.t_mult=1,2", "tracking=none", "claim.until=decided",
+    "claim.most=10", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]", "claim.tuning_seeds=2",
+    "trainer.checkpoint_every=0",
+)  # fmt: skip
+PHASES: dict[str, Callable[[Path], bool]] = {
+    "tuning": lambda out: (out / "tuning/3/result.json").exists(),
+    "a grid that goes on": lambda out: (out / "tuning/8/config.json").exists(),
+    "the first look": lambda out: (out / "2/config.json").exists(),
+    "the second look": lambda out: (out / "13/config.json").exists(),
+}
+LAUNCHERS = {
+    "one process": (),
+    "two processes": ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    return on_digits(folder)
+
+
+def on_digits(folder: Path, *overrides: str) -> Path:
+    done = forked.complete("train.py", *digits(folder, *overrides))
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def digits(folder: Path, *overrides: str) -> list[str]:
+    where = (f"hydra.sweep.dir={folder / 'out'}", f"store.dir={folder / 'store'}")
+    return [*DIGITS, *where, *overrides]
+
+
+def starts(sweep: Path) -> dict[str, int]:
+    """How often each run has begun."""
+    return {
+        str(path.parent.relative_to(sweep)): len(path.read_text().splitlines())
+        for path in sweep.glob("**/starts.txt")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_each_phase_the_same_command_goes_on_to_the_same_verdict(
+    tmp_path: Path, whole: Path, phase: str, launcher: str
+) -> None:
+    words, out = digits(tmp_path, *LAUNCHERS[launcher]), tmp_path / "out"
+    program = forked.Program(tmp_path / "log", "train.py", *words, before=os.setsid)
+    deadline = time.monotonic() + 200
+    while not PHASES[phase](out):
+        assert program.process.is_alive(), program.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(program.pid, signal.SIGKILL)
+    program.process.join()
+    ended = {place for place in starts(out) if (out / place / "result.json").exists()}
+    on_digits(tmp_path, *LAUNCHERS[launcher])
+    assert judged(out) == judged(whole)
+    assert weights(out) == weights(whole)
+    assert weights(out / "tuning") == weights(whole / "tuning")
+    assert {place: starts(out)[place] for place in ended} == dict.fromkeys(ended, 1)
+    assert verified(out)
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_same(tmp_path: Path, whole: Path) -> None:
+    out = on_digits(tmp_path, *LAUNCHERS["two processes"])
+    assert judged(out) == judged(whole)
+    assert weights(out) == weights(whole)
