@@ -97,12 +97,11 @@ class Standing:
     """What a family of comparisons has come to after a look: arrays of one shape, an element a comparison.
 
     `evidence` is of repeated intervals (Jennison & Turnbull 1989), which cover the true difference at all looks
-    together, and of Holm's procedure; `p` is Student's, one-sided, that the treatment is better.
+    together, and of Holm's procedure.
     """
 
     evidence: Evidence
     mean: Floats
-    p: Floats
     state: NDArray[np.str_]
     decided: Bools
     undecidable: Bools  # too rarely decided with N pairs, at this mean and spread
@@ -139,14 +138,12 @@ def look(
     earlier = None if before is None else before.evidence
     evidence = _evidence(design, number, (mean, error), earlier, settled | waits)
     decided = _decided(design, evidence) & ~waits
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(error > 0, scipy.special.stdtr(pairs - 1, -mean / error), mean <= 0)
     last = number == len(design.looks) - 1
     hopeless = (
         np.zeros_like(decided) if last else _chance(design, pairs, mean, error) < _LEAST_CHANCE
     )
     state = states.decide(evidence, design.margin)
-    now = Standing(evidence, mean, p, state, decided, ~decided & hopeless & ~waits)
+    now = Standing(evidence, mean, state, decided, ~decided & hopeless & ~waits)
     return now if before is None else _kept(settled, before, now)
 
 
