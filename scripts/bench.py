@@ -2,7 +2,8 @@
 
 Prints a table in Markdown; docs/benchmarks.md holds one, with what was found on the way to it. All
 contenders of a row run in turn, on an otherwise idle machine; figures are medians, with the least and
-the greatest. The whole takes more than an hour on two cores.
+the greatest. The whole takes some four hours on two cores, most of it the
+section verdict; --repeats 1 verdict takes half an hour.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from benchmarks import commands, training
+from benchmarks import commands, training, verdicts
 
 _SECTIONS = {
     "floor": training.against_the_floor,
@@ -28,6 +29,7 @@ _SECTIONS = {
     "parallel": commands.side_by_side,
     "memory": commands.memory,
     "growth": commands.growth,
+    "verdict": verdicts.to_a_verdict,
 }
 
 

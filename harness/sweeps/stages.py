@@ -64,16 +64,16 @@ def batches(config: DictConfig) -> Iterator[Batch]:
     tuned = None
     while config.claim.tune and tuned is None:
         folder = tuned_arms.folder(config)
-        yield from _open_runs(folder)
+        yield from open_runs(folder)
         if unfinished(folder):
             return
         tuned = tuned_arms.go_on(config)
     if tuned:
         planning.begin_sweep(config, tuned)
-    yield from _open_runs(Path(config.hydra.sweep.dir))
+    yield from open_runs(Path(config.hydra.sweep.dir))
 
 
-def _open_runs(sweep: Path) -> Iterator[Batch]:
+def open_runs(sweep: Path) -> Iterator[Batch]:
     """Yield the runs of a sweep that are needed now, until there are none; those that fail, once."""
     tried: set[int] = set()
     while runs := unfinished(sweep):

@@ -200,7 +200,7 @@ def _tuned(
     return Tuned(values, record | {"sha256": tuning.record_sha256(record)})
 
 
-def _choice(arm: Arm, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
+def _choice(arm: str, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
     """Return an arm's choice as `plan.json` has it: accuracies in percent, null of runs that diverged."""
     accuracies = {tuning.to_text(value): own for value, own in tried.items()}
     return {

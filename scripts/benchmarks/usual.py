@@ -34,8 +34,8 @@ Epoch = Callable[
 ]  # → seconds with validation, validation accuracy in percent
 
 
-def loaders(workers: int) -> tuple[Batches, Batches]:
-    """Return training and validation images of Fashion-MNIST, read and augmented one by one."""
+def loaders(workers: int, images: int = IMAGES) -> tuple[Batches, Batches]:
+    """Return `images` of Fashion-MNIST to train on, as many to validate on, read and augmented one by one."""
     plain: list[Any] = [
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
@@ -43,8 +43,8 @@ def loaders(workers: int) -> tuple[Batches, Batches]:
     ]
     moved = [v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip(), *plain]
     root = str(ROOT / "data")
-    train = Subset(FashionMNIST(root, transform=v2.Compose(moved)), range(IMAGES))
-    val = Subset(FashionMNIST(root, transform=v2.Compose(plain)), range(IMAGES, 2 * IMAGES))
+    train = Subset(FashionMNIST(root, transform=v2.Compose(moved)), range(images))
+    val = Subset(FashionMNIST(root, transform=v2.Compose(plain)), range(images, 2 * images))
     own: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     return (
         DataLoader(train, BATCH, shuffle=True, drop_last=True, **own),
@@ -52,10 +52,10 @@ def loaders(workers: int) -> tuple[Batches, Batches]:
     )
 
 
-def plain(workers: int, epochs: int) -> Epoch:
+def plain(workers: int, epochs: int, images: int = IMAGES, width: int = 16) -> Epoch:
     """Train as the loop of a tutorial does."""
-    train, val = loaders(workers)
-    network = ResNet(8, 16, 1, 10)
+    train, val = loaders(workers, images)
+    network = ResNet(8, width, 1, 10)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
@@ -64,18 +64,18 @@ def plain(workers: int, epochs: int) -> Epoch:
     def epoch() -> tuple[float, float]:
         begin = time.perf_counter()
         network.train()
-        for images, labels in train:
+        for batch, labels in train:
             optimizer.zero_grad()
-            loss = F.cross_entropy(network(images), labels)
+            loss = F.cross_entropy(network(batch), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
         network.eval()
         correct = 0
         with torch.no_grad():
-            for images, labels in val:
-                correct += int((network(images).argmax(1) == labels).sum())
-        return time.perf_counter() - begin, 100 * correct / IMAGES
+            for batch, labels in val:
+                correct += int((network(batch).argmax(1) == labels).sum())
+        return time.perf_counter() - begin, 100 * correct / images
 
     return epoch
 

@@ -137,12 +137,14 @@ def report_words(folder: Path, launcher: dict[str, Any]) -> list[str]:
 
 
 def next_batch(folder: Path, launcher: dict[str, Any]) -> Batch | None:
-    """Return the runs that are to be trained next; None if none are left."""
+    """Return the runs that are to be trained next; None if none are left.
+
+    Until the claim is planned, arms tune, and what they choose is composed of the files in conf/ once more.
+    """
     from harness.sweeps import stages
 
-    if "overrides" not in launcher:
-        runs = stages.unfinished(folder)
-        return stages.Batch(folder, runs) if runs else None
+    if (folder / "plan.json").exists():
+        return next(stages.open_runs(folder), None)
     with composed(launcher["overrides"]) as config:
         return next(stages.batches(config), None)
 

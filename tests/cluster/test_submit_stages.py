@@ -1,0 +1,103 @@
+"""Sweeps that tune and go on until decided, submitted to a real Slurm and left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import forked
+import pytest
+from conftest import verified
+from test_stages import judged, trained, weights
+
+from cluster.test_slurm import slurm_does, squeue, until
+from cluster.test_submit import Sent, again, script, submit
+
+pytestmark = [
+    pytest.mark.usefixtures("slurm", "nothing_left_in_the_queue"),
+    pytest.mark.timeout(600),
+    pytest.mark.slow,
+]
+
+DIGITS = (
+    "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
+    "trainer.epochs=3", "scheduler.t_mult=1,2", "tracking=none", "claim.until=decided",
+    "claim.most=8", "claim.looks=[6,8]", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]",
+    "claim.tuning_seeds=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sweep without Slurm."""
+    folder = tmp_path_factory.mktemp("here")
+    where = (f"hydra.sweep.dir={folder / 'out'}", f"store.dir={folder / 'store'}")
+    done = forked.complete("train.py", "-m", *DIGITS, *where)
+    assert done.returncode == 0, done.stderr
+    return folder / "out"
+
+
+def sent_to_slurm(folder: Path) -> Sent:
+    return submit(folder, *DIGITS, f"store.dir={folder / 'store'}")
+
+
+def assert_same(sent: Sent, here: Path) -> None:
+    assert judged(sent.folder) == judged(here)
+    assert weights(sent.folder) == weights(here)
+    assert weights(sent.folder / "tuning") == weights(here / "tuning")
+    assert verified(sent.folder)
+
+
+def test_each_stage_submits_the_next_one(tmp_path: Path, here: Path) -> None:
+    sent = sent_to_slurm(tmp_path)
+    assert re.search(r"submitted: arms \d+, then \d+\n", sent.out)
+    sent.finish()
+    assert_same(sent, here)
+    assert all(sent.starts(int(path.parent.name)) == 1 for path in sent.folder.glob("*/starts.txt"))
+    logs = [(sent.folder / place / "report.log").read_text() for place in ("tuning", ".")]
+    assert all(re.search(r"submitted: arms \d+, then \d+\n", log) for log in logs)
+    assert "look 1 of 2, 6 of at most 8 pairs:" in logs[1]
+    assert "verdict: " in logs[1]
+    status = script("status", str(sent.folder)).stdout
+    assert status.startswith("tuning:\n")
+    unneeded = 16 - sum(map(len, trained(sent.folder).values()))
+    assert status.count("not needed") == unneeded + (unneeded > 0)
+    assert again(sent) == "nothing to submit: every arm has ended or is on its way\n"
+
+
+def a_run_of_the_tuning(sent: Sent) -> bool:
+    return (sent.folder / "tuning/jobs.json").exists()
+
+
+def a_run_of_the_claim(sent: Sent) -> bool:
+    return (sent.folder / "jobs.json").exists()
+
+
+@pytest.mark.parametrize("far_enough", [a_run_of_the_tuning, a_run_of_the_claim])
+def test_after_all_jobs_were_cancelled_again_goes_on(
+    tmp_path: Path, here: Path, far_enough: Callable[[Sent], bool]
+) -> None:
+    sent = sent_to_slurm(tmp_path)
+    until(lambda: far_enough(sent), "the stage", 240)
+    for job in squeue("%A"):
+        slurm_does("scancel", job)
+    until(lambda: not squeue("%A"), "an empty queue")
+    assert "submitted: " in again(sent)
+    sent.finish()
+    assert_same(sent, here)
+
+
+def test_a_run_that_was_cancelled_holds_its_look_open_until_again(
+    tmp_path: Path, here: Path
+) -> None:
+    sent = sent_to_slurm(tmp_path)
+    until(lambda: a_run_of_the_claim(sent), "the first look", 240)
+    slurm_does("scancel", sent.jobs()[11])
+    sent.finish()
+    assert (sent.folder / "report.log").read_text().count("submitted: ") == 0
+    assert "interim" in (sent.folder / "report.log").read_text()
+    assert "cancelled" in sent.states() or "killed" in sent.states()
+    assert "submitted: " in again(sent)
+    sent.finish()
+    assert_same(sent, here)
