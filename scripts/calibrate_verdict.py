@@ -18,7 +18,13 @@ import numpy as np
 from calibration import designs
 from calibration.designs import LEVEL, Rate, Row
 from calibration.images import coverage_rates
-from calibration.looks import looks, looks_replayed, looks_several, looks_skewed
+from calibration.looks import (
+    looks,
+    looks_over_cells,
+    looks_replayed,
+    looks_several,
+    looks_skewed,
+)
 from calibration.peeking import peeking_rates
 from calibration.phase import phase_rates
 from calibration.tuning import tuned_by_plan
@@ -84,6 +90,7 @@ DESIGNS = {  # with the share of the sweeps that each draws: some cost more
     "looks_skewed": (looks_skewed, 4),
     "looks_replayed": (looks_replayed, 1),
     "tuned_by_plan": (tuned_by_plan, 8),
+    "looks_over_cells": (looks_over_cells, 4),
 }
 
 
@@ -155,6 +162,9 @@ def promises(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
     yield _at_least(0.93, images, "seeds × images", "other images, 8 pairs")
     over = tables["over_cells"]
     yield _at_least(0.95, over, "coverage", "the mean over cells")
+    yield _at_least(
+        0.95, tables["looks_over_cells"], "coverage", "the mean over cells that stopped at looks"
+    )
     yield from _looks(tables)
     by_plan = tables["tuned_by_plan"]
     yield _at_most(

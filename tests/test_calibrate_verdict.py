@@ -45,6 +45,7 @@ def test_every_promise_is_kept(tables: dict[str, Any]) -> None:
         ("breaking", '"supported" where a run broke', 0.05),
         ("other_images", "seeds × images", 0.5),
         ("over_cells", "coverage", 0.8),
+        ("looks_over_cells", "coverage", 0.8),
         ("looks", 'false "supported"', 0.09),
         ("looks", 'false "supported", without futility', 0.09),
         ("looks", 'strictly "supported" at the margin', 0.09),

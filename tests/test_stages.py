@@ -282,9 +282,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_digits(folder: Path, *overrides: str) -> Path:
-    done = forked.complete("train.py", *digits(folder, *overrides))
-    assert done.returncode == 0, done.stderr
+    program = begun(folder, *overrides)
+    assert program.wait() == 0, program.log.read_text()
     return folder / "out"
+
+
+def begun(folder: Path, *overrides: str) -> forked.Program:
+    """The command in a session of its own; with a launcher of processes it must end as from a shell."""
+    words = digits(folder, *overrides)
+    fresh = bool(overrides)
+    return forked.Program(folder / "log", "train.py", *words, before=os.setsid, fresh=fresh)
 
 
 def digits(folder: Path, *overrides: str) -> list[str]:
@@ -307,8 +314,7 @@ def starts(sweep: Path) -> dict[str, int]:
 def test_killed_in_each_phase_the_same_command_goes_on_to_the_same_verdict(
     tmp_path: Path, whole: Path, phase: str, launcher: str
 ) -> None:
-    words, out = digits(tmp_path, *LAUNCHERS[launcher]), tmp_path / "out"
-    program = forked.Program(tmp_path / "log", "train.py", *words, before=os.setsid)
+    program, out = begun(tmp_path, *LAUNCHERS[launcher]), tmp_path / "out"
     deadline = time.monotonic() + 200
     while not PHASES[phase](out):
         assert program.process.is_alive(), program.log.read_text()

@@ -171,7 +171,7 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
         cells = [own for own in cells if not own["invalid"]]
         if len(cells) < 2 or claim.tuned_over:
             continue
-        level = min(_level(claim, own) for own in cells) / len(claim.treatments)
+        level = claim.level / len(claim.treatments)
         both = [
             _pooled(claim, level, [(own, (own[part] if part else None) or own) for own in cells])
             for part in ("", "intention_to_treat")
@@ -184,11 +184,6 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
             | {"verdict": states.INTERIM if interim else verdict}
         )
     return found
-
-
-def _level(claim: Claim, own: dict[str, Any]) -> float:
-    """Return the level of a comparison's intervals; with looks that of the boundary at its last one."""
-    return float(2 * own["path"][-1]["p"]) if own.get("path") else claim.level
 
 
 def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Figures]]) -> Figures:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -110,6 +111,24 @@ def looks_skewed(sweeps: int, rng: Generator) -> Iterator[Row]:
             'false "supported"': Rate.of(false),
             'false "supported" without remark': Rate.of(false & ~remark),
         }
+
+
+def looks_over_cells(sweeps: int, rng: Generator) -> Iterator[Row]:
+    """The one answer over cells that each stop where they are decided: coverage, and false "supported" without effect."""
+    for cells, between in product((2, 3, 6), (0.0, 0.3)):
+        effects = rng.normal(0, between, (sweeps, cells, 1))
+        d = effects + rng.normal(0, 0.3, (sweeps, cells, LOOKS[-1]))
+        _, stopped = judge(Design(LOOKS, LEVEL, MARGIN), d)
+        taken = np.where(np.arange(LOOKS[-1]) < stopped[..., None], d, np.nan)
+        errors = np.nanstd(taken, axis=-1, ddof=1) / np.sqrt(stopped)
+        pooled: Any = paired.over_cells(np.nanmean(taken, axis=-1), errors, (LEVEL, 2 * LEVEL))
+        (low, high), inner = pooled["intervals"]
+        state = states.decide(Evidence.of_intervals((low, high), inner, MARGIN), MARGIN)
+        yield {
+            "cells": cells, "sd between cells": between,
+            "coverage": Rate.of((low <= 0) & (high >= 0)),
+            'false "supported"': Rate.of(supported(state)),
+        }  # fmt: skip
 
 
 def _by_bootstrap_t(differences: Floats) -> str:
