@@ -20,6 +20,7 @@ from harness.analysis.figures import Figures, of_pairs
 from harness.analysis.pairing import PairedRuns, level_key
 from harness.analysis.sentences import comparison_label
 from harness.analysis.sequential import Design, Standing
+from harness.analysis.states import Evidence
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
@@ -34,12 +35,15 @@ class Path:
     """The looks that a comparison has taken, and the one that waits for pairs.
 
     `looks` has an entry a look: pairs, mean, low and high (of the repeated interval, points), p (one-sided, of
-    its boundary) and verdict.
+    its boundary), verdict, and the means (points) that are decided: those from `above` and those up to `below`;
+    null where differences are too coarse. `ahead` has pairs, above and below of the looks after the last one, as
+    they would be at its standard deviation.
     """
 
     looks: tuple[dict[str, Any], ...]
     stopped: str | None  # DECIDED or UNDECIDABLE; None while it goes on, and where no look decided
     waits: int | None  # for this many pairs
+    ahead: tuple[dict[str, Any], ...] = ()
 
     def pairs(self) -> int:
         """Return how many pairs this comparison takes: those of the look that waits, else of the last one."""
@@ -72,6 +76,7 @@ def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
         differences[row] = [by_seed.get(seed, np.nan) for seed in claim.seeds]
     steps = np.array([runs.step() for runs in compared])
     taken: list[list[dict[str, Any]]] = [[] for _ in compared]
+    ahead: list[list[dict[str, Any]]] = [[] for _ in compared]
     standing, waits = None, None
     for number, pairs in enumerate(claim.looks):
         going = np.full(len(compared), True) if standing is None else ~standing.settled
@@ -83,11 +88,27 @@ def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
         coarse = (np.ptp(differences[:, :pairs], axis=-1) == 0) & (steps > claim.margin)
         standing = sequential.look(design, number, differences, standing, unclear=coarse)
         for row in map(int, np.flatnonzero(going)):
-            taken[row].append(_entry(claim, number, standing, row, bool(coarse[row])))
-    return [_path(looks, standing, row, waits) for row, looks in enumerate(taken)]
+            decides = _decides(claim, number, standing, row)
+            ahead[row] = decides[1:]
+            entry = _entry(claim, number, standing, row) | decides[0]
+            if coarse[row]:
+                ahead[row] = []
+                entry |= {"verdict": states.TOO_COARSE, "above": None, "below": None}
+            taken[row].append(entry)
+    stopped = [_stopped(standing, row) for row in range(len(compared))]
+    return [
+        Path(tuple(looks), stop, None if stop else waits, tuple(later))
+        for looks, stop, later in zip(taken, stopped, ahead, strict=True)
+    ]
 
 
-def _entry(claim: Claim, number: int, standing: Standing, row: int, coarse: bool) -> dict[str, Any]:
+def _stopped(standing: Standing | None, row: int) -> str | None:
+    if standing is None or not standing.settled[row]:
+        return None
+    return DECIDED if standing.decided[row] else UNDECIDABLE
+
+
+def _entry(claim: Claim, number: int, standing: Standing, row: int) -> dict[str, Any]:
     evidence = standing.evidence
     return {
         "pairs": claim.looks[number],
@@ -95,17 +116,35 @@ def _entry(claim: Claim, number: int, standing: Standing, row: int, coarse: bool
         "low": float(evidence.low[row]),
         "high": float(evidence.high[row]),
         "p": sequential.boundaries(claim.looks, claim.level / 2)[number],
-        "verdict": states.TOO_COARSE if coarse else str(standing.state[row]),
+        "verdict": str(standing.state[row]),
     }
 
 
-def _path(
-    looks: list[dict[str, Any]], standing: Standing | None, row: int, waits: int | None
-) -> Path:
-    stopped = None
-    if standing is not None and standing.settled[row]:
-        stopped = DECIDED if standing.decided[row] else UNDECIDABLE
-    return Path(tuple(looks), stopped, None if stopped else waits)
+def _decides(claim: Claim, number: int, standing: Standing, row: int) -> list[dict[str, Any]]:
+    """Return for a look and all later ones which means of a comparison decide, at its standard deviation so far.
+
+    A gain is shown by Holm's procedure, with those rejected that are; that there is none by the interval.
+    """
+    zero = claim.decide == "zero"
+    line = 0.0 if zero else claim.margin
+    shown = standing.evidence.above_zero if zero else standing.evidence.above_margin
+    left = len(shown) - int(np.delete(shown, row).sum())
+
+    def critical(at: int, comparisons: int) -> float:
+        p = sequential.boundaries(claim.looks, claim.level / 2 / comparisons)[at]
+        pairs = claim.looks[at]
+        return float(scipy.stats.t.isf(p, pairs - 1)) / math.sqrt(pairs)
+
+    half = float(standing.evidence.high[row] - standing.mean[row])
+    sd = half / critical(number, 1)
+    return [
+        {
+            "pairs": claim.looks[at],
+            "above": line + sd * critical(at, left),
+            "below": claim.margin - sd * critical(at, 1),
+        }
+        for at in range(number, len(claim.looks))
+    ]
 
 
 def taken_pairs(claim: Claim, runs: PairedRuns, path: Path) -> PairedRuns:
@@ -141,10 +180,16 @@ def figures(claim: Claim, runs: PairedRuns, path: Path) -> Figures:
     pairs = _first(claim, runs, claim.looks[number]).pairs(impute=True) if not runs.invalid else []
     own = of_pairs(claim, pairs, (outer, inner)) | {"p": None}
     if path.looks:
-        own |= {"verdict": path.looks[-1]["verdict"], "by_itself": path.looks[-1]["verdict"]}
+        state = path.looks[-1]["verdict"]
+        alone = Evidence.of_intervals(own["ci95"], own["ci90"], claim.margin)
+        by_itself = str(states.decide(alone, claim.margin))
+        own |= {
+            "verdict": state,
+            "by_itself": state if state == states.TOO_COARSE else by_itself,
+        }
     elif not runs.invalid:
         own |= {"verdict": states.TOO_FEW, "by_itself": states.TOO_FEW}
-    return own | {"path": list(path.looks), "stopped": path.stopped}
+    return own | {"path": list(path.looks), "stopped": path.stopped, "ahead": list(path.ahead)}
 
 
 def described(claim: Claim, comparisons: Sequence[Figures]) -> dict[str, Any]:
@@ -158,28 +203,27 @@ def progress(claim: Claim, own: Figures) -> str:
     """Return a comparison after its last look in a line: its interval, its state, and how many pairs it may take yet."""
     last = own["path"][-1]
     label = comparison_label(own, claim.factor)
-    text = f"{label}: {last['mean']:+.2f} ({last['low']:+.2f} to {last['high']:+.2f}), {last['verdict']}"
+    alone = f" (“{own['by_itself']}” by itself)" * (own["by_itself"] != last["verdict"])
+    interval = f"{last['low']:+.2f} to {last['high']:+.2f}"
+    text = f"{label}: {last['mean']:+.2f} ({interval}), {last['verdict']}{alone}"
+    most = claim.looks[-1]
     if own["stopped"] == DECIDED:
         return f"{text}: decided with {last['pairs']} pairs"
     if own["stopped"] == UNDECIDABLE:
-        return f"{text}: undecidable with {len(claim.seeds)} pairs at this spread"
-    if last["pairs"] == len(claim.seeds):
-        return f"{text}: open after all pairs"
-    expected = expected_pairs(claim, own)
-    more = f"{expected - last['pairs']} more pairs" if expected else "all pairs"
-    return f"{text}: goes on; {more}, if mean and spread stay"
+        return f"{text}: stopped with {last['pairs']} pairs, undecidable with {most} at this spread"
+    if last["pairs"] == most:
+        return f"{text}: open after all {most} pairs"
+    if expected := expected_pairs(own):
+        more = f"about {expected - last['pairs']} more pairs if mean and spread stay"
+        return f"{text}: goes on, {more}"
+    return f"{text}: goes on; if mean and spread stay, all {most} pairs will not decide"
 
 
-def expected_pairs(claim: Claim, own: Figures) -> int | None:
+def expected_pairs(own: Figures) -> int | None:
     """Return the look that would decide if mean and standard deviation stayed as they are; None if none would."""
-    line = 0.0 if claim.decide == "zero" else claim.margin
-    bounds = sequential.boundaries(claim.looks, claim.level / 2)
-    for pairs, p in zip(claim.looks, bounds, strict=True):
-        half = scipy.stats.t.isf(p, pairs - 1) * own["sd"] / math.sqrt(pairs)
-        mean = own["mean"]
-        if pairs > own["n"] and (mean - half > line or mean + half < claim.margin):
-            return pairs
-    return None
+    mean = own["path"][-1]["mean"]
+    deciding = (one for one in own["ahead"] if mean > one["above"] or mean < one["below"])
+    return next((int(one["pairs"]) for one in deciding), None)
 
 
 def wanted(claim: Claim, compared: Sequence[PairedRuns]) -> tuple[set[RunKey], set[RunKey]]:

@@ -44,22 +44,37 @@ def saved(runs: pl.DataFrame) -> dict[str, Any]:
 
 
 def progress(sweep: Path) -> list[str]:
-    """Return what the looks of a sweep have come to so far, a line a comparison; none without looks."""
+    """Return what the looks of a sweep have come to so far, a line a comparison, and which runs hold up the next one.
+
+    Without looks, and before the first, there is nothing to say.
+    """
     plan = results.read_plan(sweep)
     if not (plan["claim"] or {}).get("looks"):
         return []
     claim = Claim.from_dict(plan["claim"])
-    table = results.with_values(results.read(sweep), claim.metric)
-    judged = judge(claim, table)
-    taken = judged["looks"]["look"]
-    if not taken:
-        return []
-    shown = [f"  {looks.progress(claim, one)}" for one in judged["comparisons"] if one["path"]]
-    pairs = claim.looks[taken - 1]
-    return [
-        f"look {taken} of {len(claim.looks)}, {pairs} of at most {len(claim.seeds)} pairs:",
-        *shown,
-    ]
+    judged = judge(claim, results.with_values(results.read(sweep), claim.metric))
+    lines = []
+    if taken := judged["looks"]["look"]:
+        pairs = f"{claim.looks[taken - 1]} of at most {len(claim.seeds)} pairs"
+        interval = f"repeated {100 * (1 - claim.level):g} % interval"
+        lines = [
+            f"look {taken} of {len(claim.looks)}, {pairs}; points of {claim.metric} ({interval}):"
+        ]
+        lines += [f"  {looks.progress(claim, one)}" for one in judged["comparisons"] if one["path"]]
+    if held := [f"{name} ({status})" for name, status in _not_ended(judged).items()]:
+        lines.append(f"the next look waits for {', '.join(held)}: the same command goes on")
+    return lines
+
+
+def _not_ended(judged: dict[str, Any]) -> dict[str, str]:
+    """Return the runs, with their statuses, that ended for reasons outside of their configuration."""
+    found = {}
+    for one in judged["comparisons"]:
+        counted = {run["name"] for run in (one["intention_to_treat"] or {}).get("filled", [])}
+        for run in one["left_out"]:
+            if run["status"] in ("failed", "interrupted") and run["name"] not in counted:
+                found[run["name"]] = run["status"]
+    return found
 
 
 def _is_in(row: dict[str, Any], wanted: set[looks.RunKey]) -> bool:

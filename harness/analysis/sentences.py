@@ -192,6 +192,8 @@ def _reduced(own: Figures) -> str:
     state = own["by_itself"]
     if own["complete_pairs"] == state or own["complete_pairs"] not in states.STATES[4:]:
         return ""
+    if own.get("path"):
+        return _reduced_at_looks(own)
     if own["n"] < own["fewest_pairs"]:
         return (
             f"It is “{state}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
@@ -199,6 +201,15 @@ def _reduced(own: Figures) -> str:
         )
     p = own["p_adjusted"]
     return f"It is “{state}” by itself, but not among {own['comparisons']} comparisons (adjusted p = {p:.2g})."
+
+
+def _reduced_at_looks(own: Figures) -> str:
+    """Return the same of a comparison with looks, at which what was shown once stays so."""
+    shown = (states.WORSE, *states.ANY_SUPPORTED)
+    earlier = [one["pairs"] for one in own["path"] if one["verdict"] in shown]
+    if own["complete_pairs"] in shown and own["by_itself"] not in shown:
+        return f"That it is above 0 was shown with {earlier[0]} pairs."
+    return f"It is “{own['by_itself']}” by itself, but not among the comparisons of its sweep."
 
 
 def _skewed(own: Figures) -> str:
@@ -241,6 +252,34 @@ def rivals(claim: Claim, own: Figures) -> str:
         elif one["explains"] is None:
             words += f" {one['rival']} is supported too; which is better is open ({against})."
     return words
+
+
+def looked(verdict: Mapping[str, Any]) -> str:
+    """Return what was asked at the looks of a `verdict.json`, how many there were, and what they spared."""
+    looks, comparisons = verdict["looks"], verdict["comparisons"]
+    margin, most = f"{verdict['claim']['margin']:g} points", looks["pairs"][-1]
+    asked = {
+        "zero": f"above zero, or is a gain of {margin} ruled out",
+        "margin": f"above the margin of {margin}, or is a gain of that size ruled out",
+    }
+    number, taken = len(looks["pairs"]), looks["look"]
+    last = f", the last with {looks['pairs'][taken - 1]} of at most {most} pairs" if taken else ""
+    waits = [one["planned"] for one in comparisons if one["verdict"] == states.INTERIM]
+    following = f"; the next takes {max(waits)} pairs" if waits else ""
+    words = [
+        f"Asked at each look (claim.decide={looks['decide']}): is the difference {asked[looks['decide']]}?",
+        f"Looks taken: {taken} of {number}{last}{following}.",
+    ]
+    if undecidable := sum(one["stopped"] == "undecidable" for one in comparisons):
+        some = f"{undecidable} of {len(comparisons)} comparisons" if len(comparisons) > 1 else "It"
+        words.append(
+            f"{some} stopped as undecidable with {most} pairs: at this mean and spread these would seldom decide."
+        )
+    if looks.get("runs"):
+        seconds = looks["seconds"]
+        saved = "" if seconds is None else f", which saved about {seconds:,.0f} s of training"
+        words.append(f"{looks['runs']} planned runs were not needed{saved}.")
+    return " ".join(words)
 
 
 def tuned(tuning: Mapping[str, Any]) -> str:

@@ -8,15 +8,18 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import jinja2
 import polars as pl
 import vl_convert
 
-from harness.analysis import results, states
+from harness.analysis import results, sentences, states
+from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.files import atomic
@@ -74,6 +77,8 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     if verdict and verdict["comparisons"]:
         specs["verdict"] = verdict_charts.differences(verdict, dots=False)
         specs["pairs"] = verdict_charts.differences(verdict, dots=True)
+    if verdict and "looks" in verdict and (paths := verdict_charts.paths(verdict)):
+        specs["looks"] = paths
     if profile:
         specs["phase"] = verdict_charts.profile(profile, arms)
     return _template().render(
@@ -84,6 +89,8 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         comparisons=_comparisons(verdict),
         headline=_headline(runs, verdict),
         most_drawn=verdict_charts.MOST_COMPARISONS,
+        most_paths=verdict_charts.MOST_PATHS,
+        looked=sentences.looked(verdict) if verdict and "looks" in verdict else "",
         legend=[_LegendEntry(name, at) for at, name in enumerate(arms)],
         overview=overview,
         nonce=secrets.token_urlsafe(16),
@@ -91,6 +98,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         phase=phase,
         runs=_run_rows(runs),
         snapshots=_snapshots(verdict),
+        tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
         verdict=verdict,
         warnings=[*incomplete_runs(runs), *about.get("warnings", [])],
     )
@@ -252,6 +260,33 @@ def _snapshots(verdict: dict[str, Any] | None) -> dict[str, dict[int, dict[str, 
     for row in (verdict or {}).get("snapshots") or []:
         table.setdefault(row["arm"], {})[row["members"]] = row
     return table
+
+
+def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
+    """Return how the arms of a sweep were tuned (an entry of `tuning` in `verdict.json`): `values`, and `rows`.
+
+    A row is an arm with a cell for each value that any arm has tried: `text` (mean ± standard error, percent) and
+    `mark`. Values are in ascending order where they are `numbers`.
+    """
+    values = list(dict.fromkeys(value for arm in tuning["arms"] for value in arm["tried"]))
+    numbers = all(isinstance(level_key(value), Decimal) for value in values)
+    if numbers:
+        values.sort(key=Decimal)
+    rows = [
+        arm | {"cells": [_tuning_cell(arm, value) for value in values]} for arm in tuning["arms"]
+    ]
+    return tuning | {"values": values, "rows": rows, "numbers": numbers}
+
+
+def _tuning_cell(arm: dict[str, Any], value: str) -> dict[str, str]:
+    runs = arm["tried"].get(value)
+    if not runs:
+        return {"text": _NONE, "mark": ""}
+    ended = [accuracy for accuracy in runs if accuracy is not None]
+    if len(ended) < len(runs):
+        return {"text": f"{len(runs) - len(ended)} of {len(runs)} diverged", "mark": "ruled out"}
+    mark = "chosen" if value == arm["value"] else "best mean" if value == arm["best"] else ""
+    return {"text": _mean_and_sd(fmean(ended), stdev(ended) / math.sqrt(len(ended))), "mark": mark}
 
 
 # --- numbers as text -----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,29 @@ import vl_convert
 
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
-from harness.report import charts, page_charts
+from harness.report import charts, page_charts, verdict_charts
 
 _INTERACTIVE = ("columns", "runs")  # layers of the page that a picture does without
 
 
-def write_pictures(sweep: Path, runs: pl.DataFrame, steps: Attempts) -> list[Path]:
-    """Write `lr.png` and `val_acc.png` into the sweep's folder; return those that could be made.
+def write_pictures(
+    sweep: Path, runs: pl.DataFrame, verdict: dict[str, Any] | None, steps: Attempts
+) -> list[Path]:
+    """Write `lr.png`, `val_acc.png` and `looks.png` into the sweep's folder; return those that could be made.
 
-    Arms without any evaluation are left out of `val_acc.png`; a sweep without runs has no pictures.
+    Arms without any evaluation are left out of `val_acc.png`; a sweep without runs has no pictures, one without
+    looks no `looks.png`.
     """
     begun = runs.filter(pl.col("restarts").is_not_null())
+    drawn: dict[str, Callable[[], bytes | None]] = {
+        "lr.png": lambda: lr_png(begun),
+        "val_acc.png": lambda: val_acc_png(begun),
+        "looks.png": lambda: looks_png(verdict),
+    }
     paths = []
-    for name, draw in {"lr.png": lr_png, "val_acc.png": val_acc_png}.items():
+    for name, draw in drawn.items():
         with steps.step(name):
-            if begun.is_empty() or (picture := draw(begun)) is None:
+            if begun.is_empty() or (picture := draw()) is None:
                 continue
             with atomic(sweep / name) as file:
                 file.write(picture)
@@ -54,6 +62,12 @@ def val_acc_png(runs: pl.DataFrame) -> bytes | None:
     ]
     fixed = [parameter for parameter in overview.chart["params"] if "select" not in parameter]
     return page_chart_png(overview.chart | {"vconcat": panels, "params": fixed}, arms)
+
+
+def looks_png(verdict: dict[str, Any] | None) -> bytes | None:
+    """Draw the page's chart of looks; None where none was taken."""
+    chart = verdict_charts.paths(verdict) if verdict and "looks" in verdict else None
+    return page_chart_png(chart, []) if chart else None
 
 
 def page_chart_png(chart: dict[str, Any], arms: Sequence[str]) -> bytes:

@@ -68,7 +68,7 @@ def write_summary(
         else:
             (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
-        paths += write_pictures(out, runs, steps)
+        paths += write_pictures(out, runs, verdict, steps)
     with steps.step("report.html"):
         details = about(out.name, planned, runs, [*warnings, *steps.failures])
         paths.append(page.write_page(out, runs, verdict, details))

@@ -1,4 +1,4 @@
-"""Charts of a verdict for the page: the differences of its comparisons, accuracy around cycle ends."""
+"""Charts of a verdict for the page: the differences of its comparisons, by look too, accuracy around cycle ends."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import altair as alt
 
+from harness.analysis import looks
 from harness.analysis.sentences import comparison_label
 from harness.report.charts import WIDTH
 from harness.report.page_charts import COLOURS, SHOWN, colour_of, look, of_field
 
 MOST_COMPARISONS = 24  # that are drawn
+MOST_PATHS = 12
 
 
 def differences(verdict: dict[str, Any], dots: bool) -> dict[str, Any]:
@@ -44,15 +46,16 @@ def differences(verdict: dict[str, Any], dots: bool) -> dict[str, Any]:
     return document
 
 
-def _references(margin: float, x: alt.X) -> list[Any]:
+def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
     """Return ± margin as an area, and 0 as a line."""
+    end = alt.X2("to:Q") if isinstance(axis, alt.X) else alt.Y2("to:Q")
     return [
         alt.Chart(alt.InlineData(values=[{"from": -margin, "to": margin}]))
         .mark_rect(color="gray", opacity=0.18)
-        .encode(of_field("from", x), alt.X2("to:Q")),
+        .encode(of_field("from", axis), end),
         alt.Chart(alt.InlineData(values=[{"zero": 0}]))
         .mark_rule(color="currentColor", strokeWidth=1)
-        .encode(of_field("zero", x)),
+        .encode(of_field("zero", axis)),
     ]
 
 
@@ -124,6 +127,119 @@ def _with_room(values: list[float], share: float, least: float) -> list[float]:
     """Return the range of `values`, wider by a share of it, or by `least` where it is a point."""
     room = share * (max(values) - min(values)) or least
     return [min(values) - room, max(values) + room]
+
+
+def paths(verdict: dict[str, Any]) -> dict[str, Any] | None:
+    """Draw what comparisons came to look by look, a panel each: mean, repeated interval, and which means decide.
+
+    None where no look was taken.
+    """
+    taken = [one for one in verdict["comparisons"] if one.get("path")][:MOST_PATHS]
+    if not taken:
+        return None
+    panels = [_path(verdict, one, len(taken) > 1, one is taken[-1]) for one in taken]
+    description = "Mean differences and their repeated intervals, look by look"
+    chart = alt.vconcat(*panels, spacing=44, bounds="flush", description=description)
+    document: dict[str, Any] = chart.resolve_scale(color="shared").to_dict()
+    return document
+
+
+def _path(verdict: dict[str, Any], own: dict[str, Any], several: bool, last: bool) -> Any:
+    claim, planned = verdict["claim"], verdict["looks"]["pairs"]
+    x = (
+        alt.X("pairs:Q")
+        .title(f"pairs, at most {planned[-1]}" if last else None)
+        .scale(domain=[planned[0] - 1, planned[-1] + 1], nice=False)
+        .axis(values=planned, format="d", grid=True, labels=last)
+    )
+    decides = _decides(own)
+    ends = [one[end] for one in own["path"] for end in ("low", "high")]
+    values = [0.0, claim["margin"], -claim["margin"], *ends, *(one["mean"] for one in decides)]
+    y = (
+        alt.Y("mean:Q")
+        .title("difference (points)")
+        .scale(domain=_with_room(values, 0.1, 1.0), nice=False)
+        .axis(
+            format="+~f", tickCount=4 if several else 7, labelExpr="datum.value ? datum.label : '0'"
+        )
+    )
+    layers = [
+        *_references(claim["margin"], y),
+        _thresholds(decides, claim, x, y),
+        *_looks(own["path"], x, y),
+    ]
+    label = comparison_label(own, str(claim["factor"]).rpartition(".")[2])
+    lines = [{"text": label, "y": -23}, {"text": _ended(own, planned[-1]), "y": -8}]
+    for line in lines:
+        text = alt.Chart(alt.InlineData(values=[line])).mark_text(
+            align="left", fontSize=13, color="currentColor", limit=alt.ExprRef("width")
+        )
+        layers.append(text.encode(x=alt.value(0), y=alt.value(line["y"]), text="text:N"))
+    return alt.layer(*layers).properties(width=WIDTH, height=160 if several else 260)
+
+
+def _decides(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the means that each look decides, and those that later ones would."""
+    return [
+        {"pairs": one["pairs"], "mean": one[side], "side": side}
+        for one in [*own["path"], *own["ahead"]]
+        for side in ("above", "below")
+        if one[side] is not None
+    ]
+
+
+def _thresholds(decides: list[dict[str, Any]], claim: dict[str, Any], x: alt.X, y: alt.Y) -> Any:
+    """Return which means decide at each look: a line and a legend for each side."""
+    line = f"a mean above shows {_QUESTION[claim['decide']]}"
+    none = f"a mean below rules out a gain of {claim['margin']:g}"
+    legend = alt.Legend(
+        title=None, orient="top", labelLimit=400, labelColor="currentColor", labelFontSize=12, symbolType="stroke",
+        labelExpr=f"datum.value == 'above' ? '{line}' : '{none}'",
+    )  # fmt: skip
+    scale = alt.Scale(domain=["above", "below"], range=[COLOURS[2], COLOURS[1]])
+    tooltip = [alt.Tooltip("pairs:Q"), alt.Tooltip("mean:Q", format="+.3f", title="points")]
+    base = alt.Chart(alt.InlineData(values=decides)).encode(x, y)
+    colour = alt.Color("side:N").scale(scale).legend(legend)
+    return base.mark_line(strokeDash=[5, 3], strokeWidth=1.5).encode(colour) + base.mark_tick(
+        orient="horizontal", size=16, thickness=3, opacity=1
+    ).encode(colour, tooltip=tooltip)
+
+
+_QUESTION = {"zero": "a gain", "margin": "a gain above the margin"}
+
+
+def _looks(rows: list[dict[str, Any]], x: alt.X, y: alt.Y) -> list[Any]:
+    """Return the mean and interval of each look, the last one with a ring."""
+    table = alt.Chart(alt.InlineData(values=rows)).encode(x)
+    tooltip = [
+        alt.Tooltip("pairs:Q"),
+        alt.Tooltip("mean:Q", format="+.3f"),
+        alt.Tooltip("low:Q", format="+.3f", title="repeated interval from"),
+        alt.Tooltip("high:Q", format="+.3f", title="to"),
+        alt.Tooltip("verdict:N"),
+    ]
+    return [
+        table.mark_line(color=COLOURS[0], strokeWidth=1.5, opacity=0.6).encode(y),
+        table.mark_rule(color=COLOURS[0], strokeWidth=3).encode(
+            of_field("low", y), alt.Y2("high:Q"), tooltip=tooltip
+        ),
+        table.mark_point(color=COLOURS[0], filled=True, size=80, opacity=1).encode(
+            y, tooltip=tooltip
+        ),
+        alt.Chart(alt.InlineData(values=rows[-1:]))
+        .mark_point(color=COLOURS[0], filled=False, size=300, strokeWidth=2)
+        .encode(x, y),
+    ]
+
+
+def _ended(own: dict[str, Any], most: int) -> str:
+    pairs, verdict = own["path"][-1]["pairs"], own["path"][-1]["verdict"]
+    match own["stopped"]:
+        case looks.DECIDED:
+            return f"decided with {pairs} pairs: {verdict}"
+        case looks.UNDECIDABLE:
+            return f"stopped with {pairs} pairs: undecidable with {most}"
+    return f"all {pairs} pairs: {verdict}" if pairs == most else f"goes on: {verdict} so far"
 
 
 def profile(points: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
