@@ -24,6 +24,8 @@ from harness.files import UnreadableError, write_json
 from harness.report import page
 from harness.report.pictures import write_pictures
 
+_CHANGED = "the claim was changed after the plan was written; "
+
 
 def write_summary(
     sweeps: Sequence[Path], out: Path, ledger: Path | None = None
@@ -56,10 +58,8 @@ def write_summary(
             with steps.step("where the runs come from"):
                 warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
-            with steps.step("stages"):
                 lines += _add_stages(verdict, plans, every, planned)
-            changed = "the claim was changed after the plan was written; "
-            changed *= verdict["claim_changed"]
+            changed = _CHANGED * verdict["claim_changed"]
             lines.append(f"\nverdict: {changed}{verdict['sentence']}")
     with steps.step("verdict.json"):
         if verdict:
