@@ -2,8 +2,7 @@
 
 Prints a table in Markdown; docs/benchmarks.md holds one, with what was found on the way to it. All
 contenders of a row run in turn, on an otherwise idle machine; figures are medians, with the least and
-the greatest. The whole takes some four hours on two cores, most of it the
-section verdict; --repeats 1 verdict takes half an hour.
+the greatest. The whole takes some two hours on two cores.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def write_summary(
     steps = Attempts(ConfigError, UnreadableError)
     lines, warnings, verdict, paths = [], [], None, []
     with steps.step("table"):
-        lines.append(results.table(runs))
+        lines = [results.table(runs)]
     with steps.step("comparison of runs that begin alike"):
         pairs = results.disagreements(runs)
         warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
@@ -59,8 +59,7 @@ def write_summary(
                 warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
                 lines += _add_stages(verdict, plans, every, planned)
-            changed = _CHANGED * verdict["claim_changed"]
-            lines.append(f"\nverdict: {changed}{verdict['sentence']}")
+            lines.append(f"\nverdict: {_CHANGED * verdict['claim_changed']}{verdict['sentence']}")
     with steps.step("verdict.json"):
         if verdict:
             write_json(out / "verdict.json", verdict)
