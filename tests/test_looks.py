@@ -194,6 +194,14 @@ def test_with_tuned_over_each_value_of_the_baseline_takes_looks_of_its_own() -> 
     assert now == {"1 0.1": {*range(6)}, "1 0.2": {*range(8)}, "2 0.4": {*range(8)}}
 
 
+def test_values_of_tuned_over_are_no_family() -> None:
+    claim = dataclasses.replace(CLAIM, tuned_over="optimizer.lr")
+    runs = [row | {"tuned": "0.1"} for row in rows(OPEN[:6])]
+    runs += [row | {"tuned": "0.2"} for row in runs[:6]]
+    (look,) = only(runs, claim)["path"]
+    assert look == only(rows(OPEN[:6]), CLAIM)["path"][0]
+
+
 def test_an_invalid_comparison_takes_no_look_and_holds_up_no_other() -> None:
     invalid = arm("3", GAIN[:6], aligned=False)
     first, second = judged([*rows(GAIN[:6]), *invalid], TWO)["comparisons"]
