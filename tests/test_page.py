@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import need
+from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
+from test_verdict import judged, rows
 
 from harness.analysis import results
 from harness.report import charts
@@ -490,6 +492,146 @@ def test_numbers_that_json_lacks_are_holes(tmp_path: Path) -> None:
     verdict = make_verdict(runs)
     verdict["comparisons"][0]["mean"] = float("nan")
     assert "NaN" not in report.render(runs, verdict, ABOUT).partition('id="specs"')[2][:20_000]
+
+
+# --- looks and tuning ----------------------------------------------------------------------------
+
+TUNING: dict[str, Any] = {
+    "keys": ["optimizer.lr"], "grid": [0.1, 0.05], "seeds": [1000, 1001, 1002], "sha256": "feed" * 16,
+    "runs": 21, "seconds": 1234.4,
+    "arms": [
+        {"arm": "t_mult=1", "value": "0.05", "best": "0.1", "edge": False,
+         "tried": {"0.1": [92.0, 92.0, 95.0], "0.05": [92.0, 92.5, 93.0], "0.2": [90.0, None, None]}},
+        {"arm": "t_mult=2", "value": "0.4", "best": "0.4", "edge": True,
+         "tried": {"0.1": [91.0] * 3, "0.05": [90.0] * 3, "0.2": [92.0] * 3, "0.4": [93.0] * 3}},
+    ],
+}  # fmt: skip
+
+
+def with_looks(cell: str = "") -> dict[str, Any]:
+    """Six comparisons in three cells: decided, open, undecidable ones."""
+    runs = [
+        row
+        for number in range(3)
+        for row in (
+            *rows([OPEN, GAIN[:6], OPEN][number], cell=f"{cell}{number}"),
+            *arm("3", [GAIN[:6], HOPELESS, OPEN][number], cell=f"{cell}{number}"),
+        )
+    ]
+    verdict = judged(runs, TWO)
+    verdict["looks"] |= {"runs": 14, "seconds": 26.1}
+    return verdict
+
+
+def cells_of(text: str, kind: str) -> list[str]:
+    return re.findall(rf"<{kind}[^>]*>(.*?)</{kind}>", text)
+
+
+def test_with_looks_the_page_says_what_was_asked_and_spared(tmp_path: Path) -> None:
+    text = report.render(write_sweep(tmp_path, ["a", "b"], 1), with_looks(), ABOUT)
+    body = text.partition('id="specs"')[0]
+    assert "Asked at each look (claim.decide=zero): is the difference above zero" in body
+    assert "Looks taken: 4 of 4, the last with 13 of at most 13 pairs." in body
+    assert "14 planned runs were not needed, which saved about 26 s of training." in body
+    assert "(docs/verdict.md)" in body
+    assert "must also hold among all comparisons" in body
+    assert "judged at 6, 8, 10, 13 pairs until decided (zero)" in body
+    one = judged(rows(GAIN[:6]), CLAIM)
+    single = report.render(write_sweep(tmp_path / "one", ["a", "b"], 1), one, ABOUT)
+    assert "6 pairs, repeated 95 % interval +0.39 to +0.61" in single
+    assert "must also hold among" not in single
+
+
+def test_columns_that_looks_do_not_have_are_left_out(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    columns = {}
+    for name, verdict in {"fixed": make_verdict(runs), "looks": with_looks()}.items():
+        text = report.render(runs, verdict, ABOUT).partition('aria-label="Comparisons"')[2]
+        head, _, body = text.partition("</table>")[0].partition("<tbody>")
+        columns[name] = cells_of(head, "th")
+        for row in body.split("</tr>")[:-1]:
+            assert len(cells_of(row, "t[hd]")) == len(columns[name])
+    absent = ["p", "p (adjusted)", "pairs needed"]
+    assert [name for name in columns["fixed"] if name not in columns["looks"]] == [
+        "95 % t interval", *absent,
+    ]  # fmt: skip
+    assert [name for name in columns["looks"] if name not in columns["fixed"]] == [
+        "looks", "repeated 95 % interval",
+    ]  # fmt: skip
+
+
+def test_without_looks_and_tuning_nothing_is_said_of_them(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    text = report.render(runs, make_verdict(runs, tuning=[]), ABOUT).partition('id="specs"')[0]
+    assert "Looks" not in text
+    assert "Tuning" not in text
+    assert "repeated" not in text
+
+
+def test_before_the_first_look_there_is_no_chart_of_looks(tmp_path: Path) -> None:
+    verdict = judged(rows(OPEN[:4]), CLAIM)
+    text = report.render(write_sweep(tmp_path, ["a", "b"], 2), verdict, ABOUT)
+    assert "Looks taken: 0 of 4; the next takes 6 pairs." in text
+    assert 'data-chart="looks"' not in text
+
+
+def test_looks_are_drawn_a_panel_a_comparison_on_any_screen(
+    tmp_path: Path, show: Callable[..., Page]
+) -> None:
+    runs = write_sweep(tmp_path, ["t_mult=1", "t_mult=2"], 1)
+    path = report.write_page(tmp_path, runs, with_looks(HOSTILE[2]), ABOUT)
+    for width in (1200, 360):
+        page = show(path, viewport={"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        chart = page.locator('[data-chart="looks"]')
+        box = chart.locator("svg.marks").bounding_box()
+        assert box
+        assert width * 0.6 < box["width"] <= width
+        shown = chart.locator("svg.marks").text_content()
+        assert shown
+        for part in ("a mean above shows a gain", "decided with 6 pairs: supported",
+                     "stopped with 6 pairs: undecidable", "all 13 pairs: inconclusive"):  # fmt: skip
+            assert part in shown
+        intervals = sum(len(one["path"]) for one in with_looks()["comparisons"])
+        rings = 6
+        assert marks(page, "looks", "symbol") == intervals + rings
+    assert page.evaluate("window.hacked") is None
+
+
+def test_tuning_is_a_table_of_arms_by_values(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["a", "b"], 2)
+    text = report.render(runs, make_verdict(runs, tuning=[TUNING]), ABOUT)
+    table, _, note = text.partition('aria-label="Tuning"')[2].partition("</table>")
+    head, first, second = table.split("<tr>")[1:]
+    assert cells_of(head, "th") == [
+        "arm, by optimizer.lr", "0.05", "0.1", "0.2", "0.4", "chosen",
+    ]  # fmt: skip
+    assert cells_of(first, "td") == [
+        "<strong>92.50 ± 0.29<br>chosen</strong>",
+        '93.00 ± 1.00<br><span class="soft">best mean</span>',
+        '2 of 3 diverged<br><span class="soft">ruled out</span>', "–", "<strong>0.05</strong>",
+    ]  # fmt: skip
+    assert cells_of(second, "td")[:4] == [
+        "90.00 ± 0.00", "91.00 ± 0.00", "92.00 ± 0.00", "<strong>93.00 ± 0.00<br>chosen</strong>",
+    ]  # fmt: skip
+    assert cells_of(second, "td")[4].startswith(
+        "<strong>0.4</strong>; the best, 0.4, is at the edge"
+    )
+    assert "over 3 seeds, 1000 to 1002, that the claim does not use" in note
+    assert "the smallest value whose mean is within one standard error" in note
+    assert "Cost: 21 runs, 1,234 s." in note
+    assert f"<dd>{TUNING['sha256']}</dd>" in text
+
+
+def test_values_that_are_no_numbers_stand_as_they_were_given() -> None:
+    tried = {"0.1, nesterov": [90.0, 91.0], "0.05, plain": [92.0, 93.0]}
+    arms = [
+        {"arm": "a", "value": "0.05, plain", "best": "0.05, plain", "edge": False, "tried": tried}
+    ]
+    table = report.tuning_table(TUNING | {"keys": ["x", "y"], "arms": arms})
+    assert table["values"] == ["0.1, nesterov", "0.05, plain"]
+    assert [cell["mark"] for cell in table["rows"][0]["cells"]] == ["", "chosen"]
+    assert not table["numbers"]
 
 
 @pytest.mark.slow

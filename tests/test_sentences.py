@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
+from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_verdict import SPREAD, Row, around, judged, lost, only, rows
 
+from harness.analysis import sentences
 from harness.analysis.states import (
     ANY_SUPPORTED,
     INCONCLUSIVE,
     INTERIM,
+    SUPPORTED_UNSURE,
 )
 from harness.analysis.verdict import Claim
 
@@ -94,3 +99,94 @@ def test_interim_sentences_promise_nothing() -> None:
     assert comparison["verdict"] == INTERIM
     assert "supported" not in comparison["sentence"]
     assert "interim, 8 of 9 pairs" in comparison["sentence"]
+
+
+# --- looks and tuning ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("differences", "ended"),
+    [
+        (GAIN, "; above the margin of 0.2, decided with 6 of at most 13 pairs."),
+        (HOPELESS, "shows; undecidable with 13 pairs at this spread, stopped after 6."),
+        (OPEN, "neither a difference nor its absence shows, after all 13 pairs."),
+    ],
+    ids=["decided", "undecidable", "open"],
+)
+def test_where_a_comparison_stopped_is_said(differences: list[float], ended: str) -> None:
+    sentence = only(rows(differences), CLAIM)["sentence"]
+    assert sentence.endswith(ended)
+    assert "(repeated 95 % interval " in sentence
+
+
+def test_of_looks_too_what_only_multiplicity_hinders_is_said() -> None:
+    levels = ("2", "3", "4", "5", "6", "7")
+    claim = dataclasses.replace(CLAIM, looks=(6,), seeds=tuple(range(6)), treatments=levels)
+    weak = [0.5 + 5 * one for one in SPREAD]
+    runs = rows(weak) + [row for level in levels[1:] for row in arm(level, OPEN[:6])]
+    comparison = judged(runs, claim)["comparisons"][0]
+    assert comparison["verdict"] == INCONCLUSIVE
+    assert comparison["sentence"].endswith(
+        "It is “supported, size unsure” by itself, but not among the comparisons of its sweep."
+    )
+
+
+def test_what_was_shown_at_an_earlier_look_is_said() -> None:
+    claim = dataclasses.replace(CLAIM, looks=(6, 8), seeds=tuple(range(8)), decide="margin")
+    comparison = only(rows([*around(0.12), -3.0, 3.0]), claim)
+    assert comparison["ci95"][0] < 0
+    assert comparison["verdict"] == SUPPORTED_UNSURE
+    assert "That it is above 0 was shown with 6 pairs." in comparison["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "arms", "said"),
+    [
+        (
+            CLAIM, rows(GAIN),
+            "Asked at each look (claim.decide=zero): is the difference above zero, or is a gain of 0.2 points "
+            "ruled out? Looks taken: 1 of 4, the last with 6 of at most 13 pairs.",
+        ),
+        (
+            dataclasses.replace(CLAIM, decide="margin"), rows(GAIN[:2]),
+            "Asked at each look (claim.decide=margin): is the difference above the margin of 0.2 points, or is a "
+            "gain of that size ruled out? Looks taken: 0 of 4; the next takes 6 pairs.",
+        ),
+        (
+            TWO, [*rows(OPEN[:8]), *arm("3", HOPELESS)],
+            "ruled out? Looks taken: 2 of 4, the last with 8 of at most 13 pairs; the next takes 10 pairs. 1 of 2 "
+            "comparisons stopped as undecidable with 13 pairs: at this mean and spread these would seldom decide.",
+        ),
+        (
+            CLAIM, rows(HOPELESS),
+            "13 pairs. It stopped as undecidable with 13 pairs: at this mean and spread these would seldom decide.",
+        ),
+    ],
+    ids=["decided", "before the first", "between two", "undecidable"],
+)  # fmt: skip
+def test_looks_in_words(claim: Claim, arms: list[Row], said: str) -> None:
+    verdict = judged(arms, claim)
+    assert sentences.looked(verdict).endswith(said)
+    verdict["looks"] |= {"runs": 14, "seconds": 1026.4}
+    spared = " 14 planned runs were not needed, which saved about 1,026 s of training."
+    assert sentences.looked(verdict).endswith(said + spared)
+    verdict["looks"]["seconds"] = None
+    assert sentences.looked(verdict).endswith(said + " 14 planned runs were not needed.")
+
+
+def test_tuning_in_words() -> None:
+    arms = [
+        {"arm": "t_mult=1", "value": "0.1", "edge": False},
+        {"arm": "t_mult=2", "value": "0.8", "edge": True},
+    ]
+    tuning = {
+        "keys": ["optimizer.lr"],
+        "seeds": [1000, 1001],
+        "runs": 14,
+        "seconds": 1234.5,
+        "arms": arms,
+    }
+    assert sentences.tuned(tuning) == (
+        "optimizer.lr was chosen by val/acc on 2 other seeds (14 runs, 1,234 s): 0.1 for t_mult=1, 0.8 for "
+        "t_mult=2 (at the edge of what was tried)"
+    )

@@ -107,10 +107,12 @@ def test_a_look_that_is_judged_again_gives_the_same(sweep: Path, report: Main) -
 
 def test_progress_names_look_state_and_pairs(sweep: Path) -> None:
     printed = (sweep / "printed").read_text()
-    assert "look 1 of 2, 6 of at most 8 pairs:" in printed
+    assert (
+        "look 1 of 2, 6 of at most 8 pairs; points of val/acc (repeated 95 % interval):" in printed
+    )
     assert f"optimizer.lr={GOOD_LR} against {NO_LR}: " in printed
     assert "decided with 6 pairs" in printed
-    assert "open after all pairs" in printed
+    assert "open after all 8 pairs" in printed
 
 
 def test_a_run_that_its_surroundings_stop_holds_its_look_open(tmp_path: Path, main: Main) -> None:

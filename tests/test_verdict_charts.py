@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_page import make_verdict, write_sweep
+from test_verdict import judged, rows
 
 from harness.report import verdict_charts
 
@@ -35,3 +39,66 @@ def test_an_interval_is_drawn_from_low_to_high_and_each_pair_is_seen(tmp_path: P
     assert [dot["difference"] for dot in dots] == [0.25, 0.25, 0.25, pytest.approx(0.3)]
     assert len({(dot["difference"], dot["row"]) for dot in dots}) == 4
     assert rows_of(verdict_charts.differences(verdict, dots=False), "seed") == []
+
+
+def drawn_paths(verdict: dict[str, Any]) -> list[Any]:
+    """The panels of the chart of looks, each with its own data."""
+    chart = verdict_charts.paths(verdict)
+    assert chart
+    datasets = chart["datasets"]
+
+    def with_data(node: dict[str, Any]) -> dict[str, Any]:
+        return {"values": datasets[node["name"]]} if {*node} == {"name"} else node
+
+    panels: list[Any] = json.loads(json.dumps(chart["vconcat"]), object_hook=with_data)
+    return panels
+
+
+def texts(panel: Any) -> list[str]:
+    return [row["text"] for row in rows_of(panel, "text") if isinstance(row["text"], str)]
+
+
+def test_a_comparison_with_looks_is_a_panel_with_an_interval_a_look() -> None:
+    verdict = judged([*rows(OPEN), *arm("3", GAIN)], TWO)
+    first, second = drawn_paths(verdict)
+    path = verdict["comparisons"][0]["path"]
+    looks = [row for row in rows_of(first, "low") if "verdict" in row]
+    assert {look["pairs"]: (look["low"], look["high"]) for look in looks} == {
+        one["pairs"]: (one["low"], one["high"]) for one in path
+    }
+    assert texts(first) == ["t_mult=2 against 1", "all 13 pairs: inconclusive"]
+    assert texts(second) == ["t_mult=3 against 1", "decided with 6 pairs: supported"]
+
+
+def test_means_that_decide_are_drawn_for_all_looks_also_those_to_come() -> None:
+    verdict = judged(rows(HOPELESS), CLAIM)
+    (panel,) = drawn_paths(verdict)
+    own = verdict["comparisons"][0]
+    sides = {(row["side"], row["pairs"]): row["mean"] for row in rows_of(panel, "side")}
+    assert sides == {
+        (side, one["pairs"]): one[side]
+        for one in [*own["path"], *own["ahead"]]
+        for side in ("above", "below")
+    }
+    assert len(sides) == 2 * 4
+    assert texts(panel)[1] == "stopped with 6 pairs: undecidable"
+    assert "shows a gain'" in str(panel)
+    asked = judged(rows(HOPELESS), dataclasses.replace(CLAIM, decide="margin"))
+    assert "shows a gain above the margin'" in str(drawn_paths(asked))
+
+
+def test_what_took_no_look_has_no_panel() -> None:
+    assert verdict_charts.paths(judged(rows(OPEN[:5]), CLAIM)) is None
+    invalid = arm("3", GAIN[:6], aligned=False)
+    (panel,) = drawn_paths(judged([*rows(OPEN[:6]), *invalid], TWO))
+    assert texts(panel)[1] == "goes on: inconclusive so far"
+    (panel,) = drawn_paths(judged(rows([0.0] * 6, images=100), CLAIM))
+    assert rows_of(panel, "side") == [], "too coarse: no mean would decide"
+
+
+def test_only_so_many_paths_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_charts, "MOST_PATHS", 2)
+    cells = [row for cell in "abc" for row in rows(GAIN[:6], cell=cell)]
+    assert [texts(panel)[0] for panel in drawn_paths(judged(cells, CLAIM))] == [
+        "t_mult=2 against 1 at a", "t_mult=2 against 1 at b",
+    ]  # fmt: skip

@@ -193,7 +193,7 @@ def _thresholds(decides: list[dict[str, Any]], claim: dict[str, Any], x: alt.X, 
     line = f"a mean above shows {_QUESTION[claim['decide']]}"
     none = f"a mean below rules out a gain of {claim['margin']:g}"
     legend = alt.Legend(
-        title=None, orient="top", labelLimit=400, labelColor="currentColor", labelFontSize=12, symbolType="stroke",
+        title=None, orient="top", columns=1, labelLimit=400, labelColor="currentColor", labelFontSize=12, symbolType="stroke",
         labelExpr=f"datum.value == 'above' ? '{line}' : '{none}'",
     )  # fmt: skip
     scale = alt.Scale(domain=["above", "below"], range=[COLOURS[2], COLOURS[1]])
@@ -238,7 +238,7 @@ def _ended(own: dict[str, Any], most: int) -> str:
         case looks.DECIDED:
             return f"decided with {pairs} pairs: {verdict}"
         case looks.UNDECIDABLE:
-            return f"stopped with {pairs} pairs: undecidable with {most}"
+            return f"stopped with {pairs} pairs: undecidable"
     return f"all {pairs} pairs: {verdict}" if pairs == most else f"goes on: {verdict} so far"
 
 
