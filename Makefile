@@ -38,7 +38,7 @@ golden: $(VENV)/installed-dev ## train small runs with REF=COMMIT and with this 
 	$(BIN)/python scripts/golden.py compare $(REF)
 
 study: $(VENV)/installed-dev data/FashionMNIST ## the study of docs/study.md, resumable; two hours on two cores
-	$(BIN)/python scripts/study.py
+	$(BIN)/python scripts/study.py study=t_mult
 
 data/FashionMNIST:
 	scripts/fetch_fashion_mnist.sh

@@ -107,6 +107,14 @@ def test_what_the_choice_of_an_arm_sets_belongs_to_the_factor() -> None:
     assert found(lrs, claim) == ["optimizer.lr=0.1", "optimizer.lr=0.2"] * 2, "swept beside it"
 
 
+def test_a_key_that_only_some_arms_have_makes_no_cell_where_it_is_null() -> None:
+    constant, linear = {"kind": "constant"}, {"kind": "linear"}
+    cosine = {"kind": "cosine", "t_max": None}
+    schedulers = {"constant": constant, "one_cosine": cosine, "linear": linear}
+    arms = [run(0, {"arm": arm}, scheduler=own) for arm, own in schedulers.items()]
+    assert found(arms, Claim("arm", "constant", ("one_cosine", "linear"))) == ["", "", ""]
+
+
 def test_an_lr_that_differs_between_sweeps_is_not_the_arms() -> None:
     """The arms of either sweep have one LR: that the sweeps differ in it follows from no arm."""
     sweeps = [

@@ -127,6 +127,21 @@ def test_only_claims_on_these_runs_count(tmp_path: Path) -> None:
     assert "some of these runs were also judged" in provenance_sentence(document).lower()
 
 
+@pytest.mark.parametrize(("cell", "differs"), [({"cell": "one"}, []), ({}, [{"runs": 1}])])
+def test_what_was_judged_of_a_cell_of_a_study_is_no_other_claim(
+    tmp_path: Path, cell: dict[str, str], differs: list[dict[str, Any]]
+) -> None:
+    claim, path = CLAIM.to_dict(), tmp_path / "ledger.jsonl"
+    rows = [run(tmp_path, name, [0.1], level=level) for name, level in RUNS.items()]
+    plans: list[dict[str, Any]] = [
+        {"claim": claim, "arms": [{"key": row["run_id"]}]} for row in rows
+    ]
+    provenance(claim, plans[:1], pl.DataFrame(rows[:1]), path, "a")
+    both = [plan | cell for plan in plans]
+    document, _ = provenance(claim, both, pl.DataFrame(rows), path, "study")
+    assert others(document) == differs
+
+
 def test_of_many_claims_some_are_listed_and_all_counted(tmp_path: Path) -> None:
     for margin in range(1, 31):
         found(tmp_path, replace(CLAIM, margin=margin), RUNS)

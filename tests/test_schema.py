@@ -27,6 +27,7 @@ CONF = ROOT / "conf"
 CHOICES: list[Any] = [
     pytest.param(file, id=f"{file.parent.name}={file.stem}")
     for file in sorted(CONF.glob("*/*.yaml"))
+    if file.parent.name != "study"  # which scripts/study.py reads
 ]
 SECTION_CHOICES = [case for case in CHOICES if case.values[0].parent.name in KINDS]
 TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))

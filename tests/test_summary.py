@@ -15,6 +15,7 @@ from conftest import Main, make_config
 
 from harness.analysis.verdict import Claim
 from harness.config.values import to_dict
+from harness.report import summary
 
 # --- through scripts/report.py, on folders of sweeps ---------------------------------------------
 
@@ -134,6 +135,24 @@ def test_the_treatments_and_seeds_of_several_sweeps_add_up(tmp_path: Path, repor
     }
     assert differences == {"2": {0: 1, 1: 2}, "3": {1: 3}}
     assert verdict["claim_changed"] is False
+
+
+def test_the_cells_of_a_study_have_its_names(tmp_path: Path) -> None:
+    sweeps = [
+        made(tmp_path / "first", {"1": complete(90, 91), "2": complete(91, 92)}, TWO),
+        made(tmp_path / "second", {"1": complete(80, 81), "2": complete(83, 84)}, TWO),
+    ]
+    out, ledger = tmp_path / "out", tmp_path / "ledger.jsonl"
+    out.mkdir()
+    for sweep in sweeps:
+        summary.write_summary([sweep], sweep, ledger)
+    text, failures = summary.write_summary(sweeps, out, ledger, ["one", "other"])
+    assert not failures
+    verdict = json.loads((out / "verdict.json").read_text())
+    measured = {one["cell"]: (one["n"], one["mean"]) for one in verdict["comparisons"]}
+    assert measured == {"one": (2, 1), "other": (2, 3)}
+    arms = [line.split("  ")[0] for line in text.splitlines()[2:6]]
+    assert arms == ["one: t_mult=1", "other: t_mult=1", "one: t_mult=2", "other: t_mult=2"]
 
 
 def test_runs_of_other_budgets_are_other_runs(tmp_path: Path, report: Main) -> None:

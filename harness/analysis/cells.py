@@ -146,8 +146,8 @@ def _follow(
     found: dict[int, set[str]] = {}
     for (plan, _), (first, *more) in alike.items():
         for other in more:
-            differing = {k for k in first.keys() | other.keys() if first.get(k) != other.get(k)}
-            found.setdefault(plan, set()).update(differing)
+            differing = [k for k in first.keys() & other.keys() if first[k] != other[k]]
+            found.setdefault(plan, set()).update(differing, first.keys() ^ other.keys())
     return found
 
 

@@ -35,15 +35,17 @@ def provenance(
     """Enter a claim that is judged into the ledger at `path`, None for none, and return where its runs come from.
 
     `claim` is that of `verdict.json`, `plans` are its plans, `runs` are as `results.read` returns them,
-    `sweep` is the name of the folder, and `tuning` are the ids of runs by which arms were tuned. docs/verdict.md has the fields. The second value is what is wrong with the
-    ledger, a line each. Raises OSError for a run without its LR plan.
+    `sweep` is the name of the folder, and `tuning` are the ids of runs by which arms were tuned. What was judged
+    of plans that are the cells of a study (`cell`) is no other claim. docs/verdict.md has the fields. The second
+    value is what is wrong with the ledger, a line each. Raises OSError for a run without its LR plan.
     """
     ids = _judged_ids(claim, runs)
     entry = replace(
         Entry.now(_plan_sha256(claim, plans, ids), claim, ids, sweep), tuning=sorted(tuning)
     )
     entries, faults = ledger.judged(path, entry)
-    others = _other_claims(entry, entries)
+    cells = {_plan_sha256(plan["claim"], [plan], []) for plan in plans if "cell" in plan}
+    others = _other_claims(entry, [one for one in entries if one.plan not in cells])
     planned = not any(plan.get("gathered") for plan in plans)
     seeds = sorted({int(seed) for seed in runs["seed"].drop_nulls()})
     return {

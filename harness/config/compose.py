@@ -69,7 +69,7 @@ def group_files() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in _CONF.glob("*/**/*.yaml"):
         found.setdefault(file.parent.relative_to(_CONF).as_posix(), []).append(file.stem)
-    for group in ("hydra/help", "hydra/sweeper"):
+    for group in ("hydra/help", "hydra/sweeper", "study"):
         found.pop(group, None)
     return {group: sorted(found[group], key=counting) for group in sorted(found)}
 

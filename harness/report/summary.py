@@ -28,16 +28,16 @@ _CHANGED = "the claim was changed after the plan was written; "
 
 
 def write_summary(
-    sweeps: Sequence[Path], out: Path, ledger: Path | None = None
+    sweeps: Sequence[Path], out: Path, ledger: Path | None = None, cells: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
     """Write `verdict.json`, `report.html` and the pictures of `sweeps` into `out`, and a line into `ledger`.
 
     Returns the text for the terminal, and a line for each part that could not be made; the others are.
-    Several sweeps are judged as one; a run that is in more than one of them counts once. Raises
-    `ConfigError` if they judge different things, or are none; `UnreadableError` for files that are not
-    of this version.
+    Several sweeps are judged as one; a run that is in more than one of them counts once. With `cells`, a name
+    for each sweep, they are the cells of a study. Raises `ConfigError` if they judge different things, or are
+    none; `UnreadableError` for files that are not of this version.
     """
-    plans, planned, every = _read(sweeps)
+    plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
     steps = Attempts(ConfigError, UnreadableError)
     lines, warnings, verdict, paths = [], [], None, []
@@ -74,7 +74,9 @@ def write_summary(
     return "\n".join([*lines, "", *map(str, paths)]), steps.failures
 
 
-def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.DataFrame]:
+def _read(
+    sweeps: Sequence[Path], cells: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[Path], pl.DataFrame]:
     """Return the plans of `sweeps`, the folders that have one, and the runs; plan those without one."""
     planned = [sweep for sweep in sweeps if (sweep / "plan.json").exists()]
     plans = [_plan(sweep) for sweep in planned]
@@ -84,14 +86,27 @@ def _read(sweeps: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Path], pl.
         plans.append(plan)
         tables.append(results.rows_of(plan, run_folders, run_folders[0]))
     numbered = [table.with_columns(plan=pl.lit(number)) for number, table in enumerate(tables)]
+    claimed = [Claim.from_dict(plan["claim"]) for plan in plans if plan["claim"]]
+    if cells:
+        claim = _joined(claimed)
+        plans = [plan | {"cell": cell} for plan, cell in zip(plans, cells, strict=True)]
+        named = zip(numbered, cells, strict=True)
+        numbered = [_of_cell(assign_cells(table, claim), cell) for table, cell in named]
     runs = pl.concat(numbered, how="vertical_relaxed")
-    if claimed := [plan["claim"] for plan in plans if plan["claim"]]:
-        runs = assign_cells(runs, _joined([Claim.from_dict(one) for one in claimed]))
+    if claimed and not cells:
+        runs = assign_cells(runs, _joined(claimed))
     unique = _unique(runs)
     if repeated := len(runs) - len(unique):
         note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
         print(note, file=sys.stderr)
     return plans, planned, unique
+
+
+def _of_cell(runs: pl.DataFrame, cell: str) -> pl.DataFrame:
+    """Return the runs of a sweep as those of the cell of a study."""
+    own = [", ".join(filter(None, [cell, one])) for one in runs["cell"]]
+    named = (pl.format("{}: {}", pl.lit(cell), column).alias(column) for column in ("arm", "name"))
+    return runs.with_columns(*named, cell=pl.Series(own))
 
 
 def _plan(sweep: Path) -> dict[str, Any]:

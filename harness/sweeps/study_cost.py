@@ -1,0 +1,76 @@
+"""What a study costs, before its first run: its runs are planned, and so checked, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.analysis import results
+from harness.config.hydra_private import multirun_config
+from harness.config.study import CONF, Study, write_choice
+from harness.config.values import to_dict
+from harness.files import read_json
+from harness.sweeps.jobs import plan_sweep
+from harness.sweeps.prefix_tree import PlannedRun, epochs_to_train, prefix_trees, total_epochs
+
+
+def study_cost(study: Study) -> str:
+    """Return what the study costs, as far as that is known before its first run. Checks every run of it."""
+    speeds = _recorded_speeds(Path(study.folder).parent, Path("sweeps"))
+    rows, cost, unknown = [], [0.0, 0.0, 0.0, 0.0], []
+    for cell in dict.fromkeys(cell for _, _, cell, _ in study.parts()):
+        by_rows: dict[int, list[PlannedRun]] = {}  # a run of other rows shares no beginning
+        for sweep, runs in _planned(study, cell):
+            rows.append([cell, sweep, f"{len(runs)}", f"{total_epochs(runs):g}"])
+            by_rows.setdefault(runs[0].config.trainer.evals_per_epoch, []).extend(runs)
+        runs = [run for same in by_rows.values() for run in same]
+        epochs = sum(epochs_to_train(prefix_trees(same)) for same in by_rows.values())
+        speed = speeds.get(_workload(to_dict(runs[0].config)), [])
+        unknown += [cell] * (not speed)
+        hours = epochs * statistics.median(speed or [0]) / 3600
+        own = (len(runs), total_epochs(runs), epochs, hours)
+        cost = [a + b for a, b in zip(cost, own, strict=True)]
+    text = f"at most {cost[0]:g} runs, {cost[1]:g} epochs"
+    if cost[2] < cost[1]:
+        text += f", {cost[2]:g} to train since beginnings are shared"
+    if any(sweep.claim.tune for sweep in study.sweeps.values()):
+        text += ", more where a best value is at the edge of its grid"
+    known = f"about {cost[3]:.2g} hours, one run at a time"
+    time = f"hours unknown: no run of {', '.join(unknown)} is recorded" if unknown else known
+    table = results.columns(["cell", "sweep", "runs", "epochs"], rows)
+    return f"{study.folder}: {study.question}\n{table}\n{text}; {time}"
+
+
+def _planned(study: Study, cell: str) -> Iterator[tuple[str, list[PlannedRun]]]:
+    """Yield the runs of each sweep of a cell that may be trained, with its name; they are checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        for arm, overrides in study.arms.items():
+            write_choice(Path(folder, "arm", f"{arm}.yaml"), overrides)
+        path = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]"] * bool(study.arms)
+        for name, sweep, of, _ in study.parts():
+            for stage, words in sweep.stages(cell).items() if of == cell else ():
+                with multirun_config(CONF, [*path, *study.cells[cell], *words]) as composed:
+                    yield f"{name} {stage}".strip(), plan_sweep(composed).runs
+
+
+def _recorded_speeds(*folders: Path) -> dict[str, list[float]]:
+    """Return the seconds an epoch of the complete runs below `folders`, by `_workload`."""
+    speeds: dict[str, list[float]] = {}
+    for path in (path for folder in folders for path in folder.rglob("result.json")):
+        with suppress(OSError, LookupError, TypeError):
+            run = read_json(path)
+            if run["status"] == "complete" and run["updates_trained"]:
+                epochs = run["updates_trained"] / run["plan"]["updates_per_epoch"]
+                seconds = run["seconds"]["total"] / epochs
+                speeds.setdefault(_workload(run["config"]), []).append(seconds)
+    return speeds
+
+
+def _workload(config: dict[str, Any]) -> str:
+    parts = [config["model"], config["dataset"], config["trainer"]["batch_size"]]
+    return json.dumps(parts, sort_keys=True)
