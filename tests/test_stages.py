@@ -311,8 +311,14 @@ def starts(sweep: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("phase", "launcher"),
+    [
+        *((phase, "one process") for phase in PHASES),
+        ("a grid that goes on", "two processes"),
+        ("the second look", "two processes"),
+    ],
+)
 def test_killed_in_each_phase_the_same_command_goes_on_to_the_same_verdict(
     tmp_path: Path, whole: Path, phase: str, launcher: str
 ) -> None:
