@@ -204,7 +204,7 @@ def test_arms_that_diverge_at_every_value_are_refused(tmp_path: Path, main: Main
 REFUSED = {
     "most beside swept seeds": (
         ("claim.until=decided", "claim.most=8", "seed=range(0,7)", "scheduler.t_mult=1,2"),
-        "claim.most=8: 7 seeds are swept, which look by look are taken; leave one of both out",
+        "claim.most=8: 7 seeds are swept, and looks take those; leave one of the two out",
     ),
     "too few pairs": (
         ("claim.until=decided", "claim.most=4", "scheduler.t_mult=1,2"),

@@ -170,7 +170,7 @@ def _with_seeds(
     seeds = [seed for (seed,) in hydra_private.split_jobs(own)]
     if most not in (None, len(seeds)):
         raise ConfigError(
-            f"claim.most={most}: {len(seeds)} seeds are swept, which look by look are taken; leave one of both out"
+            f"claim.most={most}: {len(seeds)} seeds are swept, and looks take those; leave one of the two out"
         )
     return others, seeds
 
