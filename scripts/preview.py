@@ -47,6 +47,12 @@ def main() -> None:
         f"{preview.arms_table(runs)}\n\nwhat is trained, and what is shared:\n{draw_trees(roots)}\n\n"
         f"{describe_cost(runs, roots)}\n{question.text()}"
     )
+    claim = runs[0].config.claim
+    if claim.tune:
+        text += (
+            f"\nbefore that each arm chooses {' and '.join(claim.tuned_keys())}, in {preview.tuning_runs(runs)} runs "
+            "or more where the grid goes on; the plans above have the values as given"
+        )
     print(text)
     notes = [f"warning: {warning}" for warning in preview.comparison_warnings(runs, question)]
     datasets = {repr(run.config.dataset): run.config.dataset for run in runs}

@@ -102,7 +102,7 @@ def _train(study: Study) -> None:
         if sweep.tuned:
             _write_tuned(study, cell, sweep.tuned)
         if _wait_for(study.command(sweep, cell, folder)):
-            raise ConfigError(f"{folder}: is not at its end; the same command goes on")
+            raise ConfigError(f"{folder}: stopped before its end; the same command goes on")
 
 
 def _write_tuned(study: Study, cell: str, sweep: str) -> None:

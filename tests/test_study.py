@@ -76,7 +76,7 @@ def test_the_quick_study_from_its_plan_to_its_page(tmp_path: Path) -> None:
     assert begun.wait() == 1
     assert (
         begun.said.splitlines()[-1]
-        == f"error: {out}/wide/claim: is not at its end; the same command goes on"
+        == f"error: {out}/wide/claim: stopped before its end; the same command goes on"
     )
     assert not begun_programs(out), "no train.py is left behind"
     assert not (out / "verdict.json").exists()

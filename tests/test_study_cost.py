@@ -14,7 +14,7 @@ from harness.config.values import to_dict
 from harness.sweeps.study_cost import study_cost
 
 SMALL = (
-    "seeds={wide: 4}", "cells.wide=[model.width=1]", "claim.tuning_seeds=2", "claim.grid=[0.1,0.2]",
+    "seeds={wide: 4}", "cells.wide=[model.width=1]", "claim.tuning_seeds=2", "claim.until=null", "claim.grid=[0.1,0.2]",
     "sweeps.longer.seeds={wide: 3}",
 )  # fmt: skip
 

@@ -27,18 +27,19 @@ def test_the_published_tables_follow_from_the_published_verdicts() -> None:
 
 def test_a_comparison_that_is_invalid_or_judged_in_looks() -> None:
     shown = {"treatment": "b", "cell": "", "n": 8, "mean": 0.5, "ci95": [0.1, 0.9]}
-    table = tables.differences(
-        {
-            "comparisons": [
-                shown | {"p_adjusted": None, "verdict": "supported, size unsure"},
-                shown | {"p_adjusted": None, "verdict": "invalid", "cell": "c"},
-            ]
-        }
-    )
-    assert lines(table)[2:] == [
-        ["b", "8", "+0.50", "+0.10 to +0.90", "–", "supported, size unsure"],
-        ["b, c", "8", "–", "–", "–", "invalid"],
+    comparisons = [
+        shown | {"p_adjusted": None, "verdict": "supported, size unsure"},
+        shown | {"p_adjusted": None, "verdict": "invalid", "cell": "c"},
     ]
+    table = tables.differences({"claim": {"looks": [6, 8]}, "comparisons": comparisons})
+    header, _, *rows = lines(table)
+    assert header[-2:] == ["repeated 95 % interval", "verdict"]
+    assert rows == [
+        ["b", "8", "+0.50", "+0.10 to +0.90", "supported, size unsure"],
+        ["b, c", "8", "–", "–", "invalid"],
+    ]
+    fixed = tables.differences({"claim": {}, "comparisons": comparisons})
+    assert lines(fixed)[3] == ["b, c", "8", "–", "–", "–", "invalid"]
 
 
 def run(folder: Path, arm: str, final: float | None, lr: float = 0.1) -> dict[str, Any]:
@@ -66,7 +67,9 @@ def test_the_values_that_arms_tried_and_chose() -> None:
             {"arm": "arm=b", "value": "0.05", "tried": {"0.1": [90.0, 90.0], "0.05": [99.0, 98.0]}},
         ],
     }
-    assert lines(tables.tuning({"claim": {"factor": "arm"}, "tuning": record})) == [
+    table, rule = tables.tuning({"claim": {"factor": "arm"}, "tuning": record}).split("\n\n")
+    assert rule.startswith("Mean `val/acc` on the tuning seeds; bold: chosen")
+    assert lines(table) == [
         ["arm", "lr=0.05", "lr=0.1", "lr=0.2"],
         ["---", "---:", "---:", "---:"],
         ["a", "–", "**90.50**", "diverged"],

@@ -216,7 +216,7 @@ def progress(claim: Claim, own: Figures) -> str:
     if expected := expected_pairs(own):
         more = f"about {expected - last['pairs']} more pairs if mean and spread stay"
         return f"{text}: goes on, {more}"
-    return f"{text}: goes on; if mean and spread stay, all {most} pairs will not decide"
+    return f"{text}: goes on; {most} pairs decide only if mean or spread change"
 
 
 def expected_pairs(own: Figures) -> int | None:

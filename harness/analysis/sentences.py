@@ -288,8 +288,9 @@ def tuned(tuning: Mapping[str, Any]) -> str:
         f"{one['value']} for {one['arm']}" + " (at the edge of what was tried)" * one["edge"]
         for one in tuning["arms"]
     ]
+    cell = f"{tuning['cell']}: " if "cell" in tuning else ""
     return (
-        f"{' and '.join(tuning['keys'])} was chosen by val/acc on {len(tuning['seeds'])} other seeds "
+        f"{cell}{' and '.join(tuning['keys'])} was chosen by val/acc on {len(tuning['seeds'])} other seeds "
         f"({tuning['runs']} runs, {tuning['seconds']:,.0f} s): {', '.join(chosen)}"
     )
 

@@ -18,7 +18,8 @@ from harness.config.schema import ClaimSettings
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TABLES = ("differences", "arms", "tuning", "phase", "snapshots")
 _TUNING = 1000  # the first tuning seed
-_FIXED: dict[str, Any] = {"until": None, "looks": None, "tune": None, "grid": None}
+_UNTUNED: dict[str, Any] = {"tune": None, "grid": None}
+_ALL_SEEDS: dict[str, Any] = {"until": None, "looks": None}
 
 
 @dataclass
@@ -51,13 +52,15 @@ class Sweep:
 
     def stages(self, cell: str) -> dict[str, list[str]]:
         """Return overrides for all that may be trained: "tuning", and "", which does not know what will be chosen."""
-        plain = replace(self, claim=replace(self.claim, **_FIXED), tuned=None).overrides(cell)
+        untuned = replace(self, claim=replace(self.claim, **_UNTUNED), tuned=None)
+        plain = untuned.overrides(cell)
         if not self.claim.tune:
             return {"": plain}
         keys = zip(self.claim.tuned_keys(), self.claim.grids(), strict=True)
         grid = [f"{key}={','.join(map(show, values))}" for key, values in keys]
         seeds = f"seed=range({_TUNING},{_TUNING + self.claim.tuning_seeds})"
-        others = [word for word in plain if not word.startswith("seed=")]
+        fixed = replace(untuned, claim=replace(untuned.claim, **_ALL_SEEDS)).overrides(cell)
+        others = [word for word in fixed if not word.startswith("seed=")]
         return {"tuning": [*others, *grid, seeds], "": plain}
 
 
@@ -188,6 +191,12 @@ def _check(study: Study) -> None:
                 raise ConfigError(
                     f"{key}.{name}: names a folder or a file; take letters, digits, - or _"
                 )
+    factors = {str(sweep.claim.factor) for sweep in study.sweeps.values()}
+    if study.arms and "arm" not in factors:
+        raise ConfigError(
+            f"arms.{next(iter(study.arms))}: is of no use with claim.factor={' and '.join(factors)}; take "
+            "claim.factor=arm, or leave arms out"
+        )
     if taken := [arm for arm in study.arms if arm in group_files()["arm"]]:
         raise ConfigError(f"arms.{taken[0]}: conf/arm/ has one of that name; take another")
     earlier: dict[str, Sweep] = {}

@@ -166,6 +166,7 @@ def _add_stages(
         if tuning := plan.get("tuning"):
             runs = _tuning_runs(sweep)
             own = tuning | {"runs": len(runs), "seconds": runs["seconds"].sum()}
+            own |= {"cell": plan["cell"]} if "cell" in plan else {}
             found.append(own)
             lines.append(sentences.tuned(own))
     verdict["tuning"] = found

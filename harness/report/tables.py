@@ -13,6 +13,8 @@ from harness.analysis import needed, results, states
 from harness.analysis import paired_stats as paired
 from harness.analysis.pairing import natural_key
 
+_RULE = "\nMean `val/acc` on the tuning seeds; bold: chosen, the smallest value within one standard error of the best.\n"
+
 
 def trained(sweep: Path) -> pl.DataFrame:
     """Return `results.read` without the runs that a claim with looks did not need."""
@@ -38,6 +40,9 @@ def differences(verdict: dict[str, Any]) -> str:
             p = _number(one["p_adjusted"], ".2g")  # none of a claim that was judged in looks
             measured = [f"{one['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}", p]
         rows.append([arm, f"{one['n']}", *measured, one["verdict"]])
+    if verdict["claim"].get("looks"):  # repeated intervals; there is no p
+        rows = [[*row[:4], row[-1]] for row in rows]
+        return _markdown(["arm", "pairs", "difference", "repeated 95 % interval", "verdict"], rows)
     header = ["arm", "pairs", "difference", "95 % interval", "p (adjusted)", "verdict"]
     return _markdown(header, rows)
 
@@ -122,7 +127,7 @@ def tuning(plan: dict[str, Any]) -> str:
         ", ".join(f"{key}={part}" for key, part in zip(keys, tried[value], strict=True))
         for value in values
     )
-    return _markdown(["arm", *header], rows)
+    return _markdown(["arm", *header], rows) + _RULE * bool(rows)
 
 
 BY_NAME: dict[str, Callable[[Path, dict[str, Any]], str]] = {

@@ -65,7 +65,7 @@ def announce(folder: Path, planned: PlannedSweep, plan: dict[str, Any], purpose:
     cost = describe_cost(left, prefix_trees(left)) if left else "nothing is left to train"
     complete = len(planned.runs) - len(left)
     already = f"{complete} of {len(planned.runs)} runs are complete; " * (complete > 0)
-    most = "at most " * bool((plan["claim"] or {}).get("looks"))
+    most = "at most " * bool(left and (plan["claim"] or {}).get("looks"))
     print(f"sweep in {folder}: {already}{most}{cost}\n{purpose}", file=sys.stderr)
 
 

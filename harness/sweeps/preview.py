@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,12 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
     if shortage := question.seed_shortage():
         lines.append(shortage)
     return lines
+
+
+def tuning_runs(runs: Sequence[PlannedRun]) -> int:
+    """Return how many runs the arms of a sweep need to choose from the grid that is given."""
+    claim = runs[0].config.claim
+    return len({run.arm for run in runs}) * math.prod(map(len, claim.grids())) * claim.tuning_seeds
 
 
 _PAGE = """<!doctype html>

@@ -14,9 +14,11 @@ from harness.analysis import results
 from harness.config.hydra_private import multirun_config
 from harness.config.study import CONF, Study, write_choice
 from harness.config.values import to_dict
+from harness.config.warnings import warn
 from harness.files import read_json
 from harness.sweeps.jobs import plan_sweep
 from harness.sweeps.prefix_tree import PlannedRun, epochs_to_train, prefix_trees, total_epochs
+from harness.sweeps.preview import comparison_warnings
 
 
 def study_cost(study: Study) -> str:
@@ -55,7 +57,12 @@ def _planned(study: Study, cell: str) -> Iterator[tuple[str, list[PlannedRun]]]:
         for name, sweep, of, _ in study.parts():
             for stage, words in sweep.stages(cell).items() if of == cell else ():
                 with multirun_config(CONF, [*path, *study.cells[cell], *words]) as composed:
-                    yield f"{name} {stage}".strip(), plan_sweep(composed).runs
+                    planned = plan_sweep(composed)
+                for warning in (
+                    comparison_warnings(planned.runs, planned.question) if not stage else ()
+                ):
+                    warn(f"{cell}, {name}: {warning}")
+                yield f"{name} {stage}".strip(), planned.runs
 
 
 def _recorded_speeds(*folders: Path) -> dict[str, list[float]]:

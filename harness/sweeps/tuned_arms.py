@@ -5,6 +5,7 @@ The rule is `harness/analysis/tuning.py`; docs/verdict.md says it and why.
 
 from __future__ import annotations
 
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ def go_on(config: DictConfig) -> Tuned | None:
         further = tuning.extend(grid, [*accuracies], choice.best)
         if further and fits(config, _job(config, arm, further, FIRST_SEED)):
             extended[arm] = [*accuracies, further]
+    for arm, own in extended.items():
+        best = tuning.to_text(chosen[arm].best)
+        print(
+            f"{_names(config)[arm]}: {best} is best and at the edge; {own[-1]} is tried too",
+            file=sys.stderr,
+        )
     if extended:
         _extend_plan(config, {arm: extended.get(arm, [*own]) for arm, own in tried.items()})
         return None
@@ -180,6 +187,10 @@ def _tuned(
     settings = _settings(config)
     claim = plan_sweep(config)
     names = _names(config)
+    for arm, choice in chosen.items():
+        print(
+            f"{names[arm]}: {' '.join(_overrides(config, choice.value))} is chosen", file=sys.stderr
+        )
     baselines = {
         without_seed(job["overrides"])
         for job in claim.jobs
