@@ -193,6 +193,47 @@ def test_with_tuned_over_the_baseline_runs_at_every_value(tmp_path: Path, main: 
     assert verified(out)
 
 
+def test_a_tuned_sweep_goes_on_with_other_words_for_the_same(tmp_path: Path, main: Main) -> None:
+    """Where files go and the order of the words make no other runs."""
+    words = placed(tmp_path, *TUNE, *CLAIM, "seed=0,1")
+    assert main(*words).returncode == 0
+    before = weights(tmp_path / "out"), starts(tmp_path / "out")
+    reordered = [words[0], *reversed(words[1:]), "store.keep=last", "reuse=false"]
+    done = main(*reordered)
+    assert done.returncode == 0, done.stderr
+    assert (weights(tmp_path / "out"), starts(tmp_path / "out")) == before
+
+
+def test_a_key_of_the_scheduler_can_be_tuned_and_tuned_over(tmp_path: Path, main: Main) -> None:
+    """It is swept then, and the factor is still the other one."""
+    words = ("claim.tune=scheduler.eta_min", "claim.grid=[0.001,0.002]", "claim.tuning_seeds=2")
+    over = "claim.tuned_over=scheduler.eta_min"
+    done = main(*placed(tmp_path, *words, over, *CLAIM, "seed=0,1"))
+    assert done.returncode == 0, done.stderr
+    claim = read(tmp_path / "out/plan.json")["claim"]
+    assert (claim["factor"], claim["tuned_over"]) == ("scheduler.t_mult", "scheduler.eta_min")
+    assert {one["invalid"] for one in read(tmp_path / "out/verdict.json")["comparisons"]} == {""}
+
+
+def test_an_accuracy_of_zero_is_one(tmp_path: Path, main: Main) -> None:
+    words = ("dataset.classes=20", "dataset.val_size=20", "claim.tuning_seeds=4", "seed=0,1")
+    done = main(*placed(tmp_path, *TUNE[:2], *CLAIM, *words))
+    assert done.returncode == 0, done.stderr
+    arms = read(tmp_path / "out/plan.json")["tuning"]["arms"]
+    assert 0 in [acc for arm in arms for tried in arm["tried"].values() for acc in tried]
+
+
+def test_retry_trains_again_what_diverged(tmp_path: Path, main: Main) -> None:
+    words = placed(tmp_path, *UNTIL, f"optimizer.lr={GOOD_LR},{TOO_MUCH}")
+    assert main(*words).returncode == 0
+    before = starts(tmp_path / "out")
+    assert main(*words).returncode == 0
+    assert starts(tmp_path / "out") == before
+    assert main(*words, "retry=true").returncode == 0
+    again = {place for place, count in starts(tmp_path / "out").items() if count > before[place]}
+    assert again == {str(number) for number in range(1, 12, 2)}
+
+
 def test_arms_that_diverge_at_every_value_are_refused(tmp_path: Path, main: Main) -> None:
     grid = ("claim.tune=optimizer.lr", "claim.grid=[9e5,8e5]", "claim.tuning_seeds=2")
     done = main(*placed(tmp_path, *grid, "scheduler.t_mult=1,2", "seed=0,1"))
@@ -228,6 +269,25 @@ REFUSED = {
     "a tuned key that is given": (
         (*TUNE, "optimizer.lr=0.1", "scheduler.t_mult=1,2"),
         "optimizer.lr=0.1: is tuned by claim.tune; leave it out",
+    ),
+    "most without until": (
+        ("claim.most=10", "scheduler.t_mult=1,2"), "claim.most=10: is for claim.until=decided; give",
+    ),
+    "a question without looks": (
+        ("claim.decide=margin", "scheduler.t_mult=1,2"), "claim.decide=margin: is for claim.until",
+    ),
+    "a tuned key that trains nothing": (
+        ("claim.tune=claim.margin", "claim.grid=[1,2]", "scheduler.t_mult=1,2"),
+        "claim.tune=claim.margin: changes nothing that an arm could choose; take another key",
+    ),
+    "tuned_over that is neither tuned nor swept": (
+        (*TUNE, "claim.tuned_over=optimizer.momentum", "scheduler.t_mult=1,2"),
+        "claim.tuned_over=optimizer.momentum: is not swept",
+    ),
+    "tuned_over one of two keys": (
+        ("claim.tune=[optimizer.lr,optimizer.momentum]", "claim.grid=[[0.1,0.2],[0.5,0.9]]",
+         "claim.tuned_over=optimizer.lr", "scheduler.t_mult=1,2"),
+        "claim.tuned_over=optimizer.lr: does not go with two tuned keys; tune it alone",
     ),
     "tune without a grid": (
         ("claim.tune=optimizer.lr", "scheduler.t_mult=1,2"),

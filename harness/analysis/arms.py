@@ -223,11 +223,13 @@ def _make_claim(
 
 def _looks(settings: ClaimSettings, most: int) -> tuple[int, ...]:
     """Return the numbers of pairs, `most` of them, at which a claim is judged; none where its seeds are fixed."""
+    from harness.analysis.paired_stats import fewest_pairs
     from harness.analysis.sequential import default_looks
 
     if not settings.until:
         return ()
-    return tuple(settings.looks or default_looks(most))
+    fewest = min(most, fewest_pairs(settings.level))
+    return tuple(settings.looks or (pairs for pairs in default_looks(most) if pairs >= fewest))
 
 
 def _count(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int, int]:

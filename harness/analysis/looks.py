@@ -234,6 +234,6 @@ def wanted(claim: Claim, compared: Sequence[PairedRuns]) -> tuple[set[RunKey], s
         for level, tuned in arms:
             keys = [(runs.cell, level_key(level), tuned, seed) for seed in claim.seeds]
             now.update(keys[: path.pairs()])
-            if path.waits:
+            if path.waits and not runs.invalid:
                 later.update(keys)
     return now, later - now

@@ -19,6 +19,7 @@ from harness.config.fields import show
 MOST_CLAIMS = 20  # others that `verdict.json` lists
 _FIELDS = (  # that claims differ in
     "factor", "baseline", "treatments", "rivals", "metric", "margin", "level", "tuned_over", "seeds",
+    "looks", "decide",
 )  # fmt: skip
 _NAMED = 3  # of them that the sentence names
 _MOST_ITEMS = 8  # of a list that a text shows
@@ -90,9 +91,9 @@ def _other_claims(own: Entry, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     for entry in sorted(entries, key=lambda entry: entry.time):
         shared = ids & {*entry.runs}
         differs = {
-            name: entry.claim.get(name)
+            name: _given(entry.claim, name)
             for name in _FIELDS
-            if _value(entry.claim.get(name)) != _value(own.claim.get(name))
+            if _value(_given(entry.claim, name)) != _value(_given(own.claim, name))
         }
         if not differs and {*entry.runs} != ids:
             differs = {"runs": len(entry.runs)}
@@ -103,6 +104,12 @@ def _other_claims(own: Entry, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         {"differs": differs, "date": date, "runs": len(shared), "of": len(ids)}
         for differs, date, shared in found.values()
     ]
+
+
+def _given(claim: Mapping[str, Any], name: str) -> Any:
+    """Return a field of a claim, None where it says what claims without it do."""
+    value = claim.get(name)
+    return None if (name, value) == ("decide", "zero") else value
 
 
 def _value(field: Any) -> object:

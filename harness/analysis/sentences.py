@@ -290,7 +290,7 @@ def tuned(tuning: Mapping[str, Any]) -> str:
     ]
     cell = f"{tuning['cell']}: " if "cell" in tuning else ""
     return (
-        f"{cell}{' and '.join(tuning['keys'])} was chosen by val/acc on {len(tuning['seeds'])} other seeds "
+        f"{cell}{' and '.join(tuning['keys'])} {'were' if len(tuning['keys']) > 1 else 'was'} chosen by val/acc on {len(tuning['seeds'])} other seeds "
         f"({tuning['runs']} runs, {tuning['seconds']:,.0f} s): {', '.join(chosen)}"
     )
 

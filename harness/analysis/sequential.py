@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import scipy  # which imports scipy.stats, a second's work, where it is used
@@ -35,7 +35,7 @@ def default_looks(most: int) -> tuple[int, ...]:
     return (*(pairs for pairs in LOOKS if pairs < most), most)
 
 
-@lru_cache(maxsize=256)
+@cache
 def boundaries(looks: tuple[int, ...], alpha: float) -> tuple[float, ...]:
     """Return the one-sided p of Student's t below which each look decides; all together err in `alpha`.
 
@@ -165,14 +165,23 @@ def _evidence(
         )
 
     family = mean.shape[-1]
-    criticals = np.array([critical(design.level / 2 / left) for left in range(family, 0, -1)])
+
+    def criticals(left: NDArray[np.int64]) -> Floats:
+        """Return t by the number of comparisons that are left: of few of them, and each costs a drawing."""
+        found = np.empty(left.shape)
+        for number in np.unique(left):
+            found[left == number] = critical(design.level / 2 / int(number))
+        return found
 
     def beyond(side: int, line: float, name: str) -> Bools:
         distance = np.where(closed, -np.inf, side * (mean - line))
         rejected = np.zeros_like(closed) if before is None else getattr(before, name)
         for _ in range(family):
-            already = np.minimum(rejected.sum(axis=-1, keepdims=True), family - 1)
-            rejected = rejected | (distance > criticals[already] * error)
+            left = family - np.minimum(rejected.sum(axis=-1, keepdims=True), family - 1)
+            more = rejected | (distance > criticals(left) * error)
+            if (more == rejected).all():
+                break
+            rejected = more
         return np.asarray(rejected)
 
     outer, inner = (critical(alpha) * error for alpha in (design.level / 2, design.level))

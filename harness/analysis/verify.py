@@ -47,7 +47,11 @@ def _check_tuning(sweep: Path, plan: dict[str, Any]) -> list[str]:
         if choice is None or tuning.to_text(choice.value) != arm["value"]:
             faults.append(f"{arm['arm']}: its tuning runs do not lead to {arm['value']}")
     tried = sorted(
-        acc for arm in record["arms"] for own in arm["tried"].values() for acc in own if acc
+        acc
+        for arm in record["arms"]
+        for own in arm["tried"].values()
+        for acc in own
+        if acc is not None
     )
     if tried != sorted(results.read(tuned).filter(status="complete")["final"].to_list()):
         faults.append(

@@ -252,6 +252,14 @@ class ClaimSettings(Section):
         self._check_grid()
 
     def _check_looks(self) -> None:
+        for key, value in (
+            ("most", self.most),
+            ("decide", self.decide if self.decide != "zero" else None),
+        ):
+            if value is not None and self.until is None:
+                raise ConfigError(
+                    f"claim.{key}={value}: is for claim.until=decided; give that, or leave it out"
+                )
         if self.looks is None:
             return
         given = f"claim.looks={show(self.looks)}"

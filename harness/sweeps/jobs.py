@@ -19,6 +19,7 @@ from harness.config.compose import Composed
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.config.one_line_errors import report
+from harness.config.schema import ClaimSettings
 from harness.fast_imports import import_once
 from harness.runs import run_dir
 from harness.sweeps.compose import compose, search_path, sweeper_params
@@ -44,9 +45,10 @@ class PlannedSweep(NamedTuple):
 class Tuned:
     """What the arms of a sweep have chosen: `values` by their overrides, of each a list for every value to train.
 
-    `record` is what `plan.json` says of the choice.
+    `factor` is what the claim is about, and `record` what `plan.json` says of the choice.
     """
 
+    factor: str
     values: dict[tuple[str, ...], list[list[str]]]
     record: dict[str, Any]
 
@@ -68,9 +70,7 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
         jobs = _tuned_jobs(jobs, tuned)
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
-    if settings.tune and not tuned:
-        settings = replace(settings, tuned_over=None)
-    question = arms.infer_question(settings, planned.jobs)
+    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
     if question.claim is None and (settings.until or settings.tune):
         key = "until" if settings.until else "tune"
         raise ConfigError(f"claim.{key}: is for a sweep that judges a claim; {question.reason}")
@@ -96,6 +96,22 @@ def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
         with _exit_on_error(job["name"]):
             runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
     return PlannedSweep(jobs, composed, runs, Question(None))
+
+
+def _settings_of_stage(settings: ClaimSettings, tuned: Tuned | None) -> ClaimSettings:
+    """Return the settings of a claim before its arms are tuned, and after.
+
+    Raises `ConfigError` for a `tuned_over` that tuning does not fit.
+    """
+    if tuned:
+        return replace(settings, factor=tuned.factor)
+    if not settings.tune or settings.tuned_over not in settings.tuned_keys():
+        return settings
+    if len(settings.tuned_keys()) > 1:
+        raise ConfigError(
+            f"claim.tuned_over={settings.tuned_over}: does not go with two tuned keys; tune it alone"
+        )
+    return replace(settings, tuned_over=None)  # the values are not known yet
 
 
 def _tuned_jobs(jobs: Sequence[dict[str, Any]], tuned: Tuned) -> list[dict[str, Any]]:
@@ -198,13 +214,13 @@ def _compose_job(job: dict[str, Any], sweep: DictConfig) -> Composed:
     return compose(overrides)
 
 
-def fits(config: DictConfig, overrides: Sequence[str]) -> bool:
-    """Return whether the overrides of a job make a configuration that can be trained."""
+def key_of(config: DictConfig, overrides: Sequence[str]) -> str | None:
+    """Return the key in a plan of the run that a job's overrides make; None where they make none that fits."""
     try:
-        _compose_job({"overrides": list(overrides), "swept": {}}, config)
+        composed = _compose_job({"overrides": list(overrides), "swept": {}}, config)
     except ConfigError:
-        return False
-    return True
+        return None
+    return sweep_plan.run_key(composed)
 
 
 @contextmanager

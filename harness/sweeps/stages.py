@@ -13,11 +13,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from harness.analysis import results, sweep_plan
+from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.hydra_private import quote
 from harness.sweeps import planning, tuned_arms
 
-_FINISHED = ("complete", "diverged")  # runs that are not trained again
-_NOT_NOW = (*_FINISHED, "not needed", "waiting")
+_NOT_NOW = ("complete", "diverged", NOT_NEEDED, WAITING)
 
 
 @dataclass(frozen=True)
@@ -64,30 +64,34 @@ def batches(config: DictConfig) -> Iterator[Batch]:
     tuned = None
     while config.claim.tune and tuned is None:
         folder = tuned_arms.folder(config)
-        yield from open_runs(folder)
+        yield from open_runs(folder, config.retry)
         if unfinished(folder):
             return
         tuned = tuned_arms.go_on(config)
     if tuned:
         planning.begin_sweep(config, tuned)
-    yield from open_runs(Path(config.hydra.sweep.dir))
+    yield from open_runs(Path(config.hydra.sweep.dir), config.retry)
 
 
-def open_runs(sweep: Path) -> Iterator[Batch]:
-    """Yield the runs of a sweep that are needed now, until there are none; those that fail, once."""
+def open_runs(sweep: Path, retry: bool = False) -> Iterator[Batch]:
+    """Yield the runs of a sweep that are needed now, each once; with `retry` also those that diverged before."""
     tried: set[int] = set()
-    while runs := unfinished(sweep):
-        if tried & {*runs}:
-            return
+    while runs := [number for number in unfinished(sweep, retry) if number not in tried]:
         yield Batch(sweep, runs)
         tried |= {*runs}
         print_progress(sweep)
 
 
-def unfinished(sweep: Path) -> list[int]:
-    """Return the positions in its plan of the runs that are needed now and have not ended."""
-    statuses = results.read(sweep)["status"].to_list()
-    return [at for at, status in enumerate(statuses) if status not in _NOT_NOW]
+def unfinished(sweep: Path, retry: bool = False) -> list[int]:
+    """Return the positions in its plan of the runs that are needed now and have not ended.
+
+    A run whose network cannot be built has ended: nothing will change that. With `retry` one that diverged has not.
+    """
+    runs = results.read(sweep)
+    ended = runs["status"].is_in(_NOT_NOW) | runs["refused"]
+    if retry:
+        ended &= runs["status"] != "diverged"
+    return [number for number, over in enumerate(ended) if not over]
 
 
 def print_progress(sweep: Path) -> None:

@@ -59,12 +59,15 @@ class Sweeper(HydraSweeper):
 
         if stages.has_stages(self.config):
             for batch in stages.batches(self.config):
-                yield batch.runs[0], batch.overrides()
-            return
-        jobs = hydra_private.split_jobs(sweep_overrides(self.config), shuffle=True)
+                yield from self._parts(batch.runs[0], batch.overrides())
+        else:
+            jobs = hydra_private.split_jobs(sweep_overrides(self.config), shuffle=True)
+            yield from self._parts(0, jobs)
+
+    def _parts(self, number: int, jobs: Jobs) -> Iterator[tuple[int, Jobs]]:
         size = self.max_batch_size or len(jobs)
         for first in range(0, len(jobs), size):
-            yield first, jobs[first : first + size]
+            yield number + first, jobs[first : first + size]
 
 
 def register_sweeper() -> None:

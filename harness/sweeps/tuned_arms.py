@@ -23,7 +23,7 @@ from harness.sweeps.jobs import (
     PlannedSweep,
     Tuned,
     expand,
-    fits,
+    key_of,
     plan_jobs,
     plan_sweep,
     without_seed,
@@ -73,7 +73,7 @@ def go_on(config: DictConfig) -> Tuned | None:
             )
         chosen[arm] = choice
         further = tuning.extend(grid, [*accuracies], choice.best)
-        if further and fits(config, _job(config, arm, further, FIRST_SEED)):
+        if further and key_of(config, _job(config, arm, further, FIRST_SEED)):
             extended[arm] = [*accuracies, further]
     for arm, own in extended.items():
         best = tuning.to_text(chosen[arm].best)
@@ -107,6 +107,11 @@ def _arms(config: DictConfig) -> list[Arm]:
     """Return the arms of the sweep. Raises `ConfigError` if one is given a value of a key that is tuned."""
     found = list(dict.fromkeys(without_seed(job["overrides"]) for job in expand(config)))
     keys = _settings(config).tuned_keys()
+    for key in keys:
+        if key == "seed" or key.startswith(arms.NO_SETTINGS):
+            raise ConfigError(
+                f"claim.tune={key}: changes nothing that an arm could choose; take another key"
+            )
     for arm in found:
         if given := [word for word in arm if word.lstrip("+").partition("=")[0] in keys]:
             raise ConfigError(f"{given[0]}: is tuned by claim.tune; leave it out")
@@ -145,19 +150,36 @@ def _document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
 
 
 def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
-    """Return the final accuracy of each run (percent; None of one that diverged) by arm and values, in planned order."""
-    keys = _settings(config).tuned_keys()
+    """Return the final accuracy of each run (percent; None of one that diverged) by arm and values, in planned order.
+
+    Arms are those of the command as it is given now: runs are found in the plan by their configurations.
+    """
+    planned = sweep_plan.read_frozen(folder(config))["arms"]
+    values = dict.fromkeys(_value(config, run) for run in planned)
+    places = {
+        key_of(config, _job(config, arm, value, seed)): (arm, value)
+        for arm in _arms(config)
+        for value in values
+        for seed in _seeds(config)
+    }
     found: dict[Arm, dict[Value, list[float | None]]] = {}
     runs = results.read(folder(config)).select("final", "status")
-    planned = sweep_plan.read_frozen(folder(config))["arms"]
     for run, (final, status) in zip(planned, runs.iter_rows(), strict=True):
-        given = arms.override_values(run["overrides"])
-        arm = tuple(w for w in without_seed(run["overrides"]) if w.partition("=")[0] not in keys)
-        values = tuple(given[key] for key in keys)
-        value = values[0] if len(values) == 1 else values
+        if run["key"] not in places:
+            raise ConfigError(
+                f"{folder(config) / 'plan.json'}: has runs that this command does not make any more; undo the "
+                "change (a file of conf/, the environment), or take another folder (hydra.sweep.dir)"
+            )
+        arm, value = places[run["key"]]
         accuracy = final if status == "complete" else None
         found.setdefault(arm, {}).setdefault(value, []).append(accuracy)
     return found
+
+
+def _value(config: DictConfig, run: dict[str, Any]) -> Value:
+    given = arms.override_values(run["overrides"])
+    values = tuple(given[key] for key in _settings(config).tuned_keys())
+    return values[0] if len(values) == 1 else values
 
 
 def _extend_plan(config: DictConfig, grids: dict[Arm, list[Value]]) -> None:
@@ -208,7 +230,10 @@ def _tuned(
         "seeds": [*_seeds(config)],
         "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
-    return Tuned(values, record | {"sha256": tuning.record_sha256(record)})
+    assert claim.question.claim
+    return Tuned(
+        claim.question.claim.factor, values, record | {"sha256": tuning.record_sha256(record)}
+    )
 
 
 def _choice(arm: str, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
