@@ -64,32 +64,34 @@ def batches(config: DictConfig) -> Iterator[Batch]:
     tuned = None
     while config.claim.tune and tuned is None:
         folder = tuned_arms.folder(config)
-        yield from open_runs(folder, config.retry)
+        yield from open_runs(folder, config.retry, config.retry)
         if unfinished(folder):
             return
         tuned = tuned_arms.go_on(config)
     if tuned:
         planning.begin_sweep(config, tuned)
-    yield from open_runs(Path(config.hydra.sweep.dir), config.retry)
+    yield from open_runs(Path(config.hydra.sweep.dir), config.retry, config.retry)
 
 
-def open_runs(sweep: Path, retry: bool = False) -> Iterator[Batch]:
-    """Yield the runs of a sweep that are needed now, each once; with `retry` also those that diverged before."""
+def open_runs(sweep: Path, refused: bool = False, diverged: bool = False) -> Iterator[Batch]:
+    """Yield the runs of a sweep that are needed now, each once; what else, as `unfinished` says."""
     tried: set[int] = set()
-    while runs := [number for number in unfinished(sweep, retry) if number not in tried]:
+    while runs := [n for n in unfinished(sweep, refused, diverged) if n not in tried]:
         yield Batch(sweep, runs)
         tried |= {*runs}
         print_progress(sweep)
 
 
-def unfinished(sweep: Path, retry: bool = False) -> list[int]:
+def unfinished(sweep: Path, refused: bool = False, diverged: bool = False) -> list[int]:
     """Return the positions in its plan of the runs that are needed now and have not ended.
 
-    A run whose network cannot be built has ended: nothing will change that. With `retry` one that diverged has not.
+    Those that diverged, and those whose network cannot be built (`refused`), have ended, unless they are asked for.
     """
     runs = results.read(sweep)
-    ended = runs["status"].is_in(_NOT_NOW) | runs["refused"]
-    if retry:
+    ended = runs["status"].is_in(_NOT_NOW)
+    if not refused:
+        ended |= runs["refused"]
+    if diverged:
         ended &= runs["status"] != "diverged"
     return [number for number, over in enumerate(ended) if not over]
 

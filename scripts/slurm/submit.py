@@ -106,7 +106,7 @@ def go_on(folder: Path, again: bool) -> None:
     if not (folder / "launcher.json").exists():
         raise ConfigError(f"{folder}: is not the folder of a sweep that was submitted")
     launcher = json.loads((folder / "launcher.json").read_text())
-    batch = next_batch(folder, launcher)
+    batch = next_batch(folder, launcher, again)
     staged = "overrides" in launcher
     if (folder / "plan.json").exists():
         stages.print_progress(folder)
@@ -136,7 +136,7 @@ def report_words(folder: Path, launcher: dict[str, Any]) -> list[str]:
     return [str(_REPORT), str(planned.resolve()), *ledger]
 
 
-def next_batch(folder: Path, launcher: dict[str, Any]) -> Batch | None:
+def next_batch(folder: Path, launcher: dict[str, Any], again: bool) -> Batch | None:
     """Return the runs that are to be trained next; None if none are left.
 
     Until the claim is planned, arms tune, and what they choose is composed of the files in conf/ once more.
@@ -144,7 +144,7 @@ def next_batch(folder: Path, launcher: dict[str, Any]) -> Batch | None:
     from harness.sweeps import stages
 
     if (folder / "plan.json").exists():
-        return next(stages.open_runs(folder), None)
+        return next(stages.open_runs(folder, refused=again), None)
     with composed(launcher["overrides"]) as config:
         return next(stages.batches(config), None)
 
