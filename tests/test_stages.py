@@ -134,6 +134,7 @@ def test_a_run_that_its_surroundings_stop_holds_its_look_open(tmp_path: Path, ma
     assert (comparison["verdict"], comparison["n"]) == ("supported", 6)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_fills_its_pair(tmp_path: Path, main: Main) -> None:
     done = main(*placed(tmp_path, *UNTIL, f"optimizer.lr={GOOD_LR},{TOO_MUCH}"))
     assert done.returncode == 0, done.stderr
@@ -204,6 +205,7 @@ def test_a_tuned_sweep_goes_on_with_other_words_for_the_same(tmp_path: Path, mai
     assert (weights(tmp_path / "out"), starts(tmp_path / "out")) == before
 
 
+@pytest.mark.slow
 def test_a_key_of_the_scheduler_can_be_tuned_and_tuned_over(tmp_path: Path, main: Main) -> None:
     """It is swept then, and the factor is still the other one."""
     words = ("claim.tune=scheduler.eta_min", "claim.grid=[0.001,0.002]", "claim.tuning_seeds=2")
@@ -215,6 +217,7 @@ def test_a_key_of_the_scheduler_can_be_tuned_and_tuned_over(tmp_path: Path, main
     assert {one["invalid"] for one in read(tmp_path / "out/verdict.json")["comparisons"]} == {""}
 
 
+@pytest.mark.slow
 def test_an_accuracy_of_zero_is_one(tmp_path: Path, main: Main) -> None:
     words = ("dataset.classes=20", "dataset.val_size=20", "claim.tuning_seeds=4", "seed=0,1")
     done = main(*placed(tmp_path, *TUNE[:2], *CLAIM, *words))
@@ -223,6 +226,7 @@ def test_an_accuracy_of_zero_is_one(tmp_path: Path, main: Main) -> None:
     assert 0 in [acc for arm in arms for tried in arm["tried"].values() for acc in tried]
 
 
+@pytest.mark.slow
 def test_retry_trains_again_what_diverged(tmp_path: Path, main: Main) -> None:
     words = placed(tmp_path, *UNTIL, f"optimizer.lr={GOOD_LR},{TOO_MUCH}")
     assert main(*words).returncode == 0
