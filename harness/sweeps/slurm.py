@@ -138,7 +138,9 @@ def _submit_last(
         "job-name": f"{launcher['name']}-report",
         "dependency": f"afterany:{':'.join(jobs)}",
         "output": str(sweep.resolve() / "report.log"),
-        "open-mode": "append",
+        "open-mode": "append"
+        if "--next" in words
+        else "truncate",  # of stages, what all of them print
         "time": "60",
         "wrap": command,
     }

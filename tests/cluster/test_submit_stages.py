@@ -12,7 +12,7 @@ from conftest import verified
 from test_stages import judged, trained, weights
 
 from cluster.test_slurm import slurm_does, squeue, until
-from cluster.test_submit import Sent, again, script, submit
+from cluster.test_submit import Sent, again, nothing_left_in_the_queue, script, submit  # noqa: F401
 
 pytestmark = [
     pytest.mark.usefixtures("slurm", "nothing_left_in_the_queue"),
