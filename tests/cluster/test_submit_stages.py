@@ -57,7 +57,7 @@ def test_each_stage_submits_the_next_one(tmp_path: Path, here: Path) -> None:
     assert all(sent.starts(int(path.parent.name)) == 1 for path in sent.folder.glob("*/starts.txt"))
     logs = [(sent.folder / place / "report.log").read_text() for place in ("tuning", ".")]
     assert all(re.search(r"submitted: arms \d+, then \d+\n", log) for log in logs)
-    assert "look 1 of 2, 6 of at most 8 pairs:" in logs[1]
+    assert "look 1 of 2, 6 of at most 8 pairs; " in logs[1]
     assert "verdict: " in logs[1]
     status = script("status", str(sent.folder)).stdout
     assert status.startswith("tuning:\n")
