@@ -214,6 +214,7 @@ def test_a_key_of_the_scheduler_can_be_tuned_and_tuned_over(tmp_path: Path, main
     assert done.returncode == 0, done.stderr
     claim = read(tmp_path / "out/plan.json")["claim"]
     assert (claim["factor"], claim["tuned_over"]) == ("scheduler.t_mult", "scheduler.eta_min")
+    assert claim["inferred"]
     assert {one["invalid"] for one in read(tmp_path / "out/verdict.json")["comparisons"]} == {""}
 
 

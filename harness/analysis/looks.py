@@ -193,7 +193,7 @@ def figures(claim: Claim, runs: PairedRuns, path: Path) -> Figures:
 
 
 def described(claim: Claim, comparisons: Sequence[Figures]) -> dict[str, Any]:
-    """Return the design of a claim's looks, as `plan.json` and `verdict.json` have it; `look` of them were taken."""
+    """Return the design of a claim's looks, as `verdict.json` has it; `look` of them were taken."""
     bounds = sequential.boundaries(claim.looks, claim.level / 2)
     taken = max((len(one["path"]) for one in comparisons), default=0)
     return {"pairs": list(claim.looks), "p": list(bounds), "decide": claim.decide, "look": taken}

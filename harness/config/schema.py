@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from harness.training.schedules import Durations
 
 MOST_EPOCHS = 1e6  # of a budget
+FIRST_TUNING_SEED = 1000  # claims begin at 0
 MOST_PAIRS = 10_000  # of a claim that goes on until decided
 
 
@@ -231,7 +232,7 @@ class ClaimSettings(Section):
     rivals: list[str] | None = newer(None)  # treatments that may explain another one's gain
     tuned_over: str | None = newer(
         None
-    )  # a swept key: beaten is the baseline at each of its values
+    )  # a swept key: the baseline is beaten at each of its values
     until: str | None = newer(None)  # decided: seeds are added in looks, at most `most` of them
     most: int | None = newer(None, number(at_least=2, at_most=MOST_PAIRS))  # pairs; null: 30
     looks: list[int] | None = newer(None)  # numbers of pairs at which the claim is judged
@@ -289,6 +290,10 @@ class ClaimSettings(Section):
             shown = [show(value) for value in grid]
             if len({*shown}) < max(2, len(shown)):
                 raise ConfigError(f"{given}: must have two or more values, each once")
+
+    def seeds_to_tune(self) -> range:
+        """Return the seeds on which arms tune."""
+        return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
 
     def tuned_keys(self) -> list[str]:
         """Return the keys that arms tune."""

@@ -17,7 +17,6 @@ from harness.config.schema import ClaimSettings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TABLES = ("differences", "arms", "tuning", "phase", "snapshots")
-_TUNING = 1000  # the first tuning seed
 _UNTUNED: dict[str, Any] = {"tune": None, "grid": None}
 _ALL_SEEDS: dict[str, Any] = {"until": None, "looks": None}
 
@@ -58,7 +57,8 @@ class Sweep:
             return {"": plain}
         keys = zip(self.claim.tuned_keys(), self.claim.grids(), strict=True)
         grid = [f"{key}={','.join(map(show, values))}" for key, values in keys]
-        seeds = f"seed=range({_TUNING},{_TUNING + self.claim.tuning_seeds})"
+        tuning = self.claim.seeds_to_tune()
+        seeds = f"seed=range({tuning.start},{tuning.stop})"
         fixed = replace(untuned, claim=replace(untuned.claim, **_ALL_SEEDS)).overrides(cell)
         others = [word for word in fixed if not word.startswith("seed=")]
         return {"tuning": [*others, *grid, seeds], "": plain}

@@ -71,6 +71,9 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
     question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
+    if tuned and question.claim:
+        claim = replace(question.claim, inferred=settings.factor is None)
+        question = replace(question, claim=claim)
     if question.claim is None and (settings.until or settings.tune):
         key = "until" if settings.until else "tune"
         raise ConfigError(f"claim.{key}: is for a sweep that judges a claim; {question.reason}")

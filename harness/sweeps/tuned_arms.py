@@ -16,7 +16,7 @@ from harness.analysis import arms, results, sweep_plan, tuning
 from harness.analysis.tuning import Choice, Value
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.config.schema import ClaimSettings
+from harness.config.schema import FIRST_TUNING_SEED, ClaimSettings
 from harness.files import LOCK_SECONDS, lock
 from harness.sweeps import planning
 from harness.sweeps.jobs import (
@@ -29,7 +29,6 @@ from harness.sweeps.jobs import (
     without_seed,
 )
 
-FIRST_SEED = 1000  # of tuning; claims begin at 0
 Arm = tuple[str, ...]  # its overrides
 
 
@@ -43,9 +42,11 @@ def begin(config: DictConfig) -> dict[str, Any]:
     A tuning of the same arms and values that is there already goes on, with what the grid was extended by.
     """
     claim = plan_sweep(config)
-    if taken := sorted({*_seeds(config)} & {run.config.seed for run in claim.runs}):
+    if taken := sorted(
+        {*_settings(config).seeds_to_tune()} & {run.config.seed for run in claim.runs}
+    ):
         raise ConfigError(
-            f"seed={taken[0]}: is a seed of tuning too, which takes {FIRST_SEED} and what follows; take others"
+            f"seed={taken[0]}: is a seed of tuning too, which takes {FIRST_TUNING_SEED} and what follows; take others"
         )
     settings = _settings(config)
     values = _grid(settings)
@@ -73,7 +74,7 @@ def go_on(config: DictConfig) -> Tuned | None:
             )
         chosen[arm] = choice
         further = tuning.extend(grid, [*accuracies], choice.best)
-        if further and key_of(config, _job(config, arm, further, FIRST_SEED)):
+        if further and key_of(config, _job(config, arm, further, FIRST_TUNING_SEED)):
             extended[arm] = [*accuracies, further]
     for arm, own in extended.items():
         best = tuning.to_text(chosen[arm].best)
@@ -97,10 +98,6 @@ def _grid(settings: ClaimSettings) -> list[Value]:
     """Return the values to choose from, as text; of two keys all pairs."""
     texts = [[show(value) for value in grid] for grid in settings.grids()]
     return list(texts[0]) if len(texts) == 1 else list(product(*texts))
-
-
-def _seeds(config: DictConfig) -> range:
-    return range(FIRST_SEED, FIRST_SEED + config.claim.tuning_seeds)
 
 
 def _arms(config: DictConfig) -> list[Arm]:
@@ -137,7 +134,7 @@ def _jobs(config: DictConfig, grids: dict[Arm, list[Value]]) -> list[dict[str, A
         _job(config, arm, value, seed)
         for arm, grid in grids.items()
         for value in grid
-        for seed in _seeds(config)
+        for seed in _settings(config).seeds_to_tune()
     ]
     return arms.label_jobs(jobs)
 
@@ -160,7 +157,7 @@ def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
         key_of(config, _job(config, arm, value, seed)): (arm, value)
         for arm in _arms(config)
         for value in values
-        for seed in _seeds(config)
+        for seed in _settings(config).seeds_to_tune()
     }
     found: dict[Arm, dict[Value, list[float | None]]] = {}
     runs = results.read(folder(config)).select("final", "status")
@@ -227,7 +224,7 @@ def _tuned(
     record = {
         "keys": settings.tuned_keys(),
         "grid": settings.grid,
-        "seeds": [*_seeds(config)],
+        "seeds": [*_settings(config).seeds_to_tune()],
         "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
     assert claim.question.claim
