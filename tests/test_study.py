@@ -102,7 +102,7 @@ def test_the_quick_study_from_its_plan_to_its_page(tmp_path: Path) -> None:
     assert dict(longer.select("level", "lr").unique().iter_rows()) == chosen(out / "wide/claim")
     assert tables.differences(verdict) in (out / "tables.md").read_text()
     names = {"study.json", "verdict.json", "report.html", "tables.md", "runs.csv"}
-    names |= {"verdict.png", "lr.png", "val_acc.png", *cells}
+    names |= {"verdict.png", "lr.png", "val_acc.png", "looks.png", *cells}
     assert {path.name for path in out.iterdir()} == names
 
     ends = {path: path.stat().st_mtime_ns for path in out.glob("**/history.jsonl")}
