@@ -24,7 +24,7 @@ def to_a_verdict(repeats: int) -> Rows:
     """Count the core seconds of two arms with a fixed number of pairs, and until the claim is decided.
 
     What is fixed is counted from parts: a usual program by its epochs, the harness by the pairs that were
-    trained until decided. The whole takes ten minutes for each repeat.
+    trained until decided. The whole takes twelve minutes for each repeat.
     """
     programs, fixed, decided, pairs = [], [], [], []
     for _ in range(repeats):
