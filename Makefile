@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep test test-rest test-all check format golden study bench bench-gpu audit
+.PHONY: help python sweep test test-rest test-all check format golden study bench bench-gpu audit
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table and pictures
+sweep: $(VENV)/installed ## the first sweep: t_mult=1,2 on the embedded digits; a table, a page and pictures
 	$(BIN)/python train.py -m scheduler=cosine_warm scheduler.t_mult=1,2
+	@echo "For the commands of the README: . $(BIN)/activate"
 
 PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder --maxprocesses 4 --numprocesses
 
@@ -53,7 +54,15 @@ audit: $(VENV)/installed-dev ## look the versions of constraints.txt up among th
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-$(VENV)/installed: pyproject.toml
+# stops at a Python that is too old, before anything is installed, and at an environment that cannot be used
+python:
+	@if [ -e $(VENV) ] && ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "error: $(VENV) has no working Python with pip: rm -rf $(VENV), then the same command again" >&2; exit 1; fi
+	@python=$(BIN)/python; fix="rm -rf $(VENV), then the same command with"; \
+	  [ -e $(VENV) ] || { python=$(PYTHON); fix="the same command with"; }; \
+	  $$python -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: %s is Python %d.%d, and 3.11 or later is needed: %s PYTHON=python3.11" % ((sys.argv[1],) + sys.version_info[:2] + (sys.argv[2],)))' $$python "$$fix"
+
+$(VENV)/installed: pyproject.toml | python
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
