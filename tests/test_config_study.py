@@ -108,6 +108,7 @@ REFUSED = {
     "no baseline": (["study=quick", "claim.baseline=null"], "claim.baseline: has no value"),
     "seeds that are none": (["study=quick", "seeds=0"], "seeds=0: must be a number of pairs"),
     "seeds of no cell": (["study=quick", "seeds={wide: 6, narow: 6}"], "seeds.narow: did you mean narrow?"),
+    "seeds of tuning": (["study=quick", "seeds=1001"], "seed=1000: is a seed of tuning too"),
     "looks of several lengths": (["study=quick", "seeds={wide: 8, narrow: 9}"], "must be one number where claim.until"),
     "a table that is not there": (["study=quick", "tables=[arm]"], "tables=arm: did you mean arms?"),
     "a grid without its key": (["study=quick", "claim.tune=null"], "claim.grid=[0.1,0.2,0.4]: needs claim.tune"),

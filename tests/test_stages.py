@@ -12,7 +12,7 @@ from typing import Any
 
 import forked
 import pytest
-from conftest import Main, verified
+from conftest import ROOT, Main, verified
 
 from harness.analysis import results
 from harness.analysis.needed import NOT_NEEDED
@@ -322,6 +322,13 @@ def test_what_cannot_be_staged_is_refused_before_anything_is_trained(
     assert message in line
     assert not list(tmp_path.glob("out/**/result.json"))
     assert not list(tmp_path.glob("out/**/plan.json"))
+
+
+def test_the_preview_refuses_seeds_of_tuning_too(tmp_path: Path) -> None:
+    words, message = REFUSED["seeds of tuning"]
+    done = forked.complete(ROOT / "scripts/preview.py", *placed(tmp_path, *words), cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
 
 
 DIGITS = (

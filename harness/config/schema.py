@@ -295,6 +295,13 @@ class ClaimSettings(Section):
         """Return the seeds on which arms tune."""
         return range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
 
+    def refuse_seeds_of_tuning(self, seeds: Iterable[int]) -> None:
+        """Raise `ConfigError` for a seed of the claim on which its arms tune."""
+        if self.tune and (taken := sorted({*seeds} & {*self.seeds_to_tune()})):
+            raise ConfigError(
+                f"seed={taken[0]}: is a seed of tuning too, which takes {FIRST_TUNING_SEED} and what follows; take others"
+            )
+
     def tuned_keys(self) -> list[str]:
         """Return the keys that arms tune."""
         if self.tune is None:

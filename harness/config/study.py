@@ -173,7 +173,9 @@ def _sweep(given: Mapping[str, Any], cells: Mapping[str, Any]) -> Sweep:
         claim |= {"tune": None, "grid": None}
     if wrong := [table for table in keys["tables"] if table not in TABLES]:
         raise ConfigError(f"tables={wrong[0]}: {nearest(wrong[0], TABLES)}")
-    return Sweep(**keys | {"claim": ClaimSettings(**claim), "seeds": by_cell})
+    settings = ClaimSettings(**claim)
+    settings.refuse_seeds_of_tuning(range(max(by_cell.values())))
+    return Sweep(**keys | {"claim": settings, "seeds": by_cell})
 
 
 def _default_claim() -> dict[str, Any]:

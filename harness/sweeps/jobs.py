@@ -70,6 +70,7 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
         jobs = _tuned_jobs(jobs, tuned)
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
+    settings.refuse_seeds_of_tuning(run.config.seed for run in planned.runs)
     question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
     if tuned and question.claim:
         claim = replace(question.claim, inferred=settings.factor is None)

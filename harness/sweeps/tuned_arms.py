@@ -42,12 +42,6 @@ def begin(config: DictConfig) -> dict[str, Any]:
     A tuning of the same arms and values that is there already goes on, with what the grid was extended by.
     """
     claim = plan_sweep(config)
-    if taken := sorted(
-        {*_settings(config).seeds_to_tune()} & {run.config.seed for run in claim.runs}
-    ):
-        raise ConfigError(
-            f"seed={taken[0]}: is a seed of tuning too, which takes {FIRST_TUNING_SEED} and what follows; take others"
-        )
     settings = _settings(config)
     values = _grid(settings)
     planned = plan_jobs(config, _jobs(config, dict.fromkeys(_arms(config), values)))
