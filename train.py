@@ -4,12 +4,14 @@ import hydra
 from omegaconf import DictConfig
 
 from harness.choices.builtin import register
+from harness.config.hydra_private import take_options_anywhere
 from harness.config.one_line_errors import one_line_errors
 from harness.runs.job import hydra_job
 from harness.sweeps.sweeper import register_sweeper
 
 register()
 register_sweeper()
+take_options_anywhere()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -23,16 +23,12 @@ from omegaconf import OmegaConf
 from harness.analysis import results, tuning
 from harness.choices.builtin import register
 from harness.config.errors import ConfigError
-from harness.config.one_line_errors import one_line_errors
+from harness.config.fields import decimal
+from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.study import CONF, Study, load, studies, write_choice
 from harness.config.values import changes
 from harness.files import atomic, read_json, write_json
 
-_COLUMNS = (
-    "cell", "sweep", "level", "lr", "seed", "budget", "status", "final", "best", "test", "aligned",
-    "restarts", "lr_share_at_end", "updates_trained", "updates_reused", pl.col("seconds").round(1),
-    "name", "fingerprint",
-)  # fmt: skip
 _ABOUT_TABLES = (
     "Accuracies are means over seeds, in percent, ± half a 95 % t interval. Differences are paired by seed, "
     "in points after the last update."
@@ -135,7 +131,7 @@ def _wait_for(arguments: list[str]) -> int:
 
 def _judge(study: Study) -> None:
     """Judge the claim over all cells; write the verdict, the page, every run, tables and pictures."""
-    from harness.report import summary, verdict_charts
+    from harness.report import data_files, summary, verdict_charts
     from harness.report.pictures import page_chart_png
 
     out, cells = Path(study.folder), list(study.seeds)
@@ -149,10 +145,10 @@ def _judge(study: Study) -> None:
         file.write(page_chart_png(verdict_charts.differences(verdict, dots=True), []))
     with atomic(out / "tables.md", "w") as file:
         file.write(_tables(study, verdict))
-    with atomic(out / "runs.csv") as file:
-        _every_run(study).select(_COLUMNS).write_csv(file)
-    print(text, *(out / name for name in ("verdict.png", "tables.md", "runs.csv")), sep="\n")
-    if failures:
+    steps = Attempts()
+    written = data_files.write_data_files(out, _every_run(study), steps)
+    print(text, out / "verdict.png", out / "tables.md", *written, sep="\n")
+    if failures := [*failures, *steps.failures]:
         raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
 
 
@@ -180,7 +176,7 @@ def _tables(study: Study, verdict: dict[str, Any]) -> str:
         if not wanted:
             continue
         own = read_json(folder / "verdict.json")
-        parts.append(f"## {cell}: {name}, {sweep.budget:g} epochs\n")
+        parts.append(f"## {cell}: {name}, {decimal(sweep.budget)} epochs\n")
         parts += [f"{own['sentence']}\n"] * (name != "claim")
         if "snapshots" in wanted:
             command = [sys.executable, "scripts/snapshot_ensemble.py", str(folder)]

@@ -32,6 +32,7 @@ from harness.runs.wandb_run import wandb_metadata
 from harness.sweeps.wandb_summary import publish_sweep
 
 _NAME = re.compile(r"(offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")
+_NO_KEY = "W&B: there is no key on this machine; run `wandb login`, or set WANDB_API_KEY"
 _AT_ONCE = 10  # runs a call of `wandb sync`, which takes a second to start
 
 
@@ -124,7 +125,7 @@ def main() -> None:
         waiting = [log for log in newest(parser.parse_args().folders) if not log.synced]
         ended = [log for log in waiting if log.is_summary or (log.home / "result.json").exists()]
         if ended:
-            wandb_run.check(Wandb("online", "any", None, []))
+            wandb_run.check(Wandb("online", "any", None, []), _NO_KEY)
         refused = upload(ended, Path(scratch))
         print(f"{len(ended) - len(refused)} runs uploaded" if ended else "nothing to upload")
         if running := len(waiting) - len(ended):

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from conftest import ROOT, Main, essential, need
@@ -196,6 +197,55 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "an empty share": (["dataset.val_size=1e-9"], "dataset.val_size=1e-09: ", "takes 0 images"),
     "more than there is": (["dataset.train_size=1000"], "dataset.train_size=1000: ", "takes 1000 images, there are"),
     "no root": (["dataset=image_folder"], "dataset.root: ", "has no value; give one with dataset.root=VALUE"),
+    # what other programs call so, and what is a part of the name
+    "lr alone": (["lr=0.05"], "lr=0.05: ", "did you mean optimizer.lr?"),
+    "epochs alone": (["epochs=3"], "epochs=3: ", "did you mean trainer.epochs?"),
+    "batch_size alone": (["batch_size=64"], "batch_size=64: ", "did you mean trainer.batch_size?"),
+    "learning_rate": (["learning_rate=0.1"], "learning_rate=0.1: ", "did you mean optimizer.lr?"),
+    "learning rate of the optimizer": (["optimizer.learning_rate=0.1"], "optimizer.learning_rate=0.1: ", "did you mean optimizer.lr?"),
+    "num_epochs": (["num_epochs=3"], "num_epochs=3: ", "did you mean trainer.epochs?"),
+    "device alone": (["device=cpu"], "device=cpu: ", "did you mean trainer.device?"),
+    "lr in the trainer": (["trainer.lr=0.1"], "trainer.lr=0.1: ", "did you mean optimizer.lr?"),
+    "torch's spelling": (["scheduler.T_0=5"], "scheduler.T_0=5: ", "did you mean t_0?"),
+    "torch's spelling alone": (["T_mult=2"], "T_mult=2: ", "did you mean scheduler.t_mult?"),
+    "a key of another scheduler": (["scheduler.t_max=5"], "scheduler.t_max=5: ", "but of cosine;"),
+    "a key of another optimizer": (["optimizer.beta1=0.8"], "optimizer.beta1=0.8: ", "but of adamw;"),
+    "a key of other data": (["dataset.root=/data"], "dataset.root=/data: ", "but of cifar10, cifar100, "),
+    "adam": (["optimizer=adam"], "optimizer=adam: ", "did you mean adamw?"),
+    "a dash": (["model=resnet-20"], "model=resnet-20: ", "did you mean resnet20?"),
+    "capitals": (["dataset=CIFAR10"], "dataset=CIFAR10: ", "did you mean cifar10?"),
+    "mnits": (["dataset=mnits"], "dataset=mnits: ", "did you mean mnist?"),
+    "a classifier of torchvision": (["model=vit_b_16"], "model=vit_b_16: ", "model=torchvision model.arch=NAME"),
+    "data that are not there": (["dataset=imagenet"], "dataset=imagenet: ", "dataset=image_folder dataset.root=PATH"),
+    "an arm as a scheduler": (["scheduler=times_2"], "scheduler=times_2: ", "did you mean arm=times_2?"),
+    "a scheduler as an arm": (["arm=cosine_warm"], "arm=cosine_warm: ", "did you mean scheduler=cosine_warm?"),
+    "an arm that is nowhere": (["arm=mine"], "arm=mine: ", "FOLDER/arm/NAME.yaml with --config-dir FOLDER"),
+    "offline as a choice": (["tracking=offline"], "tracking=offline: ", "did you mean tracking.mode=offline?"),
+    "a part of the factor": (["-m", "scheduler.t_mult=1,2", "seed=0,1", "claim.factor=t_mult"], "claim.factor=t_mult: ", "did you mean scheduler.t_mult?"),
+    "a part of tuned_over": (["-m", "scheduler.t_mult=1,2", "optimizer.lr=0.1,0.2", "claim.factor=scheduler.t_mult", "claim.tuned_over=lr"], "claim.tuned_over=lr: ", "did you mean optimizer.lr?"),
+    "a part of the tuned key": (["-m", "scheduler.t_mult=1,2", "claim.tune=lr", "claim.grid=[0.1,0.2]"], "", "did you mean optimizer.lr?"),
+    # what shells and hands do
+    "a space behind a comma": (["-m", "scheduler.t_mult=1,", "2"], "scheduler.t_mult=1,: ", "write scheduler.t_mult=1,2"),
+    "a space before a comma": (["-m", "scheduler.t_mult=1", ",2"], ",2: ", "write scheduler.t_mult=1,2"),
+    "a comma at the end": (["-m", "seed=0,1,"], "seed=0,1,: ", "write seed=0,1"),
+    "spaces around =": (["scheduler.t_mult", "=", "1"], "scheduler.t_mult: ", "write scheduler.t_mult=1"),
+    "a space behind =": (["scheduler.t_mult=", "1"], "", "write scheduler.t_mult=1"),
+    "a space in a list": (["claim.grid=[0.1,", "0.2]"], "claim.grid=[0.1,: ", "write claim.grid=[0.1,0.2]"),
+    "a range with dots": (["seed=1..3"], "seed=1..3: ", "-m 'seed=range(1,4)'"),
+    "a range with a dash": (["seed=0-9"], "seed=0-9: ", "-m 'seed=range(0,10)'"),
+    "a list for a sweep": (["-m", "seed=[0,1]"], "seed=[0,1]: ", "-m seed=0,1"),
+    "a range without its brackets": (["seed=range"], "seed=range: ", "'seed=range(0,10)'"),
+    "a percentage": (["dataset.val_size=20%"], "dataset.val_size=20%: ", "20 % is 0.2"),
+    "a percentage as a number": (["claim.level=5"], "claim.level=5: ", "5 % is 0.05"),
+    "a margin in percent": (["claim.margin=1%"], "claim.margin=1%: ", "points have no %"),
+    "a decimal comma": (["optimizer.lr=0,05"], "optimizer.lr=0,05: ", "a fraction has a point, 0.05"),
+    "a home folder": (["store.dir=~/store"], "store.dir=~/store: ", "write store.dir=$HOME/store"),
+    "a choice without its group": (["cosine"], "cosine: ", "write scheduler=cosine"),
+    "dashes before a key": (["--epochs=3"], "--epochs=3: ", "did you mean trainer.epochs=3?"),
+    "dashes and a space": (["--batch-size", "64"], "--batch-size: ", "did you mean trainer.batch_size=VALUE?"),
+    "a misspelt option": (["--mulitrun"], "--mulitrun: ", "did you mean --multirun?"),
+    "an option with a value": (["--multirun=true"], "--multirun/-m: ", "takes no value"),
+    "a folder of choices that is not there": (["--config-dir", "/nowhere"], "", "/nowhere"),
     # places
     "a folder below a file": (["hydra.run.dir={tmp}/kept/history.jsonl/run"], "", "history.jsonl"),
     "a folder that is a file": (["hydra.run.dir={tmp}/kept/history.jsonl"], "", "history.jsonl"),
@@ -215,8 +265,55 @@ def test_a_mistake(
     assert says in line
 
 
+@pytest.mark.parametrize(
+    "words", [("seed=0", "-m"), ("seed=0", "-m", "model.width=1"), ("-m", "seed=0")]
+)
+def test_options_may_stand_anywhere(main: Main, tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = main(*BASE, *words, f"hydra.sweep.dir={tmp_path}/sweep", f"store.dir={tmp_path}/store")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.glob("sweep/*/result.json")] == ["result.json"]
+
+
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing answers, as without a network."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn", "fashion_mnist"])
+@pytest.mark.parametrize("mode", [(), ("-m", "seed=0,1")])
+def test_data_that_cannot_be_downloaded(
+    refused: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    mode: tuple[str, ...],
+) -> None:
+    """A sweep says it once, before any run."""
+    offline(monkeypatch)
+    line = refused(*mode, f"dataset={name}", f"dataset.root={tmp_path}/data")
+    assert line.startswith(f"dataset={name}: cannot be downloaded (")
+    assert "Connection refused" in line
+    assert f"files into {tmp_path}/data/" in line
+    assert "HARNESS_DATA" in line
+    assert not list(tmp_path.glob("sweep*/*/result.json"))
+
+
+def test_uploading_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scripts/wandb_sync.py` of an offline run says that there is no key, and not how to train offline."""
+    folder = tmp_path / "run/wandb/offline-run-20260101_000000-abc"
+    folder.mkdir(parents=True)
+    (tmp_path / "run/result.json").write_text("{}")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    done = forked.complete("scripts/wandb_sync.py", tmp_path)
+    said = "W&B: there is no key on this machine; run `wandb login`, or set WANDB_API_KEY"
+    assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
+
+
 def test_there_are_enough_cases() -> None:
-    assert len(CASES) + len(NUMBERS) * len(WRONG) - len(SENSIBLE) >= 80
+    assert len(CASES) >= 100
 
 
 # --- data files ----------------------------------------------------------------------------------

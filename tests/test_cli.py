@@ -17,7 +17,7 @@ import forked
 import pytest
 from conftest import ROOT, make_config
 
-from harness.config.compose import group_files
+from harness.config.registry import group_files
 from harness.config.schema import Config
 
 TINY = [
@@ -27,7 +27,7 @@ TINY = [
 TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))
 WARM = "is not a key of the scheduler cosine_warm"
 WARM_KEYS = "choose from warmup, interval, unit, t_0, t_mult, eta_min"
-WHOLE = "must be a whole number ≥ 1 and ≤ 1e+06"
+WHOLE = "must be a whole number ≥ 1 and ≤ 1000000"
 GRAMMAR = (
     "cannot be read; brackets must close, special characters need quotes: "
     "https://hydra.cc/docs/advanced/override_grammar/basic"

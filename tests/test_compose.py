@@ -10,8 +10,7 @@ from test_schema import CHOICES, CONF, SECTION_CHOICES, compose_choice, schema_o
 
 from harness.choices.datasets import TorchvisionDataset
 from harness.choices.schedulers import Cosine
-from harness.config.compose import group_files
-from harness.config.registry import kind
+from harness.config.registry import group_files, kind
 from harness.config.schema import Config
 
 

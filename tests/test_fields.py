@@ -13,7 +13,7 @@ from test_schema import examples, sections  # noqa: F401
 
 from harness.choices.datasets import Digits
 from harness.choices.schedulers import MultiStep
-from harness.config.fields import describe_constraint
+from harness.config.fields import decimal, describe_constraint
 from harness.config.registry import KINDS, kind
 from harness.config.schema import Config, Wandb
 from harness.config.values import to_dict
@@ -28,6 +28,20 @@ def test_wanted_says_type_bounds_and_null():
     assert describe_constraint(fields["entity"]) == "must be text or null"
     assert describe_constraint(fields["tags"]) == "must be a list of texts"
     assert describe_constraint(fields["mode"]) == "choose from auto, online, offline, disabled"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0, 6, "0"), (10, 6, "10"), (20.0, 6, "20"), (10.0, 1, "10"), (35.0, 2, "35"), (120.4, 2, "120"),
+        (999.96, 3, "1000"), (1000.5, 3, "1000"), (1234567, 6, "1234567"), (1e6, 6, "1000000"), (1e9, 3, "1000000000"),
+        (2**63, 6, "9223372036854775808"), (35 / 3, 6, "11.6667"), (0.1 + 0.2, 6, "0.3"), (11.6666667, 3, "11.7"),
+        (0.05, 3, "0.05"), (0.0666666, 3, "0.0667"), (0.001, 3, "0.001"), (3e-5, 3, "3e-05"), (-12.5, 6, "-12.5"),
+        (float("inf"), 6, "inf"), (float("nan"), 6, "nan"),
+    ],
+)  # fmt: skip
+def test_numbers_in_messages_keep_their_whole_part_and_have_no_exponents(value, digits, text):
+    assert decimal(value, digits) == text
 
 
 @pytest.mark.parametrize(("group", "node"), sections())

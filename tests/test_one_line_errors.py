@@ -38,10 +38,10 @@ EXPLAINED = {
     "null": (["scheduler.t_mult=null"], f"scheduler.t_mult=null: {WHOLE}"),
     "nothing": (["scheduler.t_mult="], f"scheduler.t_mult=: {WHOLE}"),
     "truth for a whole number": (["scheduler.t_mult=true"], f"scheduler.t_mult=true: {WHOLE}"),
-    "list for a whole number": (["scheduler.t_mult=[1,2]"], f"scheduler.t_mult=[1,2]: {WHOLE}"),
+    "list for a whole number": (["scheduler.t_mult=[1,2]"], f"scheduler.t_mult=[1,2]: {WHOLE}; for each of them -m scheduler.t_mult=1,2"),
     "text for a number": (
         ["trainer.epochs=many"],
-        "trainer.epochs=many: must be a number > 0 and ≤ 1e+06",
+        "trainer.epochs=many: must be a number > 0 and ≤ 1000000",
     ),
     "text for a truth": (
         ["optimizer.nesterov=maybe"],
@@ -53,26 +53,26 @@ EXPLAINED = {
     ),
     "number for a list": (
         ["scheduler=multistep", "scheduler.milestones=5"],
-        "scheduler.milestones=5: must be a list of numbers > 0 and ≤ 1e+09",
+        "scheduler.milestones=5: must be a list of numbers > 0 and ≤ 1000000000",
     ),
     "text in a list": (
         ["scheduler=multistep", "scheduler.milestones=[5,x]"],
-        "scheduler.milestones=[5,x]: must be a list of numbers > 0 and ≤ 1e+09",
+        "scheduler.milestones=[5,x]: must be a list of numbers > 0 and ≤ 1000000000",
     ),
     "null in a list": (
         ["scheduler=multistep", "scheduler.milestones=[null]"],
-        "scheduler.milestones=[null]: must be a list of numbers > 0 and ≤ 1e+09",
+        "scheduler.milestones=[null]: must be a list of numbers > 0 and ≤ 1000000000",
     ),
     "added wrong type": (["++scheduler.t_mult=two"], f"scheduler.t_mult=two: {WHOLE}"),
     "type inside a section": (
         ["trainer={epochs: many}"],
-        "trainer={epochs: many}: trainer.epochs: must be a number > 0 and ≤ 1e+06",
+        "trainer={epochs: many}: trainer.epochs: must be a number > 0 and ≤ 1000000",
     ),
     # keys
-    "key of another choice": (["scheduler.milestones=[5]"], f"scheduler.milestones=[5]: {WARM}; {WARM_KEYS}"),
+    "key of another choice": (["scheduler.milestones=[5]"], f"scheduler.milestones=[5]: {WARM}, but of multistep; {WARM_KEYS}"),
     "key where there are none": (
         ["tracking.mode=offline"],
-        "tracking.mode=offline: is not a key of the tracking none; it has none",
+        "tracking.mode=offline: is not a key of the tracking none, but of wandb",
     ),
     "key below a misspelt group": (
         ["schedulers.t_mult=1"],
@@ -117,7 +117,7 @@ EXPLAINED = {
     ),
     "of another type": (
         ["scheduler.t_0=${trainer.device}"],
-        "scheduler.t_0=${trainer.device}: must be a number > 0 and ≤ 1e+09",
+        "scheduler.t_0=${trainer.device}: must be a number > 0 and ≤ 1000000000",
     ),
     "of itself": (
         ["scheduler.t_0=${trainer.epochs}", "trainer.epochs=${scheduler.t_0}"],
@@ -139,8 +139,8 @@ def test_a_key_of_a_swept_group_needs_plus_signs(monkeypatch):
     with pytest.raises(Exception, match="Could not override") as error:
         make_config("scheduler.gamma=0.5")
     assert errors.explain(error.value) == (
-        f"scheduler.gamma=0.5: {WARM}; {WARM_KEYS}; "
-        "where scheduler is swept, write ++scheduler.gamma=0.5"
+        f"scheduler.gamma=0.5: {WARM}, but of multistep, step; {WARM_KEYS}; write ++scheduler.gamma=0.5 if all "
+        "that are swept have it, else make arms: a file conf/arm/NAME.yaml for each, then arm=A,B (README, “Your own arms”)"
     )
     for scheduler in ("step", "multistep"):
         swept = make_config(f"scheduler={scheduler}", "++scheduler.gamma=0.5")
@@ -151,7 +151,10 @@ def test_a_key_of_a_group_that_is_not_swept_needs_none(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "scheduler=cosine_warm", "seed=1,2"])
     with pytest.raises(Exception, match="Could not override") as error:
         make_config("scheduler.gamma=0.5")
-    assert errors.explain(error.value) == f"scheduler.gamma=0.5: {WARM}; {WARM_KEYS}"
+    assert (
+        errors.explain(error.value)
+        == f"scheduler.gamma=0.5: {WARM}, but of multistep, step; {WARM_KEYS}"
+    )
 
 
 FILES = {

@@ -44,8 +44,8 @@ def test_without_a_terminal_an_evaluation_is_a_line_every_ten_seconds(
         shown.show(row if step == 19 else {**row, "val/acc": step + 0.5})
     # Update 16 is the sixth that this process did, at 8 images each in 11 seconds; 19 has no accuracy
     assert capsys.readouterr().err.splitlines() == [
-        "1/2 t_mult=1: epoch 1.6/4, lr 0.0500, val/acc 16.50 %, 4 img/s",
-        "1/2 t_mult=1: epoch 2/4, lr 0.0500, val/acc 20.50 %, 4 img/s",
+        "1/2 t_mult=1: epoch 1.6/4, lr 0.05, val/acc 16.50 %, 4 img/s",
+        "1/2 t_mult=1: epoch 2/4, lr 0.05, val/acc 20.50 %, 4 img/s",
     ]
 
 
@@ -72,7 +72,7 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
     shown.show({"step": 21, "epoch": 2.1, "lr": 0.04, "train/loss": 0.3})
     shown.end(ended(Interrupted("stopped by SIGTERM")))
     last = terminal.getvalue().split("\r")[-1]
-    assert last.startswith("run: 50 %, epoch 2.1/4, lr 0.0400, val/acc 91.23 %, 8 img/s |")
+    assert last.startswith("run: 50 %, epoch 2.1/4, lr 0.04, val/acc 91.23 %, 8 img/s |")
 
 
 @pytest.mark.parametrize(

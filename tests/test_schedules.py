@@ -248,6 +248,31 @@ def test_whole_durations_become_steps(value: float, per_unit: int, steps: int) -
     assert schedules.to_updates("key", value, per_unit) == steps
 
 
+@pytest.mark.parametrize(
+    ("steps", "per_unit", "text"),
+    [(10, 1, "10"), (20, 1, "20"), (100, 10, "10"), (1_000_000, 1, "1000000"), (7, 3, "2.33333"), (5, 4, "1.25"),
+     (1, 391, "0.0025575"), (12_345_679, 10, "1234567.9")],
+)  # fmt: skip
+def test_numbers_of_epochs_are_written_out(steps: int, per_unit: int, text: str) -> None:
+    assert schedules.shortest(steps, per_unit) == text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["trainer.epochs=15.5", "scheduler.interval=epoch", "scheduler.t_0=15.5"], "scheduler.t_0=15.5: is not a whole number of epochs, which scheduler.interval=epoch needs; the nearest are 15 and 16"),
+        (["trainer.epochs=1234567", "scheduler.t_0=1"], "trainer.epochs=1234567: must be a number > 0 and ≤ 1000000"),
+        (["trainer.epochs=1234.56789"], "trainer.epochs=1234.56789: is not a whole number of updates at 4 an epoch; the nearest are 1234.5 (4938 updates) and 1234.75 (4939 updates)"),
+        (["scheduler.t_0=123456.75"], "scheduler.t_0=123456.75: does not fit into the budget, trainer.epochs=35"),
+        (["optimizer.lr=0.00001234567", "scheduler.eta_min=0.1"], "scheduler.eta_min=0.1: must be below the peak, optimizer.lr=1.234567e-05"),
+    ],
+)  # fmt: skip
+def test_a_refusal_shows_numbers_as_they_were_given(overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        schedules.lr_plan(make_config(*overrides), 4)
+    assert str(error.value) == line
+
+
 @given(st.floats(0.001, 1000), st.integers(2, 10_000))
 def test_the_nearest_values_that_a_refusal_names_are_accepted(value: float, per_unit: int) -> None:
     try:

@@ -307,7 +307,7 @@ REFUSED = {
     ),
     "a value that does not fit": (
         ("claim.tune=optimizer.lr", "claim.grid=[0.1,x]", "scheduler.t_mult=1,2"),
-        "optimizer.lr=x: must be a number > 0 and < 1e+06",
+        "optimizer.lr=x: must be a number > 0 and < 1000000",
     ),
 }  # fmt: skip
 

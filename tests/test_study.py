@@ -101,7 +101,14 @@ def test_the_quick_study_from_its_plan_to_its_page(tmp_path: Path) -> None:
     longer = runs.filter(sweep="longer")
     assert dict(longer.select("level", "lr").unique().iter_rows()) == chosen(out / "wide/claim")
     assert tables.differences(verdict) in (out / "tables.md").read_text()
-    names = {"study.json", "verdict.json", "report.html", "tables.md", "runs.csv"}
+    names = {
+        "study.json",
+        "verdict.json",
+        "report.html",
+        "tables.md",
+        "runs.csv",
+        "history.parquet",
+    }
     names |= {"verdict.png", "lr.png", "val_acc.png", "looks.png", *cells}
     assert {path.name for path in out.iterdir()} == names
 

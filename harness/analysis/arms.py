@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, closest
 from harness.config.fields import show
 from harness.config.schema import ClaimSettings
 from harness.config.values import SAME_RUN, flat
@@ -169,14 +169,18 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
     if factor not in swept:
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
             raise ConfigError("claim.factor=seed: seeds make the pairs; name another key")
-        raise ConfigError(f"claim.factor={factor}: is not swept; sweep it, as in {factor}=A,B")
-    if settings.tuned_over and settings.tuned_over not in swept:
-        raise ConfigError(
-            f"claim.tuned_over={settings.tuned_over}: is not swept; sweep it, as in {settings.tuned_over}=A,B"
-        )
+        raise ConfigError(_not_swept("factor", factor, swept))
+    if (over := settings.tuned_over) and over not in swept:
+        raise ConfigError(_not_swept("tuned_over", over, swept))
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
     claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
     return Question(claim, "", *_count(claim, jobs))
+
+
+def _not_swept(name: str, key: str, swept: Sequence[str]) -> str:
+    meant = closest(key, swept)
+    fix = f"did you mean {meant}?" if meant else f"sweep it, as in {key}=A,B"
+    return f"claim.{name}={key}: is not swept; {fix}"
 
 
 def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:

@@ -34,8 +34,8 @@ _FROM_RESULT = (
 _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 
 
-def read(sweep: Path) -> pl.DataFrame:
-    """Return one row a run of the sweep's plan; a run that left no result has the status `missing`.
+def read(sweep: Path | str) -> pl.DataFrame:
+    """Return one row a run of the plan of the sweep in a folder; a run that left no result has the status `missing`.
 
     Columns: num, folder, name, arm, seed; level (of the claim's factor) and cell (what else is
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
@@ -50,6 +50,7 @@ def read(sweep: Path) -> pl.DataFrame:
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
     result. Raises `ConfigError` without a plan; `UnreadableError` for files that are not of this version.
     """
+    sweep = Path(sweep)
     plan, path = read_plan(sweep), sweep / "plan.json"
     runs = rows_of(plan, folders(sweep), path)
     if not (plan["claim"] or {}).get("looks"):
@@ -223,12 +224,12 @@ def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None
     return show(settings[key]) if key in settings else swept.get(key)
 
 
-def history(folder: Path) -> pl.DataFrame:
+def history(folder: Path | str) -> pl.DataFrame:
     """Return the rows of a run's `history.jsonl`, null where a row lacks a metric; none without the file.
 
     A last line that is being written is left out, and so are keys that are no metric of ours.
     """
-    path = folder / "history.jsonl"
+    path = Path(folder, "history.jsonl")
     content = read_bytes(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if not whole:
@@ -258,9 +259,9 @@ def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
         tail *= 16
 
 
-def lr(folder: Path) -> NDArray[np.float64]:
+def lr(folder: Path | str) -> NDArray[np.float64]:
     """Return the LR of every update of the run's plan."""
-    path = folder / "lr.npy"
+    path = Path(folder, "lr.npy")
     with this_version(path):
         lrs = np.load(BytesIO(read_bytes(path)), allow_pickle=False)
         if lrs.dtype != np.float64 or lrs.ndim != 1:

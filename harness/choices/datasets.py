@@ -79,6 +79,11 @@ class TorchvisionDataset(Dataset):
         test, _ = datasets.read_torchvision(self.name, root, self.download, train=False)
         return train, test, names
 
+    def check(self) -> None:
+        from harness.training import datasets
+
+        datasets.fetch(self.name, Path(self.root), self.download)
+
 
 @dataclass(unsafe_hash=True)
 class ImageFolder(Dataset):

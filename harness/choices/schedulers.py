@@ -196,7 +196,7 @@ class OneCycle(Scheduler):
             )
         if self.pct_start * durations.total <= 1:
             raise ConfigError(
-                f"scheduler.pct_start={self.pct_start:g}: leaves no update in which the LR rises; "
+                f"scheduler.pct_start={show(self.pct_start)}: leaves no update in which the LR rises; "
                 f"must be above 1 / {durations.total} here"
             )
 

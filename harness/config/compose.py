@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import textwrap
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from harness.config import hydra_private
-from harness.config.errors import ConfigError, nearest
+from harness.config.errors import ConfigError
 from harness.config.fields import Section, show
-from harness.config.registry import KINDS, kind
+from harness.config.hints import make_arms, unknown_key
+from harness.config.registry import CONF, KINDS, group_files
 from harness.config.schema import Config
 from harness.config.values import SAME_RUN, flat, to_dict, without_added
-
-_CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def register_schema() -> None:
@@ -38,7 +36,7 @@ def register_schema() -> None:
             store.store(group=f"schema/{group}", name=name, node=node, package=group)
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     OmegaConf.register_new_resolver("unused", unused_folder, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("project", lambda: str(_CONF.parent), replace=True)
+    OmegaConf.register_new_resolver("project", lambda: str(CONF.parent), replace=True)
     OmegaConf.register_new_resolver("epochs", _in_epochs, replace=True)
 
 
@@ -57,21 +55,6 @@ def unused_folder(path: str) -> str:
         else:
             break
     return str(candidate)
-
-
-@cache
-def group_files() -> dict[str, list[str]]:
-    """Return the groups of `conf/` with the names of their files, numbers in them in counting order."""
-
-    def counting(name: str) -> list[str]:
-        return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-    found: dict[str, list[str]] = {}
-    for file in _CONF.glob("*/**/*.yaml"):
-        found.setdefault(file.parent.relative_to(_CONF).as_posix(), []).append(file.stem)
-    for group in ("hydra/help", "hydra/sweeper", "study"):
-        found.pop(group, None)
-    return {group: sorted(found[group], key=counting) for group in sorted(found)}
 
 
 def _groups() -> str:
@@ -124,17 +107,9 @@ def load(composed: DictConfig) -> Config:
             known = {f.name for f in dataclasses.fields(section)}
             for name in [name for name in vars(section) if name not in known]:
                 given = f"{section.section}.{name}={show(getattr(section, name))}".lstrip(".")
-                raise ConfigError(f"{given}: {unknown_key(type(section), name)}")
+                fix = "; ".join(filter(None, [unknown_key(type(section), name), make_arms(given)]))
+                raise ConfigError(f"{given}: {fix}")
     return config
-
-
-def unknown_key(section: type[Section], name: str) -> str:
-    """Return the message about a key that `section` does not have."""
-    names = [f.name for f in dataclasses.fields(section)]
-    if section is Config:
-        return f"is neither a key nor a group; {nearest(name, sorted({*names, *group_files()}))}"
-    has = nearest(name, names) if names else "it has none"
-    return f"is not a key of the {section.section} {kind(section)}; {has}"
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,7 @@ def describe_constraint(f: dataclasses.Field[Any]) -> str:
         return f"choose from {', '.join(map(str, f.metadata['choices']))}"
     type_, _, null = str(f.type).partition(" | ")
     bounds = " and ".join(
-        f"{sign} {b:g}" if isinstance(b, float) else f"{sign} {b}"
-        for sign, b in f.metadata.get("bounds", {}).items()
+        f"{sign} {decimal(b)}" for sign, b in f.metadata.get("bounds", {}).items()
     )
     words = f"{_WORDS.get(type_, 'keys and values')} {bounds}".rstrip()
     return f"must be {words} or null" if null else f"must be {words}"
@@ -87,6 +86,18 @@ def show(value: object) -> str:
         case list():
             return f"[{','.join(map(show, value))}]"
     return str(value)
+
+
+def decimal(value: float, digits: int = 6) -> str:
+    """Return `value` in `digits` digits, all of those before the point: 1234567, 11.6667, 10.
+
+    Exponents are for less than 0.0001 only.
+    """
+    if not math.isfinite(value) or abs(value) < 1e-4:
+        return f"{value:.{digits}g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text
 
 
 def _within(value: object, bounds: dict[str, float]) -> bool:
@@ -105,6 +116,14 @@ def _within(value: object, bounds: dict[str, float]) -> bool:
     return finite and all(holds[sign](b) for sign, b in bounds.items())
 
 
+def _percent(value: object, bounds: dict[str, float]) -> str:
+    """Return a hint for a percentage where a share belongs."""
+    if not isinstance(value, int | float) or not 1 < value <= 100 or bounds.get("<", 2) > 1:
+        return ""
+    share = value / 100
+    return f"; {decimal(value)} % is {decimal(share)}" if _within(share, bounds) else ""
+
+
 @dataclass
 class Section:
     """One group of the configuration; checks every field against the bounds declared with it."""
@@ -118,7 +137,8 @@ class Section:
             if value == MISSING:
                 raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
             if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
-                raise ConfigError(f"{key}={show(value)}: {describe_constraint(f)}")
+                constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
+                raise ConfigError(f"{key}={show(value)}: {constraint}")
             if "choices" in f.metadata and value not in f.metadata["choices"]:
                 names = [str(name) for name in f.metadata["choices"]]
                 raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")

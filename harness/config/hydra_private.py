@@ -6,14 +6,17 @@ and `tests/test_sweep.py`.
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -26,7 +29,29 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from harness.config.errors import ConfigError
+from harness.config.hints import unknown_option
+
 SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
+
+
+def take_options_anywhere() -> None:
+    """Let `python train.py` take its options between overrides too, and refuse unknown ones in one line.
+
+    Hydra's parser takes overrides in one piece only, and answers a mistake with its whole usage.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        if valued := re.match(r"argument (\S+): ignored explicit argument '(.*)'", message):
+            raise ConfigError(f"{valued[1]}: takes no value; leave ={valued[2]} out")
+        if unknown := re.match(r"unrecognized arguments: .*?(-\S*)", message):
+            raise ConfigError(unknown_option(unknown[1], [*parser._option_string_actions]))
+        raise ConfigError(f"{message.removeprefix('argument ')}; see --hydra-help")
+
+    parser: Any = get_args_parser()
+    parser.parse_args, parser.error = parser.parse_intermixed_args, refuse
+    main: Any = importlib.import_module("hydra.main")  # `hydra.main` is the decorator in it
+    main.get_args_parser = lambda: parser
 
 
 @contextmanager

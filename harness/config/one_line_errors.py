@@ -28,8 +28,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from harness.config import streams
-from harness.config.compose import unknown_key
+from harness.config import hints, streams
 from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, describe_constraint
 
@@ -44,7 +43,6 @@ _MEMORY = (
     "out of memory: lower trainer.batch_size, the model's size (model.width) or the data's "
     "(dataset.train_size, dataset.images)"
 )
-_GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 
 
 @contextmanager
@@ -122,18 +120,16 @@ def _explain(error: BaseException) -> str | None:
             )
         case MissingConfigException(missing_cfg_file=str(missing), options=options) if options:
             group, _, name = missing.removesuffix(".yaml").rpartition("/")
-            return f"{group}={name}: {nearest(name, sorted(options))}"
+            return hints.unknown_choice(group, name, options)
         case OverrideParseException(override=given):
-            if "=" not in given:
-                return f"{given}: has no value; give one with {given}=VALUE"
-            return f"{given}: cannot be read; brackets must close, special characters need quotes: {_GRAMMAR}"
+            return hints.unreadable(given)
         case ConfigCompositionException():
             if several := re.match(r"(?:Ambiguous value .*?|Sweep parameters) '(.*?)'", text):
-                return f"{several[1]}: several values need -m; a list needs brackets, KEY=[A,B]"
+                return hints.several_values(several[1])
             cause = error.__cause__ or error.__context__
             if isinstance(cause, OmegaConfBaseException):
                 return _explain_omegaconf(cause, str(error))
-            return text
+            return hints.file_of_choices(text) or text
         case OmegaConfBaseException():
             return _explain_omegaconf(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
@@ -191,10 +187,9 @@ def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> st
     where = [f"{file[1]}.yaml"] if file else []
     where += [given] if given.partition("=")[0] == key else [given, key]
     fix = _fix(error)
-    group = key.partition(".")[0]
-    if override and any(re.match(rf"{group}=.*,", arg) for arg in sys.argv):
+    if override and (arms := hints.make_arms(key)):
         # Hydra composes the defaults with all that is not swept before it composes any job.
-        fix += f"; where {group} is swept, write ++{given}"
+        fix += f"; write ++{given} if all that are swept have it, else {arms}"
     return ": ".join([*filter(None, where), fix])
 
 
@@ -205,10 +200,11 @@ def _fix(error: OmegaConfBaseException) -> str:
     schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
     if isinstance(schema, type) and issubclass(schema, Section):
         if isinstance(error, ConfigKeyError | ConfigAttributeError):
-            return unknown_key(schema, str(name))
+            return hints.unknown_key(schema, str(name))
         own = {f.name: f for f in dataclasses.fields(schema)}
         if isinstance(error, ValidationError) and name in own:
-            return describe_constraint(own[name])
+            key = f"{schema.section}.{name}".lstrip(".")
+            return describe_constraint(own[name]) + hints.about_value(key, error.value)
     elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):
         return f"is not a key; {nearest(str(name), [str(known) for known in node])}"
     return str(error).partition("\n")[0]

@@ -6,9 +6,22 @@ Sections of one kind are here; models, data sets, optimizers and schedulers are 
 
 from __future__ import annotations
 
-from harness.config.fields import Section
-from harness.config.schema import ClaimSettings, Ledger, NoTracking, Store, Trainer, Wandb
+import re
+from functools import cache
+from pathlib import Path
 
+from harness.config.fields import Section
+from harness.config.schema import (
+    ClaimSettings,
+    Ledger,
+    NoTracking,
+    Store,
+    TensorBoard,
+    Trainer,
+    Wandb,
+)
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 KINDS: dict[str, dict[str, type[Section]]] = {
     "model": {},
     "dataset": {},
@@ -18,7 +31,7 @@ KINDS: dict[str, dict[str, type[Section]]] = {
     "store": {"default": Store},
     "claim": {"default": ClaimSettings},
     "ledger": {"default": Ledger},
-    "tracking": {"wandb": Wandb, "none": NoTracking},
+    "tracking": {"wandb": Wandb, "tensorboard": TensorBoard, "none": NoTracking},
 }
 
 
@@ -34,3 +47,18 @@ def kind(section: Section | type[Section]) -> str:
         if node is own:
             return name
     raise LookupError(f"{own.__name__} is not registered: harness.choices.builtin.register")
+
+
+@cache
+def group_files() -> dict[str, list[str]]:
+    """Return the groups of `conf/` with the names of their files, numbers in them in counting order."""
+
+    def counting(name: str) -> list[str]:
+        return [part.zfill(9) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+    found: dict[str, list[str]] = {}
+    for file in CONF.glob("*/**/*.yaml"):
+        found.setdefault(file.parent.relative_to(CONF).as_posix(), []).append(file.stem)
+    for group in ("hydra/help", "hydra/sweeper", "study"):
+        found.pop(group, None)
+    return {group: sorted(found[group], key=counting) for group in sorted(found)}

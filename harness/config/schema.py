@@ -194,6 +194,11 @@ class NoTracking(Tracking):
 
 
 @dataclass
+class TensorBoard(Tracking):
+    """Event files of the history, for `tensorboard --logdir`."""
+
+
+@dataclass
 class Wandb(Tracking):
     """A Weights & Biases mirror of the history."""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-from harness.config.compose import group_files
 from harness.config.errors import ConfigError, nearest
 from harness.config.fields import show
+from harness.config.registry import group_files
 from harness.config.schema import ClaimSettings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -46,7 +46,7 @@ class Sweep:
         claim = [f"claim.{key}={show(value)}" for key, value in given.items()]
         return [
             f"{factor}={','.join(self.levels)}", f"seed=range(0,{self.seeds[cell]})",
-            f"trainer.epochs={self.budget:g}", *claim, *self.settings,
+            f"trainer.epochs={show(self.budget)}", *claim, *self.settings,
         ]  # fmt: skip
 
     def stages(self, cell: str) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts
 from harness.files import UnreadableError, write_json
 from harness.report import page
+from harness.report.data_files import write_data_files
 from harness.report.pictures import write_pictures
 
 _CHANGED = "the claim was changed after the plan was written; "
@@ -68,6 +69,7 @@ def write_summary(
             (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
         paths += write_pictures(out, runs, verdict, steps)
+    paths += [] if cells else write_data_files(out, runs, steps, sweeps)
     with steps.step("report.html"):
         details = about(out.name, planned, runs, [*warnings, *steps.failures])
         paths.append(page.write_page(out, runs, verdict, details))

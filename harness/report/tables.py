@@ -12,6 +12,7 @@ import polars as pl
 from harness.analysis import needed, results, states
 from harness.analysis import paired_stats as paired
 from harness.analysis.pairing import natural_key
+from harness.config.fields import show
 
 _RULE = "\nMean `val/acc` on the tuning seeds; bold: chosen, the smallest value within one standard error of the best.\n"
 
@@ -54,7 +55,7 @@ def arms(runs: pl.DataFrame) -> str:
     for (arm,), group in runs.group_by("arm", maintain_order=True):
         done = group.filter(status="complete")
         whole = f"{len(done)} of {len(group)}"
-        lr = ", ".join(f"{lr:g}" for lr in group["lr"].drop_nulls().unique().sort())
+        lr = ", ".join(show(lr) for lr in group["lr"].drop_nulls().unique().sort())
         means = [_plus_minus(done[name]) for name in ("final", "best", "test")]
         rows.append([group["level"][0] or arm, lr, whole, *means, area.get(arm, "–")])
     header = ["arm", "peak LR", "complete", "final", "best", "test", "anytime area"]

@@ -9,6 +9,7 @@ from threading import RLock
 
 from tqdm import tqdm
 
+from harness.config.fields import decimal
 from harness.runs.result import Complete, Diverged, RunResult
 from harness.training.loop import Row
 from harness.training.schedules import LRPlan
@@ -45,9 +46,7 @@ class Progress:
             return
         images = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
         end = self._plan.epochs(self._plan.updates)
-        text = (
-            f"epoch {row['epoch']:.3g}/{end:g}, lr {row['lr']:.4f}{self._val}, {images:,.0f} img/s"
-        )
+        text = f"epoch {decimal(row['epoch'], 3)}/{decimal(end)}, lr {decimal(row['lr'], 3)}{self._val}, {images:,.0f} img/s"
         if self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
         else:
@@ -73,6 +72,8 @@ class Progress:
         trained = self._plan.epochs(result.provenance.updates_trained)
         reused = self._plan.epochs(result.provenance.updates_reused)
         epochs = "epoch" if trained == 1 else "epochs"
-        parts = f"{trained:g} {epochs} trained" + (f", {reused:g} reused" if reused else "")
+        parts = f"{decimal(trained)} {epochs} trained" + (
+            f", {decimal(reused)} reused" if reused else ""
+        )
         seconds = time.monotonic() - self._begin
         return f"val/acc {val:.2f} %, {tested} ({parts}, {seconds:.1f} s)"

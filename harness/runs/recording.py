@@ -1,16 +1,15 @@
-"""Where a run's rows go: the history, W&B, the terminal."""
+"""Where a run's rows go: the history, its mirror, the terminal."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Self
 
-from harness.runs import wandb_run
+from harness.runs import tracking, wandb_run
 from harness.runs.context import RunContext
 from harness.runs.history import History
 from harness.runs.progress import Progress
 from harness.runs.result import RunResult, outcome_of
-from harness.runs.wandb_run import WandbRun
 from harness.training.loop import Row
 from harness.training.schedules import LRPlan
 
@@ -24,12 +23,12 @@ class Recorder:
             self._history = History(info.folder / "history.jsonl", rows)
             label, values = wandb_run.wandb_metadata(result.to_json())
             try:
-                self._wandb = WandbRun.open(ctx.config.tracking, label, info.folder, values)
+                self._mirror = tracking.start(ctx.config.tracking, label, info.folder, values)
             except Exception:
                 self._history.close()
                 raise
             for row in rows:
-                self._wandb.log(row)
+                self._mirror.log(row)
         self.rows = self._history.rows
         done = int(rows[-1]["step"]) if rows else 0
         name = f"{info.position} {info.name}".strip()
@@ -40,7 +39,7 @@ class Recorder:
 
     def record(self, row: Row) -> None:
         self._history.append(row)
-        self._wandb.log(row)
+        self._mirror.log(row)
         with suppress(OSError):  # of a terminal that is gone
             self._progress.show(row)
 
@@ -57,5 +56,5 @@ class Recorder:
             self._progress.end(self._result)
         with self._timer.phase("tracking"):
             summary = wandb_run.summary(self._result.to_json())
-            self._wandb.finish(summary, exit_code=int(self._result.status != "complete"))
-        self._result.tracking = self._wandb.where
+            self._mirror.finish(summary, exit_code=int(self._result.status != "complete"))
+        self._result.tracking = self._mirror.where

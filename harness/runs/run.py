@@ -15,7 +15,7 @@ from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
 from harness.config.warnings import warn
 from harness.files import LockedError, atomic, lock, read_json, write_json
-from harness.runs import requeue, wandb_run
+from harness.runs import requeue, tracking
 from harness.runs.context import RunContext
 from harness.runs.evaluator import Evaluator
 from harness.runs.recording import Recorder
@@ -57,7 +57,7 @@ def run(ctx: RunContext) -> RunResult:
                 print(f"{name}: is complete", file=sys.stderr)
             return before
         with stopping(ctx.stop), write_result_on_exit(ctx, claim_sha256) as result:
-            wandb_run.check(ctx.config.tracking)
+            tracking.check(ctx.config.tracking)
             setup = prepare(ctx.config, ctx.timer, ctx.world)
             result.identity = _identity(setup)
             _write_lr_plan(ctx, setup)

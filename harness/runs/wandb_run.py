@@ -220,7 +220,12 @@ def _mode(wanted: str) -> str:
     return "online" if _has_key() else "offline"
 
 
-def check(config: Tracking) -> None:
+_NO_KEY = (
+    "tracking.mode=online: there is no W&B key; run `wandb login`, or use tracking.mode=offline"
+)
+
+
+def check(config: Tracking, no_key: str = _NO_KEY) -> None:
     """Raise `ConfigError` for what wandb would refuse when a run starts: its environment, a missing key."""
     if not isinstance(config, Wandb) or (mode := _mode(config.mode)) == "disabled":
         return
@@ -247,9 +252,7 @@ def check(config: Tracking) -> None:
     if (key := os.environ.get("WANDB_API_KEY")) and (wrong := wbauth.check_api_key(key)):
         raise ConfigError(f"WANDB_API_KEY: {one_line(wrong)}; change or unset it")
     if mode == "online" and not (_has_key() or settings.api_key or settings.identity_token_file):
-        raise ConfigError(
-            "tracking.mode=online: there is no W&B key; run `wandb login`, or use tracking.mode=offline"
-        )
+        raise ConfigError(no_key)
 
 
 def _before_import(mode: str) -> None:

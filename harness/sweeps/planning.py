@@ -44,12 +44,12 @@ def begin_sweep(config: DictConfig, tuned: Tuned | None = None) -> dict[str, Any
 
 def new_document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
     """Return the `plan.json` of a sweep. Raises `ConfigError` for images, or W&B settings, that do not fit."""
-    from harness.runs import wandb_run
+    from harness.runs import tracking
     from harness.sweeps.prefix_tree import branch_steps, prefix_trees
 
     runs = planned.runs
     for settings in _distinct(run.config.tracking for run in runs):
-        wandb_run.check(settings)
+        tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):
         dataset.check()
     return _new_plan(planned, run_folders(config, planned.jobs), branch_steps(prefix_trees(runs)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.analysis.results import common
+from harness.config.fields import decimal
 from harness.config.schema import Config
 from harness.store.identity import fingerprint
 from harness.training.datasets import training_shape
@@ -101,11 +102,11 @@ def describe_cost(runs: Sequence[PlannedRun], roots: Sequence[PrefixNode]) -> st
     """Return what the sweep costs: runs, epochs, and what the store saves of them."""
     config = runs[0].config
     total, to_train = total_epochs(runs), epochs_to_train(roots)
-    text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {total:g} epochs"
+    text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {decimal(total)} epochs"
     if not config.reuse:
         return text
     if to_train < total:
-        text += f", {to_train:g} to train since beginnings are shared"
+        text += f", {decimal(to_train)} to train since beginnings are shared"
     if config.store.keep == "cycles":
         size = checkpoints_bytes(roots) / 1e6
         text += f"; checkpoints: about {size:.1f} MB in {config.store.dir}"
@@ -155,7 +156,7 @@ def _draw(node: PrefixNode) -> Iterator[str]:
     ending = dict.fromkeys(run.arm for run in node.runs if run.plan.updates == node.end)
     shared = f", shared by {len(node.runs)}" if len(node.runs) > 1 else ""
     ends = f": ends {'; '.join(ending)}" if ending else ""
-    yield f"epochs {plan.epochs(node.begin):g}–{plan.epochs(node.end):g}{shared}{ends}"
+    yield f"epochs {decimal(plan.epochs(node.begin))}–{decimal(plan.epochs(node.end))}{shared}{ends}"
     for child in node.children:
         last = child is node.children[-1]
         first, *others = _draw(child)

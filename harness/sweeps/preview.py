@@ -16,6 +16,7 @@ import polars as pl
 
 from harness.analysis.arms import Question
 from harness.analysis.results import columns
+from harness.config.fields import decimal
 from harness.sweeps.prefix_tree import PlannedRun
 from harness.training import schedules
 from harness.training.schedules import LRPlan
@@ -42,13 +43,13 @@ def _plan_of_each_arm(runs: Sequence[PlannedRun]) -> dict[str, LRPlan]:
 
 
 def _cells(plan: LRPlan) -> list[str]:
-    restarts = [f"{plan.epochs(update):g}" for update in plan.restarts]
+    restarts = [decimal(plan.epochs(update)) for update in plan.restarts]
     shown = ", ".join(restarts[:6]) + (f", … ({len(restarts)})" if len(restarts) > 6 else "")
     ends = [end for end in plan.cycle_ends if end < plan.updates]
     last = plan.epochs(plan.updates - (ends[-1] if ends else 0))
     return [
-        f"{plan.epochs(plan.updates):g}", shown or "-", f"{last:g}", f"{plan.share_at_end:.1%}",
-        f"{plan.lr.mean():.4f}", ("yes" if plan.aligned else "NO") if plan.cycle_ends else "-",
+        decimal(plan.epochs(plan.updates)), shown or "-", decimal(last), f"{plan.share_at_end:.1%}",
+        decimal(float(plan.lr.mean()), 3), ("yes" if plan.aligned else "NO") if plan.cycle_ends else "-",
     ]  # fmt: skip
 
 
@@ -65,7 +66,7 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
     budgets = {run.plan.epochs(run.plan.updates) for run in runs}
     if len(budgets) > 1:
         lines.append(
-            f"arms have different budgets ({', '.join(f'{b:g}' for b in sorted(budgets))} epochs): "
+            f"arms have different budgets ({', '.join(map(decimal, sorted(budgets)))} epochs): "
             "only arms of one budget are compared with each other"
         )
     if shortage := question.seed_shortage():

@@ -20,6 +20,7 @@ from submitit.helpers import Checkpointable
 from harness.analysis import results, sweep_plan
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.errors import ConfigError
+from harness.config.fields import decimal
 from harness.config.schema import Config
 from harness.files import LOCK_SECONDS, lock, read_json, write_json
 from harness.runs.job import run_job
@@ -188,7 +189,7 @@ def _state(sweep: Path, folder: Path, job: str | None, queued: dict[str, str]) -
     """Return state, epoch, accuracy, and the last line of an error."""
     result = results.result(folder)
     row = results.last_row(folder, "val/acc") if (folder / "history.jsonl").exists() else None
-    progress = [f"{row['epoch']:g}", f"{row['val/acc']:.2f}"] if row else ["-", "-"]
+    progress = [decimal(row["epoch"]), f"{row['val/acc']:.2f}"] if row else ["-", "-"]
     if job in queued and queued[job] != "PENDING":
         return [queued[job].lower(), *progress, ""]
     match result.get("status"):

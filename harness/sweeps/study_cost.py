@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis import results
+from harness.config.fields import decimal
 from harness.config.hydra_private import multirun_config
 from harness.config.study import CONF, Study, write_choice
 from harness.config.values import to_dict
@@ -28,7 +29,7 @@ def study_cost(study: Study) -> str:
     for cell in dict.fromkeys(cell for _, _, cell, _ in study.parts()):
         by_rows: dict[int, list[PlannedRun]] = {}  # a run of other rows shares no beginning
         for sweep, runs in _planned(study, cell):
-            rows.append([cell, sweep, f"{len(runs)}", f"{total_epochs(runs):g}"])
+            rows.append([cell, sweep, f"{len(runs)}", decimal(total_epochs(runs))])
             by_rows.setdefault(runs[0].config.trainer.evals_per_epoch, []).extend(runs)
         runs = [run for same in by_rows.values() for run in same]
         epochs = sum(epochs_to_train(prefix_trees(same)) for same in by_rows.values())
@@ -37,12 +38,12 @@ def study_cost(study: Study) -> str:
         hours = epochs * statistics.median(speed or [0]) / 3600
         own = (len(runs), total_epochs(runs), epochs, hours)
         cost = [a + b for a, b in zip(cost, own, strict=True)]
-    text = f"at most {cost[0]:g} runs, {cost[1]:g} epochs"
+    text = f"at most {decimal(cost[0])} runs, {decimal(cost[1])} epochs"
     if cost[2] < cost[1]:
-        text += f", {cost[2]:g} to train since beginnings are shared"
+        text += f", {decimal(cost[2])} to train since beginnings are shared"
     if any(sweep.claim.tune for sweep in study.sweeps.values()):
         text += ", more where a best value is at the edge of its grid"
-    known = f"about {cost[3]:.2g} hours, one run at a time"
+    known = f"about {decimal(cost[3], 2)} hours, one run at a time"
     time = f"hours unknown: no run of {', '.join(unknown)} is recorded" if unknown else known
     table = results.columns(["cell", "sweep", "runs", "epochs"], rows)
     return f"{study.folder}: {study.question}\n{table}\n{text}; {time}"

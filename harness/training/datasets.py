@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
+from urllib.error import URLError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from harness.config.errors import ConfigError
+from harness.config.fields import show
 from harness.config.schema import Config, Dataset, DatasetShape
 from harness.config.warnings import warn_once
 from harness.training import image_files
@@ -193,7 +196,7 @@ def updates_per_epoch(images: int, batch_size: int) -> int:
 
 def split_size(size: float, images: int, name: str) -> int:
     """Return how many of `images` images `dataset.NAME=size` takes. Raises `ConfigError` for a misfit."""
-    key = f"dataset.{name}={size:g}"
+    key = f"dataset.{name}={show(size)}"
     if size >= 1 and size != int(size):
         raise ConfigError(f"{key}: must be a share below 1 or a whole number of images")
     wanted = round(size * images) if size < 1 else int(size)
@@ -217,7 +220,7 @@ def stratified_split(
     if len(empty):
         label = int(empty[np.argmin(counts[empty])])
         why = _why_empty(classes[label], counts, label, bool(take[label]))
-        raise ConfigError(f"dataset.{name}={size:g}: {why}")
+        raise ConfigError(f"dataset.{name}={show(size)}: {why}")
     order = rng.permutation(len(labels))
     place = np.empty(len(labels), dtype=np.int64)  # of each image among its own class
     for label, count in enumerate(counts):
@@ -305,17 +308,38 @@ def read_torchvision(
         labels = np.asarray(labels, dtype=np.int64)
         _check_torchvision(name, train, pixels, labels)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        fix = (
-            "scripts/fetch_fashion_mnist.sh fetches it"
-            if name == "fashion_mnist"
-            else "put them there, set dataset.root, or dataset.download=true"
-        )
-        reason = " ".join(str(error).split()).rstrip(".") or "a file of another kind"
-        raise ConfigError(
-            f"dataset.root={root}: {name} cannot be read there ({reason}); "
-            f"its files are looked for in {Path(root, _FILES[name])}; {fix}"
-        ) from error
+        raise ConfigError(_why_unreadable(name, root, download, error)) from error
     return InMemoryImages(np.ascontiguousarray(pixels), labels), names
+
+
+def fetch(name: str, root: Path, download: bool) -> None:
+    """Download a data set of which nothing is in `root`, before a run needs it. Raises `ConfigError`."""
+    folder = _FILES[name]
+    if not any(root.glob(folder if "*" in folder else f"{folder}/*")):
+        for train in (True, False):
+            read_torchvision(name, root, download, train)
+
+
+def _why_unreadable(name: str, root: Path, download: bool, error: Exception) -> str:
+    reason = " ".join(str(error).split()).rstrip(".") or "a file of another kind"
+    place = Path(root, _FILES[name])
+    urlopen = re.search(r"<urlopen error (.*?)>", reason)
+    offline = isinstance(error, URLError | ConnectionError | TimeoutError)
+    if download and (offline or urlopen or reason.startswith("Error downloading")):
+        script = "run scripts/fetch_fashion_mnist.sh, " * (name == "fashion_mnist")
+        return (
+            f"dataset={name}: cannot be downloaded ({urlopen[1] if urlopen else reason}); without a network {script}put "
+            f"its files into {place}, or set HARNESS_DATA to the folder that has them; dataset=digits needs no download"
+        )
+    fix = "put them there, set dataset.root, or dataset.download=true"
+    if download:
+        fix = "remove them, and they are downloaded again, or set dataset.root"
+    if name == "fashion_mnist":
+        fix = "scripts/fetch_fashion_mnist.sh fetches it"
+    return (
+        f"dataset.root={root}: {name} cannot be read there ({reason}); "
+        f"its files are looked for in {place}; {fix}"
+    )
 
 
 _FILES = {  # below dataset.root

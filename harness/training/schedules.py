@@ -22,6 +22,7 @@ from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
 from harness.config.errors import ConfigError
+from harness.config.fields import decimal, show
 from harness.config.schema import MOST_EPOCHS, Config, Scheduler
 
 _TOLERANCE = 1e-4  # of a step: how far from a whole number a duration may be, for 2.33333 epochs
@@ -136,7 +137,7 @@ class Durations:
     @property
     def budget(self) -> str:
         """Return the budget for messages, also in the unit of the durations."""
-        epochs = f"trainer.epochs={self.updates / self.updates_per_epoch:g}"
+        epochs = f"trainer.epochs={decimal(self.updates / self.updates_per_epoch)}"
         return epochs if self.config.unit == "epoch" else f"{epochs} ({self.updates} updates)"
 
     def updates_after(self, steps: int) -> int:
@@ -147,7 +148,7 @@ class Durations:
         """Raise `ConfigError` unless the lowest LR is below the peak."""
         if lr >= self.peak_lr:
             raise ConfigError(
-                f"scheduler.{name}={lr:g}: must be below the peak, optimizer.lr={self.peak_lr:g}"
+                f"scheduler.{name}={show(lr)}: must be below the peak, optimizer.lr={show(self.peak_lr)}"
             )
 
     def check_fits(self, name: str, length: float) -> None:
@@ -155,8 +156,8 @@ class Durations:
         if self.warmup + self.steps(name, length) > self.total:
             warmup = self.config.warmup
             raise ConfigError(
-                f"scheduler.{name}={length:g}: does not fit into the budget, {self.budget}"
-                + (f" with scheduler.warmup={warmup:g}" if warmup else "")
+                f"scheduler.{name}={show(length)}: does not fit into the budget, {self.budget}"
+                + (f" with scheduler.warmup={show(warmup)}" if warmup else "")
             )
 
 
@@ -174,11 +175,13 @@ def to_updates(key: str, value: float, per_unit: int, what: str = "") -> int:
             if n > 0
         ]
         raise ConfigError(
-            f"{key}={value:g}: is not a whole number of {what or f'updates at {per_unit} an epoch'}; "
+            f"{key}={show(value)}: is not a whole number of {what or f'updates at {per_unit} an epoch'}; "
             f"the nearest {'are' if len(fits) > 1 else 'is'} {' and '.join(fits)}"
         )
     if value > 0 and steps == 0:
-        raise ConfigError(f"{key}={value:g}: is too short; the least is {shortest(1, per_unit)}")
+        raise ConfigError(
+            f"{key}={show(value)}: is too short; the least is {shortest(1, per_unit)}"
+        )
     return steps
 
 
@@ -194,7 +197,7 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
     scheduler, warmup = config.scheduler, durations.warmup
     if warmup >= durations.total:
         raise ConfigError(
-            f"scheduler.warmup={scheduler.warmup:g}: must be shorter than the budget, "
+            f"scheduler.warmup={show(scheduler.warmup)}: must be shorter than the budget, "
             f"{durations.budget}"
         )
     scheduler.check(durations)
@@ -252,6 +255,6 @@ def misalignment(plan: LRPlan) -> str | None:
     fits = " and ".join(shortest(end, plan.updates_per_epoch) for end in plan.nearest_aligned)
     advice = f"the nearest budgets that end a cycle: {fits}" if fits else "lower scheduler.t_max"
     return (
-        f"trainer.epochs={plan.epochs(plan.updates):g} ends in mid-cycle, with the LR at "
+        f"trainer.epochs={decimal(plan.epochs(plan.updates))} ends in mid-cycle, with the LR at "
         f"{plan.share_at_end:.0%} of its peak; {advice}"
     )

@@ -1,0 +1,76 @@
+"""`runs.csv` and `history.parquet`: what runs came to, for other programs (docs/results.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from harness.analysis import results
+from harness.config.one_line_errors import Attempts
+from harness.files import atomic
+
+_RUN = {
+    "sweep": pl.String, "run": pl.String, "arm": pl.String, "cell": pl.String, "level": pl.String,
+    "seed": pl.Int64,
+}  # fmt: skip
+_COLUMNS: tuple[str | pl.Expr, ...] = (
+    *_RUN, "status", "final", "best", "test", "lr", "budget", "aligned", "restarts", "lr_share_at_end",
+    "updates_per_epoch", "updates_trained", "updates_reused", pl.col("seconds").cast(pl.Float64).round(1), "name", "run_id",
+    "fingerprint", "commit", "dirty", "error",
+)  # fmt: skip
+
+
+def write_data_files(
+    out: Path, runs: pl.DataFrame, steps: Attempts, sweeps: Sequence[Path] = ()
+) -> list[Path]:
+    """Write `runs`, as `results.read` gives them, and their histories into `out`; return the files.
+
+    Each is a step of `steps`. The column `sweep` is taken from `runs`, else it is the name of that folder of
+    `sweeps` which has the run.
+    """
+    written = []
+    placed = _with_places(runs, sweeps)
+    with steps.step("runs.csv"):
+        with atomic(out / "runs.csv") as file:
+            runs_table(placed).write_csv(file)
+        written.append(out / "runs.csv")
+    with steps.step("history.parquet"):
+        with atomic(out / "history.parquet") as file:
+            histories(placed).write_parquet(file)
+        written.append(out / "history.parquet")
+    return written
+
+
+def _with_places(runs: pl.DataFrame, sweeps: Sequence[Path]) -> pl.DataFrame:
+    """Return `runs` with `sweep` and `run`, the folder's path below the sweep's, or its name if it is in none."""
+    names, places = [], []
+    for folder in map(Path, runs["folder"]):
+        home = next((sweep for sweep in sweeps if sweep in folder.parents), folder.parent)
+        names.append(home.resolve().name)
+        places.append(folder.relative_to(home).as_posix())
+    own = {} if "sweep" in runs.columns else {"sweep": pl.Series(names, dtype=pl.String)}
+    return runs.with_columns(run=pl.Series(places, dtype=pl.String), **own)
+
+
+def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return the columns of `runs.csv`: the fixed ones, then a `swept.KEY` for each key that was swept."""
+    swept = [json.loads(text) for text in runs["swept"]]
+    keys = dict.fromkeys(key for own in swept for key in own if key != "seed")
+    own = (
+        pl.Series(f"swept.{key}", [one.get(key) for one in swept], dtype=pl.String) for key in keys
+    )
+    return runs.select(*_COLUMNS).with_columns(own)
+
+
+def histories(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of all histories, each with what says whose it is."""
+    tables = [
+        results.history(row.pop("folder")).select(
+            *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()
+        )
+        for row in runs.select("folder", *_RUN).to_dicts()
+    ]
+    return pl.concat(tables)

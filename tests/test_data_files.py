@@ -1,0 +1,90 @@
+"""runs.csv and history.parquet in the folders of sweeps and reports."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import ROOT, Main
+from test_summary import TWO, Run, made
+
+from harness.analysis import results
+from harness.config.one_line_errors import Attempts
+from harness.report.data_files import write_data_files
+
+ARMS: dict[str, list[Run]] = {
+    "1": [("complete", 90.0), ("failed", 0.0)],
+    "2": [("complete", 91.5), ("missing", 0.0)],
+}
+
+
+@pytest.fixture
+def reported(tmp_path: Path, report: Main) -> Path:
+    folder = made(tmp_path / "sweep", ARMS, TWO)
+    report(folder, "--ledger", "none")
+    return folder
+
+
+def test_a_row_a_run_as_it_was_recorded(reported: Path) -> None:
+    runs = pl.read_csv(reported / "runs.csv")
+    columns = ["sweep", "run", "arm", "level", "seed", "status", "final", "swept.scheduler.t_mult"]
+    assert runs.select(columns).rows() == [
+        ("sweep", 0, "t_mult=1", 1, 0, "complete", 90.0, 1),
+        ("sweep", 1, "t_mult=1", 1, 1, "failed", 0.0, 1),
+        ("sweep", 2, "t_mult=2", 2, 0, "complete", 91.5, 2),
+        ("sweep", 3, "t_mult=2", 2, 1, "missing", None, 2),
+    ]
+
+
+def test_the_columns_are_the_documented_ones_in_that_order(reported: Path) -> None:
+    text = (ROOT / "docs/results.md").read_text()
+    section = text.partition("## `runs.csv`")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    documented = [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
+    columns = pl.read_csv(reported / "runs.csv").columns
+    assert [re.sub(r"swept\..*", "swept.KEY", name) for name in columns] == documented
+
+
+def test_the_rows_of_all_histories(reported: Path) -> None:
+    rows = pl.read_parquet(reported / "history.parquet")
+    assert rows.columns == [
+        "sweep", "run", "arm", "cell", "level", "seed", "step", "epoch", "lr", "train/loss", "val/acc", "val/loss",
+    ]  # fmt: skip
+    for run in ("0", "2"):
+        own = rows.filter(run=run).select("step", "epoch", "lr", "val/acc")
+        assert own.equals(results.history(reported / run).select(own.columns))
+    assert set(rows["run"]) == {run for run in "0123" if (reported / run).exists()}
+
+
+def test_several_sweeps_are_told_apart(tmp_path: Path, report: Main) -> None:
+    for name in ("a", "b"):
+        arms = {level: [("complete", 90.0)] for level in "12"}
+        made(tmp_path / name, arms, TWO, seeds=[0 if name == "a" else 1])
+    report(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--ledger", "none")
+    runs = pl.read_csv(tmp_path / "out/runs.csv")
+    assert runs.select("sweep", "run").rows() == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "other"), [("runs.csv", "history.parquet"), ("history.parquet", "runs.csv")]
+)
+def test_a_file_that_cannot_be_written_costs_nothing_else(
+    tmp_path: Path, report: Main, lost: str, other: str
+) -> None:
+    folder = made(tmp_path / "sweep", ARMS, TWO)
+    (folder / lost / "in the way").mkdir(parents=True)
+    done = report(folder, "--ledger", "none")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {lost}: ")
+    assert {other, "report.html", "verdict.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_run_without_a_history_has_no_rows(tmp_path: Path) -> None:
+    folder = made(tmp_path / "sweep", {"1": [("missing", 0.0)]}, TWO)
+    steps = Attempts()
+    write_data_files(folder, results.read(str(folder)), steps, [folder])
+    assert steps.failures == []
+    assert pl.read_parquet(folder / "history.parquet").is_empty()
+    assert pl.read_csv(folder / "runs.csv")["status"].to_list() == ["missing"]
