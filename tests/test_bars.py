@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from forked import ends
 from test_surroundings import command
 
 from harness.analysis import sweep_plan
@@ -166,7 +167,8 @@ class Screen:
                 self.row -= int(code[2:-1])
 
 
-def on_a_terminal(folder: Path, *overrides: str) -> str:
+def on_a_terminal(folder: Path, *overrides: str, leave: bool = False) -> str:
+    """What a sweep writes to a terminal, which is closed after the first bar where `leave`."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
     process = subprocess.Popen(
@@ -177,7 +179,7 @@ def on_a_terminal(folder: Path, *overrides: str) -> str:
     os.close(its)
     written = b""
     try:
-        while part := os.read(ours, 4096):
+        while (part := os.read(ours, 4096)) and not (leave and b"epochs |" in written):
             written += part
     except OSError:  # how a terminal says that all programs have ended
         pass
@@ -200,7 +202,14 @@ def test_a_sweep_draws_bars_and_leaves_whole_lines(
     if launcher:
         assert any(len(frame.splitlines()) == 3 for frame in frames), "a line each"
     screen = [line.rstrip() for line in Screen(written).lines]
-    ends = [line for line in screen if "epochs trained" in line]
-    assert sorted(line.partition(":")[0] for line in ends) == ["1/2 seed=0", "2/2 seed=1"]
+    said = [line for line in screen if "epochs trained" in line]
+    assert sorted(line.partition(":")[0] for line in said) == ["1/2 seed=0", "2/2 seed=1"]
     assert not [line for line in screen if "|" in line or "img/s" in line], screen
     assert screen[-2].endswith("/report.html")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_goes_away_ends_no_sweep(tmp_path: Path) -> None:
+    assert "epochs |" in on_a_terminal(tmp_path, "trainer.epochs=80", leave=True)
+    assert len(ends(tmp_path / "sweep")) == 2
+    assert (tmp_path / "sweep/report.html").exists()
