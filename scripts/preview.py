@@ -3,8 +3,8 @@
     python scripts/preview.py -m <the same as for train.py>
 
 Trains nothing. Prints each arm's restarts and final LR, what the runs share (a beginning that several
-runs have is trained once), and what would make their comparison unfair.
-Draws the LR curves too: preview.html and preview.png in outputs/preview/.
+runs have is trained once), the time that this takes, and what would make their comparison unfair.
+Draws the LR curves too: preview.html and preview.png, in a new folder of outputs/preview/.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from harness.choices.builtin import register
+from harness.config.compose import unused_folder
 from harness.config.hydra_private import multirun_config
 from harness.config.one_line_errors import one_line_errors
-from harness.sweeps.jobs import plan_sweep
+from harness.sweeps.jobs import PlannedSweep, plan_sweep
 
 
 def main() -> None:
@@ -28,6 +30,10 @@ def main() -> None:
     parser.add_argument(
         "--config-dir", "-cd", metavar="DIR", help="a folder of more choices, as for train.py"
     )
+    parser.add_argument(
+        "--time", action="store_true",
+        help="where no run is recorded that says how long an epoch takes, train a few updates to measure it",
+    )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     arguments = parser.parse_intermixed_args()
     register()
@@ -36,16 +42,24 @@ def main() -> None:
     if arguments.config_dir:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
-    with one_line_errors(), multirun_config(conf, overrides) as composed:
-        planned = plan_sweep(composed)
+    with one_line_errors():
+        with multirun_config(conf, overrides) as composed:
+            planned = plan_sweep(composed)
+        show(planned, arguments.time)
+
+
+def show(planned: PlannedSweep, measure: bool) -> None:
+    """Print what the sweep is, what it costs and what it lacks; draw its LR curves."""
     from harness.sweeps import preview
     from harness.sweeps.prefix_tree import describe_cost, draw_trees, prefix_trees
+    from harness.sweeps.speeds import recorded_speeds, time_to_train
 
     runs, question = planned.runs, planned.question
     roots = prefix_trees(runs)
+    speeds = recorded_speeds(*map(Path, ("sweeps", "outputs", "studies")))
     text = (
         f"{preview.arms_table(runs)}\n\nwhat is trained, and what is shared:\n{draw_trees(roots)}\n\n"
-        f"{describe_cost(runs, roots)}\n{question.text()}"
+        f"{describe_cost(runs, roots)}\n{time_to_train(roots, speeds, measure)}\n{question.text()}"
     )
     claim = runs[0].config.claim
     if claim.tune:
@@ -62,7 +76,8 @@ def main() -> None:
         )
     for note in notes:
         print(note, file=sys.stderr)
-    for path in preview.write_preview(Path("outputs/preview"), runs, "\n".join([text, "", *notes])):
+    folder = Path(unused_folder(f"outputs/preview/{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+    for path in preview.write_preview(folder, runs, "\n".join([text, "", *notes])):
         print(path)
 
 

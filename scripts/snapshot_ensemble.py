@@ -1,8 +1,8 @@
 """Test accuracy of averaging the last cycles' networks: `python scripts/snapshot_ensemble.py SWEEP…`
 
 For every complete run of the sweeps, the softmax outputs of its last 1, 2, … m cycle ends are averaged
-on the test set (Huang et al. 2017), from the checkpoints in the store. Writes `snapshots.json` into
-the run's folder, which the sweep's report shows; scripts/report.py writes that again.
+on the test set (Huang et al. 2017), from the checkpoints in the store. Prints a table, and writes `snapshots.json`
+into the run's folder, which the sweep's report shows; scripts/report.py writes that again.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from harness.analysis import results
 from harness.choices.builtin import register
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
@@ -38,12 +41,12 @@ def main() -> None:
     register()
     if arguments.members < 1:
         parser.error(f"--members {arguments.members}: must be at least 1")
-    results = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
-    if not results:
+    ended = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
+    if not ended:
         sys.exit(f"error: no runs in {', '.join(map(str, arguments.sweeps))}")
-    written, without = 0, []
+    written, without = list[dict[str, Any]](), []
     with one_line_errors():
-        for path in tqdm(results, unit="run", disable=not sys.stderr.isatty()):
+        for path in tqdm(ended, unit="run", disable=not sys.stderr.isatty()):
             recorded = read_json(path)
             if recorded["status"] != "complete":
                 continue
@@ -58,7 +61,11 @@ def main() -> None:
                 stored = f"{len(accuracies)} of its last {wanted} cycle ends are stored"
                 warn(f"{path.parent}: {stored}")
             write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
-            written += 1
+            written.append({"folder": str(path.parent), "arm": recorded["arm"] or "run"})
+    if written:
+        print(table(pl.DataFrame(written)))
+        for sweep in arguments.sweeps:
+            print(f"python scripts/report.py {sweep}  # shows it in report.html")
     if without:
         sys.exit(
             f"error: no checkpoint of a cycle end is stored of {', '.join(without)}; nothing was written "
@@ -66,6 +73,22 @@ def main() -> None:
         )
     if not written:
         sys.exit("error: no run is complete and has cycles")
+
+
+def table(runs: pl.DataFrame) -> str:
+    """Return the test accuracies of ensembles (percent, mean ± standard deviation over runs): a row an arm."""
+    found = results.snapshots(runs) or []
+    arms = list(dict.fromkeys(one["arm"] for one in found))
+    most = max(one["members"] for one in found)
+    cells = {
+        (one["arm"], one["members"]): f"{one['test_acc_mean']:.2f}"
+        + (f" ± {one['sd']:.2f}" if one["sd"] is not None else "")
+        for one in found
+    }
+    header = ["test/acc %, by members", *map(str, range(1, most + 1))]
+    return results.columns(
+        header, [[arm, *(cells.get((arm, m), "-") for m in range(1, most + 1))] for arm in arms]
+    )
 
 
 @torch.inference_mode()

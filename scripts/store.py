@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from harness.analysis.results import columns
+from harness.files import read_json
 from harness.store.checkpoint import (
     Checkpoint,
     CorruptCheckpointError,
@@ -29,8 +32,9 @@ from harness.store.checkpoint import (
     read_state,
 )
 from harness.store.identity import FORMAT
-from harness.store.store import Store
+from harness.store.store import ABOUT, Store
 
+_LS = ["fingerprint", "model", "data set", "seed", "epochs", "kept", "ends", "MB", "written"]
 _ROOT = Path(__file__).resolve().parent.parent
 _DAY = 86_400.0  # seconds
 
@@ -59,13 +63,18 @@ def _beside(checkpoint: Checkpoint) -> list[Path]:
     return [checkpoint.path.parent / checkpoint.file, correct_path(checkpoint.path)]
 
 
+def _shared(checkpoint: Checkpoint) -> list[Path]:
+    """Return the files that a checkpoint shares with others of its fingerprint."""
+    return [checkpoint.path.parent / name for name in (checkpoint.rows_file, ABOUT)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dir", type=Path, default=_ROOT / "trajectories", help="store.dir")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("ls", help="runs, steps, size")
+    commands.add_parser("ls", help="model, data set, epochs, size")
     commands.add_parser("verify", help="compare all checksums")
     prune = commands.add_parser("prune", help="remove checkpoints")
     which = prune.add_mutually_exclusive_group(required=True)
@@ -107,23 +116,42 @@ def _read(folder: Path) -> tuple[list[Stored], list[str]]:
 
 
 def _ls(stored: list[Stored]) -> None:
-    print(
-        f"{'fingerprint':<12}  {'checkpoints':>11}  {'ends':>4}  {'MB':>8}  {'written':<16}  updates"
-    )
+    """Print a line a fingerprint; model and data set as the first run with it had them."""
     groups: dict[str, list[Stored]] = {}
     for one in stored:
         groups.setdefault(one.prefix.fingerprint, []).append(one)
-    whole = 0.0
+    lines, whole = [], 0.0
     for fingerprint, group in groups.items():
         rows = group[0].prefix.path.parent.glob("*.rows")
         size = _mb(group) + sum(path.stat().st_size for path in rows) / 1e6
         whole += size
-        steps = sorted({one.prefix.step for one in group})
-        shown = ", ".join(map(str, steps[:6])) + (f", … {steps[-1]}" if len(steps) > 6 else "")
-        newest = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(one.written for one in group)))
+        newest = time.strftime("%Y-%m-%d", time.localtime(max(one.written for one in group)))
         ends = sum(one.prefix.is_end for one in group)
-        print(f"{fingerprint[:12]}  {len(group):>11}  {ends:>4}  {size:>8.1f}  {newest}  {shown}")
+        numbers = (f"{len(group)}", f"{ends}", f"{size:.1f}", newest)
+        lines.append([fingerprint[:12], *_about(group), *numbers])
+    texts = [max(len(line[column]) for line in [_LS, *lines]) for column in range(3)]
+    head, *lines = ([*map(str.ljust, line, texts), *line[3:]] for line in [_LS, *lines])
+    if lines:
+        print(columns(head, lines))
     print(f"{len(groups)} fingerprints, {len(stored)} checkpoints, {whole:.1f} MB")
+
+
+def _about(group: list[Stored]) -> list[str]:
+    """Return model, data set, seed and longest run of a fingerprint in epochs, as far as that is known."""
+    longest = max((one.prefix for one in group), key=lambda prefix: prefix.step)
+    try:
+        about = read_json(longest.path.parent / ABOUT)
+        model, dataset = about["model"], about["dataset"]
+        settings = [f"{name}={value}" for name, value in model.items() if name != "kind"]
+        epochs = longest.step / about["updates_per_epoch"]
+        found = [" ".join([model["kind"], *settings]), dataset.get("name", dataset["kind"])]
+        return [
+            *(textwrap.shorten(text, 24, placeholder=" …") for text in found),
+            f"{about['seed']}",
+            f"{epochs:.4g}",
+        ]
+    except (OSError, LookupError, TypeError, AttributeError):  # of a store from before
+        return ["-", "-", "-", "-"]
 
 
 def _verify(stored: list[Stored]) -> list[str]:
@@ -164,14 +192,12 @@ def _remove(chosen: list[Stored], dry_run: bool) -> None:
 def _remove_strays(folder: Path, dry_run: bool) -> None:
     """Unfinished files that a crash left, and weights, rows and bits that no checkpoint has (any more)."""
     named = {
-        path
-        for one in _read(folder)[0]
-        for path in (*_beside(one.prefix), one.prefix.path.parent / one.prefix.rows_file)
+        path for one in _read(folder)[0] for path in (*_beside(one.prefix), *_shared(one.prefix))
     }
     old = time.time() - _DAY
     strays = [
         path
-        for pattern in (".*", "*.pt", "*.rows", "*.npz")
+        for pattern in (".*", "*.pt", "*.rows", "*.npz", ABOUT)
         for path in folder.glob(f"{FORMAT}-*/{pattern}")
         if path not in named and path.stat().st_mtime < old
     ]

@@ -16,10 +16,14 @@ def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str
 def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Path) -> None:
     done = preview_of(tmp_path, "scheduler.t_mult=1,2", "trainer.epochs=50", "seed=0,1")
     assert done.returncode == 0
-    page = (tmp_path / "outputs/preview/preview.html").read_text()
+    (folder,) = tmp_path.glob("outputs/preview/*")
+    assert done.stdout.splitlines()[-2:] == [
+        f"{folder.relative_to(tmp_path)}/preview.html", f"{folder.relative_to(tmp_path)}/preview.png",
+    ]  # fmt: skip
+    page = (folder / "preview.html").read_text()
     assert "<pre>arm       seeds  epochs" in page
     assert "70% of its peak" in page
-    assert (tmp_path / "outputs/preview/preview.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "preview.png").read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob("**/result.json"))
     assert [line.split()[:3] for line in done.stdout.splitlines()[2:4]] == [
         ["t_mult=1", "2", "50"], ["t_mult=2", "2", "50"],

@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import Clock, make_config
 
+from harness.config import streams
 from harness.runs import progress
 from harness.runs.progress import Progress
 from harness.runs.result import (
@@ -73,6 +74,22 @@ def test_on_a_terminal_a_bar_goes_on_from_what_was_there(
     shown.end(ended(Interrupted("stopped by SIGTERM")))
     last = terminal.getvalue().split("\r")[-1]
     assert last.startswith("run: 50 %, epoch 2.1/4, lr 0.04, val/acc 91.23 %, 8 img/s |")
+
+
+def test_in_a_sweep_that_draws_bars_a_run_draws_none(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(streams.BARS, "1")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = Progress("1/2 seed=0", PLAN, 0, 8)
+    shown.tick()
+    clock.now += 60
+    shown.show(EVALUATED)
+    assert terminal.getvalue() == ""
+    shown.end(ended(Diverged("the loss is nan")))
+    assert terminal.getvalue() == "1/2 seed=0: diverged: the loss is nan\n"
 
 
 @pytest.mark.parametrize(

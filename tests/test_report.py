@@ -16,6 +16,32 @@ from test_callback import SWEEP
 from test_faults import Resize, disk, sweep, undisturbed  # noqa: F401
 
 
+@pytest.mark.parametrize("multirun", [False, True], ids=["alone", "of a sweep"])
+def test_a_run_has_a_page_of_its_own(
+    main: Main, report: Main, tmp_path: Path, multirun: bool
+) -> None:
+    words = (*SWEEP[1:-1], "tracking=none", f"store.dir={tmp_path}/store")
+    if multirun:
+        done = main("-m", *words, "seed=4,5", f"hydra.sweep.dir={tmp_path}/sweep")
+        folder = tmp_path / "sweep/1"
+    else:
+        done = main(*words, "seed=5", f"hydra.run.dir={tmp_path}/run")
+        folder = tmp_path / "run"
+        command = f"python scripts/report.py {folder}"
+        assert done.stdout == f"{folder} (pictures and a page: {command})\n"
+    assert done.returncode == 0, done.stderr
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    done = report(folder)
+    assert done.returncode == 0, done.stderr
+    assert "no verdict: there is one run, and nothing to compare it with" in done.stdout
+    names = ("lr.png", "val_acc.png", "report.html")
+    assert done.stdout.splitlines()[-3:] == [f"{folder}/{name}" for name in names]
+    page = (folder / "report.html").read_text()
+    assert "python train.py dataset=synthetic" in page
+    assert "seed=5" in page
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
 @pytest.mark.slow
 def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
     words = (

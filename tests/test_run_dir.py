@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Main
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.runs.run_dir import short
+from harness.runs.run_dir import how_to_go_on, short
 
 TINY = (
     "dataset=synthetic", "dataset.images=64", "dataset.classes=4", "dataset.image_size=4",
@@ -51,3 +54,33 @@ def test_long_names_are_cut_and_stay_apart(most: int) -> None:
     assert short(first, most) != short(second, most)
     assert short(first, most) == short(first, most)
     assert short("\udcff" * 300, most), "names of files that are no UTF-8"
+
+
+SAME = "the same command goes on from there"
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "said"),
+    [
+        (["seed=1"], "outputs/2026-11-26_11-29-30", "    python train.py seed=1 hydra.run.dir=outputs/2026-11-26_11-29-30"),
+        (["a='[1, 2]'"], "/some/where", """    python train.py 'a='"'"'[1, 2]'"'"'' hydra.run.dir=/some/where"""),
+        (["a=1", "-m"], "x", "    python train.py a=1 hydra.run.dir=x -m"),
+        ([], "it's, here", """    python train.py 'hydra.run.dir='"'"'it\\'"'"'s, here'"'"''"""),
+        (["hydra.run.dir=there"], "there", SAME),
+        (["++hydra.run.dir=there"], "there", SAME),
+    ],
+)  # fmt: skip
+def test_how_a_command_goes_on_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], folder: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    again = how_to_go_on("hydra.run.dir", tmp_path / folder)
+    assert again == (said if said == SAME else f"to go on from there:\n{said}")
+    if said != SAME:  # a shell and Hydra read the folder back
+        word = next(word for word in shlex.split(said) if word.startswith("hydra"))
+        (override,) = OverridesParser.create().parse_overrides([word])
+        assert Path(str(override.value())).absolute() == tmp_path / folder
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "\n" not in how_to_go_on("hydra.run.dir", folder), "torchrun has started it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -28,7 +29,12 @@ def test_runs_without_checkpoints_are_named_and_keep_their_ensembles(
     base = ("-m", *BASE, "scheduler.t_0=1", "scheduler.t_mult=1", "seed=0,1")
     assert main(*base, *places(tmp_path)).returncode == 0
     sweep = tmp_path / "sweep"
+    capsys.readouterr()
     assert snapshots(monkeypatch, str(sweep)) == 0
+    head, _, line, following = capsys.readouterr().out.splitlines()
+    assert head.split() == ["test/acc", "%,", "by", "members", "1", "2", "3"]
+    assert re.fullmatch(r"run( +\d+\.\d\d ± \d+\.\d\d){3}", line)
+    assert following == f"python scripts/report.py {sweep}  # shows it in report.html"
     before = [(sweep / f"{number}/snapshots.json").read_bytes() for number in range(2)]
     assert [len(json.loads(content)["test/acc"]) for content in before] == [3, 3]
 

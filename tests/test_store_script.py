@@ -70,17 +70,43 @@ def make_old(store: Path, pattern: str, days: float) -> None:
         os.utime(path, (when, when))
 
 
-def test_ls_counts_runs_checkpoints_and_ends(script: Script, store: Path) -> None:
+def test_ls_names_model_data_set_and_epochs(script: Script, store: Path) -> None:
     code, out, _ = script("ls")
     assert code == 0
     (fingerprint,) = store.iterdir()
-    head, line, last = out.splitlines()
-    assert head.split() == ["fingerprint", "checkpoints", "ends", "MB", "written", "updates"]
+    head, rule, line, last = out.splitlines()
+    words = [
+        "fingerprint",
+        "model",
+        "data",
+        "set",
+        "seed",
+        "epochs",
+        "kept",
+        "ends",
+        "MB",
+        "written",
+    ]
+    assert head.split() == words
+    assert all(len(one) <= 100 for one in (head, rule, line))
     reported = line.split()
-    assert reported[:3] == [fingerprint.name[:12], "3", "2"]
+    assert reported[:-2] == [
+        fingerprint.name[:12], "resnet", "depth=8", "width=1", "synthetic", "0", "3", "3", "2",
+    ]  # fmt: skip
     sizes = sum(path.stat().st_size for path in fingerprint.iterdir()) / 1e6
-    assert float(reported[3]) == pytest.approx(sizes, abs=0.06)
+    assert float(reported[-2]) == pytest.approx(sizes, abs=0.06)
     assert last.startswith("1 fingerprints, 3 checkpoints, ")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"model": 1}'])
+def test_ls_does_without_the_names_that_a_store_lacks(
+    script: Script, store: Path, content: str | None
+) -> None:
+    (about,) = store.glob("*/about.json")
+    about.write_text(content) if content else about.unlink()
+    code, out, _ = script("ls")
+    line = out.splitlines()[2].split()
+    assert (code, line[1:7]) == (0, ["-", "-", "-", "-", "3", "2"])
 
 
 def test_verify_finds_what_is_damaged(script: Script, store: Path) -> None:
@@ -139,7 +165,7 @@ def test_prune_removes_old_files_that_no_checkpoint_needs(script: Script, store:
     make_old(store, "*", 2)
     make_old(store, ".half*", 2)
     code, out, _ = script("prune", "--older-than", "0")
-    assert (code, out.splitlines()[-1]) == (0, "removed 5 files that none of them needs")
+    assert (code, out.splitlines()[-1]) == (0, "removed 6 files that none of them needs")
     assert not any(path.name != "training.lock" for path in fingerprint.iterdir())
 
 

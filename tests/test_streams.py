@@ -83,5 +83,6 @@ def test_a_bar_is_drawn_on_terminals_that_can(
     tmp_path: Path, variables: dict[str, Any], bar: bool
 ) -> None:
     said = on_a_terminal(tmp_path, "trainer.epochs=40", **variables)
-    assert said.splitlines()[-1].startswith("dataset=synthetic")
+    assert said.splitlines()[-2].startswith("dataset=synthetic")
+    assert said.splitlines()[-1].startswith(f"{tmp_path}/run (")
     assert ("\r" in said.replace("\r\n", "")) == bar

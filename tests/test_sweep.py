@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -312,6 +313,28 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
     stored = prepare(settings, PhaseTimer()).identity
     found = next(Store(tmp_path / "store").checkpoints(stored))
     assert found.step == first["updates_trained"] > 0
+
+
+@pytest.mark.parametrize("multirun", [True, False], ids=["sweep", "run"])
+def test_the_printed_command_goes_on_in_the_same_folder(tmp_path: Path, multirun: bool) -> None:
+    words = [*TINY, "trainer.log_every=1", "trainer.epochs=150", f"store.dir={tmp_path / 'store'}"]
+    words = ["-m", "seed=0,1", *words] if multirun else words
+    program = forked.Program(tmp_path / "log", str(ROOT / "train.py"), *words, cwd=tmp_path)
+    program.until(lambda: list(tmp_path.glob("*/**/history.jsonl")))
+    program.send_signal(signal.SIGINT)
+    assert program.wait() == 128 + signal.SIGINT
+    (history,) = tmp_path.glob("*/**/history.jsonl")
+    folder, key = history.parent, "hydra.run.dir"
+    if multirun:
+        folder, key = folder.parent, "hydra.sweep.dir"
+    printed = program.said.splitlines()[-1]
+    assert printed == f"    python {shlex.join([str(ROOT / 'train.py'), *words])} {key}={folder.relative_to(tmp_path)}"  # fmt: skip
+    again = forked.complete(*shlex.split(printed)[1:], cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    ended = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
+    assert [one["status"] for one in ended] == ["complete"] * (1 + multirun)
+    assert max(one["restarts"] for one in ended) == 1
+    assert len(list(folder.parent.iterdir())) == 1, "no other folder"
 
 
 @pytest.mark.slow

@@ -206,7 +206,8 @@ def test_the_preview_shows_names_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     words = ["dataset=mnist", hostile]
     monkeypatch.setattr(sys, "argv", ["preview.py", "-m", *words])
     runpy.run_path(str(ROOT / "scripts/preview.py"), run_name="__main__")
-    page = (tmp_path / "outputs/preview/preview.html").read_text()
+    (written,) = tmp_path.glob("outputs/preview/*/preview.html")
+    page = written.read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page
     assert "<img" not in page

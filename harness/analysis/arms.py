@@ -165,7 +165,12 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
     factor = settings.factor or (candidates[0] if len(candidates) == 1 else None)
     if factor is None:
         several = f"{', '.join(candidates)} are swept; claim.factor=KEY says which is judged"
-        return Question(None, several if candidates else "nothing but seeds is swept")
+        alone = (
+            "nothing but seeds is swept"
+            if len(jobs) > 1
+            else "there is one run, and nothing to compare it with"
+        )
+        return Question(None, several if candidates else alone)
     if factor not in swept:
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
             raise ConfigError("claim.factor=seed: seeds make the pairs; name another key")

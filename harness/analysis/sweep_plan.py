@@ -57,7 +57,7 @@ def add_run(plan: dict[str, Any], run: dict[str, Any]) -> None:
 def run_entry(job: dict[str, Any], composed: Composed, shape: dict[str, Any]) -> dict[str, Any]:
     """Return a run as the plan holds it.
 
-    `job` has num, folder, overrides, name, arm, swept, branches; `shape` is that of its LR plan.
+    `job` has num, folder, overrides, name, arm, swept, branches, shared (updates that an earlier run trains for it); `shape` is that of its LR plan.
     """
     return job | {
         "seed": composed.config.seed,

@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+BARS = "HARNESS_BARS"  # set while a sweep draws bars on the terminal, also for the processes that it starts
+ERASE = "\x1b[J"  # all that is behind and below the cursor
 _GONE = (errno.EPIPE, errno.EIO)
 
 
@@ -26,7 +28,11 @@ class _Output(io.FileIO):
 
 
 class _Guarded(io.TextIOWrapper):
-    """stdout or stderr after `secure`."""
+    """stdout or stderr after `secure`. What is printed takes the place of bars, which are then drawn below it."""
+
+    def write(self, text: str) -> int:
+        erase = BARS in os.environ and self.isatty()
+        return super().write(ERASE + text if erase else text)
 
 
 def secure() -> None:

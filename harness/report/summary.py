@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -231,6 +232,8 @@ def about(
     """Return how the sweeps were made, for their page; nothing is known of runs without a plan."""
     files = [sweep / "plan.json" for sweep in sweeps]
     commands = ["python " + shlex.join(results.read_plan(sweep)["command"]) for sweep in sweeps]
+    if not sweeps and len(runs) == 1:
+        commands = ["python train.py " + shlex.join(json.loads(runs["overrides"].item()))]
     return {
         "title": title,
         "commands": commands,

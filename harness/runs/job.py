@@ -17,6 +17,7 @@ from harness.analysis import arms, sweep_plan
 from harness.choices.builtin import register
 from harness.config import compose, streams
 from harness.config.compose import Composed
+from harness.config.hydra_private import SWEEPER
 from harness.config.one_line_errors import report
 from harness.config.schema import Config, NoTracking
 from harness.fast_imports import import_once
@@ -62,6 +63,8 @@ def load_job(settings: DictConfig, composed: DictConfig) -> tuple[RunInfo, Confi
     plan, position = sweep_plan.find_run(sweep, overrides, given)
     run = plan["arms"][position]
     info = run_dir.planned(sweep, plan, position)
+    if settings.sweeper._target_ != SWEEPER:
+        info = replace(info, again=run_dir.how_to_go_on("hydra.sweep.dir", sweep))
     if os.path.abspath(info.folder) != os.path.abspath(settings.runtime.output_dir):
         _remove_hydras_files(settings)
     return info, sweep_plan.config_to_train(plan, run, given.config)

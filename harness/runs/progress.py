@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from threading import RLock
 
 from tqdm import tqdm
 
+from harness.config import streams
 from harness.config.fields import decimal
 from harness.runs.result import Complete, Diverged, RunResult
 from harness.training.loop import Row
@@ -18,20 +20,36 @@ tqdm.set_lock(RLock())  # the usual one is a semaphore between processes, left b
 _QUIET = 10.0  # seconds between two lines where there is no terminal
 
 
+def on_terminal() -> bool:
+    """Return whether stderr is a terminal that can draw bars."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def describe(row: Mapping[str, float | None], budget: float, speed: float) -> str:
+    """Return the words beside a bar: of `row`, with the last val/acc if there is one, at `speed` images a second."""
+    parts = [f"epoch {decimal(row['epoch'] or 0.0, 3)}/{decimal(budget)}"]
+    if (lr := row.get("lr")) is not None:
+        parts.append(f"lr {decimal(lr, 3)}")
+    if (accuracy := row.get("val/acc")) is not None:
+        parts.append(f"val/acc {accuracy:.2f} %")
+    return ", ".join([*parts, f"{speed:,.0f} img/s"])
+
+
 class Progress:
     """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds."""
 
     def __init__(self, label: str, plan: LRPlan, done: int, batch_size: int) -> None:
         self._label, self._plan, self._batch_size = label, plan, batch_size
         self._done = done  # updates that were there already
-        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._terminal = on_terminal()
+        self._silent = self._terminal and streams.BARS in os.environ  # the sweep draws the bar
         self._begin = self._spoke = time.monotonic()
-        self._val = ""
+        self._val: float | None = None
         self._bar = tqdm(
             total=plan.updates,
             initial=done,
             desc=label,
-            disable=not self._terminal,
+            disable=self._silent or not self._terminal,
             bar_format="{desc}: {percentage:.0f} %{postfix} |{bar}| {elapsed}<{remaining}",
         )
 
@@ -39,14 +57,14 @@ class Progress:
         self._bar.update()
 
     def show(self, row: Row) -> None:
-        if "val/acc" in row:
-            self._val = f", val/acc {row['val/acc']:.2f} %"
+        self._val = row.get("val/acc", self._val)
         now = time.monotonic()
-        if not self._terminal and not ("val/acc" in row and now - self._spoke > _QUIET):
+        due = self._terminal or ("val/acc" in row and now - self._spoke > _QUIET)
+        if self._silent or not due:
             return
-        images = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
-        end = self._plan.epochs(self._plan.updates)
-        text = f"epoch {decimal(row['epoch'], 3)}/{decimal(end)}, lr {decimal(row['lr'], 3)}{self._val}, {images:,.0f} img/s"
+        speed = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
+        budget = self._plan.epochs(self._plan.updates)
+        text = describe({**row, "val/acc": self._val}, budget, speed)
         if self._terminal:
             self._bar.set_postfix_str(text, refresh=False)
         else:

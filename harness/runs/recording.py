@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Self
 
 from harness.runs import tracking, wandb_run
+from harness.runs.contention import Contention
 from harness.runs.context import RunContext
 from harness.runs.history import History
 from harness.runs.progress import Progress
@@ -33,6 +34,12 @@ class Recorder:
         done = int(rows[-1]["step"]) if rows else 0
         name = f"{info.position} {info.name}".strip()
         self._progress = Progress(name, plan, done, ctx.config.trainer.batch_size)
+        numerics = result.identity.numerics if result.identity else {}
+        on_cpu, alone = (
+            numerics.get("device") == "cpu",
+            not getattr(ctx.config.dataset, "workers", 0),
+        )
+        self._contention = Contention(numerics["threads"] if on_cpu and alone else 1)
 
     def __enter__(self) -> Self:
         return self
@@ -42,6 +49,7 @@ class Recorder:
         self._mirror.log(row)
         with suppress(OSError):  # of a terminal that is gone
             self._progress.show(row)
+            self._contention.look()
 
     def tick(self) -> None:
         """Show that an update is done."""

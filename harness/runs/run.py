@@ -133,7 +133,7 @@ def write_result_on_exit(ctx: RunContext, claim_sha256: str | None) -> Iterator[
     except BaseException as error:
         result.outcome = outcome_of(error)
         if isinstance(error, RunInterruptedError | KeyboardInterrupt):
-            again = "; the same command goes on from there" if ctx.config.reuse else ""
+            again = f"; {info.again}" if ctx.config.reuse and info.again else ""
             print(f"{info.name}: {result.outcome.error}{again}", file=sys.stderr)
         raise
     finally:
@@ -242,6 +242,7 @@ def _resumed(
     with ExitStack() as stack:
         if store:
             with ctx.timer.phase("store"):
+                store.note_settings(identity, ctx.config)
                 lease = store.lease(identity, keep, settings.wait, ctx.stop.check)
                 heartbeat = stack.enter_context(lease)
                 origin = restore(store, identity, state)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness.analysis import sweep_plan
+from harness.config.hydra_private import quote
+from harness.training import ranks
 
 MOST_NAME = 128  # characters of a run's name, or of a group's, that W&B takes
 MOST_JOB_TYPE = 64
+_PLAIN = re.compile(r"[\w./:+-]+")  # what Hydra reads as it is
 
 
 def short(name: str, most: int = MOST_NAME) -> str:
@@ -37,14 +44,34 @@ class RunInfo:
     overrides: list[str] = field(default_factory=list)
     swept: dict[str, str] = field(default_factory=dict)  # what differs from other runs of the sweep
     claim_sha256: str | None = None  # of the sweep's claim, as it stands when the run begins
+    again: str = ""  # how the command goes on that has started it; of a sweep, the sweeper says it
 
 
 def single(settings: DictConfig) -> RunInfo:
     """Return the info of a run outside of a sweep; `settings` is Hydra's own part of the configuration."""
-    overrides = task_overrides(settings)
-    return RunInfo(
-        Path(settings.runtime.output_dir), ", ".join(overrides) or "run", overrides=overrides
-    )
+    overrides, folder = task_overrides(settings), Path(settings.runtime.output_dir)
+    again = how_to_go_on("hydra.run.dir", folder)
+    return RunInfo(folder, ", ".join(overrides) or "run", overrides=overrides, again=again)
+
+
+def from_here(folder: str | Path) -> str:
+    """Return a folder relative to the current one, if it is below that."""
+    here = os.path.relpath(folder)
+    return str(folder) if here.startswith(os.pardir) else here
+
+
+def how_to_go_on(key: str, folder: str | Path) -> str:
+    """Return how a command that was stopped goes on in its `folder`, which `key` names."""
+    if any(word.lstrip("+").startswith(f"{key}=") for word in sys.argv):
+        return "the same command goes on from there"
+    path = from_here(folder)
+    word = f"{key}={path if _PLAIN.fullmatch(path) else quote(path)}"
+    if ranks.process_rank().size > 1:  # which another program has started
+        return f"the same command with {word} goes on from there"
+    given = [number for number, one in enumerate(sys.argv) if "=" in one and one[0] != "-"]
+    after = given[-1] + 1 if given else len(sys.argv)  # Hydra takes its words in one piece
+    words = ["python", *sys.argv[:after], word, *sys.argv[after:]]
+    return f"to go on from there:\n    {shlex.join(words)}"
 
 
 def in_sweep(settings: DictConfig) -> bool:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 
 from harness import correct, files
+from harness.config.schema import Config
+from harness.config.values import to_dict
 from harness.config.warnings import warn, warn_once
 from harness.correct import Bits
 from harness.files import atomic, write_json
@@ -35,6 +37,7 @@ from harness.store.checkpoint import (
 from harness.store.identity import _FINGERPRINT, FORMAT, RunIdentity, _format, plan_hashes, stem
 from harness.training.loop import Row
 
+ABOUT = "about.json"  # in the folder of a fingerprint: what that stands for, for people
 _POLL = 0.5  # seconds between two looks at whether waiting is over
 _HEARTBEAT = 5.0  # seconds between two signs of life of a run that others may wait for
 _REMEMBERED = ("diverged", "refused")  # ends that follow from what a key holds
@@ -158,6 +161,15 @@ class Store:
                 f"the checkpoints of {len(older)} fingerprints in {self.folder} are of an older format "
                 "and are not used; scripts/store.py prune --older-formats removes them"
             )
+
+    def note_settings(self, run: RunIdentity, config: Config) -> None:
+        """Write down, once, the settings that the fingerprint of `run` stands for; nothing reads them but people."""
+        path = self.folder / run.fingerprint / ABOUT
+        settings = to_dict(config)
+        about: dict[str, Any] = {name: settings[name] for name in ("model", "dataset", "seed")}
+        with suppress(OSError):  # a store that is full or read-only, which `save` says
+            if not path.exists():
+                write_json(path, about | {"updates_per_epoch": run.plan.updates_per_epoch})
 
     # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 

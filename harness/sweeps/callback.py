@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.analysis import arms, sweep_plan
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.warnings import warn
+from harness.runs.run_dir import from_here
 from harness.sweeps import stages
 from harness.sweeps.jobs import check_stages, search_sweeper, sweep_overrides
 from harness.sweeps.launchers import prepare_launcher
@@ -40,6 +42,11 @@ class Sweep(Callback):
                 warn(
                     "claim.until and claim.tune are of a sweep, which takes -m; this is a single run"
                 )
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not ranks.process_rank().rank:
+            folder = shlex.quote(from_here(config.hydra.runtime.output_dir))
+            print(f"{folder} (pictures and a page: python scripts/report.py {folder})")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an exception

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -18,6 +18,9 @@ from harness.config.warnings import warn
 from harness.files import LOCK_SECONDS, UnreadableError, lock
 from harness.sweeps.jobs import PlannedSweep, Tuned, plan_sweep, run_folders
 from harness.training import ranks
+
+if TYPE_CHECKING:
+    from harness.sweeps.prefix_tree import PrefixNode
 
 T = TypeVar("T")
 
@@ -45,14 +48,14 @@ def begin_sweep(config: DictConfig, tuned: Tuned | None = None) -> dict[str, Any
 def new_document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
     """Return the `plan.json` of a sweep. Raises `ConfigError` for images, or W&B settings, that do not fit."""
     from harness.runs import tracking
-    from harness.sweeps.prefix_tree import branch_steps, prefix_trees
+    from harness.sweeps.prefix_tree import prefix_trees
 
     runs = planned.runs
     for settings in _distinct(run.config.tracking for run in runs):
         tracking.check(settings)
     for dataset in _distinct(run.config.dataset for run in runs):
         dataset.check()
-    return _new_plan(planned, run_folders(config, planned.jobs), branch_steps(prefix_trees(runs)))
+    return _new_plan(planned, run_folders(config, planned.jobs), prefix_trees(runs))
 
 
 def announce(folder: Path, planned: PlannedSweep, plan: dict[str, Any], purpose: str) -> None:
@@ -83,13 +86,16 @@ def _distinct(settings: Iterable[T]) -> list[T]:
 
 
 def _new_plan(
-    planned: PlannedSweep, folders: Sequence[str], branches: dict[str, set[int]]
+    planned: PlannedSweep, folders: Sequence[str], roots: Sequence[PrefixNode]
 ) -> dict[str, Any]:
-    entries = []
+    from harness.sweeps.prefix_tree import branch_steps, shared_updates
+
+    branches, shared, entries = branch_steps(roots), shared_updates(roots), []
     for job, one, run, folder in zip(
         planned.jobs, planned.composed, planned.runs, folders, strict=True
     ):
         placed = job | {"folder": folder, "branches": sorted(branches[run.name])}
+        placed["shared"] = shared.get(run.name, 0)
         entries.append(sweep_plan.run_entry(placed, one, sweep_plan.shape(run.plan.describe())))
     return sweep_plan.new_plan(sys.argv, entries) | planned.question.for_plan()
 

@@ -88,6 +88,11 @@ def branch_steps(roots: Sequence[PrefixNode]) -> dict[str, set[int]]:
     return steps
 
 
+def shared_updates(roots: Sequence[PrefixNode]) -> dict[str, int]:
+    """Return, by the name of each run that has any, the updates that an earlier run trains for it."""
+    return {run.name: node.end for root in roots for node in root for run in node.runs[1:]}
+
+
 def total_epochs(runs: Sequence[PlannedRun]) -> float:
     """Return the sum of the runs' budgets."""
     return sum(run.plan.epochs(run.plan.updates) for run in runs)

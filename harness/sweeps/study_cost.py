@@ -6,9 +6,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from harness.analysis import results
 from harness.config.fields import decimal
@@ -16,15 +14,15 @@ from harness.config.hydra_private import multirun_config
 from harness.config.study import CONF, Study, write_choice
 from harness.config.values import to_dict
 from harness.config.warnings import warn
-from harness.files import read_json
 from harness.sweeps.jobs import plan_sweep
 from harness.sweeps.prefix_tree import PlannedRun, epochs_to_train, prefix_trees, total_epochs
 from harness.sweeps.preview import comparison_warnings
+from harness.sweeps.speeds import recorded_speeds, workload
 
 
 def study_cost(study: Study) -> str:
     """Return what the study costs, as far as that is known before its first run. Checks every run of it."""
-    speeds = _recorded_speeds(Path(study.folder).parent, Path("sweeps"))
+    speeds = recorded_speeds(Path(study.folder).parent, Path("sweeps"))
     rows, cost, unknown = [], [0.0, 0.0, 0.0, 0.0], []
     for cell in dict.fromkeys(cell for _, _, cell, _ in study.parts()):
         by_rows: dict[int, list[PlannedRun]] = {}  # a run of other rows shares no beginning
@@ -33,7 +31,7 @@ def study_cost(study: Study) -> str:
             by_rows.setdefault(runs[0].config.trainer.evals_per_epoch, []).extend(runs)
         runs = [run for same in by_rows.values() for run in same]
         epochs = sum(epochs_to_train(prefix_trees(same)) for same in by_rows.values())
-        speed = speeds.get(_workload(to_dict(runs[0].config)), [])
+        speed = speeds.get(workload(to_dict(runs[0].config)), [])
         unknown += [cell] * (not speed)
         hours = epochs * statistics.median(speed or [0]) / 3600
         own = (len(runs), total_epochs(runs), epochs, hours)
@@ -64,21 +62,3 @@ def _planned(study: Study, cell: str) -> Iterator[tuple[str, list[PlannedRun]]]:
                 ):
                     warn(f"{cell}, {name}: {warning}")
                 yield f"{name} {stage}".strip(), planned.runs
-
-
-def _recorded_speeds(*folders: Path) -> dict[str, list[float]]:
-    """Return the seconds an epoch of the complete runs below `folders`, by `_workload`."""
-    speeds: dict[str, list[float]] = {}
-    for path in (path for folder in folders for path in folder.rglob("result.json")):
-        with suppress(OSError, LookupError, TypeError):
-            run = read_json(path)
-            if run["status"] == "complete" and run["updates_trained"]:
-                epochs = run["updates_trained"] / run["plan"]["updates_per_epoch"]
-                seconds = run["seconds"]["total"] / epochs
-                speeds.setdefault(_workload(run["config"]), []).append(seconds)
-    return speeds
-
-
-def _workload(config: dict[str, Any]) -> str:
-    parts = [config["model"], config["dataset"], config["trainer"]["batch_size"]]
-    return json.dumps(parts, sort_keys=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_private
 from harness.config.one_line_errors import one_line_errors
+from harness.runs import run_dir
+from harness.runs.signals import RunInterruptedError
 
 Jobs = Sequence[Sequence[str]]  # the overrides of each
 
@@ -43,14 +47,32 @@ class Sweeper(HydraSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        from harness.sweeps import bars, stages
+
         done = []
-        with one_line_errors():
+        with (
+            one_line_errors(),
+            self._say_how_to_go_on(),
+            bars.shown(lambda: stages.last_folder(self.config)),
+        ):
             for first, jobs in self._batches():
                 returned = self.launcher.launch(jobs, initial_job_idx=first)
                 for job in returned:
                     _ = job.return_value  # raises what ended the job, as Ctrl-C
                 done.append(returned)
         return done
+
+    @contextmanager
+    def _say_how_to_go_on(self) -> Iterator[None]:
+        """Print the command that goes on in the sweep's folder, if a signal ends the block."""
+        try:
+            yield
+        except (KeyboardInterrupt, RunInterruptedError):
+            if not str(self.config.hydra.launcher._target_).endswith(".SlurmLauncher"):
+                # whose jobs go on, which it has said
+                again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
+                print(f"the sweep has stopped; {again}", file=sys.stderr)
+            raise
 
     def _batches(self) -> Iterator[tuple[int, Jobs]]:
         """Yield the number of the first job of each batch, and the batch."""
