@@ -241,6 +241,8 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "a decimal comma": (["optimizer.lr=0,05"], "optimizer.lr=0,05: ", "a fraction has a point, 0.05"),
     "a home folder": (["store.dir=~/store"], "store.dir=~/store: ", "write store.dir=$HOME/store"),
     "a choice without its group": (["cosine"], "cosine: ", "write scheduler=cosine"),
+    "a file of conf": (["conf/scheduler/cosine.yaml"], "conf/scheduler/cosine.yaml: ", "is chosen by scheduler=cosine"),
+    "a whole number with an exponent": (["trainer.batch_size=1e1"], "trainer.batch_size=1e1: ", "; write 10"),
     "dashes before a key": (["--epochs=3"], "--epochs=3: ", "did you mean trainer.epochs=3?"),
     "dashes and a space": (["--batch-size", "64"], "--batch-size: ", "did you mean trainer.batch_size=VALUE?"),
     "a misspelt option": (["--mulitrun"], "--mulitrun: ", "did you mean --multirun?"),

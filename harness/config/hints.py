@@ -118,6 +118,8 @@ def unreadable(given: str) -> str:
     if "=" not in given:
         if groups := [group for group, names in group_files().items() if given in names]:
             return f"{given}: is a choice without its group; write {groups[0]}={given}"
+        if file := re.fullmatch(r"conf/(\w+)/(\w+)\.yaml", given):
+            return f"{given}: is chosen by {file[1]}={file[2]}"
         if re.fullmatch(r"[A-Za-z_~@./]+[\w./@]*", given):
             return f"{given}: has no value; give one with {given}=VALUE"
     return (
@@ -170,6 +172,8 @@ def about_value(key: str, value: object) -> str:
     if several := re.fullmatch(r"\[(.+)\]|([\d.]+(?: [\d.]+)+)", text):
         values = (several[1] or several[2].replace(" ", ",")).replace(", ", ",")
         return f"; for each of them -m {key}={values}"
+    if isinstance(value, float) and value.is_integer():
+        return f"; write {decimal(value)}"
     if text in ("range", "choice", "interval"):
         return f"; brackets need quotes, as in '{key}=range(0,10)'"
     return ""
