@@ -244,6 +244,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "a file of conf": (["conf/scheduler/cosine.yaml"], "conf/scheduler/cosine.yaml: ", "is chosen by scheduler=cosine"),
     "a whole number with an exponent": (["trainer.batch_size=1e1"], "trainer.batch_size=1e1: ", "; write 10"),
     "dashes before a key": (["--epochs=3"], "--epochs=3: ", "did you mean trainer.epochs=3?"),
+    "a long dash": (["–m"], "–m: ", "write -m"),
     "dashes and a space": (["--batch-size", "64"], "--batch-size: ", "did you mean trainer.batch_size=VALUE?"),
     "a misspelt option": (["--mulitrun"], "--mulitrun: ", "did you mean --multirun?"),
     "an option with a value": (["--multirun=true"], "--multirun/-m: ", "takes no value"),

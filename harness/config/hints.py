@@ -109,6 +109,10 @@ def unreadable(given: str) -> str:
     joined = _joined(given, sys.argv[1:])
     if joined != given:
         return f"{given}: values are written without spaces around = and commas; write {joined}"
+    if given.startswith("--"):
+        return unknown_option(given, [])
+    if given[:1] in ("–", "—"):
+        return f"{given}: begins with a long dash; write -{given.lstrip('–—')}"
     if given.endswith(",") and given.count("[") == given.count("]"):
         return f"{given}: ends with a comma; write {given.rstrip(',')}"
     if "=~" in given:
