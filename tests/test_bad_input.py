@@ -205,6 +205,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "learning rate of the optimizer": (["optimizer.learning_rate=0.1"], "optimizer.learning_rate=0.1: ", "did you mean optimizer.lr?"),
     "num_epochs": (["num_epochs=3"], "num_epochs=3: ", "did you mean trainer.epochs?"),
     "device alone": (["device=cpu"], "device=cpu: ", "did you mean trainer.device?"),
+    "output_dir": (["output_dir=x"], "output_dir=x: ", "did you mean hydra.run.dir?"),
     "lr in the trainer": (["trainer.lr=0.1"], "trainer.lr=0.1: ", "did you mean optimizer.lr?"),
     "torch's spelling": (["scheduler.T_0=5"], "scheduler.T_0=5: ", "did you mean t_0?"),
     "torch's spelling alone": (["T_mult=2"], "T_mult=2: ", "did you mean scheduler.t_mult?"),

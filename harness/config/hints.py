@@ -16,6 +16,7 @@ _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 _WORDS = {  # of other programs
     "learning_rate": "optimizer.lr", "max_lr": "optimizer.lr", "wd": "optimizer.weight_decay",
     "bs": "trainer.batch_size", "max_epochs": "trainer.epochs", "gpu": "trainer.device",
+    "amp": "trainer.precision", "data_dir": "dataset.root", "output_dir": "hydra.run.dir", "save_dir": "hydra.run.dir",
 }  # fmt: skip
 _OWN = {  # choices that are no files of conf/
     "model": "; other classifiers of torchvision: model=torchvision model.arch=NAME",
