@@ -1,7 +1,19 @@
 """Train one run, or with -m a sweep of them: see `python train.py --help`."""
 
-import hydra
-from omegaconf import DictConfig
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit(
+        f"error: needs Python 3.11 or later, and {sys.executable} is older; . .venv/bin/activate"
+    )
+try:
+    import hydra
+    from omegaconf import DictConfig
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: {missing.name} is not installed for {sys.executable}; `make sweep` makes the environment .venv, "
+        ". .venv/bin/activate takes it (README, First sweep)"
+    )
 
 from harness.choices.builtin import register
 from harness.config.hydra_private import take_options_anywhere

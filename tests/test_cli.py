@@ -157,6 +157,14 @@ def test_an_arm_that_fails_does_not_stop_the_good_ones(tmp_path):
     assert re.match(r"device=cpu +1 +\d+\.\d\d ", second)
 
 
+def test_a_python_without_the_packages_names_the_environment():
+    done = train("seed=1", python=("-S",))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: hydra is not installed for {sys.executable}; ")
+    assert ". .venv/bin/activate" in line
+
+
 # --- the help ------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from harness.config.hydra_private import multirun_config
+from harness.sweeps.jobs import plan_sweep
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 each_page = pytest.mark.parametrize(
@@ -55,3 +60,27 @@ def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain} | set(re.findall(r'id="(.+?)"', text))
+
+
+def commands() -> Iterator[str]:
+    """Yield the arguments of each `train.py` and `preview.py` in documents and in comments of conf/, without options."""
+    for file in [*PAGES, *ROOT.glob("conf/**/*.yaml")]:
+        text = file.read_text().replace("\\\n", " ")
+        quoted = re.findall(r"`((?:python )?(?:train\.py|scripts/preview\.py|-m) [^`]+)`", text)
+        lines = re.findall(
+            r"^(?:    |#   )(python (?:train|scripts/preview)\.py .*)$", text, re.MULTILINE
+        )
+        for command in [*quoted, *lines]:
+            words = re.sub(r"^(python )?(\S+\.py )?", "", " ".join(command.split()))
+            words = re.sub(r"(^| )-m ", " ", re.split(r" [#>&|]| 2>", words)[0])
+            if not re.search(
+                r"…|(^| )-|\b[A-Z]{1,8}\b(?!')|arm=step", words
+            ):  # placeholders, options
+                yield words.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", sorted({*commands()}))
+def test_commands_of_the_documentation_can_be_planned(words: str) -> None:
+    with multirun_config(ROOT / "conf", shlex.split(words)) as composed:
+        assert plan_sweep(composed).jobs

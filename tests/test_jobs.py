@@ -47,7 +47,7 @@ def test_refused_before_anything_is_trained(
 
 def test_a_sweep_with_an_arm_that_does_not_fit_does_not_begin(tmp_path: Path, main: Main) -> None:
     done = main("-m", *TINY, "scheduler.t_0=1,3", f"hydra.sweep.dir={tmp_path}", "reuse=false")
-    misfit = "scheduler.t_0=3: does not fit into the budget, trainer.epochs=2"
+    misfit = "scheduler.t_0=3: does not fit into the budget, trainer.epochs=2; lower scheduler.t_0, or raise trainer.epochs"
     assert done.stderr == f"error: t_0=3: {misfit}\n"
     assert done.stdout == ""
     assert done.returncode == 1

@@ -256,17 +256,17 @@ def test_a_plan_is_its_closed_form(
         ),
         pytest.param(
             "scheduler.t_0=36",
-            "scheduler.t_0=36: does not fit into the budget, trainer.epochs=35",
+            "scheduler.t_0=36: does not fit into the budget, trainer.epochs=35; lower scheduler.t_0, or raise trainer.epochs",
             id="t_0 longer than the budget",
         ),
         pytest.param(
             "scheduler.t_0=34 scheduler.warmup=2",
-            "scheduler.t_0=34: does not fit into the budget, trainer.epochs=35 with scheduler.warmup=2",
+            "scheduler.t_0=34: does not fit into the budget, trainer.epochs=35 with scheduler.warmup=2; lower scheduler.t_0, or raise trainer.epochs",
             id="t_0 longer than warmup leaves",
         ),
         pytest.param(
             "scheduler.t_0=30 scheduler.warmup=120 scheduler.unit=batch",
-            "scheduler.t_0=30: does not fit into the budget, trainer.epochs=35 (140 updates) with scheduler.warmup=120",
+            "scheduler.t_0=30: does not fit into the budget, trainer.epochs=35 (140 updates) with scheduler.warmup=120; lower scheduler.t_0, or raise trainer.epochs",
             id="t_0 in updates",
         ),
         pytest.param(
@@ -276,17 +276,17 @@ def test_a_plan_is_its_closed_form(
         ),
         pytest.param(
             "scheduler=wsd scheduler.cooldown=35.25",
-            "scheduler.cooldown=35.25: does not fit into the budget, trainer.epochs=35",
+            "scheduler.cooldown=35.25: does not fit into the budget, trainer.epochs=35; lower scheduler.cooldown, or raise trainer.epochs",
             id="cooldown longer than the budget",
         ),
         pytest.param(
             "scheduler=step scheduler.step_size=50 trainer.epochs=10",
-            "scheduler.step_size=50: does not fit into the budget, trainer.epochs=10",
+            "scheduler.step_size=50: does not fit into the budget, trainer.epochs=10; lower scheduler.step_size, or raise trainer.epochs",
             id="no step within the budget",
         ),
         pytest.param(
             "scheduler=multistep scheduler.milestones=[15,25] trainer.epochs=10",
-            "scheduler.milestones=15: does not fit into the budget, trainer.epochs=10",
+            "scheduler.milestones=15: does not fit into the budget, trainer.epochs=10; lower scheduler.milestones, or raise trainer.epochs",
             id="no milestone within the budget",
         ),
         pytest.param(

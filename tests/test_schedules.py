@@ -263,7 +263,7 @@ def test_numbers_of_epochs_are_written_out(steps: int, per_unit: int, text: str)
         (["trainer.epochs=15.5", "scheduler.interval=epoch", "scheduler.t_0=15.5"], "scheduler.t_0=15.5: is not a whole number of epochs, which scheduler.interval=epoch needs; the nearest are 15 and 16"),
         (["trainer.epochs=1234567", "scheduler.t_0=1"], "trainer.epochs=1234567: must be a number > 0 and ≤ 1000000"),
         (["trainer.epochs=1234.56789"], "trainer.epochs=1234.56789: is not a whole number of updates at 4 an epoch; the nearest are 1234.5 (4938 updates) and 1234.75 (4939 updates)"),
-        (["scheduler.t_0=123456.75"], "scheduler.t_0=123456.75: does not fit into the budget, trainer.epochs=35"),
+        (["scheduler.t_0=123456.75"], "scheduler.t_0=123456.75: does not fit into the budget, trainer.epochs=35; lower scheduler.t_0, or raise trainer.epochs"),
         (["optimizer.lr=0.00001234567", "scheduler.eta_min=0.1"], "scheduler.eta_min=0.1: must be below the peak, optimizer.lr=1.234567e-05"),
     ],
 )  # fmt: skip

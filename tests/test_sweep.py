@@ -94,9 +94,13 @@ def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
         "verdict.json", "lr.png", "val_acc.png", "runs.csv", "history.parquet", "report.html",
     }  # fmt: skip
     for path in written:
-        begin = {"png": b"\x89PNG", "html": b"<!DOCTYPE html>", "json": b"{"}[
-            path.rpartition(".")[2]
-        ]
+        begin = {
+            "png": b"\x89PNG",
+            "html": b"<!DOCTYPE html>",
+            "json": b"{",
+            "csv": b"sweep,",
+            "parquet": b"PAR1",
+        }[path.rpartition(".")[2]]
         assert Path(path).read_bytes().lstrip().lower().startswith(begin.lower())
         assert b"https://cdn" not in Path(path).read_bytes(), "a page needs no network"
 

@@ -16,6 +16,7 @@ _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 _WORDS = {  # of other programs
     "learning_rate": "optimizer.lr", "max_lr": "optimizer.lr", "wd": "optimizer.weight_decay",
     "bs": "trainer.batch_size", "max_epochs": "trainer.epochs", "gpu": "trainer.device",
+    "amp": "trainer.precision", "data_dir": "dataset.root", "output_dir": "hydra.run.dir", "save_dir": "hydra.run.dir",
 }  # fmt: skip
 _OWN = {  # choices that are no files of conf/
     "model": "; other classifiers of torchvision: model=torchvision model.arch=NAME",
@@ -109,6 +110,10 @@ def unreadable(given: str) -> str:
     joined = _joined(given, sys.argv[1:])
     if joined != given:
         return f"{given}: values are written without spaces around = and commas; write {joined}"
+    if given.startswith("--"):
+        return unknown_option(given, [])
+    if given[:1] in ("–", "—"):
+        return f"{given}: begins with a long dash; write -{given.lstrip('–—')}"
     if given.endswith(",") and given.count("[") == given.count("]"):
         return f"{given}: ends with a comma; write {given.rstrip(',')}"
     if "=~" in given:
@@ -118,6 +123,8 @@ def unreadable(given: str) -> str:
     if "=" not in given:
         if groups := [group for group, names in group_files().items() if given in names]:
             return f"{given}: is a choice without its group; write {groups[0]}={given}"
+        if file := re.fullmatch(r"conf/(\w+)/(\w+)\.yaml", given):
+            return f"{given}: is chosen by {file[1]}={file[2]}"
         if re.fullmatch(r"[A-Za-z_~@./]+[\w./@]*", given):
             return f"{given}: has no value; give one with {given}=VALUE"
     return (
@@ -170,6 +177,8 @@ def about_value(key: str, value: object) -> str:
     if several := re.fullmatch(r"\[(.+)\]|([\d.]+(?: [\d.]+)+)", text):
         values = (several[1] or several[2].replace(" ", ",")).replace(", ", ",")
         return f"; for each of them -m {key}={values}"
+    if isinstance(value, float) and value.is_integer():
+        return f"; write {decimal(value)}"
     if text in ("range", "choice", "interval"):
         return f"; brackets need quotes, as in '{key}=range(0,10)'"
     return ""

@@ -158,6 +158,7 @@ class Durations:
             raise ConfigError(
                 f"scheduler.{name}={show(length)}: does not fit into the budget, {self.budget}"
                 + (f" with scheduler.warmup={show(warmup)}" if warmup else "")
+                + f"; lower scheduler.{name}, or raise trainer.epochs"
             )
 
 
