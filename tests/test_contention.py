@@ -11,14 +11,13 @@ from collections.abc import Iterator
 import pytest
 from conftest import Clock, need
 
-from harness.config import warnings
 from harness.runs import contention
 from harness.runs.contention import Contention, CoreTimes, share_waited
 
 
 @pytest.fixture(autouse=True)
-def _warn_anew() -> None:
-    warnings.warn_once.cache_clear()
+def _warn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Contention, "_warned", False)
 
 
 def test_the_share_is_of_the_time_in_which_threads_could_run() -> None:
@@ -50,7 +49,7 @@ def test_one_line_once(
     monkeypatch.setattr(contention, "time", clock)
     watched = Contention(threads)
     for number in (1, 2):
-        times[0] = CoreTimes(number * running, number * waiting)
+        times[0] = CoreTimes(number * running, number * (waiting + 0.1 * (number == 2)))
         clock.now += later
         watched.look()
     if warned:

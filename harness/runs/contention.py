@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from harness.config.warnings import warn_once
+from harness.config.warnings import warn
 
 _EVERY = 5.0  # seconds that are looked at
 _TOO_MUCH = 0.25  # of the time in which threads could run, if they wait as long for a core
@@ -39,6 +39,8 @@ def share_waited(before: CoreTimes, after: CoreTimes) -> float:
 class Contention:
     """Warns, once in a process, of a run on the CPU whose `threads` wait for cores."""
 
+    _warned: ClassVar[bool] = False
+
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._last, self._before = time.monotonic(), CoreTimes.now()
@@ -46,11 +48,12 @@ class Contention:
     def look(self) -> None:
         """Look at the time since the last look, if that is long enough."""
         now = time.monotonic()
-        if self._threads < 2 or now - self._last < _EVERY:
+        if Contention._warned or self._threads < 2 or now - self._last < _EVERY:
             return
         before, self._last, self._before = self._before, now, CoreTimes.now()
         if (share := share_waited(before, self._before)) > _TOO_MUCH:
-            warn_once(
+            Contention._warned = True
+            warn(
                 f"the {self._threads} threads of this run wait for a core {share:.0%} of the time, as other processes "
                 "use them too, and all threads wait for the last: it may be much faster with OMP_NUM_THREADS=1 "
                 "before the command, or on an idle machine"
