@@ -77,6 +77,17 @@ def test_any_key_is_changed_by_the_command() -> None:
     assert load(["study=quick", "folder=/tmp/x"]).folder == "/tmp/x"
 
 
+def test_a_title_is_of_its_own_sweep_and_makes_no_other_study() -> None:
+    given = ["study=quick", "claim.title='Up, down, or \"flat\"?'"]
+    study = load(given)
+    words = study.command(study.sweeps["claim"], "wide", Path("x"))
+    (given_title,) = (word for word in words if word.startswith("claim.title="))
+    assert make_config(given_title).claim.title == 'Up, down, or "flat"?'
+    longer = study.command(study.sweeps["longer"], "wide", Path("x"))
+    assert not any(word.startswith("claim.title") for word in longer)
+    assert study.fixed() == load(["study=quick"]).fixed()
+
+
 def test_values_that_refer_to_others_reach_train_py_as_they_stand() -> None:
     study = load(["study=quick", "cells={a: ['dataset.split_seed=${seed}']}", "sweeps.longer.seeds=6"])  # fmt: skip
     assert study.cells["a"] == ["dataset.split_seed=${seed}"]

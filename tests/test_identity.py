@@ -85,6 +85,7 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "claim/default.tune": (("claim.grid=[1,2]", "claim.tune=optimizer.lr"), "claim.tune=seed"),
     "claim/default.grid": (("claim.grid=[1,2]", "claim.tune=optimizer.lr"), "claim.grid=[1,3]"),
     "claim/default.tuning_seeds": ((), "claim.tuning_seeds=3"),
+    "claim/default.title": ((), "claim.title=Doubling"),
     "ledger/default.path": ((), "ledger.path=elsewhere.jsonl"),
     "tracking/wandb.mode": (("tracking=wandb",), "tracking.mode=offline"),
     "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,8 @@ def test_a_ledger_that_is_damaged_or_cannot_be_written_costs_a_warning(
         done = report(judged / "first", "--out", tmp_path / "out", "--ledger", path)
         assert done.returncode == 0, done.stderr
         assert f"warning: {said}" in done.stdout
-        assert said in (tmp_path / "out/report.html").read_text()
+        page = (tmp_path / "out/report.html").read_text()
+        assert re.sub(r"/\S*/", "…/", said) in page, "without the folders of this machine"
         assert verdict(tmp_path / "out")["comparisons"][0]["n"] == 2
 
 

@@ -76,6 +76,25 @@ def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
     assert arm["best_position"]["lr_rank"] == pytest.approx(10 / 19, abs=0.005)  # in mid-cycle
     assert arm["best_position"]["p"] > 0.5
     assert arm["drop_points"]["mean"] == pytest.approx(-2)
+    assert (
+        "validation accuracy has risen by 2.00 [2.00, 2.00] points in a (3 runs)."
+        in judged["sentence"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "ci95", "words"),
+    [
+        (0.524, [0.4, 0.648], "dropped by 0.52 [0.40, 0.65] points"),
+        (0.1, [-0.2, 0.4], "dropped by 0.10 [−0.20, 0.40] points"),
+        (-0.1, [-0.4, 0.2], "risen by 0.10 [−0.20, 0.40] points"),
+        (-0.001, None, "dropped by 0.00 points"),
+    ],
+)
+def test_how_far_accuracy_moved_has_no_sign(
+    mean: float, ci95: list[float] | None, words: str
+) -> None:
+    assert phase.moved(mean, ci95) == words
 
 
 def test_noise_has_no_phase(tmp_path: Path) -> None:

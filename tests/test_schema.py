@@ -224,6 +224,10 @@ REFUSED = {
         "scheduler.warmup=1.5: one_cycle rises by itself; "
         "set scheduler.pct_start and leave scheduler.warmup=0",
     ),
+    "title of too many words": (
+        [f"claim.title='{'very ' * 15}long'"],
+        f"claim.title={'very ' * 15}long: must have 1 to 15 words, or be null",
+    ),
     # absent, or too much
     "no root": (
         ["dataset=image_folder"],

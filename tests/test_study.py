@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, make_config
 
 from harness.analysis import results
+from harness.analysis.number_text import signed
 from harness.analysis.verdict import Claim, judge
 from harness.config.study import load
 from harness.report import tables
@@ -213,4 +214,4 @@ def test_the_published_texts_are_those_of_the_verdicts() -> None:
     text = " ".join((ROOT / "docs/study.md").read_text().split())
     for one in written["primary"]["comparisons"]:
         low, high = one["ci95"]
-        assert f"{one['mean']:+.2f} | {low:+.2f} to {high:+.2f}" in text
+        assert f"{signed(one['mean'])} | {signed(low)} to {signed(high)}" in text

@@ -80,6 +80,7 @@ def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
     for more in (
         ("retry=true",), ("reuse=false",), ("tracking=wandb", "tracking.mode=offline"),
         ("tracking.mode=offline", "tracking=wandb", "tracking.tags=[late]"), ("store.keep=last",),
+        ("claim.title=Two",),
         (f"store.dir={tmp_path / 'other'}",), ("trainer.checkpoint_every=0.5",),
     ):  # fmt: skip
         again = sweep("scheduler.t_mult=1,2", *more)

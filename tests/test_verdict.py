@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -94,12 +95,12 @@ def around(mean: float, spread: Sequence[float] = SPREAD) -> list[float]:
         pytest.param(around(0.3), SUPPORTED, "supported: +0.30 points of val/acc (95 % interval +0.23 to +0.37, 6 pairs); above the margin of 0.2.", id="supported"),
         pytest.param(around(0.1), SUPPORTED_SMALLER, "supported, smaller than the margin: +0.10 points of val/acc (95 % interval +0.03 to +0.17, 6 pairs); above 0 and below the margin of 0.2.", id="below the margin"),
         pytest.param(around(0.25), SUPPORTED_UNSURE, "supported, size unsure: +0.25 points of val/acc (95 % interval +0.18 to +0.32, 6 pairs); above 0; whether above the margin of 0.2 is open.", id="around the margin"),
-        pytest.param(around(-0.1), WORSE, "worse: -0.10 points of val/acc (95 % interval -0.17 to -0.03, 6 pairs); below 0.", id="worse"),
-        pytest.param(around(0.05), EQUIVALENT, "equivalent: +0.05 points of val/acc (95 % interval -0.02 to +0.12, 6 pairs); its 90 % interval, -0.01 to +0.11, is within ±0.2.", id="equivalent"),
-        pytest.param(around(-0.001), EQUIVALENT, "equivalent: +0.00 points of val/acc (95 % interval -0.08 to +0.07, 6 pairs); its 90 % interval, -0.06 to +0.06, is within ±0.2.", id="a little below nothing"),
-        pytest.param(around(-0.2, [4 * one for one in SPREAD]), NO_GAIN, "no gain that matters: -0.20 points of val/acc (95 % interval -0.50 to +0.10, 6 pairs); a gain of 0.2 is ruled out.", id="no gain"),
-        pytest.param(around(0.0, [10 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -0.74 to +0.74, 6 pairs); neither a difference nor its absence shows; about 212 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="inconclusive"),
-        pytest.param(around(0.0, [100 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval -7.42 to +7.42, 6 pairs); neither a difference nor its absence shows; more than 1000 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="hopeless"),
+        pytest.param(around(-0.1), WORSE, "worse: −0.10 points of val/acc (95 % interval −0.17 to −0.03, 6 pairs); below 0.", id="worse"),
+        pytest.param(around(0.05), EQUIVALENT, "equivalent: +0.05 points of val/acc (95 % interval −0.02 to +0.12, 6 pairs); its 90 % interval, −0.01 to +0.11, is within ±0.2.", id="equivalent"),
+        pytest.param(around(-0.001), EQUIVALENT, "equivalent: +0.00 points of val/acc (95 % interval −0.08 to +0.07, 6 pairs); its 90 % interval, −0.06 to +0.06, is within ±0.2.", id="a little below nothing"),
+        pytest.param(around(-0.2, [4 * one for one in SPREAD]), NO_GAIN, "no gain that matters: −0.20 points of val/acc (95 % interval −0.50 to +0.10, 6 pairs); a gain of 0.2 is ruled out.", id="no gain"),
+        pytest.param(around(0.0, [10 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval −0.74 to +0.74, 6 pairs); neither a difference nor its absence shows; about 212 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="inconclusive"),
+        pytest.param(around(0.0, [100 * one for one in SPREAD]), INCONCLUSIVE, "inconclusive: +0.00 points of val/acc (95 % interval −7.42 to +7.42, 6 pairs); neither a difference nor its absence shows; more than 1000 pairs would show a gain of 0.2 or rule it out, with 80 % power.", id="hopeless"),
         pytest.param(around(9)[:5], TOO_FEW, "too few pairs: +8.98 points of val/acc (95 % interval +8.91 to +9.05, 5 pairs); fewer than 6 pairs cannot reach p < 0.05.", id="five pairs"),
         pytest.param([0.3], TOO_FEW, "too few pairs: +0.30 points of val/acc (no interval, 1 pair); fewer than 6 pairs cannot reach p < 0.05.", id="one pair"),
         pytest.param([], TOO_FEW, "too few pairs: 0 pairs; fewer than 6 pairs cannot reach p < 0.05.", id="no run at all"),
@@ -172,7 +173,7 @@ def test_margin_and_level_are_the_claims() -> None:
     few = only(rows(around(0.1)), Claim("f", "1", ("2",), level=0.01))
     assert few["verdict"] == TOO_FEW, "6 pairs cannot reach p < 0.01, 8 can"
     assert few["sentence"].endswith("fewer than 8 pairs cannot reach p < 0.01.")
-    assert "99 % interval -0.02 to +0.22" in few["sentence"]
+    assert "99 % interval −0.02 to +0.22" in few["sentence"]
     four = only(rows([0.5, 0.5, 0.51, 0.52]), Claim("f", "1", ("2",), level=0.2))
     assert four["verdict"] == SUPPORTED, "at level 0.2 four pairs can"
     fine = only(rows([one / 100 for one in around(0.3)]), Claim("f", "1", ("2",), margin=0.002))
@@ -284,7 +285,7 @@ def test_the_test_set_is_said_where_it_disagrees() -> None:
     comparison = only(arms)
     assert comparison["test"] == {"n": 6, "mean": -1.0, "ci95": [-1.0, -1.0]}
     assert comparison["verdict"] == SUPPORTED
-    said = "On the test set the difference has the other sign: -1.00 points (-1.00 to -1.00)."
+    said = "On the test set the difference has the other sign: −1.00 points (−1.00 to −1.00)."
     assert said in comparison["sentence"]
     agree = only([row | {"test": row["value"]} for row in arms])
     assert agree["test"]["mean"] == pytest.approx(0.5)
@@ -458,6 +459,15 @@ def test_the_hash_is_of_every_field_and_of_nothing_else() -> None:
     changed |= {"rivals": ["2"], "tuned_over": "optimizer.lr"}
     others = [Claim.from_dict(claim.to_dict() | {key: changed[key]}) for key in changed]
     assert len({claim.sha256(), *(other.sha256() for other in others)}) == 1 + len(changed)
+
+
+def test_a_title_is_recorded_and_no_part_of_the_hash() -> None:
+    claim = Claim("f", "1", ("2",))
+    titled = dataclasses.replace(claim, title="Two against one")
+    assert titled.sha256() == claim.sha256()
+    assert titled.to_dict() == claim.to_dict() | {"title": "Two against one"}
+    assert Claim.from_dict(titled.to_dict()) == titled
+    assert "title" not in claim.to_dict()
 
 
 # --- properties ------------------------------------------------------------------------------------

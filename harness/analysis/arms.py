@@ -225,6 +225,7 @@ def _make_claim(
             tuned_over=settings.tuned_over,
             looks=_looks(settings, len(seeds)),
             decide=settings.decide if settings.until else "zero",
+            title=settings.title,
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error

@@ -17,6 +17,7 @@ import scipy  # which imports scipy.stats, a second's work, where it is used
 
 from harness.analysis import sequential, states
 from harness.analysis.figures import Figures, of_pairs
+from harness.analysis.number_text import signed
 from harness.analysis.pairing import PairedRuns, level_key
 from harness.analysis.sentences import comparison_label
 from harness.analysis.sequential import Design, Standing
@@ -204,8 +205,8 @@ def progress(claim: Claim, own: Figures) -> str:
     last = own["path"][-1]
     label = comparison_label(own, claim.factor)
     alone = f" (“{own['by_itself']}” by itself)" * (own["by_itself"] != last["verdict"])
-    interval = f"{last['low']:+.2f} to {last['high']:+.2f}"
-    text = f"{label}: {last['mean']:+.2f} ({interval}), {last['verdict']}{alone}"
+    interval = f"{signed(last['low'])} to {signed(last['high'])}"
+    text = f"{label}: {signed(last['mean'])} ({interval}), {last['verdict']}{alone}"
     most = claim.looks[-1]
     if own["stopped"] == DECIDED:
         return f"{text}: decided with {last['pairs']} pairs"

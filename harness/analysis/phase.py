@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import results
+from harness.analysis.number_text import fixed
 from harness.analysis.paired_stats import Floats
 
 Best = tuple[
@@ -197,10 +198,8 @@ def _interval(values: list[float]) -> dict[str, Any]:
 def _sentence(arms: list[dict[str, Any]]) -> str:
     drops, ranks = [], []
     for arm in arms:
-        drop, interval = arm["drop_points"]["mean"], arm["drop_points"]["ci95"]
-        shown = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         runs = f"{arm['runs']} run{'s' * (arm['runs'] != 1)}"
-        drops.append(f"{drop:.2f}{shown} points in {arm['arm']} ({runs})")
+        drops.append(f"{moved(**arm['drop_points'])} in {arm['arm']} ({runs})")
         best = arm["best_position"]
         if best["p"] is not None:
             p = "< 0.0001" if best["p"] < 0.0001 else f"= {best['p']:.2g}"
@@ -210,6 +209,14 @@ def _sentence(arms: list[dict[str, Any]]) -> str:
         f"with a lower LR is {', '.join(ranks)}; by chance 50 %, p as if evaluations were independent."
     )
     return (
-        f"One epoch after the LR's minimum, validation accuracy has dropped by {'; '.join(drops)}."
+        f"One epoch after the LR's minimum, validation accuracy has {'; '.join(drops)}."
         + where * bool(ranks)
     )
+
+
+def moved(mean: float, ci95: list[float] | None) -> str:
+    """Return how far accuracy has come from that at the minimum: `dropped by 0.52 [0.40, 0.64] points`, or risen."""
+    rose = round(mean, 2) < 0
+    ends = sorted(-end if rose else end for end in ci95 or ())
+    shown = f" [{fixed(ends[0])}, {fixed(ends[1])}]" if ends else ""
+    return f"{'risen' if rose else 'dropped'} by {fixed(abs(mean))}{shown} points"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import states
+from harness.analysis.number_text import signed
 from harness.analysis.pairing import IMPUTATION
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _skewed(own: Figures) -> str:
     if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
         return ""
     ends = own["bootstrap_t95"]
-    interval = f" ({ends[0]:+.2f} to {ends[1]:+.2f})" if ends else ""
+    interval = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
     return f"The pairs are skewed; by bootstrap-t{interval} it is “{own['by_bootstrap_t']}”."
 
 
@@ -300,9 +301,9 @@ def _range(claim: Claim, ends: Sequence[float]) -> str:
 
 
 def _points(claim: Claim, number: float) -> str:
-    """Return a difference with the margin's precision, at least hundredths, and no -0.00."""
+    """Return a difference with the margin's precision, at least hundredths."""
     places = max(2, 1 - math.floor(math.log10(claim.margin))) if claim.margin else 2
-    return f"{round(number, places) + 0.0:+.{places}f}"
+    return signed(number, places)
 
 
 def _is_open(own: Figures) -> bool:

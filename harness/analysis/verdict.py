@@ -33,6 +33,7 @@ class Claim:
     are treatments that may explain what another one gains. With `tuned_over`, a key, a treatment must
     beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
     judged at each of them until what it must `decide` ("zero" or "margin") is, with `seeds` in that order.
+    `title` is the report's, and no part of what is judged.
     Raises ValueError for what cannot be judged.
     """
 
@@ -48,6 +49,7 @@ class Claim:
     tuned_over: str | None = None
     looks: tuple[int, ...] = ()
     decide: str = "zero"
+    title: str | None = None
 
     def __post_init__(self) -> None:
         texts = (self.baseline, *self.treatments)
@@ -95,16 +97,18 @@ class Claim:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields and their hash, as JSON gives them back."""
-        return self._fields() | {"sha256": self.sha256()}
+        title = {"title": self.title} if self.title else {}
+        return self._fields() | title | {"sha256": self.sha256()}
 
     def sha256(self) -> str:
-        """Hash the canonical JSON of the fields."""
+        """Hash the canonical JSON of the fields that are judged."""
         text = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
-        """Return the fields; those that are newer than claims in use only where they say something."""
+        """Return what is judged; fields that are newer than claims in use only where they say something."""
         fields = dataclasses.asdict(self) | {"margin": float(self.margin)}
+        del fields["title"]
         fields |= {name: list(fields[name]) for name in _LISTS}
         if not self.looks:
             del fields["decide"]

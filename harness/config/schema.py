@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST_EPOCHS = 1e6  # of a budget
 FIRST_TUNING_SEED = 1000  # claims begin at 0
 MOST_PAIRS = 10_000  # of a claim that goes on until decided
+MOST_TITLE_WORDS = 15
 
 
 @dataclass
@@ -249,9 +250,14 @@ class ClaimSettings(Section):
     )  # a key, or a list of two, whose value each arm chooses before the claim
     grid: Any = newer(None)  # the values to choose from; with two keys a list of each
     tuning_seeds: int = newer(5, number(at_least=2, at_most=MOST_PAIRS))
+    title: str | None = newer(None)  # of the report
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.title is not None and not 1 <= len(self.title.split()) <= MOST_TITLE_WORDS:
+            raise ConfigError(
+                f"claim.title={self.title}: must have 1 to {MOST_TITLE_WORDS} words, or be null"
+            )
         if self.until not in (None, "decided"):
             raise ConfigError(f"claim.until={self.until}: must be decided or null")
         self._check_looks()

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+from harness.config import hydra_private
 from harness.config.errors import ConfigError, nearest
 from harness.config.fields import show
 from harness.config.registry import group_files
@@ -43,7 +44,9 @@ class Sweep:
         factor = self.claim.factor
         if self.tuned:
             given["factor"], factor = "tuned", "+tuned"
+        title = given.pop("title", None)
         claim = [f"claim.{key}={show(value)}" for key, value in given.items()]
+        claim += [f"claim.title={hydra_private.quote(title)}"] if title else []
         return [
             f"{factor}={','.join(self.levels)}", f"seed=range(0,{self.seeds[cell]})",
             f"trainer.epochs={show(self.budget)}", *claim, *self.settings,
@@ -99,7 +102,7 @@ class Study(Sweep):
             begin = "" if name == "claim" else f"sweeps.{name}."
             own = {k: v for k, v in vars(sweep).items() if k not in ("claim", "tables")}
             found |= {f"{begin}{key}": value for key, value in own.items()}
-            found[f"{begin}claim"] = vars(sweep.claim)
+            found[f"{begin}claim"] = {k: v for k, v in vars(sweep.claim).items() if k != "title"}
         return found
 
 
@@ -135,7 +138,7 @@ def load(words: Sequence[str]) -> Study:
         raise ConfigError("sweeps.claim: is what the study itself says; take another name")
     sweeps = {"claim": _sweep(own, keys["cells"])}
     for further, changes in raw.get("sweeps", {}).items():
-        claim = own["claim"] | changes.get("claim", {})
+        claim = own["claim"] | {"title": None} | changes.get("claim", {})
         try:
             sweeps[further] = _sweep(own | changes | {"claim": claim}, keys["cells"])
         except ConfigError as error:

@@ -42,7 +42,9 @@ def _before(section: type[Section]) -> dict[str, Any]:
 
 
 # What leaves a run the one that was planned: where its files go, and whether it is trained at all.
-SAME_RUN = ("store.", "tracking.", "ledger.", "reuse", "retry", "trainer.checkpoint_every")
+SAME_RUN = (
+    "store.", "tracking.", "ledger.", "reuse", "retry", "trainer.checkpoint_every", "claim.title",
+)  # fmt: skip
 
 
 _SAME_WEIGHTS = (*SAME_RUN, "claim.")  # its claim is the one of the sweep's plan.json

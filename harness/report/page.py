@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import secrets
-from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
@@ -18,12 +16,15 @@ import jinja2
 import polars as pl
 import vl_convert
 
-from harness.analysis import results, sentences, states
+from harness.analysis import number_text, results, sentences, states
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
+from harness.analysis.trained import what_was_trained
+from harness.config.fields import show
 from harness.files import atomic
-from harness.report import page_charts, verdict_charts
+from harness.report import folders, page_charts, verdict_charts
+from harness.report.first_screen import first_screen
 
 _NONE = "–"
 _MOST_PAIRS = 2000  # that the page lists
@@ -55,7 +56,8 @@ def write_page(
 
     `runs` as `results.read` gives them; `verdict` as in `verdict.json`, None where nothing was
     compared; `about`: title, commands (to make it again), plan_sha256, versions, commit,
-    created, warnings.
+    created, warnings, trained (as `what_was_trained` returns it), no_claim (why nothing was compared).
+    No folder of this machine is on the page.
     """
     path = folder / "report.html"
     with atomic(path) as file:
@@ -65,7 +67,14 @@ def write_page(
 
 def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]) -> str:
     """Return the page: text, tables, charts and the scripts that draw them."""
-    runs, verdict = with_all_columns(runs), _finite(verdict)
+    trained = about.get("trained") or what_was_trained(runs)
+    runs = with_all_columns(runs)
+    roots = folders.roots_of(runs)
+    parts = folders.parts_to_tell([*runs["arm"], *runs["name"]], roots)
+    runs = _without_folders(runs, roots, parts)
+    verdict, about, trained = (
+        folders.shown(document, roots, parts) for document in (_finite(verdict), about, trained)
+    )
     phase: dict[str, Any] = (verdict or {}).get("phase") or {}
     profile = phase.get("profile") or []
     named = [*runs["arm"], *(point["arm"] for point in profile)]
@@ -87,7 +96,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         bundle=_bundle(),
         charts=specs,
         comparisons=_comparisons(verdict),
-        headline=_headline(runs, verdict),
+        first=first_screen(runs, verdict, trained, about.get("no_claim") or ""),
         most_drawn=verdict_charts.MOST_COMPARISONS,
         most_paths=verdict_charts.MOST_PATHS,
         looked=sentences.looked(verdict) if verdict and "looks" in verdict else "",
@@ -96,11 +105,12 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         nonce=secrets.token_urlsafe(16),
         palette=page_charts.COLOURS,
         phase=phase,
-        runs=_run_rows(runs),
+        runs=_run_rows(runs, roots),
         snapshots=_snapshots(verdict),
+        trained=trained,
         tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
         verdict=verdict,
-        warnings=[*incomplete_runs(runs), *about.get("warnings", [])],
+        warnings=about.get("warnings") or [],
     )
 
 
@@ -119,6 +129,7 @@ def _template() -> jinja2.Template:
         "minus": _minus,
         "signed": _signed,
         "interval": format_interval,
+        "setting": show,
         "p": _p,
         "pairs_needed": lambda number: format_pairs(number, "> ") if number else _NONE,
         "percent": _percent,
@@ -168,29 +179,19 @@ class _LegendEntry:
         self.dashes = "none" if dashes == page_charts.DASHES[0] else " ".join(map(str, dashes))
 
 
-def _headline(runs: pl.DataFrame, verdict: dict[str, Any] | None) -> str:
-    if verdict:
-        return str(verdict["sentence"])
-    if runs.is_empty():
-        return "There is no run to report."
-    complete = int((runs["status"] == "complete").sum())
-    if not complete:
-        return f"No run is complete yet: {_counted(runs)}."
-    return f"No verdict: nothing was compared. {complete} of {len(runs)} runs are complete."
+def _without_folders(runs: pl.DataFrame, roots: Sequence[Path], parts: int) -> pl.DataFrame:
+    """Return `runs` without folders of this machine in what is shown as text; web addresses stay."""
+    text = ("name", "arm", "status", "error", "tracking")
+
+    def hidden(value: str) -> str:
+        return value if _is_address(value) else folders.without_folders(value, roots, parts)
+
+    columns = [pl.Series(name, [v and hidden(v) for v in runs[name]], pl.String) for name in text]
+    return runs.with_columns(columns)
 
 
-def _counted(runs: pl.DataFrame) -> str:
-    return ", ".join(f"{count} {status}" for status, count in Counter(runs["status"]).items())
-
-
-def incomplete_runs(runs: pl.DataFrame) -> list[str]:
-    """Return a warning if some runs, but not all, are incomplete."""
-    incomplete = runs.filter(pl.col("status") != "complete")
-    if incomplete.is_empty() or len(incomplete) == len(runs):
-        return []
-    are = "run is" if len(incomplete) == 1 else "runs are"
-    counted = f"{len(incomplete)} of {len(runs)} {are} not complete: {_counted(incomplete)}"
-    return [f"{counted}; see the runs below."]
+def _is_address(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
 
 
 def _comparisons(verdict: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -229,28 +230,24 @@ def _open_pairs(comparison: dict[str, Any]) -> int | None:
     return None
 
 
-def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of the runs; folders begin with the sweep's, not with those of the machine above it."""
-    sweeps = [Path(folder).absolute().parent for folder in runs["folder"].drop_nulls()]
-    root = Path(os.path.commonpath(sweeps)).parent if sweeps else Path("/")
-    return [_run(run, root) for run in runs.to_dicts()]
+def _run_rows(runs: pl.DataFrame, roots: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the rows of the runs: what is shown, and whether it may be a link."""
+    return [_run(run, roots) for run in runs.to_dicts()]
 
 
-def _run(run: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Return a run's row: what is shown, and whether it may be a link."""
+def _run(run: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
     reused, trained = run["updates_reused"], run["updates_trained"]
     updates = (reused or 0) + (trained or 0)
-    where = run["tracking"] or run["folder"] or ""
-    link = where.startswith(("https://", "http://"))
-    path = Path(where).absolute()
-    if not link and path != root and path.is_relative_to(root):
-        where = str(path.relative_to(root))
+    folder = (
+        folders.without_folders(str(Path(run["folder"]).absolute()), roots) if run["folder"] else ""
+    )
+    where = run["tracking"] or folder
     return {
         **run,
         "share_reused": None if reused is None or not updates else reused / updates,
         "updates": f"{reused or 0} of {updates} updates",
         "where": where,
-        "link": link,
+        "link": _is_address(where),
     }
 
 
@@ -297,13 +294,11 @@ def _missing(value: Any) -> bool:
 
 
 def _fixed(value: Any, places: int = 2) -> str:
-    return _NONE if _missing(value) else f"{value:,.{places}f}".replace("-", "−")
+    return _NONE if _missing(value) else number_text.fixed(value, places)
 
 
 def _signed(value: Any, places: int = 2) -> str:
-    if _missing(value):
-        return _NONE
-    return f"{round(value, places) + 0.0:+.{places}f}".replace("-", "−")
+    return _NONE if _missing(value) else number_text.signed(value, places)
 
 
 def _minus(sentence: Any) -> str:

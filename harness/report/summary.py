@@ -18,11 +18,12 @@ import polars as pl
 from harness.analysis import images, needed, phase, provenance, results, sentences, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
+from harness.analysis.trained import commits_text, what_was_trained
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts
 from harness.files import UnreadableError, write_json
-from harness.report import page
+from harness.report import folders, page
 from harness.report.data_files import write_data_files
 from harness.report.pictures import write_pictures
 
@@ -42,7 +43,7 @@ def write_summary(
     plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
     steps = Attempts(ConfigError, UnreadableError)
-    lines, warnings, verdict, paths = [], [], None, []
+    lines, warnings, verdict, written = [], [], None, []
     with steps.step("table"):
         lines = [results.table(runs)]
     with steps.step("comparison of runs that begin alike"):
@@ -52,11 +53,13 @@ def write_summary(
         frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
         warnings += [fault for sweep in frozen for fault in verify.check_records(sweep)]
     lines += [f"warning: {warning}" for warning in warnings]
-    if not any(plan["claim"] for plan in plans):
-        lines += [f"\nno verdict: {plan['no_claim']}" for plan in plans if plan.get("no_claim")][:1]
+    if reason := _no_claim(plans):
+        lines.append(f"\nno verdict: {reason}")
     with steps.step("verdict"):
         if verdict := verdict_document([plan["claim"] for plan in plans if plan["claim"]], runs):
-            verdict["sentence"] = f"{_not_planned(plans)} {verdict['sentence']}".lstrip()
+            verdict["not_planned"] = _not_planned(plans)
+            verdict["sentence"] = f"{verdict['not_planned']} {verdict['sentence']}".lstrip()
+            verdict["trained"] = what_was_trained(runs)
             with steps.step("where the runs come from"):
                 warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
@@ -64,17 +67,17 @@ def write_summary(
             lines.append(f"\nverdict: {_CHANGED * verdict['claim_changed']}{verdict['sentence']}")
     with steps.step("verdict.json"):
         if verdict:
-            write_json(out / "verdict.json", verdict)
-            paths.append(out / "verdict.json")
+            write_json(out / "verdict.json", _for_others(verdict, runs))
+            written.append(out / "verdict.json")
         else:
             (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
     with steps.step("pictures"):
-        paths += write_pictures(out, runs, verdict, steps)
-    paths += [] if cells else write_data_files(out, runs, steps, sweeps)
+        written += write_pictures(out, runs, verdict, steps)
+    written += [] if cells else write_data_files(out, runs, steps, sweeps)
     with steps.step("report.html"):
-        details = about(out.name, planned, runs, [*warnings, *steps.failures])
-        paths.append(page.write_page(out, runs, verdict, details))
-    return "\n".join([*lines, "", *map(str, paths)]), steps.failures
+        details = about(out, planned, plans, runs, [*warnings, *steps.failures])
+        written.append(page.write_page(out, runs, verdict, details))
+    return "\n".join([*lines, "", *map(str, written)]), steps.failures
 
 
 def _read(
@@ -215,8 +218,12 @@ def verdict_document(
 
 
 def _joined(claimed: list[Claim]) -> Claim:
-    """Return the claim of several sweeps together: equal but for treatments and seeds, which add up."""
-    shared = [{**asdict(one), "treatments": None, "seeds": None} for one in claimed]
+    """Return the claim of several sweeps together: equal but for treatments and seeds, which add up.
+
+    The title is the first one's.
+    """
+    own = {"treatments": None, "seeds": None, "title": None}
+    shared = [asdict(one) | own for one in claimed]
     if any(one != shared[0] for one in shared):
         raise ConfigError("these sweeps judge different claims: report them one by one")
     treatments = dict.fromkeys(level for one in claimed for level in one.treatments)
@@ -226,23 +233,43 @@ def _joined(claimed: list[Claim]) -> Claim:
     return replace(claimed[0], treatments=tuple(treatments), seeds=tuple(seeds))
 
 
+def _for_others(verdict: dict[str, Any], runs: pl.DataFrame) -> dict[str, Any]:
+    """Return `verdict.json` without folders of this machine, but for the claim, of which there is a hash."""
+    roots = folders.roots_of(runs)
+    shown = folders.shown(verdict, roots, folders.parts_to_tell(runs["arm"], roots))
+    return {**shown, "claim": verdict["claim"]}
+
+
 def about(
-    title: str, sweeps: Sequence[Path], runs: pl.DataFrame, warnings: Sequence[str]
+    out: Path,
+    sweeps: Sequence[Path],
+    plans: Sequence[dict[str, Any]],
+    runs: pl.DataFrame,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Return how the sweeps were made, for their page; nothing is known of runs without a plan."""
+    """Return how the sweeps were made, for their page in `out`; nothing is known of runs without a plan."""
     files = [sweep / "plan.json" for sweep in sweeps]
-    commands = ["python " + shlex.join(results.read_plan(sweep)["command"]) for sweep in sweeps]
-    if not sweeps and len(runs) == 1:
-        commands = ["python train.py " + shlex.join(json.loads(runs["overrides"].item()))]
+    commands = [folders.shown_command(plan["command"]) for plan in plans[: len(sweeps)]]
+    if not sweeps and len(runs) == 1:  # of a single run
+        commands = [folders.shown_command(["train.py", *json.loads(runs["overrides"][0])])]
+    trained = what_was_trained(runs)
     return {
-        "title": title,
+        "title": out.resolve().name,
         "commands": commands,
+        "no_claim": _no_claim(plans),
+        "trained": trained,
         "plan_sha256": ", ".join(hashlib.sha256(plan.read_bytes()).hexdigest() for plan in files),
         "versions": {**_numerics(runs), **{name: version(name) for name in ("polars", "scipy")}},
-        "commit": ", ".join(provenance.commits(runs)),
+        "commit": commits_text(trained["commits"]),
         "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "warnings": list(warnings),
     }
+
+
+def _no_claim(plans: Sequence[dict[str, Any]]) -> str:
+    """Return why nothing was compared; "" where something was."""
+    reasons = [plan["no_claim"] for plan in plans if plan.get("no_claim")]
+    return "" if any(plan["claim"] for plan in plans) else "".join(reasons[:1])
 
 
 def _numerics(runs: pl.DataFrame) -> dict[str, str]:

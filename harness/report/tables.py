@@ -11,6 +11,7 @@ import polars as pl
 
 from harness.analysis import needed, results, states
 from harness.analysis import paired_stats as paired
+from harness.analysis.number_text import signed
 from harness.analysis.pairing import natural_key
 from harness.config.fields import show
 
@@ -39,7 +40,7 @@ def differences(verdict: dict[str, Any]) -> str:
         if one["ci95"] and one["verdict"] != states.INVALID:
             low, high = one["ci95"]
             p = _number(one["p_adjusted"], ".2g")  # none of a claim that was judged in looks
-            measured = [f"{one['mean']:+.2f}", f"{low:+.2f} to {high:+.2f}", p]
+            measured = [signed(one["mean"]), f"{signed(low)} to {signed(high)}", p]
         rows.append([arm, f"{one['n']}", *measured, one["verdict"]])
     if verdict["claim"].get("looks"):  # repeated intervals; there is no p
         rows = [[*row[:4], row[-1]] for row in rows]
@@ -104,7 +105,7 @@ def _with_interval(one: dict[str, Any], form: str) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
+    return "–" if value is None else f"{value:{form}}".replace("-", "−", value < 0)
 
 
 def tuning(plan: dict[str, Any]) -> str:

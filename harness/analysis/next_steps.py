@@ -1,0 +1,100 @@
+"""What to do next after a verdict, in a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis import states
+from harness.analysis.sentences import MOST_PAIRS_NEEDED
+
+_USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
+_OPEN = (states.INCONCLUSIVE, states.SUPPORTED_UNSURE)
+
+Figures = Mapping[str, Any]
+
+
+def next_steps(verdict: Mapping[str, Any]) -> list[str]:
+    """Return what would answer the open comparisons of a `verdict.json`, of any version; most urgent first."""
+    by_state: dict[str, list[Figures]] = {}
+    for one in verdict["comparisons"]:
+        by_state.setdefault(one["verdict"], []).append(one)
+    steps = []
+    if interim := by_state.get(states.INTERIM):
+        steps.append(_go_on(interim))
+    if invalid := by_state.get(states.INVALID):
+        steps.append(_make_valid(invalid))
+    if few := by_state.get(states.TOO_FEW):
+        fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
+        steps.append(f"train at least {fewest} pairs: 'seed=range(0,{fewest})'")
+    if coarse := by_state.get(states.TOO_COARSE):
+        image = max(one.get("one_image") or 0 for one in coarse)
+        is_one = f"; one image is {image:.2f} points" if image else ""
+        steps.append(f"take more validation images (dataset.val_size){is_one}")
+    if unanswered := [one for state in _OPEN for one in by_state.get(state, ())]:
+        steps.append(_more_pairs(verdict, unanswered))
+    if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
+        steps.append("over all cells: train in more cells, such as other data sets or models")
+    return steps or [
+        "nothing here, this is answered; other data sets, models and LRs are new sweeps"
+    ]
+
+
+def _go_on(interim: Sequence[Figures]) -> str:
+    missing = [one["planned"] - one["there"] for one in interim if "there" in one]
+    what = f"up to {max(missing)} pairs of a comparison" if len(missing) > 1 else "the pairs"
+    if len(missing) == 1:
+        what = f"the {missing[0]} pairs" if missing[0] > 1 else "the pair"
+    return f"give the same command again; it trains {what} that {'is' if what == 'the pair' else 'are'} missing"
+
+
+def _make_valid(invalid: Sequence[Figures]) -> str:
+    if any("epochs" in str(one.get("invalid")) for one in invalid):
+        return (
+            "train all arms with one trainer.epochs at which each ends a cycle; "
+            "scripts/preview.py shows it before training"
+        )
+    return "compare runs that differ in nothing but the factor and the seed"
+
+
+def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> str:
+    """Return how many pairs, of new seeds, would answer all comparisons that are open."""
+    several = len(verdict["comparisons"]) > 1
+    of = f"{len(unanswered)} of {len(verdict['comparisons'])} are open: " * several
+    number, margin = max(map(_needed, unanswered)), verdict["claim"]["margin"]
+    if "looks" in verdict:
+        most = verdict["looks"]["pairs"][-1]
+        return (
+            f"{of}{most} pairs are too few at this spread; a new sweep with a larger claim.most on other seeds, "
+            f"'seed={max(verdict['claim']['seeds']) + 1}', or more validation images"
+        )
+    if number > MOST_PAIRS_NEEDED:
+        return (
+            f"{of}more than {MOST_PAIRS_NEEDED} pairs would be needed; a larger margin, or less noise "
+            "(more validation images, longer training)"
+        )
+    answers = {
+        states.INCONCLUSIVE: f"show a gain of {margin:g} points or rule it out",
+        states.SUPPORTED_UNSURE: f"show {2 * margin:g} points to be above the margin",
+    }
+    found = {answers[one["verdict"]] for one in unanswered}
+    pairs = f"about {number} pairs would {found.pop() if len(found) == 1 else 'answer them'}"
+    if number == max(one["n"] for one in unanswered):
+        pairs = f"{number} pairs again"
+    first = 1 + max(
+        (pair["seed"] for one in unanswered for pair in one.get("pairs") or ()), default=-1
+    )
+    return f"{of}{pairs}; a new sweep on other seeds: 'seed=range({first},{first + number})'"
+
+
+def _needed(own: Figures) -> int:
+    """Return how many pairs would answer what a comparison leaves open; as many again where that is not known."""
+    needed = own.get("pairs_needed")
+    if not isinstance(needed, dict):  # of version 1
+        return int(needed or own["n"])
+    keys = (
+        ["above the margin"]
+        if own["verdict"] == states.SUPPORTED_UNSURE
+        else ["above 0", states.NO_GAIN]
+    )
+    return max([int(own["n"]), *(needed[key] for key in keys if needed.get(key))])

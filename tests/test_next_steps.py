@@ -1,0 +1,85 @@
+"""What to do after a verdict, state by state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_looks import CLAIM as LOOKS
+from test_looks import HOPELESS, OPEN
+from test_verdict import SPREAD, around, judged, lost, rows
+
+from harness.analysis import states
+from harness.analysis.next_steps import next_steps
+from harness.analysis.verdict import Claim
+
+WIDE = around(0.0, [10 * one for one in SPREAD])
+ANSWERED = "nothing here, this is answered; other data sets, models and LRs are new sweeps"
+SEEDS = Claim("scheduler.t_mult", "1", ("2",), seeds=tuple(range(8)))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "steps"),
+    [
+        (judged(rows(around(0.5))), [ANSWERED]),
+        (judged(rows(around(-0.1))), [ANSWERED]),
+        (judged(rows(around(0.0))), [ANSWERED]),
+        (judged(rows(around(0.5)[:4])), ["train at least 6 pairs: 'seed=range(0,6)'"]),
+        (judged(rows(WIDE)), ["about 212 pairs would show a gain of 0.2 points or rule it out; a new sweep on other seeds: "
+                              "'seed=range(6,218)'"]),
+        (
+            judged(rows([100 * one for one in SPREAD])),
+            ["more than 1000 pairs would be needed; a larger margin, or less noise (more validation images, "
+             "longer training)"],
+        ),
+        (
+            judged(rows(around(0.5)), SEEDS),
+            ["give the same command again; it trains the 2 pairs that are missing"],
+        ),
+        (
+            judged(rows(around(0.5), budget=50.0, aligned=False)),
+            ["train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it "
+             "before training"],
+        ),
+        (
+            judged(rows([0.0] * 6, images=100)),
+            ["take more validation images (dataset.val_size); one image is 1.00 points"],
+        ),
+        (
+            judged(rows(OPEN), LOOKS),
+            ["13 pairs are too few at this spread; a new sweep with a larger claim.most on other seeds, "
+             "'seed=13', or more validation images"],
+        ),
+        (
+            judged(rows(HOPELESS), LOOKS),
+            ["13 pairs are too few at this spread; a new sweep with a larger claim.most on other seeds, "
+             "'seed=13', or more validation images"],
+        ),
+    ],
+    ids=["supported", "worse", "equivalent", "too few", "inconclusive", "hopeless", "interim", "invalid",
+         "too coarse", "looks", "undecidable"],
+)  # fmt: skip
+def test_each_state_says_what_to_do(verdict: dict[str, Any], steps: list[str]) -> None:
+    assert next_steps(verdict) == steps
+
+
+def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_first() -> None:
+    runs = [row for cell, own in (("a", WIDE), ("b", around(0.5))) for row in rows(own, cell=cell)]
+    (first, *_) = next_steps(judged(runs))
+    assert first.startswith("1 of 2 are open: about ")
+    claim = Claim("scheduler.t_mult", "1", ("2",), seeds=tuple(range(6)))
+    runs[-1] = lost(runs[-1], "failed")
+    steps = next_steps(judged(runs, claim))
+    assert steps[0] == "give the same command again; it trains the pair that is missing"
+    assert steps[1].startswith("1 of 2 are open: ")
+
+
+def test_a_verdict_of_version_1_has_a_next_step() -> None:
+    own = {"verdict": states.SUPPORTED_UNSURE, "n": 6, "pairs": [{"seed": 3}], "pairs_needed": 20}
+    verdict = {"claim": {"margin": 0.2}, "comparisons": [own]}
+    assert next_steps(verdict) == [
+        "about 20 pairs would show 0.4 points to be above the margin; a new sweep on other seeds: "
+        "'seed=range(4,24)'"
+    ]
+    own["pairs_needed"] = None
+    assert next_steps(verdict) == ["6 pairs again; a new sweep on other seeds: 'seed=range(4,10)'"]
