@@ -135,8 +135,7 @@ def _wait_for(arguments: list[str]) -> int:
 
 def _judge(study: Study) -> None:
     """Judge the claim over all cells; write the verdict, the page, every run, tables and pictures."""
-    from harness.report import summary, verdict_charts
-    from harness.report.pictures import page_chart_png
+    from harness.report import summary
 
     out, cells = Path(study.folder), list(study.seeds)
     path = os.environ.get("HARNESS_LEDGER", "ledger.jsonl")
@@ -145,13 +144,11 @@ def _judge(study: Study) -> None:
         [out / cell / "claim" for cell in cells], out, ledger, cells
     )
     verdict = read_json(out / "verdict.json")
-    with atomic(out / "verdict.png") as file:
-        file.write(page_chart_png(verdict_charts.differences(verdict, dots=True), []))
     with atomic(out / "tables.md", "w") as file:
         file.write(_tables(study, verdict))
     with atomic(out / "runs.csv") as file:
         _every_run(study).select(_COLUMNS).write_csv(file)
-    print(text, *(out / name for name in ("verdict.png", "tables.md", "runs.csv")), sep="\n")
+    print(text, *(out / name for name in ("tables.md", "runs.csv")), sep="\n")
     if failures:
         raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
 
