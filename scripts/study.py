@@ -131,8 +131,7 @@ def _wait_for(arguments: list[str]) -> int:
 
 def _judge(study: Study) -> None:
     """Judge the claim over all cells; write the verdict, the page, every run, tables and pictures."""
-    from harness.report import data_files, summary, verdict_charts
-    from harness.report.pictures import page_chart_png
+    from harness.report import data_files, summary
 
     out, cells = Path(study.folder), list(study.seeds)
     path = os.environ.get("HARNESS_LEDGER", "ledger.jsonl")
@@ -141,13 +140,11 @@ def _judge(study: Study) -> None:
         [out / cell / "claim" for cell in cells], out, ledger, cells
     )
     verdict = read_json(out / "verdict.json")
-    with atomic(out / "verdict.png") as file:
-        file.write(page_chart_png(verdict_charts.differences(verdict, dots=True), []))
     with atomic(out / "tables.md", "w") as file:
         file.write(_tables(study, verdict))
     steps = Attempts()
     written = data_files.write_data_files(out, _every_run(study), steps)
-    print(text, out / "verdict.png", out / "tables.md", *written, sep="\n")
+    print(text, out / "tables.md", *written, sep="\n")
     if failures := [*failures, *steps.failures]:
         raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
 

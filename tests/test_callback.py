@@ -24,7 +24,7 @@ SWEEP = (
     "model.width=1", "trainer.batch_size=50", "trainer.epochs=3", "scheduler.t_0=1",
     "scheduler.t_mult=1,2",
 )  # fmt: skip
-FILES = ("verdict.json", "lr.png", "val_acc.png", "report.html")
+FILES = ("verdict.json", "lr.png", "val_acc.png", "verdict.png", "report.html")
 
 
 def raising(error: Exception) -> Callable[..., NoReturn]:
@@ -42,11 +42,13 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
         "comparison of runs that begin alike: ValueError: odd",
     ),
     "the verdict": (
-        claims, "judge", raising(ZeroDivisionError("division by zero")), ("verdict.json",),
+        claims, "judge", raising(ZeroDivisionError("division by zero")),
+        ("verdict.json", "verdict.png"),
         "verdict: ZeroDivisionError: division by zero",
     ),
     "a part of the verdict": (
-        phase, "analyze", raising(ValueError("odd")), ("verdict.json",), "verdict: ValueError: odd"
+        phase, "analyze", raising(ValueError("odd")), ("verdict.json", "verdict.png"),
+        "verdict: ValueError: odd",
     ),
     "the verdict's file": (
         summary, "write_json", raising(FULL), ("verdict.json",),
@@ -54,7 +56,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] 
     ),
     "pictures without fonts": (
         vl_convert, "vegalite_to_png", raising(OSError("no fonts are found")),
-        ("lr.png", "val_acc.png"), "lr.png: no fonts are found",
+        ("lr.png", "val_acc.png", "verdict.png"), "lr.png: no fonts are found",
     ),
     "the page": (
         report, "write_page", raising(FULL), ("report.html",),

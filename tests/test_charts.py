@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import polars as pl
 import pytest
+import vl_convert
 
 from harness.report import charts
 
@@ -34,6 +37,40 @@ def test_an_lr_curve_has_its_restarts_and_lasts_to_the_end(
     assert curve["lr"].to_list() == [*plan, plan[-1]]
     assert curve["epoch"][-1] == len(plan) / 4
     assert set(curve["arm"]) == {"arm"}
+
+
+@pytest.mark.parametrize("width", [150, 720, 1200])
+@pytest.mark.parametrize(
+    ("begin", "end", "whole"), [(0, 1, True), (0, 2, True), (12, 15, True), (0, 5, True), (0, 9.5, True), (0, 12, True),
+                                (0, 300, True), (0, 0.5, False), (2.25, 3, False)]
+)  # fmt: skip
+def test_epochs_are_whole_unless_the_run_is_shorter_than_one(
+    width: int, begin: float, end: float, whole: bool
+) -> None:
+    rows = alt.InlineData(values=[{"epoch": begin}])
+    chart = alt.Chart(rows).mark_point().encode(charts.epochs(begin, end)).properties(width=width)
+    svg = vl_convert.vegalite_to_svg(chart.to_dict())
+    labels = re.findall(r">([\d.,]+)</text>", svg)
+    assert len(labels) >= 2
+    assert all("." not in label for label in labels) == whole
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (["one two three", "one"], ["one two\nthree", "one"]),
+        (["a word " * 9 + "b", "a word " * 9 + "c"], ["a word a\nword a… (1)", "a word a\nword a… (2)"]),
+        (["x" * 12], ["xxxxxxxx\nxxxx"]),
+    ],
+)  # fmt: skip
+def test_long_names_are_wrapped_and_stay_apart(names: list[str], shown: list[str]) -> None:
+    assert charts.labels(names, 8) == shown
+
+
+@pytest.mark.parametrize(("panels", "columns"), [(5, 3), (7, 4), (8, 4), (9, 3), (30, 4), (3, 3)])
+def test_the_rows_of_a_grid_are_of_like_length(panels: int, columns: int) -> None:
+    assert charts.columns(panels, 4) == columns
 
 
 def history(folder: Path, accuracies: list[float]) -> dict[str, object]:

@@ -44,6 +44,7 @@ def test_without_a_run_that_has_begun_there_is_no_picture(tmp_path: Path) -> Non
 def test_the_path_of_a_claim_with_looks_is_a_picture(tmp_path: Path) -> None:
     sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": complete(91, 93)}, None)
     none = judged(rows(OPEN[:3]), CLAIM)
-    assert pictures(sweep, none) == ["lr.png", "val_acc.png"]
+    assert pictures(sweep, none) == ["lr.png", "val_acc.png", "verdict.png"]
     some = judged(rows(OPEN[:8]), CLAIM)
-    assert pictures(sweep, some) == ["lr.png", "val_acc.png", "looks.png"]
+    assert pictures(sweep, some) == ["lr.png", "val_acc.png", "verdict.png", "looks.png"]
+    assert pictures(sweep) == ["lr.png", "val_acc.png"], "those of an earlier verdict are gone"

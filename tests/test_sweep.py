@@ -91,7 +91,7 @@ def test_the_sweep_is_complete_and_prints_its_table(main_job: Sweep) -> None:
     assert f"{sum(final) / 4:.2f} ±" in first
     assert verdict.startswith("verdict: scheduler.t_mult=2 against 1 – too few pairs: ")
     assert {Path(path).name for path in written} == {
-        "verdict.json", "lr.png", "val_acc.png", "runs.csv", "history.parquet", "report.html",
+        "verdict.json", "lr.png", "val_acc.png", "verdict.png", "runs.csv", "history.parquet", "report.html",
     }  # fmt: skip
     for path in written:
         begin = {

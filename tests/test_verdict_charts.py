@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_page import make_verdict, write_sweep
 from test_verdict import judged, rows
@@ -31,14 +33,55 @@ def test_an_interval_is_drawn_from_low_to_high_and_each_pair_is_seen(tmp_path: P
     verdict = make_verdict(runs)
     for pair in verdict["comparisons"][0]["pairs"][:3]:
         pair["difference"] = 0.25
-    drawn = verdict_charts.differences(verdict, dots=True)
+    drawn = verdict_charts.forest(verdict)
     (interval, *same) = rows_of(drawn, "low")
     assert (interval["low"], interval["mean"], interval["high"]) == (0.1, 0.31, 0.52)
     assert all(one == interval for one in same)
     dots = [row for row in rows_of(drawn, "difference") if "seed" in row]
     assert [dot["difference"] for dot in dots] == [0.25, 0.25, 0.25, pytest.approx(0.3)]
     assert len({(dot["difference"], dot["row"]) for dot in dots}) == 4
-    assert rows_of(verdict_charts.differences(verdict, dots=False), "seed") == []
+
+
+def comparison(treatment: str, cell: str = "", baseline: str = "a") -> dict[str, Any]:
+    return {"treatment": treatment, "baseline": baseline, "cell": cell, "mean": 0.1, "verdict": ""}
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "heading", "labels"),
+    [
+        ([comparison("b")], "arm=b against a", [""]),
+        ([comparison("b"), comparison("c")], "arm against a", ["b", "c"]),
+        ([comparison("b", "one"), comparison("b", "two")], "arm=b against a", ["one", "two"]),
+        (
+            [comparison("b", "one"), comparison("c", "two", "d")],
+            "arm", ["b against a at one", "c against d at two"],
+        ),
+        (
+            [comparison("b"), comparison("word " * 40)],
+            "arm against a", ["b", "word word word\n" * 2 + "word word word…"],
+        ),
+    ],
+    ids=["one", "treatments", "cells", "all differ", "a long one"],
+)  # fmt: skip
+def test_rows_are_named_by_what_sets_them_apart(
+    comparisons: list[dict[str, Any]], heading: str, labels: list[str]
+) -> None:
+    assert verdict_charts.row_labels(comparisons, "arm") == (heading, labels)
+
+
+@pytest.mark.parametrize("width", [200, 720, 1100])
+@pytest.mark.parametrize("scale", [0.0, 0.03, 0.7, 4.0, 95.0])
+def test_zero_is_always_named_among_at_most_eight_ticks(width: int, scale: float) -> None:
+    one = comparison("b") | {"mean": 0.9 * scale, "ci95": [0.8 * scale, scale]}
+    chart = verdict_charts.forest(
+        {"claim": {"factor": "arm", "margin": 0.2}, "comparisons": [one]}
+    )  # fmt: skip
+    svg = vl_convert.vegalite_to_svg(chart | {"width": width})
+    labels = re.findall(
+        r">([^<]+)</text>", svg.partition("role-axis-label")[2].partition("</g>")[0]
+    )
+    assert "0" in labels
+    assert 2 <= len(labels) <= 8
 
 
 def drawn_paths(verdict: dict[str, Any]) -> list[Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +15,77 @@ from numpy.typing import NDArray
 
 from harness.analysis import results
 
-# Okabe & Ito (2008): colours that the colour-blind tell apart, the yellow left out
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+# After Okabe & Ito (2008), whom the colour-blind can follow; all of a brightness that stands out from white paper
+# (3:1 or more) and from the page's dark paper (4.5:1 or more)
+COLOURS = ["#1F88D9", "#D55E00", "#009E73", "#CC79A7", "#9A6FE0", "#8A8A00"]
+GREY = "#858585"  # what stands behind: a baseline
+FEW = 4  # arms, at most, that share a panel
+MOST_ARMS = 30  # that have curves
 _POINTS = 4000  # of an LR curve, at most: more than a screen has columns
 WIDTH = 720  # pixels
-_FACETS = 8  # arms, at most, that have a panel each
+COLUMNS = 4  # of a grid of panels, a panel an arm
+PANEL = 190  # pixels: the width of a panel in a grid
 _JUMP = 0.5  # of the peak: a rise from one update to the next that is a restart
 MARKS = 200  # restarts, at most, that are marked
-
-
-def _colour(arms: list[str]) -> alt.Color:
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(arms))]
-    scale = alt.Scale(domain=arms, range=colours)
-    return alt.Color("arm:N", scale=scale, sort=arms).legend(
-        orient="top", title=None, labelLimit=400, columns=3, symbolType="stroke", symbolOpacity=1
-    )
-
 
 alt.data_transformers.disable_max_rows()
 
 
 def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
-    """Draw `lr_curve` tables, one below the other: a panel an arm while they are few, with its restarts."""
-    base = alt.Chart(curves).encode(_epochs(curves), _colour(arms))
-    line = base.mark_line(strokeWidth=1.5, interpolate="step-after").encode(
-        alt.Y("lr:Q").title("learning rate")
+    """Draw `lr_curve` tables, a panel an arm, with its restarts: one below the other, or in a grid."""
+    few = len(arms) <= FEW
+    names = labels(arms, 90 if few else 28)
+    curves = curves.with_columns(pl.col("arm").replace_strict(dict(zip(arms, names, strict=True))))
+    title = {} if few else {"title": None}
+    base = alt.Chart().encode(epochs(0, curves.select(pl.col("epoch").max()).item(), **title))
+    line = base.mark_line(strokeWidth=1.5, interpolate="step-after", color=COLOURS[0])
+    marks = base.mark_rule(strokeDash=[2, 3], opacity=0.6, color=COLOURS[0])
+    y = alt.Y("lr:Q").title("learning rate" if few else "LR by epoch").axis(tickCount=3)
+    layers = alt.layer(marks.transform_filter("datum.restart"), line.encode(y))
+    panels = layers.properties(width=WIDTH if few else PANEL, height=70)
+    grid = panels.facet(
+        alt.Facet("arm:N", sort=names, header=panel_titles()),
+        data=curves,
+        columns=1 if few else columns(len(arms), COLUMNS),
+        spacing=12,
     )
-    if len(arms) > _FACETS:
-        return line.properties(width=WIDTH, height=300)
-    marks = base.mark_rule(strokeDash=[2, 3], opacity=0.6).transform_filter("datum.restart")
-    titles = alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="bold")
-    return (
-        alt.layer(marks.encode(_colour(arms).legend(None)), line.encode(_colour(arms).legend(None)))
-        .properties(width=WIDTH, height=70)
-        .facet(row=alt.Row("arm:N", sort=arms, title=None, header=titles), spacing=8)
-    )
+    return grid if few else grid.resolve_axis(x="independent")
+
+
+def panel_titles() -> alt.Header:
+    """Return how the panels of a grid are named: by their field, at the top left, in `wrapped` lines."""
+    return alt.Header(
+        title=None, labelAnchor="start", labelFontWeight="bold", labelFontSize=12, labelPadding=4,
+        labelExpr="split(datum.value, '\\n')",
+    )  # fmt: skip
+
+
+def columns(panels: int, most: int) -> int:
+    """Return in how many columns, at most `most`, the rows of a grid are of like length."""
+    return math.ceil(panels / math.ceil(panels / most))
+
+
+def wrapped(name: str, width: int, lines: int = 2) -> str:
+    """Return `name` in at most `lines` lines of `width` characters; an ellipsis stands for what is left out."""
+    return "\n".join(textwrap.wrap(name, width, max_lines=lines, placeholder="…"))
+
+
+def labels(names: Sequence[str], width: int) -> list[str]:
+    """Return `names`, wrapped; those that then look alike have their numbers."""
+    short = [wrapped(name, width) for name in names]
+    return [
+        f"{one} ({number})" if short.count(one) > 1 else one for number, one in enumerate(short, 1)
+    ]
+
+
+def epochs(begin: float, end: float, **axis: Any) -> alt.X:
+    """Return the axis of epochs from `begin` to `end`; its ticks are whole ones, unless it is shorter than one."""
+    ticks: dict[str, Any] = {"tickMinStep": 1}
+    if end - begin < 10:  # where Vega may put some between
+        whole = list(range(math.ceil(begin), math.floor(end) + 1))
+        ticks = {"values": whole, "format": "d"} if len(whole) > 1 else {}
+    x = alt.X("epoch:Q").scale(domain=[begin, end], nice=False)
+    return x.axis(**({"title": "epoch"} | ticks | axis))
 
 
 def lr_curve(
@@ -69,11 +108,6 @@ def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
     """Return the `lr_curve` of a run's own LR plan."""
     plan = results.lr(Path(run["folder"]))
     return lr_curve(run["arm"], plan, run["updates_per_epoch"], most)
-
-
-def _epochs(data: pl.DataFrame) -> alt.X:
-    end: float = data.select(pl.col("epoch").max()).item()
-    return alt.X("epoch:Q").title("epoch").scale(domain=[0, end], nice=False)
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from harness.analysis.sentences import comparison_label, format_pairs
 from harness.analysis.trained import what_was_trained
 from harness.config.fields import show
 from harness.files import atomic
-from harness.report import folders, page_charts, verdict_charts
+from harness.report import charts, folders, page_charts, verdict_charts
 from harness.report.first_screen import first_screen
 
 _NONE = "–"
@@ -79,13 +79,15 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     profile = phase.get("profile") or []
     named = [*runs["arm"], *(point["arm"] for point in profile)]
     arms = list(dict.fromkeys(named))
-    overview = page_charts.overview(runs, arms)
+    baseline = verdict["claim"].get("baseline") if verdict else None
+    overview = page_charts.overview(runs, arms, baseline)
     specs = {}
     if overview:
         specs["overview"] = overview.chart
+    if overview and overview.ends:
+        specs["ends"] = overview.ends
     if verdict and verdict["comparisons"]:
-        specs["verdict"] = verdict_charts.differences(verdict, dots=False)
-        specs["pairs"] = verdict_charts.differences(verdict, dots=True)
+        specs["verdict"] = verdict_charts.forest(verdict)
     if verdict and "looks" in verdict and (paths := verdict_charts.paths(verdict)):
         specs["looks"] = paths
     if profile:
@@ -97,13 +99,13 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         charts=specs,
         comparisons=_comparisons(verdict),
         first=first_screen(runs, verdict, trained, about.get("no_claim") or ""),
+        most_arms=charts.MOST_ARMS,
         most_drawn=verdict_charts.MOST_COMPARISONS,
         most_paths=verdict_charts.MOST_PATHS,
         looked=sentences.looked(verdict) if verdict and "looks" in verdict else "",
-        legend=[_LegendEntry(name, at) for at, name in enumerate(arms)],
+        legend=list(zip(arms, charts.COLOURS, strict=False)) if len(arms) <= charts.FEW else [],
         overview=overview,
         nonce=secrets.token_urlsafe(16),
-        palette=page_charts.COLOURS,
         phase=phase,
         runs=_run_rows(runs, roots),
         snapshots=_snapshots(verdict),
@@ -167,16 +169,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return value
-
-
-class _LegendEntry:
-    """An arm in the legend: its number, colour and dashes are those of the charts."""
-
-    def __init__(self, name: str, number: int) -> None:
-        again, colour = divmod(number, len(page_charts.COLOURS))
-        dashes = page_charts.DASHES[again % len(page_charts.DASHES)]
-        self.name, self.number, self.colour = name, number, page_charts.COLOURS[colour]
-        self.dashes = "none" if dashes == page_charts.DASHES[0] else " ".join(map(str, dashes))
 
 
 def _without_folders(runs: pl.DataFrame, roots: Sequence[Path], parts: int) -> pl.DataFrame:

@@ -6,44 +6,83 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import polars as pl
 
 from harness.analysis import looks
 from harness.analysis.sentences import comparison_label
-from harness.report.charts import WIDTH
-from harness.report.page_charts import COLOURS, SHOWN, colour_of, look, of_field
+from harness.report.charts import COLOURS, FEW, WIDTH, epochs, wrapped
+from harness.report.page_charts import LETTER, SHOWN, colour_of, grid, of_field, with_room
 
 MOST_COMPARISONS = 24  # that are drawn
 MOST_PATHS = 12
+_ROW = 46  # pixels: the height of a comparison
+_LANES = 5  # of dots, under an interval
 
 
-def differences(verdict: dict[str, Any], dots: bool) -> dict[str, Any]:
-    """Draw each comparison's mean difference and interval against 0 and ± margin; `dots`: a dot a pair."""
+def forest(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Draw each comparison in a row: mean difference, interval, and a dot a pair, against 0 and ± margin."""
     margin = verdict["claim"]["margin"]
     shown = verdict["comparisons"][:MOST_COMPARISONS]
-    factor = str(verdict["claim"]["factor"]).rpartition(".")[2]
-    rows = [_comparison(row, one, factor) for row, one in enumerate(shown)]
-    pairs = [pair for row, one in enumerate(shown) for pair in _pairs(row, one)] if dots else []
+    heading, labels = row_labels(shown, str(verdict["claim"]["factor"]).rpartition(".")[2])
+    rows = [
+        _comparison(row, one) | {"label": label}
+        for row, (one, label) in enumerate(zip(shown, labels, strict=True))
+    ]
+    pairs = [pair for row, one in enumerate(shown) for pair in _pairs(row, one)]
     values = [0.0, margin, -margin, *(pair["difference"] for pair in pairs)]
     values += [row[end] for row in rows for end in ("low", "high", "mean") if row[end] is not None]
     domain = _with_room(values, 0.06, 1.0)
+    _stack(pairs, domain)
     x = (
         alt.X("mean:Q")
         .title("treatment − baseline (points)")
         .scale(domain=domain, nice=False)
-        .axis(format="+~f", labelSeparation=8, labelExpr="datum.value ? datum.label : '0'")
-    )
-    y = alt.Y("row:Q").scale(domain=[-0.55, len(rows) - 0.45], reverse=True, nice=False).axis(None)
-    layers = [*_references(margin, x), *_intervals(rows, x, y, verdict["claim"].get("level", 0.05))]
-    if pairs:
-        _stack(pairs, domain)
-        layers.append(_dots(pairs, x, y))
+        .axis(format="+~f", labelExpr="datum.value ? datum.label : '0'", labelOverlap=False,
+              tickCount=alt.ExprRef("clamp(width / 80, 2, 5)"))
+    )  # fmt: skip
+    y = alt.Y("row:Q").scale(domain=[-0.5, len(rows) - 0.5], reverse=True, nice=False).axis(None)
+    layers = [
+        *_references(margin, x),
+        *_intervals(rows, x, y, verdict["claim"].get("level", 0.05)),
+        *([_dots(pairs, x, y)] if pairs else []),
+        _text(rows, "label").encode(y),
+        _text([{"heading": heading}], "heading", fontWeight="bold", limit=alt.ExprRef("room + width"))
+        .encode(y=alt.value(-14)),
+    ]  # fmt: skip
+    longest = max(len(line) for label in labels for line in [*label.split("\n"), ""])
     chart = alt.layer(*layers).properties(
         width=WIDTH,
-        height=(86 if dots else 52) * len(rows),
-        description="Differences between treatment and baseline, with intervals",
+        height=_ROW * max(1.5, len(rows)),
+        description="Differences between treatment and baseline, with intervals and pairs",
     )
-    document: dict[str, Any] = chart.to_dict()
-    return document
+    return with_room(chart.to_dict(), LETTER * longest + 12 * bool(longest))
+
+
+def row_labels(comparisons: Sequence[dict[str, Any]], factor: str) -> tuple[str, list[str]]:
+    """Return what all comparisons share, `factor=treatment against baseline at cell`, and what sets each apart."""
+    columns = []
+    for one in comparisons:
+        treatment, against, baseline = comparison_label(one | {"cell": ""}).partition(" against ")
+        columns.append(
+            (treatment, against + baseline, f" at {one['cell']}" if one.get("cell") else "")
+        )
+    common = [set(values) for values in zip(*columns, strict=True)]
+    heading = [min(values) if len(values) == 1 else "" for values in common]
+    own = [
+        "".join(part for part, values in zip(parts, common, strict=True) if len(values) > 1)
+        for parts in columns
+    ]  # fmt: skip
+    equals = "=" if heading[0] else ""
+    labels = [wrapped(label.strip().removeprefix("at "), 18, 3) for label in own]
+    return f"{factor}{equals}{''.join(heading)}", labels
+
+
+def _text(rows: list[dict[str, Any]], field: str, **how: Any) -> alt.Chart:
+    """Return text in the column left of a chart, where it begins `room` pixels before the axis."""
+    mark = {"align": "left", "baseline": "middle", "fontSize": 12, "lineBreak": "\n", "color": "currentColor",
+            "limit": alt.ExprRef("room - 6")} | how  # fmt: skip
+    chart = alt.Chart(alt.InlineData(values=rows)).mark_text(**mark)
+    return chart.encode(x=alt.value(alt.ExprRef("-room")), text=f"{field}:N")
 
 
 def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
@@ -60,29 +99,24 @@ def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
 
 
 def _intervals(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, level: float) -> list[Any]:
-    """Return the label, interval and mean of each comparison."""
+    """Return the interval and the mean of each comparison."""
     table = alt.Chart(alt.InlineData(values=rows)).encode(y)
     tooltip = [
-        alt.Tooltip("label:N", title="comparison"),
+        alt.Tooltip("comparison:N"),
         alt.Tooltip("mean:Q", format="+.3f"),
         alt.Tooltip("low:Q", format="+.3f", title=f"{100 * (1 - level):g} % from"),
         alt.Tooltip("high:Q", format="+.3f", title="to"),
         alt.Tooltip("n:Q", title="pairs"),
         alt.Tooltip("verdict:N"),
     ]
-    labels = rows if len(rows) > 1 else []  # the page's headline names a single one
     return [
-        alt.Chart(alt.InlineData(values=labels)).encode(y).mark_text(
-            align="left", baseline="bottom", dy=-9, fontSize=13, color="currentColor",
-            limit=alt.ExprRef("width"),
-        ).encode(x=alt.value(4), text="label:N"),
         table.mark_rule(color=COLOURS[0], strokeWidth=3)
         .encode(of_field("low", x), alt.X2("high:Q"), tooltip=tooltip)
         .transform_filter("isValid(datum.low)"),
         table.mark_point(color=COLOURS[0], filled=True, size=90, opacity=1)
         .encode(x, tooltip=tooltip)
         .transform_filter("isValid(datum.mean)"),
-    ]  # fmt: skip
+    ]
 
 
 def _dots(pairs: list[dict[str, Any]], x: alt.X, y: alt.Y) -> Any:
@@ -93,16 +127,21 @@ def _dots(pairs: list[dict[str, Any]], x: alt.X, y: alt.Y) -> Any:
         alt.Tooltip("difference:Q", format="+.3f"),
     ]
     points = alt.Chart(alt.InlineData(values=pairs))
-    return points.mark_point(color=COLOURS[1], filled=True, size=45, opacity=0.75).encode(
+    return points.mark_point(color=COLOURS[1], filled=True, size=22, opacity=0.75).encode(
         of_field("difference", x), y, tooltip=tooltip
     )
 
 
-def _comparison(row: int, comparison: dict[str, Any], factor: str) -> dict[str, Any]:
+def _comparison(row: int, comparison: dict[str, Any]) -> dict[str, Any]:
     low, high = comparison.get("ci95") or (None, None)
     figures = {name: comparison.get(name) for name in ("mean", "n", "verdict")}
-    label = comparison_label(comparison, factor)
-    return {"row": row, "label": label, "low": low, "high": high, **figures}
+    return {
+        "row": row,
+        "comparison": comparison_label(comparison),
+        "low": low,
+        "high": high,
+        **figures,
+    }
 
 
 def _pairs(row: int, comparison: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,7 +159,7 @@ def _stack(pairs: list[dict[str, Any]], domain: list[float]) -> None:
     for pair in pairs:
         column = pair["row"], round(pair["difference"] / width)
         lane = lanes[column] = lanes.get(column, -1) + 1
-        pair["row"] += 0.14 + 0.075 * (lane % 5)
+        pair["row"] += 0.17 + 0.07 * (lane % _LANES)
 
 
 def _with_room(values: list[float], share: float, least: float) -> list[float]:
@@ -243,23 +282,24 @@ def _ended(own: dict[str, Any], most: int) -> str:
 
 
 def profile(points: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, Any]:
-    """Draw accuracy around the ends of cycles, less that at the end; 0 on the x axis is the end."""
-    numbers = {arm: number for number, arm in enumerate(arms)}
+    """Draw accuracy around the ends of cycles, less that at the end; 0 on the x axis is the end.
+
+    Few arms share a panel; more have one each.
+    """
+    few, numbers = len(arms) <= FEW, {arm: number for number, arm in enumerate(arms)}
     rows = [
-        {"arm": numbers[point["arm"]], "name": point["arm"], "offset": point["offset_epochs"]}
+        {"arm": numbers[point["arm"]], "panel": numbers[point["arm"]], "name": point["arm"]}
+        | {"offset": point["offset_epochs"]}
         | {name: point.get(name) for name in ("mean", "low", "high")}
         for point in points
     ]
     offsets = [row["offset"] for row in rows]
     values = [row[end] for row in rows for end in ("mean", "low", "high") if row[end] is not None]
-    x = (
-        alt.X("offset:Q")
-        .title("epochs since the end of a cycle")
-        .scale(domain=[min(offsets), max(offsets)], nice=False)
-    )
+    title = "epochs since the end of a cycle" if few else "epochs"
+    x = of_field("offset", epochs(min(offsets), max(offsets), title=title))
     y = (
         alt.Y("mean:Q")
-        .title("val/acc less that at the end (points)")
+        .title("val/acc less that at the end (points)" if few else "points")
         .scale(domain=_with_room(values, 0.05, 0.5), nice=False)
     )
     tooltip = [
@@ -270,18 +310,22 @@ def profile(points: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, 
         alt.Tooltip("high:Q", format="+.2f", title="to"),
     ]
     zero = alt.Chart(alt.InlineData(values=[{"zero": 0}]))
-    base = alt.Chart(alt.InlineData(values=rows)).transform_filter(SHOWN)
-    base = base.encode(x, colour_of(len(arms)))
+    colour = colour_of(len(arms))
+    base = alt.Chart().transform_filter(SHOWN if few else "true").encode(x, colour)
     layers = [
         zero.mark_rule(color="currentColor", opacity=0.6).encode(of_field("zero", x)),
         zero.mark_rule(color="currentColor", opacity=0.3).encode(of_field("zero", y)),
         base.mark_area(opacity=0.18)
         .encode(of_field("low", y), alt.Y2("high:Q"))
         .transform_filter("isValid(datum.low)"),
-        base.mark_line(strokeWidth=2).encode(y, **look(len(arms))),
-        base.mark_point(filled=True, size=30, opacity=1).encode(y, tooltip=tooltip),
+        base.mark_line(strokeWidth=2).encode(y),
+        base.mark_point(filled=True, size=30 if few else 12, opacity=1).encode(y, tooltip=tooltip),
     ]
-    chart = alt.layer(*layers).add_params(alt.param(name="hidden", value=[]))
+    if not few:
+        floats = dict.fromkeys(("offset", "mean", "low", "high"), pl.Float64)
+        return grid(layers, pl.DataFrame(rows, schema_overrides=floats), arms, 90)
+    chart = alt.layer(*layers, data=alt.InlineData(values=rows))
+    chart = chart.add_params(alt.param(name="hidden", value=[]))
     chart = chart.properties(
         width=WIDTH, height=260, description="Accuracy around the ends of cycles"
     )
