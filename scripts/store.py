@@ -142,15 +142,16 @@ def _about(group: list[Stored]) -> list[str]:
     try:
         about = read_json(longest.path.parent / ABOUT)
         model, dataset = about["model"], about["dataset"]
-        settings = [f"{name}={value}" for name, value in model.items() if name != "kind"]
+        name, of = model.get("arch", model["kind"]), ("kind", "arch")
+        settings = [f"{key}={value}" for key, value in model.items() if key not in of]
         epochs = longest.step / about["updates_per_epoch"]
-        found = [" ".join([model["kind"], *settings]), dataset.get("name", dataset["kind"])]
+        found = [" ".join([name, *settings]), dataset.get("name", dataset["kind"])]
         return [
             *(textwrap.shorten(text, 24, placeholder=" …") for text in found),
             f"{about['seed']}",
             f"{epochs:.4g}",
         ]
-    except (OSError, LookupError, TypeError, AttributeError):  # of a store from before
+    except (OSError, LookupError, TypeError, AttributeError, ZeroDivisionError):  # of before
         return ["-", "-", "-", "-"]
 
 

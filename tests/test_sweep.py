@@ -283,7 +283,9 @@ def test_a_failing_arm_does_not_stop_the_others(tmp_path: Path) -> None:
     failed, complete = swept.result(0), swept.result(1)
     assert (failed["status"], complete["status"]) == ("failed", "complete")
     assert "trainer.device=cuda:99" in failed["error"]
-    assert "1 of 2 runs failed: device=cuda:99" in swept.done.stderr.splitlines()[-1]
+    *_, kept, last = swept.done.stderr.splitlines()
+    assert kept == "what is complete is kept; the same command goes on from there"
+    assert "1 of 2 runs failed: device=cuda:99" in last
     assert "Traceback" not in swept.done.stderr
 
 

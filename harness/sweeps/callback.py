@@ -15,7 +15,7 @@ from harness.analysis import arms, sweep_plan
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.warnings import warn
-from harness.runs.run_dir import from_here
+from harness.runs.run_dir import from_here, how_to_go_on
 from harness.sweeps import stages
 from harness.sweeps.jobs import check_stages, search_sweeper, sweep_overrides
 from harness.sweeps.launchers import prepare_launcher
@@ -67,7 +67,12 @@ class Sweep(Callback):
             if search_sweeper(config):
                 end_search(folder)
             ledger = config.ledger.path
-            end_sweep(folder, Path(ledger).absolute() if ledger else None)
+            try:
+                end_sweep(folder, Path(ledger).absolute() if ledger else None)
+            except SystemExit:  # runs have failed, and the next command may begin another folder
+                again = how_to_go_on("hydra.sweep.dir", config.hydra.sweep.dir)
+                print(f"what is complete is kept; {again}", file=sys.stderr)
+                raise
             from harness.analysis import verify
 
             if verify.check_records(folder):  # which the summary has named

@@ -64,12 +64,14 @@ class Sweeper(HydraSweeper):
 
     @contextmanager
     def _say_how_to_go_on(self) -> Iterator[None]:
-        """Print the command that goes on in the sweep's folder, if a signal ends the block."""
+        """Print the command that goes on in the sweep's folder, if a signal or a killed process ends the block."""
         try:
             yield
-        except (KeyboardInterrupt, RunInterruptedError):
-            if not str(self.config.hydra.launcher._target_).endswith(".SlurmLauncher"):
-                # whose jobs go on, which it has said
+        except BaseException as error:
+            killed = type(error).__name__ == "TerminatedWorkerError"  # of joblib
+            stopped = killed or isinstance(error, KeyboardInterrupt | RunInterruptedError)
+            launcher = str(self.config.hydra.launcher._target_)
+            if stopped and not launcher.endswith(".SlurmLauncher"):  # whose jobs go on, as it says
                 again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
                 print(f"the sweep has stopped; {again}", file=sys.stderr)
             raise
