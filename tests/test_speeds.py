@@ -31,7 +31,7 @@ def record(folder: Path, seconds: float, *words: str, **changes: Any) -> None:
     folder.mkdir(parents=True)
     document = {
         "status": "complete", "updates_trained": 120, "plan": {"updates_per_epoch": 8},
-        "seconds": {"total": seconds}, "config": to_dict(make_config(*TINY, *words)),
+        "seconds": {"fit": seconds}, "config": to_dict(make_config(*TINY, *words)),
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(document | changes))
 

@@ -51,10 +51,10 @@ def test_hours_come_from_the_median_run_of_the_same_work(tmp_path: Path) -> None
     same = to_dict(make_config("dataset=digits", "model.width=1", "seed=7", "optimizer.lr=0.3"))
     wider = to_dict(make_config("dataset=digits", "model.width=2"))
     runs: list[dict[str, Any]] = [
-        {"config": same, "updates_trained": 90, "seconds": {"total": total}} for total in (60, 72, 900)
+        {"config": same, "updates_trained": 90, "seconds": {"fit": total}} for total in (60, 72, 900)
     ]  # fmt: skip
-    runs += [{"config": same, "updates_trained": 0, "seconds": {"total": 5}}]
-    runs += [{"config": wider, "updates_trained": 90, "seconds": {"total": 1e6}}]
+    runs += [{"config": same, "updates_trained": 0, "seconds": {"fit": 5}}]
+    runs += [{"config": wider, "updates_trained": 90, "seconds": {"fit": 1e6}}]
     for number, run in enumerate(runs):
         path = tmp_path / f"other/claim/{number}/result.json"
         path.parent.mkdir(parents=True)

@@ -29,14 +29,14 @@ def workload(config: dict[str, Any]) -> str:
 
 
 def recorded_speeds(*folders: Path) -> dict[str, list[float]]:
-    """Return the seconds an epoch of the complete runs below `folders`, by `workload`."""
+    """Return the seconds an epoch of the complete runs below `folders` with its evaluations, by `workload`."""
     speeds: dict[str, list[float]] = {}
     for path in islice(_results(folders), _MOST_READ):
         with suppress(OSError, LookupError, TypeError):
             run = read_json(path)
             if run["status"] == "complete" and run["updates_trained"]:
                 epochs = run["updates_trained"] / run["plan"]["updates_per_epoch"]
-                seconds = run["seconds"]["total"] / epochs
+                seconds = run["seconds"]["fit"] / epochs
                 speeds.setdefault(workload(run["config"]), []).append(seconds)
     return speeds
 
