@@ -125,7 +125,7 @@ def test_several_comparisons_are_a_row_each_and_counted() -> None:
     assert [(one.label, one.word) for one in found.answers] == [
         ("t_mult=2", UNDECIDABLE), ("t_mult=3", "supported"),
     ]  # fmt: skip
-    assert found.counted == "2 comparisons: 1 undecidable, 1 supported"
+    assert found.counted == "2 comparisons: 1 undecidable; 1 supported"
 
 
 def test_cells_have_one_answer_together_which_comes_first() -> None:
@@ -146,7 +146,7 @@ def test_of_many_comparisons_the_decided_ones_are_shown() -> None:
     assert len(found.answers) == MOST_ROWS
     assert [one.word for one in found.answers].count("supported") == 3
     assert found.answers[0].label == "t_mult=29"
-    assert found.counted == "30 comparisons: 27 equivalent, 3 supported"
+    assert found.counted == "30 comparisons: 27 equivalent; 3 supported"
 
 
 def test_what_takes_from_the_word_is_beside_it() -> None:

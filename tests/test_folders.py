@@ -56,6 +56,18 @@ def test_a_command_is_one_for_the_checkout() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("train.py", "train.py"), ("/home/me/repo/train.py", "train.py"),
+        ("/home/me/scripts/repo/scripts/slurm/submit.py", "scripts/slurm/submit.py"),
+        ("scripts/report.py", "scripts/report.py"),
+    ],
+)  # fmt: skip
+def test_a_program_is_named_as_in_its_checkout(program: str, shown: str) -> None:
+    assert folders.shown_command([program, "-m"]) == f"python {shown} -m"
+
+
 def test_the_root_is_above_the_sweeps(tmp_path: Path) -> None:
     runs = [str(tmp_path / "a/0"), str(tmp_path / "a/1"), None]
     assert folders.roots_of(pl.DataFrame({"folder": runs})) == [tmp_path]

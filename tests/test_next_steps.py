@@ -74,6 +74,12 @@ def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_firs
     assert steps[1].startswith("1 of 2 are open: ")
 
 
+def test_a_claim_that_was_changed_needs_other_seeds() -> None:
+    assert next_steps(judged(rows(around(0.5))) | {"claim_changed": True}) == [
+        "judge the changed claim on other seeds, in a sweep of its own"
+    ]
+
+
 def test_a_verdict_of_version_1_has_a_next_step() -> None:
     own = {"verdict": states.SUPPORTED_UNSURE, "n": 6, "pairs": [{"seed": 3}], "pairs_needed": 20}
     verdict = {"claim": {"margin": 0.2}, "comparisons": [own]}

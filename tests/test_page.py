@@ -366,6 +366,52 @@ def test_a_phone_scrolls_tables_not_the_page(usual: Path, show: Callable[..., Pa
     assert box["width"] <= 360 - 2 * 16
 
 
+@pytest.mark.parametrize("width", [360, 400, 1100, 1280])
+def test_tables_that_scroll_say_so_and_no_others(
+    usual: Path, show: Callable[..., Page], width: int
+) -> None:
+    page = show(usual, viewport={"width": width, "height": 740})
+    scrolls = (
+        "box => [box.scrollWidth > box.clientWidth + 1, box.scrollHeight > box.clientHeight + 1]"
+    )
+    for box in page.locator(".scroll:visible").all():
+        hint = box.locator("xpath=preceding-sibling::p[1]")
+        across, down = box.evaluate(scrolls)
+        assert hint.is_visible() == (across or down)
+        if across or down:
+            assert ("columns to the right" in hint.inner_text()) == across
+            assert ("rows below" in hint.inner_text()) == down
+    if width >= 1100:
+        assert page.locator(".hint:visible").count() == 0, "nothing is cut"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_first_screen_holds_the_answer_and_what_to_do(
+    usual: Path, show: Callable[..., Page]
+) -> None:
+    page = show(usual, viewport={"width": 1280, "height": 720})
+    for part in (".trained", "h1", "#answer .word", "#answer .measured", ".next", ".qualified"):
+        box = page.locator(part).first.bounding_box()
+        assert box, part
+        assert box["y"] + box["height"] < 720, part
+    sizes = [
+        page.locator(part).evaluate("element => parseFloat(getComputedStyle(element).fontSize)")
+        for part in ("#answer .word", "h1", "#answer .measured", ".trained")
+    ]
+    assert sizes == sorted(sizes, reverse=True), "the word first, the number second"
+
+
+def test_one_run_has_a_page_without_empty_tables(tmp_path: Path, show: Callable[..., Page]) -> None:
+    runs = write_sweep(tmp_path, ["run"], 1)
+    page = show(report.write_page(tmp_path, runs, None, ABOUT))
+    assert page.locator("h1").inner_text().endswith(" % val/acc")
+    assert page.locator("#answer .word").inner_text() == "complete"
+    assert page.locator("h2").all_inner_texts() == [
+        "Validation accuracy and learning rate by epoch", "Runs", "How it was made",
+    ]  # fmt: skip
+    assert page.locator("tbody tr").count() == 1
+
+
 def test_charts_follow_the_window(usual: Path, show: Callable[..., Page]) -> None:
     page = show(usual)
     page.set_viewport_size({"width": 500, "height": 900})

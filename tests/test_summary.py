@@ -175,6 +175,39 @@ def test_of_a_run_that_is_in_several_sweeps_the_complete_one_counts(
         assert compared["left_out"] == []
 
 
+def test_what_was_trained_is_in_the_verdict_without_folders(tmp_path: Path, report: Main) -> None:
+    failed = [*complete(91), ("failed", 0.0)]
+    sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": failed}, TWO)
+    for number in range(4):
+        path = sweep / f"{number}/result.json"
+        own = json.loads(path.read_text())
+        own |= {"images": {"train": 1149, "val": 288, "test": 360}, "numerics": {"device": "cpu"},
+                "commit": "06a92ddc0ffe", "dirty": number == 1}  # fmt: skip
+        own["tracking"] = f"{sweep}/{number}/wandb/offline-run"
+        if own["status"] == "failed":
+            own["error"] = f"[Errno 2] No such file: '{tmp_path}/data/x.npz'"
+        path.write_text(json.dumps(own))
+    plan = json.loads((sweep / "plan.json").read_text())
+    plan["command"] = [
+        "/home/me/train.py",
+        "-m",
+        f"hydra.sweep.dir={sweep}",
+        "dataset.root=/home/me/x",
+    ]
+    (sweep / "plan.json").write_text(json.dumps(plan))
+    verdict = verdict_of(report, tmp_path / "out", sweep)
+    trained = verdict["trained"]
+    assert trained["line"].startswith("ResNet-8 · digits, 1,149 train / 288 val · ")
+    assert trained["commits"] == [{"commit": "06a92ddc0ffe", "dirty": True}]
+    page = (tmp_path / "out/report.html").read_text().partition('id="specs"')[0]
+    for shown in ("06a92ddc0ffe, with uncommitted changes", "python train.py -m", "sweep/0/wandb/offline-run",
+                  "dataset.root=…/x", "No such file: &#39;data/x.npz"):  # fmt: skip
+        assert shown in page
+    for text in (page, (tmp_path / "out/verdict.json").read_text()):
+        assert "/home/me" not in text
+        assert str(tmp_path) not in text
+
+
 @pytest.mark.parametrize(("metric", "difference"), [("val/acc", 1), ("test/acc", -1)])
 def test_a_claim_is_judged_by_its_metric(
     tmp_path: Path, report: Main, metric: str, difference: float

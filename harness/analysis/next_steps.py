@@ -20,6 +20,8 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
     for one in verdict["comparisons"]:
         by_state.setdefault(one["verdict"], []).append(one)
     steps = []
+    if verdict.get("claim_changed"):
+        steps.append("judge the changed claim on other seeds, in a sweep of its own")
     if interim := by_state.get(states.INTERIM):
         steps.append(_go_on(interim))
     if invalid := by_state.get(states.INVALID):
@@ -97,4 +99,4 @@ def _needed(own: Figures) -> int:
         if own["verdict"] == states.SUPPORTED_UNSURE
         else ["above 0", states.NO_GAIN]
     )
-    return max([int(own["n"]), *(needed[key] for key in keys if needed.get(key))])
+    return max(int(own["n"]), *(int(needed.get(key) or 0) for key in keys))

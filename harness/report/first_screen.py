@@ -158,7 +158,7 @@ def _decided_first(answers: Sequence[Answer]) -> list[Answer]:
 
 def _counted(answers: Sequence[Answer]) -> str:
     counted = Counter(one.word for one in answers)
-    found = ", ".join(f"{number} {word}" for word, number in counted.most_common())
+    found = "; ".join(f"{number} {word}" for word, number in counted.most_common())
     return f"{len(answers)} comparisons: {found}"
 
 

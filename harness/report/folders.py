@@ -15,6 +15,7 @@ import polars as pl
 CHECKOUT = Path(__file__).resolve().parents[2]
 _NO_PART = r"""'"`<>|:;,()\[\]{}"""
 _WHOLE = re.compile(rf"/[^{_NO_PART}\n]*[^{_NO_PART}\n/]/?")  # it may have spaces
+_PROGRAM = re.compile(r"^/.*?/(?=(?:scripts/(?:\w+/)?)?\w+\.py$)")  # what is above it
 _INSIDE = re.compile(rf"(?:file://|(?<![\w.~/<…-]))/[^\s/{_NO_PART}][^\s{_NO_PART}]*")
 
 
@@ -61,7 +62,8 @@ def roots_of(runs: pl.DataFrame) -> list[Path]:
 
 def shown_command(words: Sequence[str]) -> str:
     """Return a command of Python for the checkout's folder: paths in it are relative, of others the last part."""
-    return "python " + shlex.join(map(_word, words))
+    program = [_PROGRAM.sub("", word) for word in words[:1]]
+    return "python " + shlex.join([*program, *map(_word, words[1:])])
 
 
 def _word(word: str) -> str:
