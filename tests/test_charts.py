@@ -68,6 +68,23 @@ def test_long_names_are_wrapped_and_stay_apart(names: list[str], shown: list[str
     assert charts.labels(names, 8) == shown
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["arm=a", "arm=b=1"], ["a", "b=1"]),
+        (["lr=0.1", "lr=0.2"], ["lr=0.1", "lr=0.2"]),
+        (["x=a", "x=0.2"], ["x=a", "x=0.2"]),
+        (["x=a", "y=b"], ["x=a", "y=b"]),
+        (["run", "other"], ["run", "other"]),
+        (["run"], ["run"]),
+    ],
+)
+def test_a_key_that_all_names_have_is_left_out_where_words_follow(
+    names: list[str], shown: list[str]
+) -> None:
+    assert charts.without_key(names) == shown
+
+
 @pytest.mark.parametrize(("panels", "columns"), [(5, 3), (7, 4), (8, 4), (9, 3), (30, 4), (3, 3)])
 def test_the_rows_of_a_grid_are_of_like_length(panels: int, columns: int) -> None:
     assert charts.columns(panels, 4) == columns

@@ -421,6 +421,20 @@ def test_charts_follow_the_window(usual: Path, show: Callable[..., Page]) -> Non
     assert 400 < box["width"] <= 500
 
 
+def test_seven_arms_fit_on_any_screen(tmp_path: Path, show: Callable[..., Page]) -> None:
+    arms = [f"arm=a schedule of number {at}" for at in range(7)]
+    runs = write_sweep(tmp_path, arms, 2)
+    path = report.write_page(tmp_path, runs, make_verdict(runs), ABOUT)
+    for width in (400, 1100, 1280):
+        page = show(path, viewport={"width": width, "height": 900})
+        fits = "box => box.scrollWidth <= box.clientWidth"
+        charts = page.locator("[data-chart]").all()
+        assert len(charts) == 4
+        assert [chart.evaluate(fits) for chart in charts] == [True] * 4
+        assert marks(page, "overview", "line") == 7 + 7 * 7, "means, over those of all arms"
+        assert page.locator("[data-arm]").count() == 0
+
+
 def test_hostile_names_are_text(tmp_path: Path, show: Callable[..., Page]) -> None:
     arms = [f"arm={name}" for name in HOSTILE]
     links = [f"https://x/{HOSTILE[0]}", HOSTILE[1], f"http://x/{HOSTILE[1]}", HOSTILE[3]]

@@ -34,7 +34,7 @@ alt.data_transformers.disable_max_rows()
 def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
     """Draw `lr_curve` tables, a panel an arm, with its restarts: one below the other, or in a grid."""
     few = len(arms) <= FEW
-    names = labels(arms, 90 if few else 28)
+    names = labels(arms, 90) if few else labels(without_key(arms), 24)
     curves = curves.with_columns(pl.col("arm").replace_strict(dict(zip(arms, names, strict=True))))
     title = {} if few else {"title": None}
     base = alt.Chart().encode(epochs(0, curves.select(pl.col("epoch").max()).item(), **title))
@@ -44,7 +44,7 @@ def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
     layers = alt.layer(marks.transform_filter("datum.restart"), line.encode(y))
     panels = layers.properties(width=WIDTH if few else PANEL, height=70)
     grid = panels.facet(
-        alt.Facet("arm:N", sort=names, header=panel_titles()),
+        alt.Facet("arm:N", sort=names, header=panel_titles(WIDTH if few else PANEL)),
         data=curves,
         columns=1 if few else columns(len(arms), COLUMNS),
         spacing=12,
@@ -52,11 +52,11 @@ def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
     return grid if few else grid.resolve_axis(x="independent")
 
 
-def panel_titles() -> alt.Header:
-    """Return how the panels of a grid are named: by their field, at the top left, in `wrapped` lines."""
+def panel_titles(width: int) -> alt.Header:
+    """Return how panels of `width` pixels are named: by their field, at the top left, in `wrapped` lines."""
     return alt.Header(
         title=None, labelAnchor="start", labelFontWeight="bold", labelFontSize=12, labelPadding=4,
-        labelExpr="split(datum.value, '\\n')",
+        labelExpr="split(datum.value, '\\n')", labelLimit=width,
     )  # fmt: skip
 
 
@@ -67,7 +67,17 @@ def columns(panels: int, most: int) -> int:
 
 def wrapped(name: str, width: int, lines: int = 2) -> str:
     """Return `name` in at most `lines` lines of `width` characters; an ellipsis stands for what is left out."""
-    return "\n".join(textwrap.wrap(name, width, max_lines=lines, placeholder="…"))
+    every = textwrap.wrap(name, width)
+    if len(every) > lines:
+        every[lines - 1] = f"{every[lines - 1][: width - 1]}…"
+    return "\n".join(every[:lines])
+
+
+def without_key(names: Sequence[str]) -> list[str]:
+    """Return `names` without the `KEY=` with which all begin, if words, and no numbers, follow it."""
+    keys, _, values = zip(*(name.partition("=") for name in names), strict=True)
+    words = len({*keys}) == 1 and all(value[:1].isalpha() for value in values)
+    return list(values if words else names)
 
 
 def labels(names: Sequence[str], width: int) -> list[str]:

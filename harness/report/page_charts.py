@@ -43,16 +43,14 @@ _FAR = 4  # how many times as far from the best end as the median an end may be 
 class Overview:
     """Validation accuracy and LR by epoch, and its last part (`ends`).
 
-    `panels`: every arm has its own, named without the beginning `prefix` that all names share; `baselines`: over
-    that of its baseline. `bands`: arms have several runs; `singles`: these are drawn one by one, too.
-    `notes` say what was thinned or left out.
+    `panels`: every arm has its own; `baselines`: over the curve of its baseline. `bands`: arms have several runs;
+    `singles`: these are drawn one by one, too. `notes` say what was thinned or left out.
     """
 
     chart: dict[str, Any]
     ends: dict[str, Any] | None
     has_accuracy: bool
     panels: bool
-    prefix: str
     baselines: bool
     bands: bool
     singles: bool
@@ -108,11 +106,10 @@ def overview(
     if not end:
         return None
     few = len(arms) <= FEW
-    prefix = "" if few else _shared_key(arms)
     behind = _baselines(runs, baseline) if baseline is not None and not few else {}
     mean = charts.means(points).with_columns(pl.col("low", "high").clip(0, 100))
     curves = _Curves(
-        [arm.removeprefix(prefix) for arm in arms], runs["name"].to_list(),
+        list(arms) if few else charts.without_key(arms), runs["name"].to_list(),
         colour_of(len(arms), behind.values()), points, mean, lrs, _restart_marks(runs), end,
     )  # fmt: skip
     bands = max(mean["seeds"], default=1) > 1
@@ -120,15 +117,9 @@ def overview(
     singles = _singles(curves, notes) if few and bands else points.clear()
     chart = _together(curves, singles, notes) if few else _grid(curves, behind)
     return Overview(
-        chart, _ends(curves), len(points) > 0, not few, prefix, bool(behind), bands,
+        chart, _ends(curves), len(points) > 0, not few, bool(behind), bands,
         len(singles) > 0, notes,
     )  # fmt: skip
-
-
-def _shared_key(arms: Sequence[str]) -> str:
-    """Return the `KEY=` with which all names begin, or ""."""
-    key = f"{arms[0].partition('=')[0]}="
-    return key if all(arm.startswith(key) for arm in arms) else ""
 
 
 def _baselines(runs: pl.DataFrame, level: str) -> dict[int, int]:
@@ -391,10 +382,11 @@ def grid(
     layers: Sequence[Any], rows: pl.DataFrame, names: Sequence[str], height: int
 ) -> dict[str, Any]:
     """Draw `layers` for each `panel` of `rows`, the number of a name; the page sets width and columns."""
-    titles = pl.DataFrame({"panel": range(len(names)), "title": charts.labels(names, 24)})
+    short = charts.labels(charts.without_key(names), 24)
+    titles = pl.DataFrame({"panel": range(len(names)), "title": short})
     panels = rows["panel"].n_unique()
     order = alt.EncodingSortField(field="panel", op="min")
-    panel = alt.Facet("title:N", sort=order, header=charts.panel_titles())
+    panel = alt.Facet("title:N", sort=order, header=charts.panel_titles(PANEL))
     chart: dict[str, Any] = (
         alt.layer(*layers)
         .properties(width=PANEL, height=height)

@@ -45,10 +45,9 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
         *_references(margin, x),
         *_intervals(rows, x, y, verdict["claim"].get("level", 0.05)),
         *([_dots(pairs, x, y)] if pairs else []),
-        _text(rows, "label").encode(y),
-        _text([{"heading": heading}], "heading", fontWeight="bold", limit=alt.ExprRef("room + width"))
-        .encode(y=alt.value(-14)),
-    ]  # fmt: skip
+        _text(rows, "label", "room - 6", "normal").encode(y),
+        _text([{"heading": heading}], "heading", "room + width", "bold").encode(y=alt.value(-14)),
+    ]
     longest = max(len(line) for label in labels for line in [*label.split("\n"), ""])
     chart = alt.layer(*layers).properties(
         width=WIDTH,
@@ -77,12 +76,13 @@ def row_labels(comparisons: Sequence[dict[str, Any]], factor: str) -> tuple[str,
     return f"{factor}{equals}{''.join(heading)}", labels
 
 
-def _text(rows: list[dict[str, Any]], field: str, **how: Any) -> alt.Chart:
-    """Return text in the column left of a chart, where it begins `room` pixels before the axis."""
-    mark = {"align": "left", "baseline": "middle", "fontSize": 12, "lineBreak": "\n", "color": "currentColor",
-            "limit": alt.ExprRef("room - 6")} | how  # fmt: skip
-    chart = alt.Chart(alt.InlineData(values=rows)).mark_text(**mark)
-    return chart.encode(x=alt.value(alt.ExprRef("-room")), text=f"{field}:N")
+def _text(rows: list[dict[str, Any]], field: str, room: str, weight: Any) -> Any:
+    """Return text that begins in the column left of a chart, and is cut off after `room` pixels (an expression)."""
+    text = alt.Chart(alt.InlineData(values=rows)).mark_text(
+        align="left", baseline="middle", fontSize=12, fontWeight=weight, lineBreak="\n", color="currentColor",
+        limit=alt.ExprRef(room),
+    )  # fmt: skip
+    return text.encode(x=alt.value(alt.ExprRef("-room")), text=f"{field}:N")
 
 
 def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
