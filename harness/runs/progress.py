@@ -32,7 +32,7 @@ def describe(row: Mapping[str, float | None], budget: float, speed: float) -> st
         parts.append(f"lr {decimal(lr, 3)}")
     if (accuracy := row.get("val/acc")) is not None:
         parts.append(f"val/acc {accuracy:.2f} %")
-    return ", ".join([*parts, f"{speed:,.0f} img/s"])
+    return ", ".join([*parts, *[f"{speed:,.0f} img/s"] * (speed > 0)])
 
 
 class Progress:
