@@ -113,7 +113,8 @@ def _model(section: dict[str, Any]) -> str:
     if "depth" not in section:
         return str(section.get("arch") or section.get("kind", ""))
     width = section.get("width", _USUAL_WIDTH)
-    return f"ResNet-{section['depth']}" + f" (width {width})" * (width != _USUAL_WIDTH)
+    named = f" (width {width})" if width != _USUAL_WIDTH else ""
+    return f"ResNet-{section['depth']}{named}"
 
 
 def _name(kind: str) -> str:
