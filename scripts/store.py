@@ -149,7 +149,7 @@ def _about(group: list[Stored]) -> list[str]:
         return [
             *(textwrap.shorten(text, 24, placeholder=" …") for text in found),
             f"{about['seed']}",
-            f"{epochs:.4g}",
+            decimal(epochs, 4),
         ]
     except (OSError, LookupError, TypeError, AttributeError, ZeroDivisionError):  # of before
         return ["-", "-", "-", "-"]
