@@ -22,6 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from harness.analysis.results import columns
+from harness.config.fields import decimal
 from harness.files import read_json
 from harness.store.checkpoint import (
     Checkpoint,
