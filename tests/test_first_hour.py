@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, need
+from PIL import Image
 
 PAGE = ROOT / "docs/first_hour.md"
 WALKS = ["A student", "A lab engineer", "A reviewer"]
@@ -48,6 +50,21 @@ def files(folder: Path) -> set[str]:
     return found
 
 
+def picture_of(sweep: Path) -> Path:
+    """Return a picture as the README has it, of the sweep that its caption names."""
+    need(bool(shutil.which("chromium")), "needs chromium: apt-get install chromium")
+    words = [sys.executable, ROOT / "scripts/readme_picture.py", sweep, "--out", sweep / "new.png"]
+    subprocess.run(words, check=True)
+    return sweep / "new.png"
+
+
+def distance(one: Path, other: Path) -> float:
+    """Return the share of pixels that differ clearly between two pictures of one size."""
+    pixels = [np.asarray(Image.open(path).convert("L"), dtype=np.int16) for path in (one, other)]
+    assert pixels[0].shape == pixels[1].shape
+    return float((abs(pixels[0] - pixels[1]) > 64).mean())
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with what this checkout has changed since its last commit."""
@@ -79,3 +96,4 @@ def test_each_walk_ends_well_and_leaves_what_the_page_says(clone: Path) -> None:
         assert "Traceback" not in done.stderr
         assert files(clone) - before == left(walk), title
         before = files(clone)
+    assert distance(picture_of(clone / "sweeps/first"), ROOT / "docs/pictures/report.png") < 0.05
