@@ -53,7 +53,13 @@ def files(folder: Path) -> set[str]:
 def picture_of(sweep: Path) -> Path:
     """Return a picture as the README has it, of the sweep that its caption names."""
     need(bool(shutil.which("chromium")), "needs chromium: apt-get install chromium")
-    words = [sys.executable, ROOT / "scripts/readme_picture.py", sweep, "--out", sweep / "new.png"]
+    words = [
+        sys.executable,
+        str(ROOT / "scripts/readme_picture.py"),
+        str(sweep),
+        "--out",
+        str(sweep / "new.png"),
+    ]
     subprocess.run(words, check=True)
     return sweep / "new.png"
 

@@ -302,25 +302,7 @@ def profile(points: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, 
         .title("val/acc less that at the end (points)" if few else "points")
         .scale(domain=_with_room(values, 0.05, 0.5), nice=False)
     )
-    tooltip = [
-        alt.Tooltip("name:N", title="arm"),
-        alt.Tooltip("offset:Q", format="+~g", title="epochs since the end"),
-        alt.Tooltip("mean:Q", format="+.2f", title="points"),
-        alt.Tooltip("low:Q", format="+.2f", title="95 % from"),
-        alt.Tooltip("high:Q", format="+.2f", title="to"),
-    ]
-    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}]))
-    colour = colour_of(len(arms))
-    base = alt.Chart().transform_filter(SHOWN if few else "true").encode(x, colour)
-    layers = [
-        zero.mark_rule(color="currentColor", opacity=0.6).encode(of_field("zero", x)),
-        zero.mark_rule(color="currentColor", opacity=0.3).encode(of_field("zero", y)),
-        base.mark_area(opacity=0.18)
-        .encode(of_field("low", y), alt.Y2("high:Q"))
-        .transform_filter("isValid(datum.low)"),
-        base.mark_line(strokeWidth=2).encode(y),
-        base.mark_point(filled=True, size=30 if few else 12, opacity=1).encode(y, tooltip=tooltip),
-    ]
+    layers = _profile_layers(x, y, len(arms), few)
     if not few:
         floats = dict.fromkeys(("offset", "mean", "low", "high"), pl.Float64)
         return grid(layers, pl.DataFrame(rows, schema_overrides=floats), arms, 90)
@@ -331,3 +313,25 @@ def profile(points: Sequence[dict[str, Any]], arms: Sequence[str]) -> dict[str, 
     )
     document: dict[str, Any] = chart.to_dict()
     return document
+
+
+def _profile_layers(x: alt.X, y: alt.Y, arms: int, few: bool) -> list[Any]:
+    """Return the layers of a `profile` without their data: the lines at 0, bands, means."""
+    tooltip = [
+        alt.Tooltip("name:N", title="arm"),
+        alt.Tooltip("offset:Q", format="+~g", title="epochs since the end"),
+        alt.Tooltip("mean:Q", format="+.2f", title="points"),
+        alt.Tooltip("low:Q", format="+.2f", title="95 % from"),
+        alt.Tooltip("high:Q", format="+.2f", title="to"),
+    ]
+    zero = alt.Chart(alt.InlineData(values=[{"zero": 0}]))
+    base = alt.Chart().transform_filter(SHOWN if few else "true").encode(x, colour_of(arms))
+    return [
+        zero.mark_rule(color="currentColor", opacity=0.6).encode(of_field("zero", x)),
+        zero.mark_rule(color="currentColor", opacity=0.3).encode(of_field("zero", y)),
+        base.mark_area(opacity=0.18)
+        .encode(of_field("low", y), alt.Y2("high:Q"))
+        .transform_filter("isValid(datum.low)"),
+        base.mark_line(strokeWidth=2).encode(y),
+        base.mark_point(filled=True, size=30 if few else 12, opacity=1).encode(y, tooltip=tooltip),
+    ]
