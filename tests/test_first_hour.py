@@ -38,12 +38,14 @@ def left(walk: str) -> set[str]:
 
 
 def files(folder: Path) -> set[str]:
-    """Return the files that git does not have in a checkout; runs by number and what W&B writes are one each."""
+    """Return the files that git does not have in a checkout, without hidden ones; runs by number and what W&B writes are one each."""
     words = ["git", "ls-files", "--others"]
     listed = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
     found = set()
     for line in listed.splitlines():
-        if line.startswith(("trajectories/", "ledger.jsonl")) or "__pycache__" in line:
+        if line.startswith(("trajectories/", "ledger.jsonl")) or re.search(
+            r"(^|/)(\.|__pycache__)", line
+        ):
             continue
         line = re.sub(r"/wandb/.*", "/wandb/", re.sub(r"/\d+/", "/N/", line))
         found.add(re.sub(r"/\d{4}-\d\d-\d\d[^/]*/", "/DATE/", line))
