@@ -68,13 +68,8 @@ def write_page(
 def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, Any]) -> str:
     """Return the page: text, tables, charts and the scripts that draw them."""
     trained = about.get("trained") or what_was_trained(runs)
-    runs = with_all_columns(runs)
-    roots = folders.roots_of(runs)
-    parts = folders.parts_to_tell([*runs["arm"], *runs["name"]], roots)
-    runs = _without_folders(runs, roots, parts)
-    verdict, about, trained = (
-        folders.shown(document, roots, parts) for document in (_finite(verdict), about, trained)
-    )
+    runs, *documents = _for_others(with_all_columns(runs), _finite(verdict), about, trained)
+    verdict, about, trained = documents
     phase: dict[str, Any] = (verdict or {}).get("phase") or {}
     profile = phase.get("profile") or []
     named = [*runs["arm"], *(point["arm"] for point in profile)]
@@ -107,7 +102,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         overview=overview,
         nonce=secrets.token_urlsafe(16),
         phase=phase,
-        runs=_run_rows(runs, roots),
+        runs=_run_rows(runs),
         snapshots=_snapshots(verdict),
         trained=trained,
         tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
@@ -171,15 +166,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _without_folders(runs: pl.DataFrame, roots: Sequence[Path], parts: int) -> pl.DataFrame:
-    """Return `runs` without folders of this machine in what is shown as text; web addresses stay."""
+def _for_others(runs: pl.DataFrame, *documents: Any) -> tuple[Any, ...]:
+    """Return `runs` and `documents` without folders of this machine in what is shown; web addresses stay."""
+    roots = folders.roots_of(runs)
+    parts = folders.parts_to_tell([*runs["arm"], *runs["name"]], roots)
     text = ("name", "arm", "status", "error", "tracking")
 
     def hidden(value: str) -> str:
         return value if _is_address(value) else folders.without_folders(value, roots, parts)
 
     columns = [pl.Series(name, [v and hidden(v) for v in runs[name]], pl.String) for name in text]
-    return runs.with_columns(columns)
+    shown = (folders.shown(document, roots, parts) for document in documents)
+    return runs.with_columns(columns), *shown
 
 
 def _is_address(text: str) -> bool:
@@ -222,8 +220,9 @@ def _open_pairs(comparison: dict[str, Any]) -> int | None:
     return None
 
 
-def _run_rows(runs: pl.DataFrame, roots: Sequence[Path]) -> list[dict[str, Any]]:
+def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of the runs: what is shown, and whether it may be a link."""
+    roots = folders.roots_of(runs)
     return [_run(run, roots) for run in runs.to_dicts()]
 
 

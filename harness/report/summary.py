@@ -43,23 +43,18 @@ def write_summary(
     plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
     steps = Attempts(ConfigError, UnreadableError)
-    lines, warnings, verdict, written = [], [], None, []
+    lines, verdict, written = list[str](), None, list[Path]()
     with steps.step("table"):
         lines = [results.table(runs)]
-    with steps.step("comparison of runs that begin alike"):
-        pairs = results.disagreements(runs)
-        warnings = [f"{pair}; see numerics in their result.json" for pair in pairs]
-    with steps.step("check of the records"):
-        frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
-        warnings += [fault for sweep in frozen for fault in verify.check_records(sweep)]
+    frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
+    warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
     if reason := _no_claim(plans):
         lines.append(f"\nno verdict: {reason}")
     with steps.step("verdict"):
         if verdict := verdict_document([plan["claim"] for plan in plans if plan["claim"]], runs):
-            verdict["not_planned"] = _not_planned(plans)
+            verdict |= {"not_planned": _not_planned(plans), "trained": what_was_trained(runs)}
             verdict["sentence"] = f"{verdict['not_planned']} {verdict['sentence']}".lstrip()
-            verdict["trained"] = what_was_trained(runs)
             with steps.step("where the runs come from"):
                 warnings += (faults := _add_provenance(verdict, plans, runs, ledger, sweeps))
                 lines += [f"warning: {fault}" for fault in faults]
@@ -78,6 +73,17 @@ def write_summary(
         details = about(out, planned, plans, runs, [*warnings, *steps.failures])
         written.append(page.write_page(out, runs, verdict, details))
     return "\n".join([*lines, "", *map(str, written)]), steps.failures
+
+
+def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list[str]:
+    """Return where equal work gave other results, and records of `sweeps` that do not fit their plan, a line each."""
+    found: list[str] = []
+    with steps.step("comparison of runs that begin alike"):
+        pairs = results.disagreements(runs)
+        found += [f"{pair}; see numerics in their result.json" for pair in pairs]
+    with steps.step("check of the records"):
+        found += [fault for sweep in sweeps for fault in verify.check_records(sweep)]
+    return found
 
 
 def _read(
