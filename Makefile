@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --no-loadscope-reorder --maxprocesses 4 --nump
 test: $(VENV)/installed-dev ## the tests to run before a commit: every module, in six minutes on two cores
 	@echo "make test leaves out the tests marked slow: kills, clusters, several processes, W&B's servers, long runs."
 	@echo "make test-rest runs those and no others, make test-all both."
-	$(PYTEST) auto -m "not slow"
+	$(PYTEST) $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) -m "not slow" # some wait: for browsers, for other processes
 
 test-rest: $(VENV)/installed-dev ## the tests that make test leaves out
 	$(PYTEST) 3 -m slow # of which one at least waits: for Slurm, for servers

@@ -285,7 +285,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn", "fashion_mnist"])
+@pytest.mark.parametrize("name", essential(["cifar10", "mnist", "svhn", "fashion_mnist"]))
 @pytest.mark.parametrize("mode", [(), ("-m", "seed=0,1")])
 def test_data_that_cannot_be_downloaded(
     refused: Callable[..., str],

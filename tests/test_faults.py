@@ -151,6 +151,7 @@ def test_a_history_that_cannot_be_written_ends_the_run_which_then_goes_on(
     assert int(str(result(folder / "run")["updates_reused"])) > 0
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_written_is_none(
     tmp_path: Path, disk: tuple[Path, Resize], main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_progress_names_look_state_and_pairs(sweep: Path) -> None:
     assert "open after all 8 pairs" in printed
 
 
+@pytest.mark.slow
 def test_a_run_that_its_surroundings_stop_holds_its_look_open(tmp_path: Path, main: Main) -> None:
     words = placed(tmp_path, *UNTIL, f"optimizer.lr={NO_LR},{GOOD_LR}")
     out = tmp_path / "out"
@@ -147,6 +148,7 @@ TUNE = ("claim.tune=optimizer.lr", "claim.grid=[0.001,0.002]", "claim.tuning_see
 CLAIM = ("scheduler.t_mult=1,2",)
 
 
+@pytest.mark.slow
 def test_each_arm_tunes_on_other_seeds_before_the_claim(tmp_path: Path, main: Main) -> None:
     done = main(*placed(tmp_path, *TUNE, *CLAIM, "seed=0,1"))
     assert done.returncode == 0, done.stderr

@@ -170,6 +170,7 @@ def test_a_file_that_is_not_what_it_should_be_is_named_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["sweep"], "nothing is written elsewhere"
 
 
+@pytest.mark.slow
 def test_a_history_of_a_million_keys_is_read_for_ours_alone(
     original: Path, tmp_path: Path, report: Report
 ) -> None:

@@ -15,7 +15,7 @@ from test_verify import whole  # noqa: F401
     [
         pytest.param(["optimizer.nesterov=0,1"], id="truth as numbers", marks=pytest.mark.slow),
         pytest.param(["optimizer.nesterov=on,off"], id="truth as words", marks=pytest.mark.slow),
-        pytest.param(["scheduler=multistep", "++scheduler.milestones=[1.0],[1.5,2]", "++scheduler.gamma=0.5"], id="lists"),
+        pytest.param(["scheduler=multistep", "++scheduler.milestones=[1.0],[1.5,2]", "++scheduler.gamma=0.5"], id="lists", marks=pytest.mark.slow),
         pytest.param(["scheduler=cosine,linear", "seed=0,1"], id="schedules"),
         pytest.param(["arm=one_cosine,linear", "store.keep=none"], id="named schedules, no checkpoints", marks=pytest.mark.slow),
         pytest.param(["dataset.train_size=200,1e2", "trainer.epochs=2,3"], id="sizes and lengths", marks=pytest.mark.slow),
