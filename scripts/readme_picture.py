@@ -6,13 +6,20 @@ The sweep is that of the picture's caption. Needs playwright (extra `dev`) and C
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import shutil
 from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
 
-PICTURE = Path(__file__).parent.parent / "docs/pictures/report.png"
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs/pictures/report.png"
+_DRAWN_BY = ("page.html.j2", "first_screen.py", "verdict_charts.py")
 _SIZE = {"width": 1100, "height": 1000}
 
 
@@ -31,8 +38,14 @@ def main() -> None:
         print(arguments.out)
 
 
+def drawn_by() -> str:
+    """Return the hash of the files that make what the picture shows."""
+    code = [(ROOT / "harness/report" / name).read_bytes() for name in _DRAWN_BY]
+    return hashlib.sha256(b"".join(code)).hexdigest()
+
+
 def take(page: Path, picture: Path) -> None:
-    """Write the top of a page into a PNG file. Raises ConfigError without Chromium."""
+    """Write the top of a page into a PNG file, with `drawn_by` as its comment. Raises ConfigError without Chromium."""
     from playwright.sync_api import sync_playwright
 
     if not (chromium := shutil.which("chromium")):
@@ -42,8 +55,11 @@ def take(page: Path, picture: Path) -> None:
         tab = browser.new_page(viewport=_SIZE, color_scheme="light")  # type: ignore[arg-type]
         tab.goto(page.absolute().as_uri())
         tab.wait_for_selector("html[data-drawn]", state="attached")
-        tab.screenshot(path=picture)
+        shot = tab.screenshot()
         browser.close()
+    comment = PngInfo()
+    comment.add_text("drawn_by", drawn_by())
+    Image.open(io.BytesIO(shot)).save(picture, pnginfo=comment, optimize=True)
 
 
 if __name__ == "__main__":

@@ -287,9 +287,10 @@ def test_our_own_errors_keep_their_traceback_and_end_in_the_line(capsys):
 
 
 @pytest.mark.usefixtures("full_error")
-def test_ctrl_c_is_no_error_of_the_code():
-    with pytest.raises(SystemExit, match=r"^interrupted$"), errors.one_line_errors():
+def test_ctrl_c_is_no_error_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^130$"), errors.one_line_errors():
         raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_lost_job_names_its_log_and_the_report() -> None:

@@ -35,7 +35,7 @@ def test_incomplete_runs_are_named_counted_and_imputed() -> None:
     counting = (
         "Counting the 2 that diverged or could not be built, as the last value recorded, else 0 %"
     )
-    assert f"{held} {counting}: -15.25 points" in comparison["sentence"]
+    assert f"{held} {counting}: −15.25 points" in comparison["sentence"]
     assert comparison["verdict"] == INTERIM
     assert "interim, 9 of 11 pairs: +0.50 points" in comparison["sentence"]
     everyone = comparison["intention_to_treat"]

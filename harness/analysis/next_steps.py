@@ -27,8 +27,7 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
     if invalid := by_state.get(states.INVALID):
         steps.append(_make_valid(invalid))
     if few := by_state.get(states.TOO_FEW):
-        fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
-        steps.append(f"train at least {fewest} pairs: 'seed=range(0,{fewest})'")
+        steps.append(_enough_pairs(few))
     if coarse := by_state.get(states.TOO_COARSE):
         image = max(one.get("one_image") or 0 for one in coarse)
         is_one = f"; one image is {image:.2f} points" if image else ""
@@ -42,6 +41,13 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _enough_pairs(few: Sequence[Figures]) -> str:
+    fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
+    if all((one.get("planned") or 0) >= fewest for one in few):
+        return f"look at the runs that did not end well, below; {fewest} pairs are needed"
+    return f"train at least {fewest} pairs: 'seed=range(0,{fewest})'"
+
+
 def _go_on(interim: Sequence[Figures]) -> str:
     missing = [one["planned"] - one["there"] for one in interim if "there" in one]
     what = f"up to {max(missing)} pairs of a comparison" if len(missing) > 1 else "the pairs"
@@ -51,6 +57,8 @@ def _go_on(interim: Sequence[Figures]) -> str:
 
 
 def _make_valid(invalid: Sequence[Figures]) -> str:
+    if any("the same runs" in str(one.get("invalid")) for one in invalid):
+        return "take settings with which the arms differ, as a longer trainer.epochs"
     if any("epochs" in str(one.get("invalid")) for one in invalid):
         return (
             "train all arms with one trainer.epochs at which each ends a cycle; "

@@ -243,6 +243,14 @@ def _why_invalid(arms: dict[str, list[Row]]) -> str:
             where = f"after {_any_of(ends)} epochs" if ends else "where its budget ends"
             valid = f"; the nearest budgets that end one: {_any_of(nearest)}" if nearest else ""
             reasons.append(f"{label} is in mid-cycle {where}{valid}")
+    ids = [
+        {run["seed"]: run["run_id"] for run in runs if run.get("run_id")} for runs in arms.values()
+    ]
+    if len(ids) == 2 and ids[0] and ids[0] == ids[1]:
+        reasons.append(
+            f"{' and '.join(arms)} are the same runs: the factor changes nothing with these settings; "
+            "valid would be such that it does, as a longer budget"
+        )
     return ". ".join(reasons)
 
 

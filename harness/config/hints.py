@@ -79,7 +79,11 @@ def _choices_with(group: str, name: str) -> list[str]:
 def make_arms(given: str) -> str:
     """Return what to do about the key of the override `given` if its group is swept; else nothing."""
     group = given.lstrip("+").partition(".")[0]
-    return _ARMS if any(re.match(rf"{re.escape(group)}=.*[,(]", word) for word in sys.argv) else ""
+    return (
+        _ARMS
+        if any(re.match(rf"{re.escape(group)}=[^[{{]*[,(]", word) for word in sys.argv)
+        else ""
+    )
 
 
 def unknown_choice(group: str, name: str, options: Sequence[str]) -> str:
@@ -113,7 +117,8 @@ def unreadable(given: str) -> str:
     if given.startswith("--"):
         return unknown_option(given, [])
     if given[:1] in ("–", "—"):
-        return f"{given}: begins with a long dash; write -{given.lstrip('–—')}"
+        plain = given.lstrip("–—")
+        return f"{given}: begins with a long dash; write {plain if '=' in plain else f'-{plain}'}"
     if given.endswith(",") and given.count("[") == given.count("]"):
         return f"{given}: ends with a comma; write {given.rstrip(',')}"
     if "=~" in given:

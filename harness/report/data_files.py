@@ -73,4 +73,4 @@ def histories(runs: pl.DataFrame) -> pl.DataFrame:
         )
         for row in runs.select("folder", *_RUN).to_dicts()
     ]
-    return pl.concat(tables)
+    return pl.concat(tables) if tables else pl.DataFrame(schema=_RUN)

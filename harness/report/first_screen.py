@@ -197,7 +197,9 @@ def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
     about, status = subject(trained) or str(run["name"]), str(run["status"])
     if status != "complete":
         answer = Answer("", status, "", _cut(str(run["error"] or "")))
-        return FirstScreen(_short(about), [answer], next=("give the same command again",))
+        lower = "a lower optimizer.lr; retry=true trains the same again"
+        step = lower if status == "diverged" else "give the same command again"
+        return FirstScreen(_short(about), [answer], next=(step,))
     final, others = run["final"], {"best": run["best"], "test/acc": run["test"]}
     shown = [f"{name} {value:.2f} %" for name, value in others.items() if value is not None]
     number = "" if final is None else f"{final:.2f} % val/acc"

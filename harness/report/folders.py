@@ -15,14 +15,17 @@ import polars as pl
 CHECKOUT = Path(__file__).resolve().parents[2]
 _NO_PART = r"""'"`<>|:;,()\[\]{}"""
 _WHOLE = re.compile(rf"/[^{_NO_PART}\n]*[^{_NO_PART}\n/]/?")  # it may have spaces
+_QUOTED = re.compile(r"""(['"])(/[^'"\n]+)\1""")
 _PROGRAM = re.compile(r"^/.*?/(?=(?:scripts/(?:\w+/)?)?\w+\.py$)")  # what is above it
 _INSIDE = re.compile(rf"(?:file://|(?<![\w.~/<…-]))/[^\s/{_NO_PART}][^\s{_NO_PART}]*")
 
 
 def without_folders(text: str, roots: Sequence[Path] = (), parts: int = 1) -> str:
     """Return `text` with paths below one of `roots` relative to it, and of others the last `parts`: `…/data.npz`."""
-    for root in sorted(map(str, roots), key=len, reverse=True):
-        text = re.sub(rf"(?<![\w.~-]){re.escape(root.rstrip('/'))}/", "", text)
+    for root in sorted({str(root) for root in roots} - {os.sep}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.~-]){re.escape(root)}/", "", text)
+    text = text.replace(f"{Path.home()}/", "/")  # may have spaces
+    text = _QUOTED.sub(lambda found: found[1] + _last(found[2], parts) + found[1], text)
     if _WHOLE.fullmatch(text):
         return _last(text, parts)
     return _INSIDE.sub(lambda found: _last(found[0], parts), text)

@@ -38,9 +38,9 @@ class TensorBoardRun:
     def __init__(self, folder: Path, name: str, values: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in folder.glob("*/events.out.tfevents.*"):
-            old.unlink()
         self._folder = folder / short(re.sub(r"[^\w.,=+ -]", "_", name, flags=re.ASCII))
+        for old in self._folder.glob("events.out.tfevents.*"):
+            old.unlink()
         self._writer = SummaryWriter(str(self._folder), flush_secs=_FLUSH_SECONDS)
         self._lost, self._last = False, 0
         self._text("config", json.dumps(values, indent=1))

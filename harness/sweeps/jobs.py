@@ -167,6 +167,9 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
     overrides, seeds = sweep_overrides(config), [""]
     if config.claim.until:
         overrides, seeds = _with_seeds(config, overrides)
+    for one in overrides:
+        if not _count_values(one):
+            raise ConfigError(f"{one.input_line}: holds no value; range(0,6) has 0 to 5")
     if (runs := math.prod(map(_count_values, overrides)) * len(seeds)) > _MAX_RUNS:
         raise ConfigError(
             f"the sweep has {runs:,} runs, and at most {_MAX_RUNS:,} are planned at once"

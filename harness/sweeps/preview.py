@@ -9,7 +9,7 @@ import html
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -69,9 +69,19 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
             f"arms have different budgets ({', '.join(map(decimal, sorted(budgets)))} epochs): "
             "only arms of one budget are compared with each other"
         )
+    lines += dict.fromkeys(_same_runs(runs))
     if shortage := question.seed_shortage():
         lines.append(shortage)
     return lines
+
+
+def _same_runs(runs: Sequence[PlannedRun]) -> Iterator[str]:
+    """Yield a line for each run that another arm has too: the arms differ in nothing that these settings use."""
+    first: dict[tuple[str, bytes], str] = {}
+    for run in runs:
+        arm = first.setdefault((run.sharing_key, run.plan.lr.tobytes()), run.arm)
+        if arm != run.arm:
+            yield f"{arm} and {run.arm} are the same runs with these settings, no comparison"
 
 
 def tuning_runs(runs: Sequence[PlannedRun]) -> int:

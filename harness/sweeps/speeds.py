@@ -32,7 +32,7 @@ def recorded_speeds(*folders: Path) -> dict[str, list[float]]:
     """Return the seconds an epoch of the complete runs below `folders` with its evaluations, by `workload`."""
     speeds: dict[str, list[float]] = {}
     for path in islice(_results(folders), _MOST_READ):
-        with suppress(OSError, LookupError, TypeError):
+        with suppress(OSError, LookupError, TypeError, ArithmeticError):
             run = read_json(path)
             if run["status"] == "complete" and run["updates_trained"]:
                 epochs = run["updates_trained"] / run["plan"]["updates_per_epoch"]
