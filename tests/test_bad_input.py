@@ -246,6 +246,8 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "a whole number with an exponent": (["trainer.batch_size=1e1"], "trainer.batch_size=1e1: ", "; write 10"),
     "dashes before a key": (["--epochs=3"], "--epochs=3: ", "did you mean trainer.epochs=3?"),
     "a long dash": (["–m"], "–m: ", "write -m"),
+    "a long dash before a key": (["—seed=1"], "—seed=1: ", "write seed=1"),
+    "seeds of an empty range": (["-m", "seed=range(6,0)"], "seed=range(6,0): ", "holds no value"),
     "dashes and a space": (["--batch-size", "64"], "--batch-size: ", "did you mean trainer.batch_size=VALUE?"),
     "a misspelt option": (["--mulitrun"], "--mulitrun: ", "did you mean --multirun?"),
     "an option with a value": (["--multirun=true"], "--multirun/-m: ", "takes no value"),

@@ -12,7 +12,7 @@ from test_summary import TWO, Run, made
 
 from harness.analysis import results
 from harness.config.one_line_errors import Attempts
-from harness.report.data_files import write_data_files
+from harness.report.data_files import histories, write_data_files
 
 ARMS: dict[str, list[Run]] = {
     "1": [("complete", 90.0), ("failed", 0.0)],
@@ -25,6 +25,14 @@ def reported(tmp_path: Path, report: Main) -> Path:
     folder = made(tmp_path / "sweep", ARMS, TWO)
     report(folder, "--ledger", "none")
     return folder
+
+
+def test_histories_of_no_runs_are_a_table() -> None:
+    assert histories(
+        pl.DataFrame(
+            schema=dict.fromkeys(("folder", "sweep", "run", "arm", "cell", "level", "seed"))
+        )
+    ).is_empty()
 
 
 def test_a_row_a_run_as_it_was_recorded(reported: Path) -> None:

@@ -34,6 +34,24 @@ def test_paths_are_relative_or_their_last_part(text: str, shown: str) -> None:
     assert folders.without_folders(shown, ROOTS) == shown
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/john/data/x.npz", "…/x.npz"),
+        ("see https://wandb.ai/x", "see https://wandb.ai/x"),
+        ("no such file: '/data/of John Smith/x.npz'", "no such file: '…/x.npz'"),
+    ],
+)
+def test_sweeps_that_share_no_folder(text: str, shown: str) -> None:
+    assert folders.without_folders(text, [Path("/")]) == shown
+
+
+def test_a_home_folder_may_have_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/John Smith")
+    text = "dataset.root=/home/John Smith/images: cannot be read"
+    assert folders.without_folders(text) == "dataset.root=…/images: cannot be read"
+
+
 def test_documents_are_shown_with_their_keys() -> None:
     document = {"/home/me/a": ["/home/me/b", 1, None], "x": {"y": "at /home/me/c"}}
     assert folders.shown(document) == {"…/a": ["…/b", 1, None], "x": {"y": "at …/c"}}

@@ -535,7 +535,7 @@ def test_a_test_set_that_is_away_for_a_while_leaves_what_is_stored_of_it(
     (end,) = (
         path
         for path in root.parent.glob("store/*/*.json")
-        if json.loads(path.read_text())["test"] is not None
+        if json.loads(path.read_text()).get("test") is not None
     )
     before = end.read_bytes()
     (root / "test").rename(root / "away")

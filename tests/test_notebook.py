@@ -11,6 +11,7 @@ from conftest import ROOT, Main
 from nbclient import NotebookClient
 
 
+@pytest.mark.slow
 def test_the_notebook_reads_a_sweep(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def mine(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_schedules_with_their_own_keys_and_lrs_are_judged(
     tmp_path: Path, mine: Path, main: Main
 ) -> None:

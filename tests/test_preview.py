@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import forked
-from conftest import ROOT
+from conftest import ROOT, Main
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -35,3 +36,19 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
         "70% in t_mult=2",
         "warning: 2 seeds an arm: a verdict over 1 comparison needs at least 6, as in 'seed=range(0,6)'",
     ]
+
+
+def test_arms_that_are_the_same_runs_are_no_comparison(tmp_path: Path, main: Main) -> None:
+    """With one cycle t_mult changes nothing."""
+    words = [
+        "dataset=synthetic", "dataset.images=200", "dataset.image_size=4", "model.width=1", "tracking=none",
+        "scheduler.t_0=1", "scheduler.t_mult=1,2", "trainer.epochs=1", "seed=range(0,6)",
+    ]  # fmt: skip
+    same = "t_mult=1 and t_mult=2 are the same runs with these settings"
+    assert preview_of(tmp_path, *words).stderr.count(same) == 1
+    done = main("-m", *words, f"hydra.sweep.dir={tmp_path}/out", f"store.dir={tmp_path}/store")
+    assert done.returncode == 0
+    assert done.stderr.count(same) == 1
+    (comparison,) = json.loads((tmp_path / "out/verdict.json").read_text())["comparisons"]
+    assert comparison["verdict"] == "invalid"
+    assert "are the same runs: the factor changes nothing" in comparison["sentence"]

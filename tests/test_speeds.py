@@ -56,6 +56,7 @@ def test_the_time_is_that_of_recorded_runs_of_the_same_work(
         )
     record(tmp_path / "sweeps/2026/3", 1e6, "model.width=2")
     record(tmp_path / "sweeps/2026/4", 1e6, "model.width=1", status="failed")
+    record(tmp_path / "sweeps/2026/5", 1e6, "model.width=1", plan={"updates_per_epoch": 0})
     (tmp_path / "sweeps/2026/4/damaged").mkdir()
     (tmp_path / "sweeps/2026/4/damaged/result.json").write_text("{")
     speeds = recorded_speeds(tmp_path / "sweeps", tmp_path / "nowhere")

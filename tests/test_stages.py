@@ -196,6 +196,7 @@ def test_with_tuned_over_the_baseline_runs_at_every_value(tmp_path: Path, main: 
     assert verified(out)
 
 
+@pytest.mark.slow
 def test_a_tuned_sweep_goes_on_with_other_words_for_the_same(tmp_path: Path, main: Main) -> None:
     """Where files go and the order of the words make no other runs."""
     words = placed(tmp_path, *TUNE, *CLAIM, "seed=0,1")

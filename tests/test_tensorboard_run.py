@@ -52,6 +52,15 @@ def shows_the_history(folder: Path) -> None:
     assert result["status"] in status.tensor_proto.string_val[0].decode()
 
 
+def test_event_files_of_others_stay(tmp_path: Path, main: Main) -> None:
+    other = tmp_path / "run/other/events.out.tfevents.1.host"
+    other.parent.mkdir(parents=True)
+    other.write_text("another experiment")
+    done = main(*TINY, f"hydra.run.dir={tmp_path}/run", f"store.dir={tmp_path}/store")
+    assert done.returncode == 0, done.stderr
+    assert other.read_text() == "another experiment"
+
+
 def test_a_sweep_has_the_rows_of_each_run_under_its_name(tmp_path: Path, main: Main) -> None:
     sweep = tmp_path / "sweep"
     where = (f"hydra.sweep.dir={sweep}", f"store.dir={tmp_path}/store")
