@@ -49,7 +49,7 @@ PAGES = (two_arms, seven_arms, one_run, failures)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("make", essential(PAGES, 2))
+@pytest.mark.parametrize("make", essential(PAGES))
 def test_no_finding_is_serious(
     tmp_path: Path,
     show: Callable[..., Page],

@@ -486,7 +486,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", essential(NAMES, 3))
+@pytest.mark.parametrize("name", essential(NAMES))
 def test_a_folder_may_have_any_name(tmp_path: Path, main: Main, name: str) -> None:
     folder = tmp_path / name
     images(folder / "images")

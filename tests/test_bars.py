@@ -192,6 +192,7 @@ def on_a_terminal(folder: Path, *overrides: str, leave: bool = False) -> str:
     "launcher",
     [(), pytest.param(("hydra/launcher=parallel", "hydra.launcher.n_jobs=2"), marks=pytest.mark.slow)],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_sweep_draws_bars_and_leaves_whole_lines(
     tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:

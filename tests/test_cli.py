@@ -134,6 +134,7 @@ def test_data_that_is_not_there(tmp_path):
     assert statuses(tmp_path) == ["failed"]
 
 
+@pytest.mark.slow
 def test_an_arm_that_fails_does_not_stop_the_good_ones(tmp_path):
     arms = ["scheduler=linear", "trainer.device=cuda:99,cpu"]
     done = train("-m", *TINY, *arms, f"hydra.sweep.dir={tmp_path}", "reuse=false")

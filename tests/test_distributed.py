@@ -373,6 +373,7 @@ with world.process_group():
 """
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(tmp_path: Path) -> None:
     """In float64, where rounding cannot hide an error: seven images, on one and three processes."""
     exact = tmp_path / "exact.py"

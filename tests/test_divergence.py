@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[str, Callable[..., Any], str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", essential(FAULTS, 3))
+@pytest.mark.parametrize("fault", essential(FAULTS))
 def test_what_is_not_finite_ends_the_run_as_diverged(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

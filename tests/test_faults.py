@@ -244,6 +244,7 @@ def test_two_sweeps_at_once_in_one_folder_train_each_run_once(
     assert [len(lines) for lines in starts] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_trains_is_refused(tmp_path: Path) -> None:
     first = Program(tmp_path / "log", *run(tmp_path, "trainer.epochs=30000"))
     first.until(lambda: (tmp_path / "run/history.jsonl").exists())
@@ -447,6 +448,7 @@ def test_out_of_memory_is_one_line_that_says_what_to_lower(
     assert result(tmp_path / "run")["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, main: Main) -> None:
     words = ("-m", *TINY, "optimizer.lr=0.1,1e5", f"hydra.sweep.dir={tmp_path}/sweep",
              f"store.dir={tmp_path}/store")  # fmt: skip

@@ -47,7 +47,7 @@ def test_a_group_is_a_folder_of_files_here_or_in_the_search_path(tmp_path: Path)
     [
         ("'t_mult=${scheduler.t_mult}'", ["t_mult=1", "t_mult=2"]),
         pytest.param("${hydra.job.override_dirname}", None, marks=pytest.mark.slow),
-        ("deep/${hydra.job.num}", ["deep/0", "deep/1"]),
+        pytest.param("deep/${hydra.job.num}", ["deep/0", "deep/1"], marks=pytest.mark.slow),
         pytest.param("${hydra:job.num}_x", ["0_x", "1_x"], marks=pytest.mark.slow),
     ],
 )

@@ -30,6 +30,7 @@ from test_sweep_plan import S, Trained, sweep, verify  # noqa: F401
         ),
     ],
 )
+@pytest.mark.slow
 def test_shuffled_sweeps_have_their_own_names(
     sweep: Callable[..., Trained], swept: str, key: str, levels: list[float]
 ) -> None:
@@ -45,6 +46,7 @@ def test_shuffled_sweeps_have_their_own_names(
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_values_that_change_with_time_are_those_of_the_plan(sweep: Callable[..., Trained]) -> None:
     for _ in range(2):
         trained = sweep("seed=${now:%S%f}", "scheduler.t_mult=1,2")

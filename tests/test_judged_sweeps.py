@@ -52,6 +52,7 @@ def test_sweeps_of_two_data_sets_are_two_cells(sweep: Sweep, report: Main, tmp_p
     assert cells(judged(report, tmp_path, synthetic, digits)) == found
 
 
+@pytest.mark.slow
 def test_sweeps_at_two_lrs_are_two_cells_in_any_order(
     sweep: Sweep, report: Main, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_arms_with_files_of_their_own_are_one_cell(main: Main, tmp_path: Path) -
     assert cells(verdict(tmp_path / "s")) == [("", 2)]
 
 
+@pytest.mark.slow
 def test_a_treatment_is_held_against_the_baseline_at_every_lr(sweep: Sweep) -> None:
     folder, said = sweep(
         "tuned", "seed=0", "optimizer.lr=0.05,0.1", "claim.factor=scheduler.t_mult",
@@ -148,6 +150,7 @@ def test_a_sweep_that_goes_on_announces_what_is_left(sweep: Sweep) -> None:
     assert "4 of 4 runs are complete; nothing is left to train" in nothing
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_for_its_surroundings_is_missing_and_the_verdict_interim(
     sweep: Sweep, report: Main
 ) -> None:

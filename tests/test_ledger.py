@@ -174,6 +174,7 @@ def test_runs_that_were_there_are_counted(judged: Path, main: Main) -> None:
     assert (judged / "ledger.jsonl").read_bytes() == before, "it is the same plan"
 
 
+@pytest.mark.slow
 def test_other_claims_on_the_same_runs_are_named(judged: Path, main: Main, report: Main) -> None:
     done = main(*words(judged, "other", "seed=0,1,3", "claim.margin=0.1"))
     assert done.returncode == 0, done.stderr
@@ -196,6 +197,7 @@ def test_other_claims_on_the_same_runs_are_named(judged: Path, main: Main, repor
     assert verdict(judged / "first")["sentence"].endswith(said)
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_damaged_or_cannot_be_written_costs_a_warning(
     judged: Path, tmp_path: Path, report: Main
 ) -> None:
@@ -230,6 +232,7 @@ def test_the_ledger_is_where_the_command_is_given_or_nowhere(judged: Path, tmp_p
     assert len(entries(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_no_file_of_a_sweep_names_the_ledger(judged: Path, tmp_path: Path, report: Main) -> None:
     """The plan, configurations and results of somebody else name a file of ours."""
     own = tmp_path / "own.jsonl"

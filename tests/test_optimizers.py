@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.config as dynamo
+from conftest import essential
 from test_loop import CPU, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -81,7 +82,7 @@ def weights(t: Training) -> dict[str, Tensor]:
         pytest.param("optimizer.momentum=0", 1e-12, id="SGD without momentum"),
         pytest.param("optimizer.nesterov=true", 1e-12, id="Nesterov"),
         # torch has the bias corrections of compiled code in float32
-        pytest.param("optimizer=adamw optimizer.lr=1e-3", 1e-6, id="AdamW"),
+        pytest.param("optimizer=adamw optimizer.lr=1e-3", 1e-6, id="AdamW", marks=pytest.mark.slow),
     ],
 )
 def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, tolerance: float) -> None:
@@ -96,7 +97,7 @@ def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, toleranc
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("overrides", [SGD, ADAMW])
+@pytest.mark.parametrize("overrides", essential([SGD, ADAMW]))
 def test_compiled_code_reads_the_plans_lr_and_is_not_compiled_again(
     overrides: tuple[str, ...],
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_process_compiles_for_more_shapes_than_torch_would(
 
 
 @pytest.mark.parametrize("overrides", [SGD, ADAMW])
+@pytest.mark.slow
 def test_what_compiled_code_changes_stays_where_it_is(
     overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -421,6 +421,7 @@ def test_charts_follow_the_window(usual: Path, show: Callable[..., Page]) -> Non
     assert 400 < box["width"] <= 500
 
 
+@pytest.mark.slow
 def test_seven_arms_fit_on_any_screen(tmp_path: Path, show: Callable[..., Page]) -> None:
     arms = [f"arm=a schedule of number {at}" for at in range(7)]
     runs = write_sweep(tmp_path, arms, 2)
@@ -618,6 +619,7 @@ def test_before_the_first_look_there_is_no_chart_of_looks(tmp_path: Path) -> Non
     assert 'data-chart="looks"' not in text
 
 
+@pytest.mark.slow
 def test_looks_are_drawn_a_panel_a_comparison_on_any_screen(
     tmp_path: Path, show: Callable[..., Page]
 ) -> None:

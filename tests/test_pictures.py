@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from test_looks import CLAIM, OPEN
 from test_summary import complete, made
 from test_verdict import judged, rows
@@ -41,6 +42,7 @@ def test_without_a_run_that_has_begun_there_is_no_picture(tmp_path: Path) -> Non
     assert pictures(made(tmp_path / "sweep", {"1": [("missing", 0)]}, None)) == []
 
 
+@pytest.mark.slow
 def test_the_path_of_a_claim_with_looks_is_a_picture(tmp_path: Path) -> None:
     sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": complete(91, 93)}, None)
     none = judged(rows(OPEN[:3]), CLAIM)

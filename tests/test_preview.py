@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import forked
+import pytest
 from conftest import ROOT, Main
 
 
@@ -38,6 +39,7 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
     ]
 
 
+@pytest.mark.slow
 def test_arms_that_are_the_same_runs_are_no_comparison(tmp_path: Path, main: Main) -> None:
     """With one cycle t_mult changes nothing."""
     words = [

@@ -17,6 +17,7 @@ from test_faults import Resize, disk, sweep, undisturbed  # noqa: F401
 
 
 @pytest.mark.parametrize("multirun", [False, True], ids=["alone", "of a sweep"])
+@pytest.mark.slow
 def test_a_run_has_a_page_of_its_own(
     main: Main, report: Main, tmp_path: Path, multirun: bool
 ) -> None:

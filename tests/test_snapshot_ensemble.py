@@ -23,6 +23,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
     return 0
 
 
+@pytest.mark.slow
 def test_runs_without_checkpoints_are_named_and_keep_their_ensembles(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,7 @@ def report(*arguments: Path | str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_claim_that_was_changed_afterwards_is_called_so(main_job: Sweep, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(main_job.folder, copy)
@@ -266,6 +267,7 @@ def test_a_wandb_run_is_named_grouped_and_configured(main_job: Sweep) -> None:
 # --- arms that end badly -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_diverging_arm_keeps_its_history_and_the_others_go_on(tmp_path: Path) -> None:
     swept = train(tmp_path, "-m", "optimizer.lr=1e5,0.1", *TINY, "trainer.log_every=1")
     assert swept.done.returncode == 0, swept.done.stderr
@@ -277,6 +279,7 @@ def test_a_diverging_arm_keeps_its_history_and_the_others_go_on(tmp_path: Path) 
     assert "lr=100000.0  0 of 1" in swept.done.stdout
 
 
+@pytest.mark.slow
 def test_a_failing_arm_does_not_stop_the_others(tmp_path: Path) -> None:
     swept = train(tmp_path, "-m", "trainer.device=cuda:99,cpu", *TINY)
     assert swept.done.returncode == 1
@@ -322,6 +325,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
 
 
 @pytest.mark.parametrize("multirun", [True, False], ids=["sweep", "run"])
+@pytest.mark.slow
 def test_the_printed_command_goes_on_in_the_same_folder(tmp_path: Path, multirun: bool) -> None:
     words = [*TINY, "trainer.log_every=1", "trainer.epochs=150", f"store.dir={tmp_path / 'store'}"]
     words = ["-m", "seed=0,1", *words] if multirun else words

@@ -108,6 +108,7 @@ def test_a_sweep_over_stores_trains_each_run_into_its_own(
     assert verify(trained.folder).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_earlier_version_is_reported_but_not_continued(
     sweep: Callable[..., Trained],
 ) -> None:

@@ -70,6 +70,7 @@ WANDB = {
 
 
 @pytest.mark.parametrize("part", WANDB)
+@pytest.mark.slow
 def test_so_does_what_w_and_b_does_not_take(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -445,6 +445,7 @@ def test_a_waiting_sweep_of_two_tasks_survives_preemption(
             ["hydra.sweep.dir=has"],
             "has: has a sweep; --again has submits what it lacks",
             id="a folder with a sweep",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "submit",
