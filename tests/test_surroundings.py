@@ -177,7 +177,7 @@ def signalled_at_the_end(number: int, failing: bool = False) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)],
+    [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)],
     ids=lambda n: getattr(n, "name", ""),
 )
 def test_a_signal_after_a_runs_last_update_stops_the_sweep(

@@ -264,7 +264,7 @@ def test_ctrl_c_says_how_to_cancel_the_jobs_that_go_on(launch: Launch) -> None:
     sweep.wait_for_rows(0)
     sweep.process.send_signal(signal.SIGINT)
     code, _, err = sweep.end()
-    assert code == 1
+    assert code == 128 + signal.SIGINT
     assert err.splitlines()[-1] == "interrupted"
     (name,) = set(re.findall(r"the jobs go on: .*scancel --name=(\S+) cancels them", err))
     assert squeue("%t", f"--name={name}") == ["R"]
