@@ -75,6 +75,7 @@ def warnings_at_the_end(stderr: str) -> list[str]:
 
 
 @pytest.mark.parametrize("fault", essential(FAULTS))
+@pytest.mark.slow
 def test_what_cannot_be_made_costs_a_warning_and_not_the_rest(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

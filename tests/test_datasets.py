@@ -384,6 +384,7 @@ def test_an_image_that_breaks_while_a_run_lasts_is_named_in_one_line(
     assert str(error.value) == f"dataset.root: {broken} is not an image that can be read"
 
 
+@pytest.mark.slow
 def test_a_folder_without_training_images_is_refused_with_the_fix(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_what_is_not_finite_ends_the_run_as_diverged(
 
 
 @pytest.mark.parametrize("mode", essential(["none", "offline"]))
+@pytest.mark.slow
 def test_a_large_lr_of_an_ordinary_sweep(tmp_path: Path, main: Main, mode: str) -> None:
     """Its losses are finite, and its first evaluation is not."""
     done = main(

@@ -435,6 +435,7 @@ def _limit(megabytes: int) -> None:
         ),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_out_of_memory_is_one_line_that_says_what_to_lower(
     tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:

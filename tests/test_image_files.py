@@ -593,6 +593,7 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
     root: Path, main: Main, workers: int
 ) -> None:

@@ -157,6 +157,7 @@ def test_a_sweep_of_new_runs_has_nothing_to_say(judged: Path) -> None:
     assert one.claim == claim
 
 
+@pytest.mark.slow
 def test_reports_of_a_plan_add_nothing(judged: Path, report: Main, main: Main) -> None:
     before = (judged / "ledger.jsonl").read_bytes()
     for _ in range(2):

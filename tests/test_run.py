@@ -118,6 +118,7 @@ def test_a_run_that_fails_on_the_way_has_a_result_and_ends_well_the_next_time(
     assert (result(tmp_path)["status"], result(tmp_path)["restarts"]) == ("complete", 1)
 
 
+@pytest.mark.slow
 def test_a_run_has_no_result_while_it_trains_again(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/result.json").write_text('{"status": "failed"}')

@@ -67,6 +67,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_settled_arms_get_no_more_seeds_and_the_baseline_goes_on(sweep: Path) -> None:
     assert trained(sweep) == {
         f"lr={NO_LR}": [*range(8)], f"lr={GOOD_LR}": [*range(6)], f"lr={TINIER}": [*range(8)]
@@ -78,6 +79,7 @@ def test_settled_arms_get_no_more_seeds_and_the_baseline_goes_on(sweep: Path) ->
     assert tiny["stopped"] is None
 
 
+@pytest.mark.slow
 def test_runs_that_were_not_needed_are_neither_missing_nor_in_the_table(sweep: Path) -> None:
     statuses = results.read(sweep)
     unneeded = statuses.filter(status=NOT_NEEDED)
@@ -90,6 +92,7 @@ def test_runs_that_were_not_needed_are_neither_missing_nor_in_the_table(sweep: P
     assert verified(sweep)
 
 
+@pytest.mark.slow
 def test_looks_boundaries_and_the_order_of_seeds_are_in_the_plan(sweep: Path) -> None:
     plan = read(sweep / "plan.json")
     assert plan["claim"]["looks"] == [6, 8]
@@ -99,12 +102,14 @@ def test_looks_boundaries_and_the_order_of_seeds_are_in_the_plan(sweep: Path) ->
     assert [run["seed"] for run in plan["arms"]] == [seed for seed in range(8) for _ in range(3)]
 
 
+@pytest.mark.slow
 def test_a_look_that_is_judged_again_gives_the_same(sweep: Path, report: Main) -> None:
     before = judged(sweep)
     assert report(sweep).returncode == 0
     assert judged(sweep) == before
 
 
+@pytest.mark.slow
 def test_progress_names_look_state_and_pairs(sweep: Path) -> None:
     printed = (sweep / "printed").read_text()
     assert (

@@ -79,6 +79,7 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
         pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_bar_is_drawn_on_terminals_that_can(
     tmp_path: Path, variables: dict[str, Any], bar: bool
 ) -> None:

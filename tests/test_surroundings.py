@@ -149,6 +149,7 @@ def test_a_lost_connection_stops_a_run_like_a_signal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT], ids=["nohup", "background"])
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
     program = long(tmp_path, before=partial(signal.signal, number, signal.SIG_IGN))
     pid, history = program.process.pid or 0, tmp_path / "run/history.jsonl"

@@ -74,6 +74,7 @@ def test_a_sweep_has_the_rows_of_each_run_under_its_name(tmp_path: Path, main: M
     assert result["tracking"] == str(sweep / "0/t_mult=1")
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_after_a_stop_has_no_row_twice(tmp_path: Path) -> None:
     words = [*TINY, "trainer.epochs=300", "scheduler.t_0=300", "trainer.evals_per_epoch=1",
              f"hydra.run.dir={tmp_path}/run", f"store.dir={tmp_path}/store"]  # fmt: skip
