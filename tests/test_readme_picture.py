@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import forked
 import pytest
+import readme_picture
 from conftest import ROOT, need
 from PIL import Image
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import readme_picture
 
 AGAIN = """take it again: the sweep of the README's caption, then
 python scripts/readme_picture.py SWEEP"""

@@ -17,6 +17,7 @@ import polars as pl
 from harness.analysis.arms import Question
 from harness.analysis.results import columns
 from harness.config.fields import decimal
+from harness.store.identity import plan_hashes
 from harness.sweeps.prefix_tree import PlannedRun
 from harness.training import schedules
 from harness.training.schedules import LRPlan
@@ -77,9 +78,10 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
 
 def _same_runs(runs: Sequence[PlannedRun]) -> Iterator[str]:
     """Yield a line for each run that another arm has too: the arms differ in nothing that these settings use."""
-    first: dict[tuple[str, bytes], str] = {}
+    first: dict[tuple[str, str], str] = {}
     for run in runs:
-        arm = first.setdefault((run.sharing_key, run.plan.lr.tobytes()), run.arm)
+        ((_, lrs),) = plan_hashes(run.plan, [run.plan.updates])
+        arm = first.setdefault((run.sharing_key, lrs), run.arm)
         if arm != run.arm:
             yield f"{arm} and {run.arm} are the same runs with these settings, no comparison"
 
