@@ -10,12 +10,15 @@ import contextlib
 import json
 import multiprocessing
 import os
+import pty
 import runpy
 import signal
+import subprocess
 import sys
 import tempfile
+import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -145,3 +148,23 @@ def ends(sweep: Path) -> dict[str, tuple[str, str]]:
         for number, result in results(sweep).items()
         if result["status"] == "complete"
     }
+
+
+def on_a_terminal(words: Iterable[str], leave_at: bytes = b"", **variables: str) -> str:
+    """What `python WORDS` writes to a terminal of its own, which is closed once `leave_at` has been written."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=its, stderr=its,
+        env=os.environ | variables, start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    written = b""
+    try:
+        while (part := os.read(ours, 4096)) and not (leave_at and leave_at in written):
+            written += part
+    except OSError:  # how a terminal says that all programs have ended
+        pass
+    os.close(ours)
+    assert process.wait() == 0, written.decode()
+    return written.decode()

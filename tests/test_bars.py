@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
-import termios
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT
 from forked import ends
@@ -169,23 +165,8 @@ class Screen:
 
 def on_a_terminal(folder: Path, *overrides: str, leave: bool = False) -> str:
     """What a sweep writes to a terminal, which is closed after the first bar where `leave`."""
-    ours, its = pty.openpty()
-    termios.tcsetwinsize(its, (24, 100))
-    process = subprocess.Popen(
-        [sys.executable, *command(folder, "seed=0,1", *overrides)], cwd=ROOT,
-        stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=os.environ | {"TERM": "xterm"},
-        start_new_session=True,
-    )  # fmt: skip
-    os.close(its)
-    written = b""
-    try:
-        while (part := os.read(ours, 4096)) and not (leave and b"epochs |" in written):
-            written += part
-    except OSError:  # how a terminal says that all programs have ended
-        pass
-    os.close(ours)
-    assert process.wait() == 0, written.decode()
-    return written.decode()
+    words = command(folder, "seed=0,1", *overrides)
+    return forked.on_a_terminal(words, b"epochs |" if leave else b"", TERM="xterm")
 
 
 @pytest.mark.parametrize(

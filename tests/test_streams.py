@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import ROOT
 from forked import ends
@@ -46,23 +44,11 @@ def test_streams_that_are_closed_or_broken_end_nothing(tmp_path: Path, case: str
 
 def on_a_terminal(folder: Path, *overrides: str, leave: bool = False, **variables: Any) -> str:
     """What a run prints on a terminal, which is closed after the first line where `leave`."""
-    ours, its = pty.openpty()
-    termios.tcsetwinsize(its, (24, 100))
-    process = subprocess.Popen(
-        [sys.executable, *command(folder, *overrides)], cwd=ROOT, stdin=subprocess.DEVNULL,
-        stdout=its, stderr=its, env=os.environ | variables, start_new_session=True,
-    )  # fmt: skip
-    os.close(its)
-    seen = b""
-    try:
-        while (part := os.read(ours, 4096)) and not (leave and b"epoch" in seen):
-            seen += part
-    except OSError:  # how a terminal says that all programs have ended
-        pass
-    os.close(ours)
-    assert process.wait() == 0, seen.decode()
+    seen = forked.on_a_terminal(
+        command(folder, *overrides), b"epoch" if leave else b"", **variables
+    )
     assert result(folder)["status"] == "complete"
-    return seen.decode()
+    return seen
 
 
 @pytest.mark.slow
