@@ -26,6 +26,7 @@ from xdist.scheduler import LoadFileScheduling
 from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.config.schema import Config
+from harness.store.commit import program_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -125,11 +126,14 @@ def _run(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by the script; here so that it is unset again
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+    program_commit.cache_clear()  # a process asks git itself, under its own PATH
     code: object = 0
     try:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     except SystemExit as stop:
         code = stop.code
+    finally:
+        program_commit.cache_clear()
     said = capsys.readouterr()
     if isinstance(code, str):  # what Python does at the end
         return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{code}\n")

@@ -103,6 +103,7 @@ def test_a_page_needs_no_git(tmp_path: Path, main: Main, monkeypatch: pytest.Mon
     done = main(*SWEEP, "tracking=none", f"hydra.sweep.dir={tmp_path}/sweep", "reuse=false")
     assert (done.returncode, warnings_at_the_end(done.stderr)) == (0, [])
     assert all((tmp_path / "sweep" / file).exists() for file in FILES)
+    assert json.loads((tmp_path / "sweep/verdict.json").read_text())["provenance"]["commits"] == []
 
 
 @pytest.mark.parametrize("method", ["tick", "show", "end"])
