@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -83,6 +84,29 @@ def write_json(path: Path, document: object) -> None:
     with atomic(path, "w") as file:
         json.dump(document, file, indent=1, allow_nan=False, ensure_ascii=False)
         file.write("\n")
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is remembered between commands: HARNESS_CACHE, else one of the user's.
+
+    Raises RuntimeError for a user without a home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HARNESS_CACHE") or Path(base) / "cosine-restarts")
+
+
+def write_checked(path: Path, body: bytes) -> None:
+    """Write `body` behind a line with its SHA-256."""
+    with atomic(path) as file:
+        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def read_checked(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return what `write_checked` wrote. Raises as `read`; `UnreadableError` for a damaged file too."""
+    checksum, _, body = read(path, most).partition(b"\n")
+    if hashlib.sha256(body).hexdigest() != checksum.decode(errors="replace"):
+        raise UnreadableError(f"{path}: is damaged")
+    return body
 
 
 class LockedError(OSError):

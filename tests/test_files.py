@@ -47,6 +47,17 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert "größe–学習" in (tmp_path / "one.json").read_text("utf-8")
 
 
+def test_what_is_written_with_its_checksum_is_read_unless_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "new/one.js"
+    files.write_checked(path, b"one\ntwo")
+    assert files.read_checked(path) == b"one\ntwo"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(files.UnreadableError, match="is damaged"):
+        files.read_checked(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_checked(tmp_path / "other.js")
+
+
 def test_a_number_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "one.json", {"value": float("nan")})

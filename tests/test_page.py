@@ -800,3 +800,19 @@ def test_where_a_cycles_accuracy_is_best_and_what_older_verdicts_say_of_it(tmp_p
     assert "".join(cells) in text
     assert "maxima at minima" in text
     assert "LR rank" not in text
+
+
+def test_the_code_of_the_charts_is_made_once_for_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    made = iter(["first", "second", "third"])
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda: next(made))
+    make = report._bundle.__wrapped__  # each call is that of another command
+    assert (make(), make()) == ("first", "first")
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_text("damaged")
+    assert (make(), make()) == ("second", "second")
+    path.unlink()
+    path.mkdir()
+    assert make() == "third", "a cache that cannot be used costs time alone"

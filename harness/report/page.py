@@ -6,8 +6,10 @@ import math
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -22,7 +24,7 @@ from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.analysis.trained import what_was_trained
 from harness.config.fields import show
-from harness.files import atomic
+from harness.files import atomic, cache_folder, read_checked, write_checked
 from harness.report import charts, folders, page_charts, verdict_charts
 from harness.report.first_screen import first_screen
 
@@ -137,9 +139,17 @@ def _template() -> jinja2.Template:
 
 @cache
 def _bundle() -> str:
-    """Return vega, vega-lite and vega-embed for a <script>, as vl-convert makes them for altair's pages."""
+    """Return vega, vega-lite and vega-embed for a <script>, as vl-convert makes them for altair's pages.
+
+    That takes two seconds, so it is remembered between commands where there is a place for that.
+    """
+    name = f"vega-{version('vl-convert-python')}.js"
+    with suppress(OSError, RuntimeError):
+        return read_checked(cache_folder() / name).decode()
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     assert "</script" not in bundle.lower()
+    with suppress(OSError, RuntimeError):
+        write_checked(cache_folder() / name, bundle.encode())
     return bundle
 
 

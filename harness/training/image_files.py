@@ -345,13 +345,10 @@ def unseen(folder: Folder) -> int:
 def _remembered(folder: Folder) -> dict[str, Seen]:
     """Return what was found of the files that have not changed since."""
     try:
-        memory = _memory(folder.root)
-        checksum, _, body = files.read(memory, _MOST_MEMORY).partition(b"\n")
-        if hashlib.sha256(body).hexdigest() != checksum.decode(errors="replace"):
-            raise ValueError(f"{memory} is damaged")
+        body = files.read_checked(_memory(folder.root), _MOST_MEMORY)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         warn_once(f"what was known of the images cannot be read: {error}; they are decoded again")
         return {}
     document = json.loads(body)
@@ -383,19 +380,15 @@ def _remember(folder: Folder, seen: dict[str, Seen], begin: int) -> None:
     }
     body = json.dumps({"decoding": _version(), "files": keep}, separators=(",", ":")).encode()
     try:
-        with files.atomic(_memory(folder.root)) as file:
-            file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        files.write_checked(_memory(folder.root), body)
     except (OSError, RuntimeError) as error:
         warn_once(f"what was found of the images is not remembered: {error}; set HARNESS_CACHE")
 
 
 def _memory(root: Path) -> Path:
     """Return the file that remembers `root`. Raises RuntimeError for a user without a home."""
-    given = os.environ.get("HARNESS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(given) if given else Path(base) / "cosine-restarts"
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return folder / f"images-{name}.json"
+    return files.cache_folder() / f"images-{name}.json"
 
 
 def _version() -> str:
