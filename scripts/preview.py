@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.choices.builtin import register
 from harness.config.compose import unused_folder
-from harness.config.hydra_private import multirun_config
+from harness.config.hydra_private import multirun_config, refuse_repeated
 from harness.config.one_line_errors import one_line_errors
 from harness.sweeps.jobs import PlannedSweep, plan_sweep
 
@@ -43,6 +43,7 @@ def main() -> None:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
     with one_line_errors():
+        refuse_repeated(arguments.overrides)
         with multirun_config(conf, overrides) as composed:
             planned = plan_sweep(composed)
         show(planned, arguments.time)

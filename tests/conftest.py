@@ -25,6 +25,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from harness.choices.builtin import register
 from harness.config.compose import load
+from harness.config.hydra_private import last_given
 from harness.config.schema import Config
 from harness.store.commit import program_commit
 
@@ -125,7 +126,7 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by the script; here so that it is unset again
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+    monkeypatch.setattr(sys, "argv", [script, *last_given(map(str, args))])
     program_commit.cache_clear()  # a process asks git itself, under its own PATH
     code: object = 0
     try:

@@ -23,6 +23,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from harness.config.hydra_private import last_given
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _context = multiprocessing.get_context("forkserver")
@@ -118,9 +120,9 @@ def _main(
     os.chdir(cwd)
     if before:
         before()
+    script, *arguments = words[0], *last_given(words[1:])
     if fresh:
-        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
-    script, *arguments = words
+        os.execv(sys.executable, [sys.executable, script, *arguments])  # noqa: S606
     sys.argv = [script, *arguments]
     sys.path.insert(0, str((ROOT / script).parent))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from conftest import ROOT
 from test_sweep_plan import Trained, sweep, verify  # noqa: F401
 
 from harness.config import hydra_private
+from harness.config.errors import ConfigError
 
 CONF = ROOT / "conf"
 
@@ -40,6 +43,40 @@ def test_a_group_is_a_folder_of_files_here_or_in_the_search_path(tmp_path: Path)
         assert not hydra_private.is_group("seed", [])
         assert not hydra_private.is_group("mine", [])
         assert hydra_private.is_group("mine", [f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["seed=1", "lr=2", "seed=2"], "seed: is given more than once, seed=1 seed=2; keep one, or for each of them -m seed=1,2"),
+        (["model=a", "+model=b"], "model: is given more than once, model=a +model=b; keep one, or for each of them -m model=a,b"),
+        (["hydra.run.dir=a", "hydra.run.dir=b"], "hydra.run.dir: is given more than once, hydra.run.dir=a hydra.run.dir=b; keep one"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_given_twice_is_refused(words: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        hydra_private.refuse_repeated(words)
+    assert str(error.value) == line
+    own = hydra_private.last_given(words)
+    assert own[0].endswith(words[-1].lstrip("+"))
+    hydra_private.refuse_repeated(own)
+
+
+def test_the_command_refuses_a_key_that_is_given_twice(tmp_path: Path) -> None:
+    words = "trainer.epochs=1", "-m", "trainer.epochs=2", f"hydra.sweep.dir={tmp_path}/sweep"
+    for script in ("train.py", "scripts/preview.py"):
+        done = subprocess.run([sys.executable, script, *words], cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
+        line = "error: trainer.epochs: is given more than once, trainer.epochs=1 trainer.epochs=2; "
+        assert (done.returncode, done.stderr.startswith(line)) == (1, True), done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_options_that_say_where_the_configuration_is_are_found_among_words() -> None:
+    found = hydra_private.given_options(
+        ["seed=1", "-m", "-cd=mine", "lr=2", "--config-name", "own"]
+    )
+    assert found == ["--config-dir", "mine", "--config-name", "own"]
+    assert hydra_private.given_options(["-m", "seed=0,1", "--again"]) == []
 
 
 @pytest.mark.parametrize(

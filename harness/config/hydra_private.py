@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,6 +41,8 @@ def take_options_anywhere() -> None:
     Hydra's parser takes overrides in one piece only, and answers a mistake with its whole usage.
     """
 
+    parser: Any = get_args_parser()
+
     def refuse(message: str) -> NoReturn:
         if valued := re.match(r"argument (\S+): ignored explicit argument '(.*)'", message):
             raise ConfigError(f"{valued[1]}: takes no value; leave ={valued[2]} out")
@@ -48,10 +50,47 @@ def take_options_anywhere() -> None:
             raise ConfigError(unknown_option(unknown[1], [*parser._option_string_actions]))
         raise ConfigError(f"{message.removeprefix('argument ')}; see --hydra-help")
 
-    parser: Any = get_args_parser()
-    parser.parse_args, parser.error = parser.parse_intermixed_args, refuse
+    def parse(*given: Any) -> Any:
+        arguments = parser.parse_intermixed_args(*given)
+        refuse_repeated(arguments.overrides)
+        return arguments
+
+    parser.parse_args, parser.error = parse, refuse
     main: Any = importlib.import_module("hydra.main")  # `hydra.main` is the decorator in it
     main.get_args_parser = lambda: parser
+
+
+def given_options(words: Sequence[str]) -> list[str]:
+    """Return the options among the `words` behind `train.py` that say where its configuration is."""
+    given, _ = get_args_parser().parse_known_args([*words])
+    named = {
+        "--config-path": given.config_path,
+        "--config-dir": given.config_dir,
+        "--config-name": given.config_name,
+    }
+    return [word for name, value in named.items() if value for word in (name, value)]
+
+
+def refuse_repeated(words: Sequence[str]) -> None:
+    """Raise `ConfigError` if a key is given twice; Hydra would take the last value and say nothing."""
+    given: dict[str, list[str]] = {}
+    for word in words:
+        if "=" in word:
+            given.setdefault(_key(word), []).append(word)
+    for key, same in given.items():
+        values = ",".join(dict.fromkeys(word.partition("=")[2] for word in same))
+        each = f", or for each of them -m {key}={values}" * (not key.startswith("hydra"))
+        if len(same) > 1:
+            raise ConfigError(f"{key}: is given more than once, {' '.join(same)}; keep one{each}")
+
+
+def last_given(words: Iterable[str]) -> list[str]:
+    """Return `words` with the last one of those that give the same key in place of the first."""
+    return [*{_key(word): word for word in words}.values()]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
 
 
 @contextmanager

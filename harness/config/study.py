@@ -89,7 +89,7 @@ class Study(Sweep):
         """Return the arguments of train.py for a sweep in a cell."""
         own = ["--config-dir", str(self.made_for(cell))] if self.arms or sweep.tuned else []
         words = [*self.launch, *self.cells[cell], *sweep.overrides(cell)]
-        return [*own, "-m", f"hydra.sweep.dir={folder}", *words]
+        return [*own, "-m", f"hydra.sweep.dir={folder}", *hydra_private.last_given(words)]
 
     def made_for(self, cell: str) -> Path:
         """Return the folder of the arms that are made for a cell."""

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from harness.choices.builtin import register
 from harness.config.errors import ConfigError
-from harness.config.hydra_private import multirun_config, quote
+from harness.config.hydra_private import multirun_config, quote, refuse_repeated
 from harness.config.one_line_errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def submit_new(overrides: list[str]) -> None:
     """Plan a new sweep, and submit what it trains first."""
     from harness.sweeps import slurm, stages
 
+    refuse_repeated(overrides)
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
     with composed(words) as config:
         chosen = config.hydra.launcher
