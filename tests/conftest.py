@@ -103,6 +103,18 @@ def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
     return [*every[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in every[count:])]
 
 
+@pytest.fixture(autouse=True)
+def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single runs in this process leave no pictures and no page, which take longer than they; but in tests of those."""
+    if "with_pages" not in request.fixturenames:
+        monkeypatch.setattr("harness.sweeps.callback.end_run", print)
+
+
+@pytest.fixture
+def with_pages() -> None:
+    """Single runs leave pictures and a page, as they do outside of tests."""
+
+
 Main = Callable[..., subprocess.CompletedProcess[str]]
 
 

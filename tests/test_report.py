@@ -15,11 +15,13 @@ from forked import Program, ends
 from test_callback import SWEEP
 from test_faults import Resize, disk, sweep, undisturbed  # noqa: F401
 
+PARTS = ("lr.png", "val_acc.png", "runs.csv", "history.parquet", "report.html")
+
 
 @pytest.mark.parametrize("multirun", [False, True], ids=["alone", "of a sweep"])
 @pytest.mark.slow
 def test_a_run_has_a_page_of_its_own(
-    main: Main, report: Main, tmp_path: Path, multirun: bool
+    main: Main, report: Main, tmp_path: Path, multirun: bool, with_pages: None
 ) -> None:
     words = (*SWEEP[1:-1], "tracking=none", f"store.dir={tmp_path}/store")
     if multirun:
@@ -28,8 +30,8 @@ def test_a_run_has_a_page_of_its_own(
     else:
         done = main(*words, "seed=5", f"hydra.run.dir={tmp_path}/run")
         folder = tmp_path / "run"
-        command = f"python scripts/report.py {folder}"
-        assert done.stdout == f"{folder} (pictures and a page: {command})\n"
+        assert done.stdout.splitlines() == [f"{folder}/{name}" for name in PARTS]
+        assert done.stdout.splitlines()[-1] == f"{folder}/report.html"
     assert done.returncode == 0, done.stderr
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     done = report(folder)
@@ -42,6 +44,39 @@ def test_a_run_has_a_page_of_its_own(
     assert "python train.py dataset=synthetic" in page
     assert "seed=5" in page
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
+
+
+def test_a_single_run_ends_with_its_page_which_cannot_make_it_fail(
+    main: Main, report: Main, tmp_path: Path, with_pages: None
+) -> None:
+    (tmp_path / "mine/arm").mkdir(parents=True)
+    (tmp_path / "mine/arm/own.yaml").write_text("# @package _global_\noptimizer:\n  lr: 0.05\n")
+    run = tmp_path / "run"
+    (run / "lr.png").mkdir(parents=True)
+    done = main("--config-dir", tmp_path / "mine", *SWEEP[1:-1], "tracking=none", "arm=own", "reuse=false", f"hydra.run.dir={run}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{run}/{name}" for name in PARTS[1:]]
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("warning: lr.png: ")
+    assert last.endswith(f"; later: python scripts/report.py {run}")
+    page = (run / "report.html").read_text()
+    assert "python train.py --config-dir &#39;…/mine&#39; " in page
+
+
+def test_a_run_that_was_refused_is_reported_with_its_error(
+    main: Main, report: Main, tmp_path: Path
+) -> None:
+    words = *SWEEP[1:-1], "tracking=none", "reuse=false", f"hydra.run.dir={tmp_path}"
+    refused = main(*words, "scheduler.t_0=1000")
+    assert refused.returncode == 1
+    assert not refused.stdout
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    error = refused.stderr.strip().removeprefix("error: ")
+    assert f": failed: {error}\n" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert "correct what the error names" in page
+    assert "give the same command again" not in page
 
 
 @pytest.mark.slow

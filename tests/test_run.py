@@ -144,6 +144,31 @@ def test_the_configuration_of_the_first_start_is_the_runs(main: Main, tmp_path: 
     assert result(tmp_path)["config"]["seed"] == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (("scheduler.t_0=4",), "scheduler.t_0=4: does not fit into the budget"),
+        (("model=torchvision", "model.arch=vgg16"), "model.arch=vgg16: needs images of at least"),
+    ],
+    ids=["a schedule", "a network"],
+)
+def test_a_run_that_is_refused_leaves_nothing_in_the_way_of_the_corrected_one(
+    main: Main, tmp_path: Path, wrong: tuple[str, ...], line: str
+) -> None:
+    base = tuple(word for word in words(tmp_path) if not word.startswith("model.width"))
+    done = main(*base, *wrong)
+    assert (done.returncode, line in done.stderr) == (1, True), done.stderr
+    assert result(tmp_path)["status"] == "failed"
+    done = main(*base)
+    assert done.returncode == 0, done.stderr
+    assert (
+        json.loads((tmp_path / "run/config.json").read_text())["config"]
+        == result(tmp_path)["config"]
+    )
+    assert main(*base, *wrong).returncode == 1, "now it has begun"
+    assert result(tmp_path)["status"] == "complete"
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_run_has_the_same_weights_and_history(
     main: Main, tmp_path: Path, precision: str

@@ -198,7 +198,9 @@ def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
     if status != "complete":
         answer = Answer("", status, "", _cut(str(run["error"] or "")))
         lower = "a lower optimizer.lr; retry=true trains the same again"
-        step = lower if status == "diverged" else "give the same command again"
+        again = "give the same command again"
+        corrected = "correct what the error names, and give the command again, in the same folder (hydra.run.dir)"
+        step = {"diverged": lower, "failed": corrected}.get(status, again)
         return FirstScreen(_short(about), [answer], next=(step,))
     final, others = run["final"], {"best": run["best"], "test/acc": run["test"]}
     shown = [f"{name} {value:.2f} %" for name, value in others.items() if value is not None]

@@ -49,6 +49,8 @@ def write_summary(
     frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
     warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
+    if not planned:  # a sweep's command says it too
+        lines += _errors(runs)
     if reason := _no_claim(plans):
         lines.append(f"\nno verdict: {reason}")
     with steps.step("verdict"):
@@ -75,6 +77,22 @@ def write_summary(
     return "\n".join([*lines, "", *map(str, written)]), steps.failures
 
 
+def write_run(folder: Path) -> tuple[list[Path], list[str]]:
+    """Write pictures, tables and the page of a run into its folder.
+
+    Returns their paths, and a line for each part that could not be made.
+    """
+    steps = Attempts()
+    plan, run_folders = results.gathered([folder])
+    runs = results.rows_of(plan, run_folders, folder)
+    written = write_pictures(folder, runs, None, steps)
+    written += write_data_files(folder, runs, steps, [folder])
+    with steps.step("report.html"):
+        details = about(folder, [], [plan], runs, steps.failures)
+        written.append(page.write_page(folder, runs, None, details))
+    return written, steps.failures
+
+
 def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list[str]:
     """Return where equal work gave other results, and records of `sweeps` that do not fit their plan, a line each."""
     found: list[str] = []
@@ -84,6 +102,14 @@ def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list
     with steps.step("check of the records"):
         found += [fault for sweep in sweeps for fault in verify.check_records(sweep)]
     return found
+
+
+def _errors(runs: pl.DataFrame) -> list[str]:
+    """Return how each run ended that is not complete, a line each."""
+    ended = runs.filter(pl.col("status") != "complete").select("name", "status", "error")
+    return [
+        f"{name}: {status}: {error or 'no reason is known'}" for name, status, error in ended.rows()
+    ]
 
 
 def _read(
@@ -257,7 +283,9 @@ def about(
     files = [sweep / "plan.json" for sweep in sweeps]
     commands = [folders.shown_command(plan["command"]) for plan in plans[: len(sweeps)]]
     if not sweeps and len(runs) == 1:  # of a single run
-        commands = [folders.shown_command(["train.py", *json.loads(runs["overrides"][0])])]
+        words = [*results.result(Path(runs["folder"][0])).get("options", ())]
+        words += json.loads(runs["overrides"][0])
+        commands = [folders.shown_command(["train.py", *words])]
     trained = what_was_trained(runs)
     return {
         "title": out.resolve().name,

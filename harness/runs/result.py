@@ -131,6 +131,7 @@ class RunResult:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     tracking: str | None = None  # W&B's page or folder; empty without tracking
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
+    options: list[str] = field(default_factory=list)  # of the command: where the choices are
 
     @property
     def status(self) -> str:
@@ -149,6 +150,7 @@ class RunResult:
         """Return the flat object of `result.json`."""
         document: dict[str, Any] = {"status": self.status, "error": self.outcome.error}
         document |= {name: getattr(self, name) for name in _HEAD}
+        document |= {"options": self.options} if self.options else {}
         if self.identity:
             document |= vars(self.identity) | {"no_test": None}
         if self.provenance:
@@ -173,6 +175,7 @@ class RunResult:
         head: dict[str, Any] = {name: document.get(name) for name in _HEAD}
         return cls(
             **head,
+            options=document.get("options", []),
             outcome=Complete(document.get("weights_sha256", "")),
             identity=Identity(**_fields(Identity, document)),
             provenance=Provenance(**_fields(Provenance, document)),

@@ -92,10 +92,11 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 def check_config_unchanged(ctx: RunContext) -> str | None:
     """Note configuration and claim at the first start; later ones must agree. Return the first claim.
 
-    A requeued job composes its configuration again, from files that may have been edited since.
+    A requeued job composes its configuration again, from files that may have been edited since. A start that
+    failed before its first row does not count: what it was refused for may be corrected.
     """
     path, config = ctx.info.folder / "config.json", to_dict(ctx.config)
-    if not path.exists():
+    if not path.exists() or _failed_at_once(ctx.info.folder):
         write_json(path, {"config": config, "claim_sha256": ctx.info.claim_sha256})
     frozen = read_json(path)
     if changed := changes(frozen["config"], config):
@@ -105,6 +106,14 @@ def check_config_unchanged(ctx: RunContext) -> str | None:
         )
     first: str | None = frozen["claim_sha256"]
     return first
+
+
+def _failed_at_once(folder: Path) -> bool:
+    """Return whether the last start in `folder` ended with an error, and none has recorded anything."""
+    result, history = folder / "result.json", folder / "history.jsonl"
+    if not result.exists() or (history.exists() and history.stat().st_size):
+        return False
+    return read_json(result).get("status") == "failed"
 
 
 def _complete_before(ctx: RunContext) -> RunResult | None:
@@ -124,7 +133,7 @@ def write_result_on_exit(ctx: RunContext, claim_sha256: str | None) -> Iterator[
     info, folder = ctx.info, ctx.info.folder
     result = RunResult(
         info.name, info.arm, info.group, to_dict(ctx.config), info.overrides, info.swept,
-        claim_sha256, restarts=_note_start(folder),
+        claim_sha256, restarts=_note_start(folder), options=info.options,
     )  # fmt: skip
     (folder / "result.json").unlink(missing_ok=True)
     try:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from harness.analysis import sweep_plan
-from harness.config.hydra_private import quote
+from harness.config.hydra_private import given_options, quote
 from harness.training import ranks
 
 MOST_NAME = 128  # characters of a run's name, or of a group's, that W&B takes
@@ -43,6 +43,9 @@ class RunInfo:
     branch_steps: frozenset[int] = frozenset()  # updates after which other runs of the sweep part
     overrides: list[str] = field(default_factory=list)
     swept: dict[str, str] = field(default_factory=dict)  # what differs from other runs of the sweep
+    options: list[str] = field(
+        default_factory=list
+    )  # where its choices are, as ["--config-dir", "mine"]
     claim_sha256: str | None = None  # of the sweep's claim, as it stands when the run begins
     again: str = ""  # how the command goes on that has started it; of a sweep, the sweeper says it
 
@@ -51,7 +54,8 @@ def single(settings: DictConfig) -> RunInfo:
     """Return the info of a run outside of a sweep; `settings` is Hydra's own part of the configuration."""
     overrides, folder = task_overrides(settings), Path(settings.runtime.output_dir)
     again = how_to_go_on("hydra.run.dir", folder)
-    return RunInfo(folder, ", ".join(overrides) or "run", overrides=overrides, again=again)
+    name, options = ", ".join(overrides) or "run", given_options(sys.argv[1:])
+    return RunInfo(folder, name, overrides=overrides, options=options, again=again)
 
 
 def from_here(folder: str | Path) -> str:
@@ -97,5 +101,6 @@ def planned(sweep: Path, plan: dict[str, Any], position: int) -> RunInfo:
         frozenset(run["branches"]),
         run["overrides"],
         run["swept"],
+        given_options(plan["command"][1:]),
         None if plan["search"] else claim.get("sha256"),  # that of a search comes after its runs
     )

@@ -45,8 +45,7 @@ class Sweep(Callback):
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         if not ranks.process_rank().rank:
-            folder = shlex.quote(from_here(config.hydra.runtime.output_dir))
-            print(f"{folder} (pictures and a page: python scripts/report.py {folder})")
+            end_run(Path(from_here(config.hydra.runtime.output_dir)))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():  # Hydra would make a warning of an exception
@@ -77,6 +76,18 @@ class Sweep(Callback):
 
             if verify.check_records(folder):  # which the summary has named
                 raise SystemExit(1)
+
+
+def end_run(folder: Path) -> None:
+    """Make pictures and page of a run outside of a sweep, and print where they are; a part that fails is a warning."""
+    steps, written, failures = Attempts(), list[Path](), list[str]()
+    with steps.step("page"):
+        from harness.report import summary
+
+        written, failures = summary.write_run(folder)
+    print(*(shlex.quote(str(path)) for path in written or [folder]), sep="\n")
+    for failure in [*failures, *steps.failures]:
+        warn(f"{failure}; later: python scripts/report.py {shlex.quote(str(folder))}")
 
 
 def begin_search(config: DictConfig, sweeper: str) -> None:
