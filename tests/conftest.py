@@ -138,7 +138,7 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by the script; here so that it is unset again
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [script, *last_given(map(str, args))])
+    monkeypatch.setattr(sys, "argv", [script, *last_given([*map(str, args)])])
     program_commit.cache_clear()  # a process asks git itself, under its own PATH
     code: object = 0
     try:

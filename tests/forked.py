@@ -120,7 +120,7 @@ def _main(
     os.chdir(cwd)
     if before:
         before()
-    script, *arguments = words[0], *last_given(words[1:])
+    script, *arguments = last_given(words)
     if fresh:
         os.execv(sys.executable, [sys.executable, script, *arguments])  # noqa: S606
     sys.argv = [script, *arguments]
@@ -157,7 +157,7 @@ def on_a_terminal(words: Iterable[str], leave_at: bytes = b"", **variables: str)
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
     process = subprocess.Popen(
-        [sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=its, stderr=its,
+        [sys.executable, *last_given([*words])], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=its, stderr=its,
         env=os.environ | variables, start_new_session=True,
     )  # fmt: skip
     os.close(its)

@@ -77,6 +77,13 @@ def test_any_key_is_changed_by_the_command() -> None:
     assert load(["study=quick", "folder=/tmp/x"]).folder == "/tmp/x"
 
 
+def test_a_setting_of_a_sweep_counts_more_than_that_of_its_cell_and_is_given_once() -> None:
+    study = load(["study=quick", "sweeps.longer.settings=[trainer.batch_size=60]"])
+    words = study.command(study.sweeps["longer"], "wide", Path("x"))
+    given = [word for word in words if word.startswith("trainer.batch_size=")]
+    assert given == ["trainer.batch_size=60"]
+
+
 def test_a_title_is_of_its_own_sweep_and_makes_no_other_study() -> None:
     given = ["study=quick", "claim.title='Up, down, or \"flat\"?'"]
     study = load(given)
@@ -109,6 +116,7 @@ REFUSED = {
     "no study": ([], "study=: choose from quick, t_mult, template"),
     "a study that is not there": (["study=quik"], "study=quik: did you mean quick?"),
     "no value": (["study=quick", "seeds"], "seeds: must be KEY=VALUE"),
+    "a key twice": (["study=quick", "budget=1", "budget=2"], "budget: is given more than once, budget=1 budget=2; keep one"),
     "a key of no study": (["study=quick", "seedss=3"], "seedss: is not a key; did you mean seeds?"),
     "a key of no claim": (["study=quick", "claim.marginn=1"], "did you mean margin?"),
     "a key of no sweep": (["study=quick", "sweeps.longer.epochs=3"], "sweeps.longer.epochs: is not a key"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,22 +71,26 @@ def given_options(words: Sequence[str]) -> list[str]:
     return [word for name, value in named.items() if value for word in (name, value)]
 
 
-def refuse_repeated(words: Sequence[str]) -> None:
-    """Raise `ConfigError` if a key is given twice; Hydra would take the last value and say nothing."""
+def refuse_repeated(words: Sequence[str], sweeps: bool = True) -> None:
+    """Raise `ConfigError` if a key is given twice; Hydra would take the last value and say nothing.
+
+    The message has what trains each of the values, where the command is one that `sweeps`.
+    """
     given: dict[str, list[str]] = {}
     for word in words:
         if "=" in word:
             given.setdefault(_key(word), []).append(word)
     for key, same in given.items():
         values = ",".join(dict.fromkeys(word.partition("=")[2] for word in same))
-        each = f", or for each of them -m {key}={values}" * (not key.startswith("hydra"))
+        each = f", or for each of them -m {key}={values}" * (sweeps and not key.startswith("hydra"))
         if len(same) > 1:
             raise ConfigError(f"{key}: is given more than once, {' '.join(same)}; keep one{each}")
 
 
-def last_given(words: Iterable[str]) -> list[str]:
-    """Return `words` with the last one of those that give the same key in place of the first."""
-    return [*{_key(word): word for word in words}.values()]
+def last_given(words: Sequence[str]) -> list[str]:
+    """Return `words` with nothing but the last of those that give one key."""
+    last = {_key(word): number for number, word in enumerate(words)}
+    return [w for number, w in enumerate(words) if "=" not in w or last[_key(w)] == number]
 
 
 def _key(word: str) -> str:

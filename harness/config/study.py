@@ -126,6 +126,7 @@ def load(words: Sequence[str]) -> Study:
     """Return the study of `study=NAME KEY=VALUE …`. Raises `ConfigError`, and OmegaConf's errors."""
     if wrong := [word for word in words if "=" not in word]:
         raise ConfigError(f"{wrong[0]}: must be KEY=VALUE, as in study=quick")
+    hydra_private.refuse_repeated(words, sweeps=False)
     name = dict(word.split("=", 1) for word in words).get("study", "")
     if name not in (files := studies()):
         raise ConfigError(f"study={name}: {nearest(name, [*files])}")

@@ -21,6 +21,7 @@ import pytest
 from conftest import ROOT, verified
 
 from cluster.conftest import LONG
+from harness.config.hydra_private import last_given
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -87,7 +88,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         where = [f"hydra.sweep.dir={tmp_path / 'out'}", f"store.dir={tmp_path / 'store'}"]
         command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=slurm"]
         process = subprocess.Popen(
-            [*command, *words, *where], cwd=tmp_path, text=True,
+            last_given([*command, *words, *where]), cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
