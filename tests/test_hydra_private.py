@@ -58,7 +58,7 @@ def test_a_key_that_is_given_twice_is_refused(words: list[str], line: str) -> No
         hydra_private.refuse_repeated(words)
     assert str(error.value) == line
     own = hydra_private.last_given(words)
-    assert own[-1] == words[-1]
+    assert own[0] == words[-1], "its place is that of the first"
     hydra_private.refuse_repeated(own)
 
 

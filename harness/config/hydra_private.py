@@ -88,9 +88,9 @@ def refuse_repeated(words: Sequence[str], sweeps: bool = True) -> None:
 
 
 def last_given(words: Sequence[str]) -> list[str]:
-    """Return `words` with nothing but the last of those that give one key."""
-    last = {_key(word): number for number, word in enumerate(words)}
-    return [w for number, w in enumerate(words) if "=" not in w or last[_key(w)] == number]
+    """Return `words` with each key once, where it is given first, with the value that is given last."""
+    by_key = {_key(word) if "=" in word else place: word for place, word in enumerate(words)}
+    return [*by_key.values()]
 
 
 def _key(word: str) -> str:
