@@ -41,6 +41,8 @@ _REWRITTEN = (  # in a word that cannot be read: what is found there, what to wr
     (r"=~", "=$HOME", "the shell leaves ~ as it is behind ="),
     (r"==+", "=", "= is written once"),
     (r"^([\w./]+):([^=]+)$", r"\1=\2", "a value is given with ="),
+    (r"[;|]", ",", "values are separated by commas"),
+    (r"^(\w+)=(\w+),(\w+=.*)$", r"\1=\2 \1.\3", "a key of a group is a word of its own"),
     (r"^([^\[]*?|.*?\]),+$", r"\1", "ends with a comma"),
 )
 _SAID = (  # what Hydra and YAML say, mostly of a file of conf/, and what to write there
@@ -215,8 +217,11 @@ def unreadable(given: str) -> str:
         if groups := _groups_with(given):
             choices = " or ".join(f"{group}={given}" for group in groups)
             return f"{given}: is a choice without its group; write {choices}"
-        if file := re.fullmatch(r"conf/(\w+)/(\w+)\.yaml", given):
+        file = re.fullmatch(r"(?:conf/)?(\w+)[./](\w+?)(?:\.yaml)?", given)
+        if file and file[2] in group_files().get(file[1], ()):
             return f"{given}: is chosen by {file[1]}={file[2]}"
+        if re.fullmatch(r"\w+", given) and given not in group_files() and not _fields(given):
+            return f"{given}: is no KEY=VALUE; a value with spaces needs quotes; see --help"
         if re.fullmatch(r"[A-Za-z_~@./]+[\w./@]*", given):
             return f"{given}: has no value; give one with {given}=VALUE"
     return (
@@ -304,7 +309,8 @@ def _percent(key: str, f: dataclasses.Field[Any], number: float) -> str:
 def about_value(key: str, f: dataclasses.Field[Any], value: object) -> str:
     """Return what to write in place of a `value` that the field `f` does not take; empty if unknown."""
     text = str(value).strip()
-    if ends := re.fullmatch(r"(\d+) ?(?:\.\.+|-|:) ?(\d+)", text):
+    ends = re.fullmatch(r"(\d+) ?(?:\.\.+|-|:) ?(\d+)", text)
+    if ends and f.type == "int":
         return f"; {ends[1]} to {ends[2]} is -m '{key}=range({ends[1]},{int(ends[2]) + 1})'"
     if percent := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
         return _percent(key, f, float(percent[1]))
@@ -312,7 +318,8 @@ def about_value(key: str, f: dataclasses.Field[Any], value: object) -> str:
         return f"; a fraction has a point, {comma[1]}.{comma[2]}"
     if several := re.fullmatch(r"\[(.+)\]|([\d.]+(?: [\d.]+)+)", text):
         values = (several[1] or several[2].replace(" ", ",")).replace(", ", ",")
-        return f"; for each of them -m {key}={values}"
+        listed = str(f.type).startswith("list")
+        return f"; write {key}=[{values}]" if listed else f"; for each of them -m {key}={values}"
     if isinstance(value, float) and value.is_integer():
         return f"; write {decimal(value)}"
     if text in ("range", "choice", "interval"):
