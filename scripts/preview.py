@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.choices.builtin import register
 from harness.config.compose import unused_folder
+from harness.config.hints import options_in_one_line
 from harness.config.hydra_private import multirun_config, refuse_repeated
 from harness.config.one_line_errors import one_line_errors
 from harness.sweeps.jobs import PlannedSweep, plan_sweep
@@ -35,18 +36,23 @@ def main() -> None:
         help="where no run is recorded that says how long an epoch takes, train a few updates to measure it",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
-    arguments = parser.parse_intermixed_args()
     register()
+    options_in_one_line(parser)
+    with one_line_errors():
+        preview(parser.parse_intermixed_args())
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """Plan the sweep that the command line asks for, and show it."""
     conf = Path(__file__).resolve().parent.parent / "conf"
     overrides = arguments.overrides
     if arguments.config_dir:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
-    with one_line_errors():
-        refuse_repeated(arguments.overrides)
-        with multirun_config(conf, overrides) as composed:
-            planned = plan_sweep(composed)
-        show(planned, arguments.time)
+    refuse_repeated(arguments.overrides)
+    with multirun_config(conf, overrides) as composed:
+        planned = plan_sweep(composed)
+    show(planned, arguments.time)
 
 
 def show(planned: PlannedSweep, measure: bool) -> None:

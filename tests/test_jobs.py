@@ -17,7 +17,7 @@ from test_sweep_plan import S
         pytest.param(["hydra.sweep.subdir=same", "seed=0,1"], "seed=0 and seed=1 would share the folder same", id="one folder for all"),
         pytest.param(["hydra.sweep.subdir=../${seed}", "seed=0,1"], "'../0' is not a folder below hydra.sweep.dir", id="elsewhere"),
         pytest.param(["hydra.sweep.dir=", "seed=0,1"], "hydra.sweep.dir: has no value", id="no folder"),
-        pytest.param(["seed=0,1,2,0"], "error: seed=0: is in the sweep twice; leave one of them out", id="a seed twice"),
+        pytest.param(["seed=0,1,2,0"], "error: seed=0,1,2,0: has 0 twice; leave one of them out", id="a seed twice"),
         pytest.param(["scheduler.t_0=1,1.0"], "error: t_0=1.0: is the same run as t_0=1;", id="a level twice"),
         pytest.param(["experiment=article_t_mult,phase_claim"],
                      "error: experiment=article_t_mult: brings a sweep of its own (scheduler.t_mult, seed)", id="sweeps of experiments"),

@@ -66,9 +66,9 @@ def test_the_file_of_the_readme_is_an_arm(tmp_path: Path, main: Main) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("scheduler.gamma=0.5", "scheduler.gamma=0.5: is not a key of the scheduler cosine_warm, but of multistep, step; "),
-        ("++scheduler.gamma=0.5", "scheduler=one_cycle: scheduler.gamma=0.5: is not a key of the scheduler one_cycle, but of multistep, step; "),
-        ("scheduler.gamma=0.1,0.5", "scheduler=one_cycle, gamma=0.1: scheduler.gamma=0.1: is not a key of the scheduler one_cycle, but of multistep, step; "),
+        ("scheduler.gamma=0.5", "scheduler.gamma=0.5: is a key of step, and not of one_cycle; "),
+        ("++scheduler.gamma=0.5", "scheduler=one_cycle: scheduler.gamma=0.5: is a key of step, and not of one_cycle; "),
+        ("scheduler.gamma=0.1,0.5", "scheduler=one_cycle, gamma=0.1: scheduler.gamma=0.1: is a key of step, and not of one_cycle; "),
     ],
 )  # fmt: skip
 def test_a_key_that_not_all_swept_schedulers_have_leads_to_arms(
@@ -91,11 +91,29 @@ def test_a_key_that_not_all_swept_schedulers_have_leads_to_arms(
     [
         ("defaults:\n  - override /scheduler: step\nscheduler:\n  gamma: 0.5\n", "# @package _global_"),
         ("# @package _global_\ndefaults:\n  - /scheduler: step\n", "override /scheduler"),
+        ("# @package _global_\ndefaults:\n  - override scheduler: step\n", "- override /scheduler: CHOICE"),
+        ("defaults:\n  - override scheduler: step\n", "- override /scheduler: CHOICE, and the first line is # @package"),
+        ("# @package _global_\ndefaults:\n  - scheduler: step\n", "- override /scheduler: CHOICE"),
+        ("# @package _global_\ndefaults:\n  - override /scheduler:step\n", "write - override /scheduler: step"),
+        ("# @package _global_\ndefaults:\n  - override /schedular: step\n", "/schedular: is no group; did you mean scheduler?"),
+        ("# @package _global_\ndefaults:\n  override /scheduler: step\n", "arm/own.yaml: defaults is a list"),
+        ("# @package _global_\nscheduler: step\n", "below defaults:, with - override /scheduler: step"),
+        ("# @package _global_\noptimizer:\n  lr=0.2\n", "a space follows the colon; write lr: 0.2"),
+        ("# @package _global_\noptimizer:\n  lr: 0,2\n", "a fraction has a point, 0.2"),
+        ("# @package _global_\noptimizer.lr: 0.2\n", "optimizer: and, indented below it, lr: VALUE"),
+        ("# @package _global_\noptimizer:\n\tlr: 0.2\n", "arm/own.yaml, line 3: begins with a tab; YAML takes spaces"),
+        ("# @package _global_\noptimizer:\n  lr: 0.2\n   nesterov: true\n", "arm/own.yaml, line 4: is indented further"),
+        ("# @package _global_\noptimizer:\nlr: 0.2\n", "arm/own.yaml: optimizer: has no keys below it"),
         ("scheduler:\n  t_0: 7\n", "# @package _global_"),
         ("# @package _global_\nscheduler:\n  gamma: 0.5\n", "scheduler.gamma"),
         ("# @package _global_\noptimizer:\n  lrs: 0.5\n", "did you mean lr?"),
     ],
-    ids=["without a package", "without override", "without both", "a key of another", "misspelt"],
+    ids=[
+        "without a package", "without override", "without a slash", "without a slash and a package",
+        "without a slash and override", "without a space", "a group that is none", "without a dash",
+        "a choice as a value", "= in a file", "a decimal comma", "a dotted key", "a tab", "indented too far",
+        "not indented", "without both", "a key of another", "misspelt",
+    ],
 )  # fmt: skip
 def test_a_mistake_in_an_arm_is_one_line(tmp_path: Path, main: Main, text: str, line: str) -> None:
     (tmp_path / "arm").mkdir()

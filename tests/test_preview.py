@@ -39,6 +39,20 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--lr", "0.1"], "--lr: is no option; did you mean optimizer.lr=VALUE?"),
+        (["--tiem", "seed=0,1"], "--tiem: is no option; did you mean --time?"),
+        (["--time=yes"], "--time: takes no value; leave =yes out"),
+        (["model=[resnet8,resnet20]"], "model=[resnet8,resnet20]: a choice has no brackets; write -m model=resnet8,resnet20"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_command_is_one_line(tmp_path: Path, words: list[str], line: str) -> None:
+    done = preview_of(tmp_path, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {line}\n")
+
+
 @pytest.mark.slow
 def test_arms_that_are_the_same_runs_are_no_comparison(tmp_path: Path, main: Main) -> None:
     """With one cycle t_mult changes nothing."""

@@ -79,6 +79,17 @@ def test_a_run_that_was_refused_is_reported_with_its_error(
     assert "give the same command again" not in page
 
 
+def test_a_folder_of_sweeps_names_one(report: Main, tmp_path: Path) -> None:
+    """The single run beside them would be reported, as if there was nothing else."""
+    for path in ("first/plan.json", "second/plan.json", "run/config.json"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text("{}")
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert report(tmp_path).stderr == (
+        f"error: {tmp_path}: holds sweeps; name one, {second}, or several, {first} {second} --out DIR\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_stdout_that_cannot_show_a_sign_shows_another(tmp_path: Path, main: Main) -> None:
     words = (

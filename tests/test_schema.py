@@ -238,7 +238,7 @@ REFUSED = {
         "scheduler.t_0: has no value; give one with scheduler.t_0=VALUE",
     ),
     "seed removed": (["~seed"], "seed: has no value; give one with seed=VALUE"),
-    "section removed": (["~scheduler"], "scheduler: has no value; give one with scheduler=VALUE"),
+    "section removed": (["~tracking"], "tracking: a run needs one; choose from none, tensorboard, wandb"),
     "key added": (
         ["+seeds=1"],
         f"seeds=1: is neither a key nor a group; did you mean seed? choose from {TOP}",

@@ -122,6 +122,9 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in dict.fromkeys(paths):
+        if sweeps := sorted(file.parent for file in path.glob("*/plan.json")):
+            several = "" if len(sweeps) == 1 else f", or several, {sweeps[0]} {sweeps[1]} --out DIR"
+            raise ConfigError(f"{path}: holds sweeps; name one, {sweeps[-1]}{several}")
         below = [file.parent for file in sorted(path.glob("*/config.json"))]
         own = [path] if (path / "config.json").exists() else below
         if not own:

@@ -20,7 +20,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from harness.config import hydra_private
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, show
-from harness.config.hints import make_arms, unknown_key
+from harness.config.hints import unknown_key
 from harness.config.registry import CONF, KINDS, group_files
 from harness.config.schema import Config
 from harness.config.values import SAME_RUN, flat, to_dict, without_added
@@ -100,6 +100,9 @@ def load(composed: DictConfig) -> Config:
         ) from None
     except MissingMandatoryValue:
         key = min(OmegaConf.missing_keys(composed))
+        if key in KINDS:
+            names = ", ".join(group_files()[key])
+            raise ConfigError(f"{key}: a run needs one; choose from {names}") from None
         raise ConfigError(f"{key}: has no value; give one with {key}=VALUE") from None
     assert isinstance(config, Config)
     for section in (config, *vars(config).values()):
@@ -107,8 +110,7 @@ def load(composed: DictConfig) -> Config:
             known = {f.name for f in dataclasses.fields(section)}
             for name in [name for name in vars(section) if name not in known]:
                 given = f"{section.section}.{name}={show(getattr(section, name))}".lstrip(".")
-                fix = "; ".join(filter(None, [unknown_key(type(section), name), make_arms(given)]))
-                raise ConfigError(f"{given}: {fix}")
+                raise ConfigError(f"{given}: {unknown_key(type(section), name, given)}")
     return config
 
 

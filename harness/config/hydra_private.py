@@ -7,11 +7,10 @@ and `tests/test_sweep.py`.
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -29,8 +28,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from harness.config.errors import ConfigError
-from harness.config.hints import unknown_option
+from harness.config.hints import options_in_one_line, refuse_lists
 
 SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
 
@@ -42,20 +40,15 @@ def take_options_anywhere() -> None:
     """
 
     parser: Any = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        if valued := re.match(r"argument (\S+): ignored explicit argument '(.*)'", message):
-            raise ConfigError(f"{valued[1]}: takes no value; leave ={valued[2]} out")
-        if unknown := re.match(r"unrecognized arguments: .*?(-\S*)", message):
-            raise ConfigError(unknown_option(unknown[1], [*parser._option_string_actions]))
-        raise ConfigError(f"{message.removeprefix('argument ')}; see --hydra-help")
+    options_in_one_line(parser)
 
     def parse(*given: Any) -> Any:
         arguments = parser.parse_intermixed_args(*given)
+        refuse_lists(arguments.overrides)
         refuse_repeated(arguments.overrides)
         return arguments
 
-    parser.parse_args, parser.error = parse, refuse
+    parser.parse_args = parse
     main: Any = importlib.import_module("hydra.main")  # `hydra.main` is the decorator in it
     main.get_args_parser = lambda: parser
 
@@ -103,6 +96,7 @@ def multirun_config(config_dir: Path, overrides: Sequence[str]) -> Iterator[Dict
 
     `hydra.compose` cannot compose for RunMode.MULTIRUN: it refuses values such as `1,2`.
     """
+    refuse_lists(overrides)
     with initialize_config_dir(str(config_dir), job_name="train", version_base="1.3"):
         yield _loader().load_configuration("config", list(overrides), run_mode=RunMode.MULTIRUN)
 

@@ -19,7 +19,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -111,7 +111,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain(error: BaseException) -> str | None:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(" Config search path:")[0]
     if about_job := _explain_job(error):
         return about_job
     match error:
@@ -131,7 +131,7 @@ def _explain(error: BaseException) -> str | None:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, OmegaConfBaseException):
                 return _explain_omegaconf(cause, str(error))
-            return hints.file_of_choices(text) or text
+            return hints.instead_of(text) or text
         case OmegaConfBaseException():
             return _explain_omegaconf(error)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
@@ -139,7 +139,11 @@ def _explain(error: BaseException) -> str | None:
                 f"{text}: make room (hydra.run.dir, hydra.sweep.dir, store.dir), "
                 "then the same command goes on"
             )
-        case ConfigError() | HydraException() | OSError() | YAMLError():
+        case HydraException() | YAMLError():
+            return hints.instead_of(text) or text
+        case ConfigError():
+            return text + hints.half_of_fraction(text)
+        case OSError():
             return text
         case MemoryError():
             return f"{_MEMORY} ({text or 'Python'})"
@@ -150,6 +154,8 @@ def _explain(error: BaseException) -> str | None:
                 "dataset.workers: a process that reads images died, perhaps for want of memory; "
                 f"lower dataset.workers or trainer.batch_size ({text.partition('. ')[0]})"
             )
+        case ValueError() if text.startswith(("Only one of", "Invalid defaults list")):
+            return hints.instead_of(text)
         case ValueError() | TypeError() if override := _group_override(error):
             return f"{override}: a group takes the name of one of its choices; see --help"
     return None
@@ -185,31 +191,29 @@ def _explain_omegaconf(error: OmegaConfBaseException, composing: str = "") -> st
     file = re.match(r"In '(.*?)'", composing)
     dangling = isinstance(error, InterpolationResolutionError)
     raw = error.child_node._value() if dangling and error.child_node is not None else error.value
+    raw = raw._value() if isinstance(raw, Node) else raw
     given = override[1] if override else f"{key}={raw}" if raw is not None else key
     where = [f"{file[1]}.yaml"] if file else []
     where += [given] if given.partition("=")[0] == key else [given, key]
-    fix = _fix(error)
-    if override and (arms := hints.make_arms(key)):
-        # Hydra composes the defaults with all that is not swept before it composes any job.
-        fix += f"; write ++{given} if all that are swept have it, else {arms}"
-    return ": ".join([*filter(None, where), fix])
+    return ": ".join([*filter(None, where), _fix(error, given)])
 
 
-def _fix(error: OmegaConfBaseException) -> str:
+def _fix(error: OmegaConfBaseException, given: str) -> str:
     name, node = error.key, error.parent_node
     while isinstance(node, ListConfig):
         name, node = node._key(), node._get_parent()
     schema = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
     if isinstance(schema, type) and issubclass(schema, Section):
         if isinstance(error, ConfigKeyError | ConfigAttributeError):
-            return hints.unknown_key(schema, str(name))
+            return hints.unknown_key(schema, str(name), given)
         own = {f.name: f for f in dataclasses.fields(schema)}
         if isinstance(error, ValidationError) and name in own:
             key = f"{schema.section}.{name}".lstrip(".")
-            return describe_constraint(own[name]) + hints.about_value(key, error.value)
+            return describe_constraint(own[name]) + hints.about_value(key, own[name], error.value)
     elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):
         return f"is not a key; {nearest(str(name), [str(known) for known in node])}"
-    return str(error).partition("\n")[0]
+    text = str(error).partition("\n")[0]
+    return hints.instead_of(text) or text
 
 
 def _group_override(error: Exception) -> str | None:

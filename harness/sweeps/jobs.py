@@ -165,6 +165,8 @@ def expand(config: DictConfig) -> list[dict[str, Any]]:
     Of a claim that goes on until decided: all jobs of its first seed, then those of the next.
     """
     overrides, seeds = sweep_overrides(config), [""]
+    for one in overrides:
+        _refuse_value_twice(one)
     if config.claim.until:
         overrides, seeds = _with_seeds(config, overrides)
     for one in overrides:
@@ -196,6 +198,15 @@ def _with_seeds(
             f"claim.most={most}: {len(seeds)} seeds are swept, and looks take those; leave one of the two out"
         )
     return others, seeds
+
+
+def _refuse_value_twice(override: Override) -> None:
+    """Raise `ConfigError` if the values that are swept over have one twice."""
+    values = override.value() if override.is_sweep_override() else None
+    if isinstance(values, ChoiceSweep):
+        shown = [str(value) for value in values.list]
+        if twice := next((one for one in shown if shown.count(one) > 1), None):
+            raise ConfigError(f"{override.input_line}: has {twice} twice; leave one of them out")
 
 
 def _count_values(override: Override) -> int:
