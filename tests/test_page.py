@@ -816,3 +816,9 @@ def test_the_code_of_the_charts_is_made_once_for_all_commands(
     path.unlink()
     path.mkdir()
     assert make() == "third", "a cache that cannot be used costs time alone"
+
+
+def test_the_parts_of_a_variance_add_up() -> None:
+    parts = ("seeds", "images", "remainder")
+    assert report.variance_parts(dict(zip(parts, (0.0, 0.0, 1.0), strict=True))) == "0 · 0 · 100 %"
+    assert report.variance_parts(dict.fromkeys(parts, 1 / 3)) == "33 · 34 · 33 %"

@@ -161,14 +161,15 @@ def _reason(claim: Claim, own: Figures) -> str:
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
         case states.NO_GAIN:
             return f"a gain of {margin} is ruled out"
-    return "neither a difference nor its absence shows" + _needed(claim, own)
+    among = " among all comparisons" * (AS_HERE in (own["pairs_needed"] or {}))
+    return f"neither a difference nor its absence shows{among}{_needed(claim, own)}"
 
 
 def _needed(claim: Claim, own: Figures) -> str:
     """Return how many pairs would answer what is open, if more are needed than there are."""
     needed = own["pairs_needed"] or {}
     if AS_HERE in needed:
-        answers = {"show so large a difference among all comparisons": needed[AS_HERE]}
+        answers = {"show so large a difference": needed[AS_HERE]}
     elif own["verdict"] == states.SUPPORTED_UNSURE:
         answers = {
             f"show {2 * claim.margin:g} points to be above it": needed.get("above the margin")
@@ -206,7 +207,7 @@ def by_itself(own: Figures) -> str:
     decided = (states.WORSE, states.SUPPORTED, states.SUPPORTED_SMALLER)
     if alone == found or alone not in _ALONE or found in decided or found != own["verdict"]:
         return ""
-    return f"{_ALONE[alone]} by itself, but not among all comparisons"
+    return f"{_ALONE[alone]} by itself, but not among all {own['comparisons']}"
 
 
 def _reduced(own: Figures) -> str:
@@ -256,7 +257,8 @@ def _lrs(claim: Claim, own: Figures) -> str:
 
 def given_lrs(claim: Figures, comparisons: Sequence[Figures]) -> str:
     """Return the peak LRs of the arms of a `verdict.json`, where they differ and the claim is not about them; else ""."""
-    both = [one.get("lrs") or ([], []) for one in comparisons]
+    none: list[list[float]] = [[], []]
+    both = [one.get("lrs") or none for one in comparisons]
     if "optimizer.lr" in (claim.get("tuned_over"), claim["factor"]):
         return ""
     if all(a == b or not a or not b for a, b in both):
@@ -265,14 +267,15 @@ def given_lrs(claim: Figures, comparisons: Sequence[Figures]) -> str:
     of_arm: dict[str, set[float]] = {}
     for one, lrs in zip(comparisons, both, strict=True):
         for level, own in zip((one["baseline"], one["treatment"]), lrs, strict=True):
-            of_arm.setdefault(f"{key}={level}" if section else level, set()).update(own)
+            of_arm.setdefault(level, set()).update(own)
     if len(of_arm) > _SHOWN + 1:
         return "Given the LRs of the arms, which differ."
     arms: dict[str, list[str]] = {}
     for level, found in of_arm.items():
         arms.setdefault(" and ".join(f"{lr:g}" for lr in sorted(found)), []).append(level)
-    said = [f"{lr} for {' and '.join(levels)}" for lr, levels in arms.items()]
-    return f"Given these LRs: {', '.join(said)}."
+    of = f"{key}=" * bool(section)
+    said = [f"{lr} for {of}{', '.join(levels)}" for lr, levels in arms.items()]
+    return f"Given these LRs: {'; '.join(said)}."
 
 
 def _left_out(own: Figures) -> list[str]:

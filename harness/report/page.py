@@ -134,7 +134,7 @@ def _template() -> jinja2.Template:
         "p": _p,
         "pairs_needed": lambda number: format_pairs(number, "> ") if number else _NONE,
         "percent": _percent,
-        "shares": _shares,
+        "shares": variance_parts,
         "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
@@ -328,7 +328,7 @@ def _percent(share: Any, places: int = 0) -> str:
     return _NONE if _missing(share) else f"{100 * share:.{places}f} %"
 
 
-def _shares(shares: dict[str, float]) -> str:
+def variance_parts(shares: dict[str, float]) -> str:
     """Return the parts of a whole as whole percents that add up to 100."""
     ends = [round(100 * end) for end in accumulate(shares.values(), initial=0.0)]
     return " · ".join(str(b - a) for a, b in pairwise(ends)) + " %"
