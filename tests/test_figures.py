@@ -36,6 +36,10 @@ def test_seven_pairs_cannot_decide_six_cells_and_eight_can() -> None:
     open_ones = judged(cells(*"abcdef", differences=[*around(0.5), 0.5]))["comparisons"]
     said = "“supported” by itself; 7 pairs cannot decide 6 comparisons, 8 can"
     assert said in open_ones[0]["sentence"]
+    assert (
+        "about 8 pairs would show so large a difference, with 80 % power"
+        in open_ones[0]["sentence"]
+    )
 
 
 def test_what_is_decided_by_itself_needs_the_pairs_that_show_it_among_all() -> None:

@@ -79,8 +79,8 @@ def test_what_is_decided_by_itself_asks_what_would_decide_it_among_all() -> None
     verdict = judged(runs, Claim("scheduler.t_mult", "1", tuple("234567")))
     needed = verdict["comparisons"][0]["pairs_needed"]["as large as here"]
     assert next_steps(verdict)[0] == (
-        f"1 of 6 is decided by itself, but not among all: about {needed} pairs would show so large a difference "
-        f"among them, fewer in a sweep without the others; a new sweep on other seeds: 'seed=range(8,{8 + needed})'"
+        f"1 of 6 is decided by itself, but not among all: about {needed} pairs would decide it if the true "
+        f"difference is as large as here, fewer in a sweep without the others; a new sweep on other seeds: 'seed=range(8,{8 + needed})'"
     )
 
 

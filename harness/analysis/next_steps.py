@@ -79,10 +79,11 @@ def _questions(own: Figures) -> Mapping[str, int | None]:
 def _among_all(verdict: Mapping[str, Any], reduced: Sequence[Figures]) -> str:
     """Return how many pairs would decide among all comparisons what is decided by itself."""
     number = max(max(int(one["n"]), _questions(one)[AS_HERE] or 0) for one in reduced)
-    is_decided = "is decided by itself" if len(reduced) == 1 else "are decided by themselves"
+    one = len(reduced) == 1
     return (
-        f"{len(reduced)} of {len(verdict['comparisons'])} {is_decided}, but not among all: about {number} pairs would "
-        f"show so large a difference among them, fewer in a sweep without the others; {_other_seeds(reduced, number)}"
+        f"{len(reduced)} of {len(verdict['comparisons'])} {'is decided by itself' if one else 'are decided by themselves'}, "
+        f"but not among all: about {number} pairs would decide {'it' if one else 'them'} if the true difference is as "
+        f"large as here, fewer in a sweep without the others; {_other_seeds(reduced, number)}"
     )
 
 

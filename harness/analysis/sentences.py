@@ -169,7 +169,9 @@ def _needed(claim: Claim, own: Figures) -> str:
     """Return how many pairs would answer what is open, if more are needed than there are."""
     needed = own["pairs_needed"] or {}
     if AS_HERE in needed:
-        answers = {"show so large a difference": needed[AS_HERE]}
+        side = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
+        margin = f" to be {side} it" * (own["verdict"] == states.SUPPORTED_UNSURE)
+        answers = {f"show so large a difference{margin}": needed[AS_HERE]}
     elif own["verdict"] == states.SUPPORTED_UNSURE:
         answers = {
             f"show {2 * claim.margin:g} points to be above it": needed.get("above the margin")
