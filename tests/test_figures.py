@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from test_sentences import cells
-from test_verdict import around, judged, lost, rows, run
+from test_verdict import WEAK, around, judged, lost, noise, only, rows, run
 
+from harness.analysis import paired_stats
 from harness.analysis.states import (
     ANY_SUPPORTED,
     INCONCLUSIVE,
     INTERIM,
     NO_GAIN,
     SUPPORTED,
+    SUPPORTED_UNSURE,
     WORSE,
 )
 from harness.analysis.verdict import Claim
@@ -34,6 +36,25 @@ def test_seven_pairs_cannot_decide_six_cells_and_eight_can() -> None:
     open_ones = judged(cells(*"abcdef", differences=[*around(0.5), 0.5]))["comparisons"]
     said = "“supported” by itself; 7 pairs cannot decide 6 comparisons, 8 can"
     assert said in open_ones[0]["sentence"]
+    assert (
+        "about 8 pairs would show so large a difference, with 80 % power"
+        in open_ones[0]["sentence"]
+    )
+
+
+def test_what_is_decided_by_itself_needs_the_pairs_that_show_it_among_all() -> None:
+    alone = only(rows(WEAK))
+    assert alone["verdict"] == SUPPORTED_UNSURE
+    assert "as large as here" not in alone["pairs_needed"]
+    arms = rows(WEAK, cell="a")
+    arms += [row for at, cell in enumerate("bcdef") for row in rows(noise(at), cell=cell)]
+    first, *others = judged(arms)["comparisons"]
+    assert (first["by_itself"], first["verdict"]) == (SUPPORTED_UNSURE, INCONCLUSIVE)
+    sd = paired_stats.sd_limit(first["sd"], 8)
+    assert first["pairs_needed"]["as large as here"] == paired_stats.pairs_needed(
+        sd, first["mean"], 0.05 / 6
+    )
+    assert all("as large as here" not in one["pairs_needed"] for one in others)
 
 
 def test_effects_at_the_margin_are_controlled_together() -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from test_looks import CLAIM as LOOKS
 from test_looks import HOPELESS, TWO, arm
-from test_verdict import CLAIM, around, judged, lost, only, rows
+from test_verdict import CLAIM, WEAK, around, judged, lost, noise, only, rows
 
 from harness.analysis import states
 from harness.analysis.verdict import Claim
@@ -126,6 +126,43 @@ def test_several_comparisons_are_a_row_each_and_counted() -> None:
         ("t_mult=2", UNDECIDABLE), ("t_mult=3", "supported"),
     ]  # fmt: skip
     assert found.counted == "2 comparisons: 1 undecidable; 1 supported"
+
+
+def test_a_row_says_what_its_comparison_is_by_itself() -> None:
+    table = rows(WEAK) + [row for number in "34567" for row in arm(number, noise(int(number)))]
+    found = screen(judged(table, dataclasses.replace(CLAIM, treatments=tuple("234567"))))
+    assert found.answers[0].word == "inconclusive"
+    assert found.answers[0].measured.endswith(", 8 pairs; above 0 by itself, but not among all 6")
+    assert all("by itself" not in one.measured for one in found.answers[1:])
+
+
+def test_a_row_says_what_the_runs_that_did_not_diverge_show() -> None:
+    table = rows([*around(0.5), 0.5])
+    table[-1] = lost(table[-1], "diverged", last=20.0)
+    (answer,) = screen(judged(table)).answers
+    assert answer.word == "inconclusive"
+    assert answer.measured.endswith("6 of 7 pairs; supported without the runs that diverged")
+
+
+def test_other_lrs_are_a_note_of_several_comparisons() -> None:
+    table = [
+        row | {"lr": 0.1 if row["level"] == "1" else 0.2}
+        for row in [*rows(around(0.5)), *arm("3", around(0.5))]
+    ]
+    claim = dataclasses.replace(CLAIM, treatments=("2", "3"))
+    assert screen(judged(table, claim)).notes == (
+        "Given these LRs: 0.1 for t_mult=1; 0.2 for t_mult=2, 3.",
+    )
+
+
+def test_words_say_what_is_measured() -> None:
+    assert screen(judged(rows(around(0.5)))).words == (
+        "Points are of val/acc, the accuracy (%) on the validation images, after the last update. A pair: a baseline "
+        "run and a treatment run with the same seed. The margin, the smallest difference that matters: 0.2 points."
+    )
+    on_test = screen(judged(rows(around(0.5)), dataclasses.replace(CLAIM, metric="test/acc"))).words
+    assert on_test.startswith("Points are of test/acc, the accuracy (%) on the test images, ")
+    assert screen(None).words == screen(None, runs("complete")).words != ""
 
 
 def test_cells_have_one_answer_together_which_comes_first() -> None:

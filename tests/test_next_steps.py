@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from test_looks import CLAIM as LOOKS
-from test_looks import HOPELESS, OPEN
-from test_verdict import SPREAD, around, judged, lost, rows
+from test_looks import HOPELESS, OPEN, arm
+from test_verdict import SPREAD, WEAK, around, judged, lost, noise, rows
 
 from harness.analysis import states
 from harness.analysis.next_steps import next_steps
@@ -72,6 +72,16 @@ def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_firs
     steps = next_steps(judged(runs, claim))
     assert steps[0] == "give the same command again; it trains the pair that is missing"
     assert steps[1].startswith("1 of 2 are open: ")
+
+
+def test_what_is_decided_by_itself_asks_what_would_decide_it_among_all() -> None:
+    runs = rows(WEAK) + [row for number in "34567" for row in arm(number, noise(int(number)))]
+    verdict = judged(runs, Claim("scheduler.t_mult", "1", tuple("234567")))
+    needed = verdict["comparisons"][0]["pairs_needed"]["as large as here"]
+    assert next_steps(verdict)[0] == (
+        f"1 of 6 is decided by itself, but not among all: about {needed} pairs would decide it if the true "
+        f"difference is as large as here, fewer in a sweep without the others; a new sweep on other seeds: 'seed=range(8,{8 + needed})'"
+    )
 
 
 def test_a_claim_that_was_changed_needs_other_seeds() -> None:

@@ -343,10 +343,21 @@ def test_dark_and_light(usual: Path, show: Callable[..., Page]) -> None:
     light, dark = (show(usual, color_scheme=scheme) for scheme in ("light", "dark"))
     assert background(light) == "rgb(255, 255, 255)"
     assert background(dark) == "rgb(21, 23, 26)"
-    label = '[data-chart="overview"] svg .role-axis-label text'
-    ink = "element => getComputedStyle(element).fill"
-    assert light.locator(label).first.evaluate(ink) == "rgb(27, 27, 27)"
-    assert dark.locator(label).first.evaluate(ink) == "rgb(232, 232, 232)"
+    assert inks(light) == {"rgb(27, 27, 27)"}
+    assert inks(dark) == {"rgb(232, 232, 232)"}
+
+
+def inks(page: Page) -> set[str]:
+    texts = page.locator('[data-chart="overview"] svg text:visible').all()
+    return {str(text.evaluate("element => getComputedStyle(element).fill")) for text in texts}
+
+
+def test_the_names_of_panels_are_legible_in_the_dark(
+    tmp_path: Path, show: Callable[..., Page]
+) -> None:
+    runs = write_sweep(tmp_path, [f"arm={at}" for at in range(charts.FEW + 1)], 1)
+    page = show(report.write_page(tmp_path, runs, None, ABOUT), color_scheme="dark")
+    assert inks(page) == {"rgb(232, 232, 232)"}
 
 
 def test_on_paper_it_is_light(usual: Path, show: Callable[..., Page]) -> None:
@@ -764,11 +775,11 @@ def test_other_images_are_a_table_with_the_reason_where_there_is_no_interval() -
         "test": {"ci95": None, "reason": "6 of 6 runs kept <no> bits"},
     }  # fmt: skip
     page = report.render(runs, verdict, ABOUT)
-    cells = ["288", "+0.51", "+0.30 to +0.72", "−0.10 to +1.12", "25 %", "65 %"]
+    cells = ["288", "+0.51", "+0.30 to +0.72", "−0.10 to +1.12", "25 · 65 · 10 %"]
     cells += ["0.61", "0.55", "0.45"]
     row = "".join(f'<td class="number">{cell}</td>' for cell in cells)
     assert f"<td>val</td>{row}</tr>" in page
-    assert '<td>test</td><td colspan="9">6 of 6 runs kept &lt;no&gt; bits</td></tr>' in page
+    assert '<td>test</td><td colspan="8">6 of 6 runs kept &lt;no&gt; bits</td></tr>' in page
 
 
 def test_pairs_are_listed_unless_there_are_too_many(
@@ -816,3 +827,9 @@ def test_the_code_of_the_charts_is_made_once_for_all_commands(
     path.unlink()
     path.mkdir()
     assert make() == "third", "a cache that cannot be used costs time alone"
+
+
+def test_the_parts_of_a_variance_add_up() -> None:
+    parts = ("seeds", "images", "remainder")
+    assert report.variance_parts(dict(zip(parts, (0.0, 0.0, 1.0), strict=True))) == "0 · 0 · 100 %"
+    assert report.variance_parts(dict.fromkeys(parts, 1 / 3)) == "33 · 34 · 33 %"

@@ -60,8 +60,7 @@ def test_a_history_in_phase_is_seen_as_such(tmp_path: Path) -> None:
         "One epoch after the LR's minimum, validation accuracy has dropped by 8.00"
     )
     assert judged["sentence"].endswith(
-        "Where accuracy less its trend is best in a cycle, the share of the cycle's other evaluations "
-        "with a lower LR is 0 % in a (p < 0.0001); by chance 50 %, p as if evaluations were independent."
+        "Within a cycle, accuracy (less its trend) is best at a low LR more often than by chance (p ≤ 0.05)."
     )
     at_zero = [point for point in judged["profile"] if point["offset_epochs"] == 0]
     assert at_zero == [{"arm": "a", "offset_epochs": 0.0, "mean": 0.0, "low": 0.0, "high": 0.0}]
@@ -76,9 +75,23 @@ def test_a_history_out_of_phase_is_not(tmp_path: Path) -> None:
     assert arm["best_position"]["lr_rank"] == pytest.approx(10 / 19, abs=0.005)  # in mid-cycle
     assert arm["best_position"]["p"] > 0.5
     assert arm["drop_points"]["mean"] == pytest.approx(-2)
-    assert (
-        "validation accuracy has risen by 2.00 [2.00, 2.00] points in a (3 runs)."
-        in judged["sentence"]
+    assert judged["sentence"].endswith(
+        "validation accuracy has risen by 2.00 [2.00, 2.00] points. Within a cycle, accuracy (less its trend) is "
+        "best no more often at a low LR than by chance (p > 0.05)."
+    )
+
+
+def test_of_several_arms_the_sentence_says_in_how_many(tmp_path: Path) -> None:
+    follow, stay = (lambda t, k: 80 + 2 * t), (lambda t, k: 90 - 2 * abs(t - 2.5))
+    arms = [
+        runs(tmp_path / name, [shape] * 2).with_columns(arm=pl.lit(name))
+        for name, shape in (("a", follow), ("b", stay), ("c", follow))
+    ]
+    judged = phase.analyze(pl.concat(arms))
+    assert judged is not None
+    assert judged["sentence"] == (
+        "One epoch after the LR's minimum, validation accuracy is lower in 2 of 3 arms, by 8.00 to 8.00 points. "
+        "Within a cycle, accuracy (less its trend) is best at a low LR more often than by chance in a, c (p ≤ 0.05)."
     )
 
 

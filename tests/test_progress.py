@@ -112,7 +112,7 @@ def test_the_end_says_what_was_trained_and_what_was_there(
         "final": Evaluation({"val/acc": 91.234}), "test": Evaluation({"test/acc": 89.0})
     }  # fmt: skip
     shown.end(result)
-    line = f"run: val/acc 91.23 %, test/acc 89.00 % ({reported}, 2.5 s)\n"
+    line = f"run: val/acc 91.23 %, test/acc 89.00 % ({reported}, training 2.5 s)\n"
     assert capsys.readouterr().err == line
 
 

@@ -10,6 +10,9 @@ import pytest
 import readme_picture
 from conftest import ROOT, need
 from PIL import Image
+from test_page import ABOUT, write_sweep
+
+from harness.report.page import write_page
 
 AGAIN = """take it again: the sweep of the README's caption, then
 python scripts/readme_picture.py SWEEP"""
@@ -35,5 +38,6 @@ def test_a_folder_without_a_page_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_picture_says_what_it_was_drawn_by(tmp_path: Path) -> None:
     need(bool(shutil.which("chromium")), "needs chromium: apt-get install chromium")
-    readme_picture.take(ROOT / "docs/study/report.html", tmp_path / "new.png")
+    page = write_page(tmp_path, write_sweep(tmp_path, ["t_mult=1", "t_mult=2"], 1), None, ABOUT)
+    readme_picture.take(page, tmp_path / "new.png")
     assert comment(tmp_path / "new.png") == readme_picture.drawn_by()

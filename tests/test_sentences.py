@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
-from test_verdict import SPREAD, Row, around, judged, lost, only, rows
+from test_verdict import SPREAD, WEAK, Row, around, judged, lost, only, rows
 
 from harness.analysis import sentences
 from harness.analysis.states import (
@@ -36,8 +36,7 @@ def cells(*levels: str, differences: Sequence[float]) -> list[Row]:
 
 def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> None:
     rng = np.random.default_rng(0)
-    weak = around(0.13, [2.4 * one for one in [*SPREAD, -0.03, 0.03]])
-    arms = rows(weak, cell="a")
+    arms = rows(WEAK, cell="a")
     assert only(arms)["verdict"] in ANY_SUPPORTED
     for cell in "bcdef":
         arms += rows(rng.normal(0, 0.2, 8).tolist(), cell=cell)
@@ -45,6 +44,11 @@ def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> Non
     assert comparison["by_itself"] in ANY_SUPPORTED
     assert comparison["verdict"] == INCONCLUSIVE
     assert "” by itself, but not among 6 comparisons (adjusted p = " in comparison["sentence"]
+    needed = comparison["pairs_needed"]["as large as here"]
+    shown = f"shows among all comparisons; about {needed} pairs would show so large a difference, with 80 % power."
+    assert shown in comparison["sentence"]
+    assert sentences.by_itself(comparison) == "above 0 by itself, but not among all 6"
+    assert "inconclusive (above 0 by itself, but not among all 6)" in judged(arms)["sentence"]
 
 
 def test_the_sentence_of_several_comparisons() -> None:
@@ -88,7 +92,7 @@ def test_other_lrs_are_said() -> None:
     assert only(arms)["sentence"].endswith("Given these LRs: 0.2 against 0.1.")
     assert "Given" not in only([row | {"lr": 0.1} for row in arms])["sentence"]
     twice = judged([row | {"cell": cell} for cell in "ab" for row in arms])
-    assert "Given the LRs of the arms, which differ." in twice["sentence"]
+    assert " Given these LRs: 0.1 for t_mult=1; 0.2 for t_mult=2." in twice["sentence"]
 
 
 def test_interim_sentences_promise_nothing() -> None:
@@ -129,6 +133,23 @@ def test_of_looks_too_what_only_multiplicity_hinders_is_said() -> None:
     assert comparison["sentence"].endswith(
         "It is “supported, size unsure” by itself, but not among the comparisons of its sweep."
     )
+
+
+def test_the_lrs_of_many_arms_are_not_listed() -> None:
+    claim = {"factor": "scheduler.t_mult", "tuned_over": None}
+
+    def of(treatments: str) -> str:
+        return sentences.given_lrs(
+            claim,
+            [
+                {"baseline": "1", "treatment": one, "lrs": ([0.1], [0.05, 0.2])}
+                for one in treatments
+            ],
+        )
+
+    assert of("234") == "Given these LRs: 0.1 for t_mult=1; 0.05 and 0.2 for t_mult=2, 3, 4."
+    assert of("23456789") == "Given the LRs of the arms, which differ."
+    assert sentences.given_lrs(claim | {"factor": "optimizer.lr"}, []) == ""
 
 
 def test_what_was_shown_at_an_earlier_look_is_said() -> None:

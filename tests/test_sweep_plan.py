@@ -86,6 +86,8 @@ def test_a_sweeps_own_folder_takes_what_leaves_its_runs_the_same(
         again = sweep("scheduler.t_mult=1,2", *more)
         assert again.done.returncode == 0, (more, again.done.stderr)
         assert (trained.folder / "plan.json").read_bytes() == before
+        late = "claim.title=Two: not used; the sweep began with no title, and keeps it"
+        assert (late in again.done.stderr) == (more == ("claim.title=Two",))
     for other in (("claim.margin=0.5",), ("optimizer.lr=0.2",), ("seed=1",)):
         refused = sweep("scheduler.t_mult=1,2", *other)
         assert refused.done.returncode == 1

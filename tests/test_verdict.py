@@ -89,6 +89,14 @@ def around(mean: float, spread: Sequence[float] = SPREAD) -> list[float]:
     return [mean + one for one in spread]
 
 
+WEAK = around(0.13, [2.4 * one for one in [*SPREAD, -0.03, 0.03]])  # above 0, but not among six
+
+
+def noise(seed: int) -> list[float]:
+    """Eight differences about 0."""
+    return [float(one) for one in np.random.default_rng(seed).normal(0, 0.2, 8)]
+
+
 @pytest.mark.parametrize(
     ("differences", "verdict", "sentence"),
     [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
 Figures = dict[str, Any]  # of the pairs of one comparison, as JSON
+AS_HERE = "as large as here"  # a question of `pairs_needed`
 
 
 @dataclass(frozen=True)
@@ -147,15 +148,24 @@ def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str,
 
     "above 0" if the true difference is the margin, "above the margin" if it is twice that, "no gain that
     matters" if it is none; at the upper limit of the standard deviation, of several comparisons with the
-    level divided by their number, as the first of them has to pass.
+    level divided by their number, as the first of them has to pass. `AS_HERE`, of a comparison that the others
+    leave open: what it shows by itself, if the true difference is the mean.
     """
     if figures["n"] < 6 or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
         return None
     sd = paired.sd_limit(figures["sd"], figures["n"])
-    together = paired.pairs_needed(sd, claim.margin, claim.level / max(1, size.comparisons))
-    together = together and max(together, size.fewest_pairs(claim.level))
+
+    def among_all(distance: float) -> int | None:
+        pairs = paired.pairs_needed(sd, distance, claim.level / max(1, size.comparisons))
+        return pairs and max(pairs, size.fewest_pairs(claim.level))
+
+    together = among_all(claim.margin)
     alone = paired.pairs_needed(sd, claim.margin, claim.level)
-    return {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
+    needed = {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
+    if figures["verdict"] in states.OPEN and figures["by_itself"] != figures["verdict"]:
+        line = 0.0 if figures["verdict"] == states.INCONCLUSIVE else claim.margin
+        needed[AS_HERE] = among_all(abs(figures["mean"] - line))
+    return needed
 
 
 def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis import states
+from harness.analysis.figures import AS_HERE
 from harness.analysis.sentences import MOST_PAIRS_NEEDED
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
-_OPEN = (states.INCONCLUSIVE, states.SUPPORTED_UNSURE)
 
 Figures = Mapping[str, Any]
 
@@ -32,8 +32,12 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
         image = max(one.get("one_image") or 0 for one in coarse)
         is_one = f"; one image is {image:.2f} points" if image else ""
         steps.append(f"take more validation images (dataset.val_size){is_one}")
-    if unanswered := [one for state in _OPEN for one in by_state.get(state, ())]:
-        steps.append(_more_pairs(verdict, unanswered))
+    unanswered = [one for state in states.OPEN for one in by_state.get(state, ())]
+    by_themselves = [one for one in unanswered if AS_HERE in _questions(one)]
+    if by_themselves:
+        steps.append(_among_all(verdict, by_themselves))
+    if others := [one for one in unanswered if one not in by_themselves]:
+        steps.append(_more_pairs(verdict, others))
     if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
         steps.append("over all cells: train in more cells, such as other data sets or models")
     return steps or [
@@ -67,6 +71,29 @@ def _make_valid(invalid: Sequence[Figures]) -> str:
     return "compare runs that differ in nothing but the factor and the seed"
 
 
+def _questions(own: Figures) -> Mapping[str, int | None]:
+    needed = own.get("pairs_needed")
+    return needed if isinstance(needed, dict) else {}  # of version 1: a number
+
+
+def _among_all(verdict: Mapping[str, Any], reduced: Sequence[Figures]) -> str:
+    """Return how many pairs would decide among all comparisons what is decided by itself."""
+    number = max(max(int(one["n"]), _questions(one)[AS_HERE] or 0) for one in reduced)
+    one = len(reduced) == 1
+    return (
+        f"{len(reduced)} of {len(verdict['comparisons'])} {'is decided by itself' if one else 'are decided by themselves'}, "
+        f"but not among all: about {number} pairs would decide {'it' if one else 'them'} if the true difference is as "
+        f"large as here, fewer in a sweep without the others; {_other_seeds(reduced, number)}"
+    )
+
+
+def _other_seeds(comparisons: Sequence[Figures], number: int) -> str:
+    first = 1 + max(
+        (pair["seed"] for one in comparisons for pair in one.get("pairs") or ()), default=-1
+    )
+    return f"a new sweep on other seeds: 'seed=range({first},{first + number})'"
+
+
 def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> str:
     """Return how many pairs, of new seeds, would answer all comparisons that are open."""
     several = len(verdict["comparisons"]) > 1
@@ -91,17 +118,13 @@ def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> st
     pairs = f"about {number} pairs would {found.pop() if len(found) == 1 else 'answer them'}"
     if number == max(one["n"] for one in unanswered):
         pairs = f"{number} pairs again"
-    first = 1 + max(
-        (pair["seed"] for one in unanswered for pair in one.get("pairs") or ()), default=-1
-    )
-    return f"{of}{pairs}; a new sweep on other seeds: 'seed=range({first},{first + number})'"
+    return f"{of}{pairs}; {_other_seeds(unanswered, number)}"
 
 
 def _needed(own: Figures) -> int:
     """Return how many pairs would answer what a comparison leaves open; as many again where that is not known."""
-    needed = own.get("pairs_needed")
-    if not isinstance(needed, dict):  # of version 1
-        return int(needed or own["n"])
+    if not (needed := _questions(own)):
+        return int(own.get("pairs_needed") or own["n"])
     keys = (
         ["above the margin"]
         if own["verdict"] == states.SUPPORTED_UNSURE

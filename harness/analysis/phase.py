@@ -23,6 +23,7 @@ from harness.analysis.paired_stats import Floats
 Best = tuple[
     NDArray[np.int64], NDArray[np.int64]
 ]  # rank of a cycle's best evaluation, ranks of all
+_LEVEL = 0.05  # of p
 
 
 def analyze(runs: pl.DataFrame) -> dict[str, Any] | None:
@@ -196,21 +197,24 @@ def _interval(values: list[float]) -> dict[str, Any]:
 
 
 def _sentence(arms: list[dict[str, Any]]) -> str:
-    drops, ranks = [], []
-    for arm in arms:
-        runs = f"{arm['runs']} run{'s' * (arm['runs'] != 1)}"
-        drops.append(f"{moved(**arm['drop_points'])} in {arm['arm']} ({runs})")
-        best = arm["best_position"]
-        if best["p"] is not None:
-            p = "< 0.0001" if best["p"] < 0.0001 else f"= {best['p']:.2g}"
-            ranks.append(f"{100 * best['lr_rank']:.0f} % in {arm['arm']} (p {p})")
+    """Return in how many arms accuracy follows the LR; of a single one, how far."""
+    drops = [round(arm["drop_points"]["mean"], 2) for arm in arms]
+    lower = [drop for drop in drops if drop > 0]
+    by = f", by {fixed(min(lower))} to {fixed(max(lower))} points" if lower else ""
+    change = f"is lower in {len(lower)} of {len(arms)} arms{by}"
+    if len(arms) == 1:
+        change = f"has {moved(**arms[0]['drop_points'])}"
+    ranked = [arm for arm in arms if arm["best_position"]["p"] is not None]
+    low = [arm["arm"] for arm in ranked if arm["best_position"]["p"] <= _LEVEL]
     where = (
-        " Where accuracy less its trend is best in a cycle, the share of the cycle's other evaluations "
-        f"with a lower LR is {', '.join(ranks)}; by chance 50 %, p as if evaluations were independent."
+        "at a low LR more often than by chance"
+        if low
+        else "no more often at a low LR than by chance"
     )
-    return (
-        f"One epoch after the LR's minimum, validation accuracy has {'; '.join(drops)}."
-        + where * bool(ranks)
+    named = f" in {', '.join(low)}" if 0 < len(low) < len(arms) else ""
+    return f"One epoch after the LR's minimum, validation accuracy {change}." + (
+        f" Within a cycle, accuracy (less its trend) is best {where}{named} (p {'≤' if low else '>'} {_LEVEL:g})."
+        * bool(ranked)
     )
 
 

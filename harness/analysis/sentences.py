@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis import paired_stats as paired
 from harness.analysis import states
+from harness.analysis.figures import AS_HERE
 from harness.analysis.number_text import signed
 from harness.analysis.pairing import IMPUTATION
 
@@ -130,7 +131,8 @@ def _short(own: Figures) -> str:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
     rival = f" (but not above {' and '.join(explained)})" if explained else ""
-    return f"{verdict}{' (skewed pairs)' if _skewed(own) else ''}{rival}"
+    alone = f" ({hindered})" if (hindered := by_itself(own)) else ""
+    return f"{verdict}{' (skewed pairs)' if _skewed(own) else ''}{alone}{rival}"
 
 
 def _reason(claim: Claim, own: Figures) -> str:
@@ -159,13 +161,18 @@ def _reason(claim: Claim, own: Figures) -> str:
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
         case states.NO_GAIN:
             return f"a gain of {margin} is ruled out"
-    return "neither a difference nor its absence shows" + _needed(claim, own)
+    among = " among all comparisons" * (AS_HERE in (own["pairs_needed"] or {}))
+    return f"neither a difference nor its absence shows{among}{_needed(claim, own)}"
 
 
 def _needed(claim: Claim, own: Figures) -> str:
     """Return how many pairs would answer what is open, if more are needed than there are."""
     needed = own["pairs_needed"] or {}
-    if own["verdict"] == states.SUPPORTED_UNSURE:
+    if AS_HERE in needed:
+        side = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
+        margin = f" to be {side} it" * (own["verdict"] == states.SUPPORTED_UNSURE)
+        answers = {f"show so large a difference{margin}": needed[AS_HERE]}
+    elif own["verdict"] == states.SUPPORTED_UNSURE:
         answers = {
             f"show {2 * claim.margin:g} points to be above it": needed.get("above the margin")
         }
@@ -186,6 +193,23 @@ def _needed(claim: Claim, own: Figures) -> str:
 def format_pairs(number: int, more_than: str = "more than ") -> str:
     """Return a number of pairs as text; beyond `MOST_PAIRS_NEEDED` only that it is more."""
     return str(number) if number <= MOST_PAIRS_NEEDED else f"{more_than}{MOST_PAIRS_NEEDED}"
+
+
+_ALONE = {
+    states.WORSE: "below 0",
+    states.SUPPORTED: "above the margin",
+    states.SUPPORTED_SMALLER: "above 0 and below the margin",
+    states.SUPPORTED_UNSURE: "above 0",
+}
+
+
+def by_itself(own: Figures) -> str:
+    """Return in a few words what a comparison of a `verdict.json` shows by itself, but not among all; else ""."""
+    alone, found = own.get("by_itself"), own.get("complete_pairs")
+    decided = (states.WORSE, states.SUPPORTED, states.SUPPORTED_SMALLER)
+    if alone == found or alone not in _ALONE or found in decided or found != own["verdict"]:
+        return ""
+    return f"{_ALONE[alone]} by itself, but not among all {own['comparisons']}"
 
 
 def _reduced(own: Figures) -> str:
@@ -231,6 +255,29 @@ def _lrs(claim: Claim, own: Figures) -> str:
         return ""
     a, b = (" and ".join(f"{lr:g}" for lr in lrs) for lrs in (treatment, baseline))
     return f"Given these LRs: {a} against {b}."
+
+
+def given_lrs(claim: Figures, comparisons: Sequence[Figures]) -> str:
+    """Return the peak LRs of the arms of a `verdict.json`, where they differ and the claim is not about them; else ""."""
+    none: list[list[float]] = [[], []]
+    both = [one.get("lrs") or none for one in comparisons]
+    if "optimizer.lr" in (claim.get("tuned_over"), claim["factor"]):
+        return ""
+    if all(a == b or not a or not b for a, b in both):
+        return ""
+    section, _, key = claim["factor"].rpartition(".")
+    of_arm: dict[str, set[float]] = {}
+    for one, lrs in zip(comparisons, both, strict=True):
+        for level, own in zip((one["baseline"], one["treatment"]), lrs, strict=True):
+            of_arm.setdefault(level, set()).update(own)
+    if len(of_arm) > _SHOWN + 1:
+        return "Given the LRs of the arms, which differ."
+    arms: dict[str, list[str]] = {}
+    for level, found in of_arm.items():
+        arms.setdefault(" and ".join(f"{lr:g}" for lr in sorted(found)), []).append(level)
+    of = f"{key}=" * bool(section)
+    said = [f"{lr} for {of}{', '.join(levels)}" for lr, levels in arms.items()]
+    return f"Given these LRs: {'; '.join(said)}."
 
 
 def _left_out(own: Figures) -> list[str]:
@@ -333,9 +380,7 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
         (one["test"] or {"mean": 0})["mean"] * (one["mean"] or 0) < 0 for one in comparisons
     )
     notes += f" On the test set {other_sign} of them have the other sign." * (other_sign > 0)
-    notes += " Given the LRs of the arms, which differ." * any(
-        _lrs(claim, one) for one in comparisons
-    )
+    notes += f" {lrs}" if (lrs := given_lrs(vars(claim), comparisons)) else ""
     together = [
         f" Over {one['cells']}{_of(one)} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
         f"{_points(claim, one['mean'])} points ({_range(claim, one['ci95'])}; sd between cells "

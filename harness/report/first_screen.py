@@ -20,6 +20,7 @@ NO_VERDICT = "no verdict"
 MOST_ROWS = 12  # of comparisons
 _MOST_NAMED = 3  # treatments in a headline
 _MOST_CHARACTERS = 160  # of an error
+_ACCURACIES = "val/acc, test/acc: the accuracy on the validation images and on the test images."
 _TONES = {  # by which the page colours a word
     states.INVALID: "bad",
     states.WORSE: "bad",
@@ -52,6 +53,7 @@ class FirstScreen:
     counted: str = ""  # of several comparisons, how many came to what
     notes: tuple[str, ...] = ()  # what a reader must know of the answer
     next: tuple[str, ...] = ()
+    words: str = ""  # what the words of the answers mean
 
 
 def first_screen(
@@ -72,6 +74,7 @@ def first_screen(
             _counted(answers) if several else "",
             (*_qualified(verdict), *incomplete),
             tuple(next_steps(verdict)),
+            _words(verdict["claim"]),
         )
     if len(runs) == 1:
         return _single(runs.row(0, named=True), trained)
@@ -86,7 +89,8 @@ def first_screen(
         if done
         else "give the same command again; it trains what is missing"
     )
-    return FirstScreen(_short(named), [Answer("", NO_VERDICT, number)], "", incomplete, (step,))
+    answer = Answer("", NO_VERDICT, number)
+    return FirstScreen(_short(named), [answer], "", incomplete, (step,), _ACCURACIES)
 
 
 def headline(verdict: dict[str, Any]) -> str:
@@ -118,6 +122,8 @@ def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answ
     planned = own.get("planned") or own["n"]
     of = f" of {planned}" * (planned != own["n"])
     pairs = f"{own['n']}{of} pair{'s' * (planned != 1)}"
+    if why := _why_not_more(own):
+        pairs += f"; {why}"
     if own["mean"] is None:
         return Answer(label, word, "", pairs)
     kind = f"{'repeated ' * ('looks' in verdict)}{100 * (1 - (claim.get('level') or 0.05)):g} %"
@@ -126,6 +132,28 @@ def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answ
         "no interval" if None in ends else f"{kind} interval {signed(ends[0])} to {signed(ends[1])}"
     )
     return Answer(label, word, f"{signed(own['mean'])} points", f"{interval}, {pairs}")
+
+
+def _why_not_more(own: dict[str, Any]) -> str:
+    """Return what the complete pairs of a comparison show by themselves, where its word says less; else ""."""
+    complete = own.get("complete_pairs")
+    if (
+        complete != own["verdict"]
+        and own.get("intention_to_treat")
+        and own["verdict"] != states.INTERIM
+    ):
+        return f"{complete} without the runs that diverged"
+    return sentences.by_itself(own)
+
+
+def _words(claim: dict[str, Any]) -> str:
+    """Return what is measured, and what a pair and the margin are."""
+    images = "test" if claim["metric"] == "test/acc" else "validation"
+    return (
+        f"Points are of {claim['metric']}, the accuracy (%) on the {images} images, after the last update. A pair: a "
+        "baseline run and a treatment run with the same seed. The margin, the smallest difference that matters: "
+        f"{claim['margin']:g} points."
+    )
 
 
 def _key(verdict: dict[str, Any]) -> str:
@@ -164,8 +192,11 @@ def _counted(answers: Sequence[Answer]) -> str:
 
 def _qualified(verdict: dict[str, Any]) -> list[str]:
     """Return what takes something away from the words."""
+    comparisons = verdict["comparisons"]
     notes = [str(verdict["not_planned"])] if verdict.get("not_planned") else []
-    for one in verdict["comparisons"]:
+    if len(comparisons) > 1 and (lrs := sentences.given_lrs(verdict["claim"], comparisons)):
+        notes.append(lrs)
+    for one in comparisons:
         rivals = [str(rival["rival"]) for rival in one.get("rivals") or () if rival["explains"]]
         if rivals:
             are = "is" if len(rivals) == 1 else "are"
@@ -209,4 +240,5 @@ def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
         _short(f"{about}: {final:.1f} % val/acc" if final is not None else about),
         [Answer("", status, number, ", ".join(shown))],
         next=("one run shows no difference: a comparison takes -m KEY=A,B 'seed=range(0,6)'",),
+        words=_ACCURACIES,
     )

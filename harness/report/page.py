@@ -10,6 +10,7 @@ from contextlib import suppress
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -19,6 +20,7 @@ import polars as pl
 import vl_convert
 
 from harness.analysis import number_text, results, sentences, states
+from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
 from harness.analysis.sentences import comparison_label, format_pairs
@@ -132,6 +134,7 @@ def _template() -> jinja2.Template:
         "p": _p,
         "pairs_needed": lambda number: format_pairs(number, "> ") if number else _NONE,
         "percent": _percent,
+        "shares": variance_parts,
         "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
@@ -222,6 +225,8 @@ def _of_any_version(comparison: dict[str, Any]) -> dict[str, Any]:
 def _open_pairs(comparison: dict[str, Any]) -> int | None:
     """Return how many pairs the question takes that a comparison leaves open; None if it leaves none."""
     needed: dict[str, int | None] = comparison["pairs_needed"]
+    if AS_HERE in needed:
+        return needed[AS_HERE]
     match comparison["verdict"]:
         case states.SUPPORTED_UNSURE:
             return needed.get("above the margin")
@@ -321,6 +326,12 @@ def _p(value: Any) -> str:
 
 def _percent(share: Any, places: int = 0) -> str:
     return _NONE if _missing(share) else f"{100 * share:.{places}f} %"
+
+
+def variance_parts(shares: dict[str, float]) -> str:
+    """Return the parts of a whole as whole percents that add up to 100."""
+    ends = [round(100 * end) for end in accumulate(shares.values(), initial=0.0)]
+    return " · ".join(str(b - a) for a, b in pairwise(ends)) + " %"
 
 
 def _mean_and_sd(value: Any, sd: Any) -> str:

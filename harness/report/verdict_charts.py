@@ -11,7 +11,8 @@ import polars as pl
 from harness.analysis import looks
 from harness.analysis.sentences import comparison_label
 from harness.report.charts import COLOURS, FEW, WIDTH, epochs, wrapped
-from harness.report.page_charts import LETTER, SHOWN, colour_of, grid, of_field, with_room
+from harness.report.curves import LETTER, SHOWN, colour_of, of_field, with_room
+from harness.report.panels import grid
 
 MOST_COMPARISONS = 24  # that are drawn
 MOST_PATHS = 12

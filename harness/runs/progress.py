@@ -94,4 +94,4 @@ class Progress:
             f", {decimal(reused)} reused" if reused else ""
         )
         seconds = time.monotonic() - self._begin
-        return f"val/acc {val:.2f} %, {tested} ({parts}, {seconds:.1f} s)"
+        return f"val/acc {val:.2f} %, {tested} ({parts}, training {seconds:.1f} s)"

@@ -39,10 +39,18 @@ def begin_sweep(config: DictConfig, tuned: Tuned | None = None) -> dict[str, Any
     folder = Path(config.hydra.sweep.dir)
     plan = write_or_continue(folder, document)
     claim = plan["claim"] and Claim.from_dict(plan["claim"])
+    _warn_of_another_title(document, plan)
     announce(folder, planned, plan, replace(planned.question, claim=claim).text())
     for warning in comparison_warnings(planned.runs, planned.question):
         warn(warning)
     return plan
+
+
+def _warn_of_another_title(given: dict[str, Any], plan: dict[str, Any]) -> None:
+    title, kept = ((one["claim"] or {}).get("title") for one in (given, plan))
+    if title and title != kept:
+        has = f"the title “{kept}”" if kept else "no title"
+        warn(f"claim.title={title}: not used; the sweep began with {has}, and keeps it")
 
 
 def new_document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
