@@ -28,6 +28,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from harness.config.errors import ConfigError
 from harness.config.hints import options_in_one_line, refuse_lists
 
 SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
