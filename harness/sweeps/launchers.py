@@ -25,8 +25,6 @@ def prepare_launcher(settings: DictConfig, jobs: int) -> None:
     """
     launcher = settings.launcher
     match str(launcher._target_).rpartition(".")[2]:
-        case "JoblibLauncher":  # as by Ctrl-C: else its processes outlive this one
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
         case "LocalLauncher":  # starts all at once
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         case "SlurmLauncher":
