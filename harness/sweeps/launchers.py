@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from harness.config.errors import ConfigError
 from harness.config.warnings import warn
+from harness.runs.signals import RunInterruptedError
 
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit calls it
 
@@ -56,6 +57,7 @@ def _prepare_slurm(launcher: DictConfig, folder: str) -> None:
 
     def stop_waiting(number: int, frame: FrameType | None) -> Never:
         print(f"\nthe jobs go on: {commands}; scripts/report.py {folder}", file=sys.stderr)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else RunInterruptedError(number)
 
-    signal.signal(signal.SIGINT, stop_waiting)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_waiting)
