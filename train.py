@@ -1,5 +1,6 @@
 """Train one run, or with -m a sweep of them: see `python train.py --help`."""
 
+import os
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036
@@ -16,6 +17,7 @@ except ModuleNotFoundError as missing:
     )
 
 from harness.choices.builtin import register
+from harness.config import streams
 from harness.config.hydra_private import take_options_anywhere
 from harness.config.one_line_errors import one_line_errors
 from harness.runs.job import hydra_job
@@ -33,5 +35,6 @@ def job(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    os.environ.pop(streams.BARS, None)  # of a sweep that this command is no job of
     with one_line_errors():
         job()

@@ -1,8 +1,8 @@
 """Test accuracy of averaging the last cycles' networks: `python scripts/snapshot_ensemble.py SWEEP…`
 
 For every complete run of the sweeps, the softmax outputs of its last 1, 2, … m cycle ends are averaged
-on the test set (Huang et al. 2017), from the checkpoints in the store. Prints a table, and writes `snapshots.json`
-into the run's folder, which the sweep's report shows; scripts/report.py writes that again.
+on the test set (Huang et al. 2017), from the checkpoints in the store. Prints a table of each sweep, and writes
+`snapshots.json` into the run's folder, which the sweep's report shows; scripts/report.py writes that again.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def main() -> None:
     register()
     if arguments.members < 1:
         parser.error(f"--members {arguments.members}: must be at least 1")
-    ended = [path for sweep in arguments.sweeps for path in sorted(sweep.glob("*/result.json"))]
+    sweeps = list(dict.fromkeys(arguments.sweeps))
+    ended = [path for sweep in sweeps for path in sorted(sweep.glob("*/result.json"))]
     if not ended:
-        sys.exit(f"error: no runs in {', '.join(map(str, arguments.sweeps))}")
-    written, without = list[dict[str, Any]](), []
+        sys.exit(f"error: no runs in {', '.join(map(str, sweeps))}")
+    written, without = dict[Path, list[dict[str, Any]]](), []
     with one_line_errors():
         for path in tqdm(ended, unit="run", disable=not sys.stderr.isatty()):
             recorded = read_json(path)
@@ -61,11 +62,13 @@ def main() -> None:
                 stored = f"{len(accuracies)} of its last {wanted} cycle ends are stored"
                 warn(f"{path.parent}: {stored}")
             write_json(path.parent / "snapshots.json", {"test/acc": accuracies})
-            written.append({"folder": str(path.parent), "arm": recorded["arm"] or "run"})
-    if written:
-        print(table(pl.DataFrame(written)))
-        for sweep in arguments.sweeps:
-            print(f"python scripts/report.py {sweep}  # shows it in report.html")
+            own = {"folder": str(path.parent), "arm": recorded["arm"] or "run"}
+            written.setdefault(path.parent.parent, []).append(own)
+    for sweep, runs in written.items():  # arms of one name may be trained otherwise in another
+        if len(sweeps) > 1:
+            print(f"{sweep}:")
+        print(table(pl.DataFrame(runs)))
+        print(f"python scripts/report.py {sweep}  # shows it in report.html")
     if without:
         sys.exit(
             f"error: no checkpoint of a cycle end is stored of {', '.join(without)}; nothing was written "

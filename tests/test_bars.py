@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import pty
 import re
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import IO, Any
 
 import forked
 import pytest
@@ -14,6 +22,7 @@ from forked import ends
 from test_surroundings import command
 
 from harness.analysis import sweep_plan
+from harness.config.errors import ConfigError
 from harness.config.hydra_private import multirun_config
 from harness.sweeps import bars
 from harness.sweeps.jobs import plan_sweep
@@ -163,16 +172,66 @@ class Screen:
                 self.row -= int(code[2:-1])
 
 
+@pytest.fixture
+def terminal() -> Iterator[tuple[FileIO, IO[str]]]:
+    """A terminal: the end that shows what is written, and the one that programs write to."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    with os.fdopen(its, "w") as stderr, os.fdopen(ours, "rb", buffering=0) as shown:
+        yield shown, stderr
+
+
+def draw(stderr: IO[str], *looks: Callable[[], Path]) -> None:
+    """Draw the bars of the folder that each look returns in turn, without a pause."""
+    over, left = Event(), list(looks)
+
+    def look() -> Path:
+        if len(left) == 1:
+            over.set()
+        return left.pop(0)()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        patch.setattr(bars, "_PAUSE", 0.0)
+        bars._draw(look, over)
+
+
+def raising(error: Exception) -> Callable[[], Path]:
+    def look() -> Path:
+        raise error
+
+    return look
+
+
+def test_files_that_cannot_be_read_for_a_moment_are_read_the_next_time(
+    tmp_path: Path, terminal: tuple[FileIO, IO[str]]
+) -> None:
+    shown, stderr = terminal
+    passing = (ConfigError("no plan yet"), OSError(errno.ESTALE, "Stale file handle"))
+    draw(stderr, *map(raising, passing), lambda: planned(tmp_path / "sweep"))
+    assert b"0 of 3 runs" in shown.read(4096)
+
+
+def test_a_fault_of_ours_is_not_hidden(terminal: tuple[FileIO, IO[str]]) -> None:
+    with pytest.raises(KeyError):
+        draw(terminal[1], raising(KeyError("arms")))
+
+
+def test_a_terminal_that_is_gone_ends_the_drawing(
+    tmp_path: Path, terminal: tuple[FileIO, IO[str]]
+) -> None:
+    shown, stderr = terminal
+    shown.close()
+    draw(stderr, lambda: planned(tmp_path / "sweep"), raising(AssertionError("drawn again")))
+
+
 def on_a_terminal(folder: Path, *overrides: str, leave: bool = False) -> str:
     """What a sweep writes to a terminal, which is closed after the first bar where `leave`."""
     words = command(folder, "seed=0,1", *overrides)
     return forked.on_a_terminal(words, b"epochs |" if leave else b"", TERM="xterm")
 
 
-@pytest.mark.parametrize(
-    "launcher",
-    [(), pytest.param(("hydra/launcher=parallel", "hydra.launcher.n_jobs=2"), marks=pytest.mark.slow)],
-)  # fmt: skip
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=parallel", "hydra.launcher.n_jobs=2")])
 @pytest.mark.slow
 def test_a_sweep_draws_bars_and_leaves_whole_lines(
     tmp_path: Path, launcher: tuple[str, ...]

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import forked
 import pytest
 import vl_convert
-from conftest import Main, essential
+from conftest import Main
 
 from harness.analysis import phase, results
 from harness.analysis import verdict as claims
@@ -74,7 +74,7 @@ def warnings_at_the_end(stderr: str) -> list[str]:
     return [line for line in lines if not line.removeprefix("warning: ").startswith(AT_THE_START)]
 
 
-@pytest.mark.parametrize("fault", essential(FAULTS))
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.slow
 def test_what_cannot_be_made_costs_a_warning_and_not_the_rest(
     tmp_path: Path, main: Main, monkeypatch: pytest.MonkeyPatch, fault: str

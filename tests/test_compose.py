@@ -10,6 +10,7 @@ from test_schema import CHOICES, CONF, SECTION_CHOICES, compose_choice, schema_o
 
 from harness.choices.datasets import TorchvisionDataset
 from harness.choices.schedulers import Cosine
+from harness.config.compose import unused_folder
 from harness.config.registry import group_files, kind
 from harness.config.schema import Config
 
@@ -25,6 +26,11 @@ def test_a_choice_loads_as_the_class_that_its_file_names(file):
     group = file.parent.name
     section = getattr(compose_choice(group, file.stem), group)
     assert (group, kind(section)) == schema_of(file)
+
+
+def test_two_commands_of_one_second_have_two_folders(tmp_path):
+    wanted = f"{tmp_path}/preview/2026-11-26_14-41-12"
+    assert [unused_folder(wanted) for _ in range(3)] == [wanted, f"{wanted}_2", f"{wanted}_3"]
 
 
 def test_groups_and_their_choices_are_the_files_in_counting_order():

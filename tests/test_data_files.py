@@ -66,13 +66,23 @@ def test_the_rows_of_all_histories(reported: Path) -> None:
     assert set(rows["run"]) == {run for run in "0123" if (reported / run).exists()}
 
 
-def test_several_sweeps_are_told_apart(tmp_path: Path, report: Main) -> None:
-    for name in ("a", "b"):
-        arms = {level: [("complete", 90.0)] for level in "12"}
-        made(tmp_path / name, arms, TWO, seeds=[0 if name == "a" else 1])
-    report(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out", "--ledger", "none")
-    runs = pl.read_csv(tmp_path / "out/runs.csv")
-    assert runs.select("sweep", "run").rows() == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [(["a", "b"], ["a", "b"]), (["x/a", "y/a"], ["x/a", "y/a"]), (["x/a", "y/x/a"], ["{}/x/a", "y/x/a"])],
+)  # fmt: skip
+def test_several_sweeps_are_told_apart(
+    tmp_path: Path, report: Main, folders: list[str], named: list[str]
+) -> None:
+    for seed, name in enumerate(folders):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        made(tmp_path / name, {level: [("complete", 90.0)] for level in "12"}, TWO, seeds=[seed])
+    given = [tmp_path / name for name in folders]
+    report(*given, "--out", tmp_path / "out", "--ledger", "none")
+    first, second = (name.format(tmp_path.name) for name in named)
+    places = [(first, "0"), (second, "0"), (first, "1"), (second, "1")]
+    read = pl.read_csv(tmp_path / "out/runs.csv", schema_overrides={"run": pl.String})
+    for table in (read, pl.read_parquet(tmp_path / "out/history.parquet")):
+        assert table.select("sweep", "run").unique(maintain_order=True).rows() == places
 
 
 @pytest.mark.parametrize(

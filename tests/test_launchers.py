@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import explain
+from harness.runs.signals import RunInterruptedError
 from harness.sweeps.launchers import prepare_launcher
 
 
@@ -28,11 +29,12 @@ def settings(*overrides: str) -> Any:
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Slurm whose `sacct` answers, and nothing else on the PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for name in ("sbatch", "sacct"):
         program(tmp_path / name, "exit 0")
     yield tmp_path
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def program(path: Path, script: str) -> None:
@@ -46,9 +48,12 @@ def test_a_sweep_says_how_to_see_and_cancel_its_jobs(
     prepare_launcher(settings("hydra.launcher.name=N"), jobs=2)
     reported = "squeue --name=N shows the jobs, scancel --name=N cancels them"
     assert capsys.readouterr().err == f"{reported}\n"
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-    assert capsys.readouterr().err == f"\nthe jobs go on: {reported}; scripts/report.py SWEEP\n"
+    ends = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: RunInterruptedError}
+    for number, ended in ends.items():
+        with pytest.raises(ended):
+            signal.raise_signal(number)
+        said = capsys.readouterr().err
+        assert said == f"\nthe jobs go on: {reported}; scripts/report.py SWEEP\n"
 
 
 def test_what_would_end_badly_is_said_first(

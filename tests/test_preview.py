@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import forked
 import pytest
 from conftest import ROOT, Main
+from test_speeds import planned
+
+from harness.report.charts import MOST_ARMS
+from harness.sweeps.preview import write_preview
 
 
 def preview_of(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -68,3 +73,13 @@ def test_arms_that_are_the_same_runs_are_no_comparison(tmp_path: Path, main: Mai
     (comparison,) = json.loads((tmp_path / "out/verdict.json").read_text())["comparisons"]
     assert comparison["verdict"] == "invalid"
     assert "are the same runs: the factor changes nothing" in comparison["sentence"]
+
+
+def test_no_more_arms_are_drawn_than_on_a_page(tmp_path: Path) -> None:
+    run = planned("model.width=1")
+    runs = [replace(run, arm=f"arm {number}") for number in range(MOST_ARMS + 1)]
+    page, _ = write_preview(tmp_path, runs, "said")
+    text, _, drawing = page.read_text().partition("</pre>")
+    assert text.endswith(f"drawn below: the first {MOST_ARMS} of {MOST_ARMS + 1} arms")
+    assert f">arm {MOST_ARMS - 1}<" in drawing
+    assert f">arm {MOST_ARMS}<" not in drawing

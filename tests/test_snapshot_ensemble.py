@@ -61,3 +61,22 @@ def test_fewer_checkpoints_than_cycles_are_warned_of(
     assert main(*words, *places(tmp_path)).returncode == 0
     assert snapshots(monkeypatch, str(tmp_path / "sweep")) == 0
     assert f"warning: {tmp_path}/sweep/0: 1 of its last 3 cycle ends are stored" in capsys.readouterr().err  # fmt: skip
+
+
+@pytest.mark.slow
+def test_arms_of_one_name_in_two_sweeps_are_not_averaged(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = [str(tmp_path / name / "sweep") for name in "ab"]
+    for width, sweep in enumerate(sweeps, start=1):
+        words = (*BASE, "scheduler.t_0=1", "scheduler.t_mult=1", "seed=0,1", f"model.width={width}")
+        done = main("-m", *words, f"hydra.sweep.dir={sweep}", f"store.dir={tmp_path}/store")
+        assert done.returncode == 0
+    tables = []
+    for given in (sweeps[:1], sweeps[1:], sweeps):
+        capsys.readouterr()
+        assert snapshots(monkeypatch, *given) == 0
+        tables.append(capsys.readouterr().out)
+    first, second, both = tables
+    assert first.splitlines()[2] != second.splitlines()[2]
+    assert both == f"{sweeps[0]}:\n{first}{sweeps[1]}:\n{second}"

@@ -14,6 +14,8 @@ from conftest import ROOT
 from forked import ends
 from test_surroundings import command, result
 
+from harness.config.streams import BARS
+
 STREAMS = {
     "no stderr": '"$@" 2>&-',
     "no stdout": '"$@" >&-',
@@ -61,8 +63,8 @@ def test_a_terminal_that_goes_away_ends_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "bar"),
     [
-        ({"TERM": "xterm", "COLUMNS": "20"}, True),
-        pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow),
+        ({"TERM": "xterm", "COLUMNS": "20", BARS: "1"}, True),
+        ({"TERM": "dumb"}, False),
     ],
 )
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import make_config
+from test_speeds import HERE
 
 from harness.config.study import load
 from harness.config.values import to_dict
@@ -17,6 +18,7 @@ SMALL = (
     "seeds={wide: 4}", "cells.wide=[model.width=1]", "claim.tuning_seeds=2", "claim.until=null", "claim.grid=[0.1,0.2]",
     "sweeps.longer.seeds={wide: 3}",
 )  # fmt: skip
+UNKNOWN = "hours unknown: no run like those of wide is recorded on this device"
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def test_runs_and_epochs_of_each_sweep(tmp_path: Path) -> None:
     ]
     assert said[-1].startswith("at most 22 runs, 280 epochs, 250 to train since beginnings are")
     assert "more where a best value is at the edge of its grid" in said[-1]
-    assert said[-1].endswith("hours unknown: no run of wide is recorded")
+    assert said[-1].endswith(UNKNOWN)
     assert not list(tmp_path.iterdir())
 
 
@@ -58,11 +60,13 @@ def test_hours_come_from_the_median_run_of_the_same_work(tmp_path: Path) -> None
     for number, run in enumerate(runs):
         path = tmp_path / f"other/claim/{number}/result.json"
         path.parent.mkdir(parents=True)
-        shape = {"plan": {"updates_per_epoch": 9}, "status": "complete"}
+        shape = {"plan": {"updates_per_epoch": 9}, "status": "complete", "numerics": HERE}
         path.write_text(json.dumps(shape | run))
     (tmp_path / "other/claim/0/result.json").with_name("damaged").mkdir()
     (tmp_path / "other/claim/0/damaged/result.json").write_text("{")
     assert cost(tmp_path).endswith("about 0.5 hours, one run at a time")  # 250 epochs of 7.2 s
+    more_often = "sweeps.longer.settings=[trainer.evals_per_epoch=2]"
+    assert cost(tmp_path, more_often).endswith(UNKNOWN)
 
 
 def test_arms_of_the_study_are_planned_before_they_are_written(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def write_data_files(
 ) -> list[Path]:
     """Write `runs`, as `results.read` gives them, and their histories into `out`; return the files.
 
-    Each is a step of `steps`. The column `sweep` is taken from `runs`, else it is the name of that folder of
-    `sweeps` which has the run.
+    Each is a step of `steps`. The column `sweep` is taken from `runs`, else it names that folder of `sweeps` which
+    has the run.
     """
     written = []
     placed = _with_places(runs, sweeps)
@@ -46,13 +46,30 @@ def write_data_files(
 
 def _with_places(runs: pl.DataFrame, sweeps: Sequence[Path]) -> pl.DataFrame:
     """Return `runs` with `sweep` and `run`, the folder's path below the sweep's, or its name if it is in none."""
-    names, places = [], []
-    for folder in map(Path, runs["folder"]):
-        home = next((sweep for sweep in sweeps if sweep in folder.parents), folder.parent)
-        names.append(home.resolve().name)
-        places.append(folder.relative_to(home).as_posix())
-    own = {} if "sweep" in runs.columns else {"sweep": pl.Series(names, dtype=pl.String)}
-    return runs.with_columns(run=pl.Series(places, dtype=pl.String), **own)
+    folders = [Path(folder) for folder in runs["folder"]]
+    homes = [next((s for s in sweeps if s in one.parents), one.parent) for one in folders]
+    names = _names(homes)
+    columns = {
+        "sweep": [names[home] for home in homes],
+        "run": [one.relative_to(home).as_posix() for one, home in zip(folders, homes, strict=True)],
+    }
+    if "sweep" in runs.columns:
+        del columns["sweep"]
+    return runs.with_columns(pl.Series(k, values, dtype=pl.String) for k, values in columns.items())
+
+
+def _names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return the name of each folder, with as many of those above it as set it apart from the others."""
+    parts = {folder: folder.resolve().parts for folder in dict.fromkeys(folders)}
+    distinct = set(parts.values())
+    return {
+        folder: next(
+            str(Path(*own[-length:]))
+            for length in range(1, len(own) + 1)
+            if sum(other[-length:] == own[-length:] for other in distinct) == 1
+        )
+        for folder, own in parts.items()
+    }
 
 
 def runs_table(runs: pl.DataFrame) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Never
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -72,3 +72,25 @@ def stopping(stop: Stop) -> Iterator[Stop]:
     finally:
         for number, handler in stop.before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """Raise `RunInterruptedError` for signals within the block that would otherwise kill the process at once.
+
+    Other handlers stay, as that of Ctrl-C; a run within the block has its own.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        caught = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in caught:
+        signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> Never:
+    raise RunInterruptedError(number)

@@ -6,6 +6,7 @@ write over each other's bars.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -30,6 +31,11 @@ _PAUSE = 0.5  # seconds between two looks at the files, or more where a look tak
 _ENDS = ("complete", "diverged", "failed")
 _BAR = "{desc} {percentage:3.0f} %{postfix} |{bar}| {elapsed}<{remaining}"
 _WIDEST = 40  # characters of a label
+_GONE = (
+    errno.EIO,
+    errno.EPIPE,
+    errno.ENOTTY,
+)  # of a terminal, and of what stands in its place then
 
 
 @contextmanager
@@ -52,19 +58,23 @@ def shown(sweep: Callable[[], Path]) -> Iterator[None]:
 
 def _draw(sweep: Callable[[], Path], over: Event) -> None:
     state, planned, pause = None, None, 0.0
-    with suppress(OSError):  # the terminal is gone
+    try:
         while not over.wait(pause):
             begin = time.monotonic()
-            with suppress(ConfigError, UnreadableError, FileNotFoundError):  # until next time
+            with suppress(ConfigError, OSError):  # files that cannot be read now: until next time
                 folder = sweep()
                 now = folder, (folder / "plan.json").stat().st_mtime_ns  # arms that tune add runs
                 if state is None or now != planned:
                     state, planned = SweepState(folder, begin), now
                 state.look(begin)
+            if state:
                 columns, lines = os.get_terminal_size(sys.stderr.fileno())
                 _write(state.lines(begin, columns or 80, lines or 24))
             pause = max(_PAUSE, 20 * (time.monotonic() - begin))
         _write([])
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
 
 
 def _write(lines: list[str]) -> None:

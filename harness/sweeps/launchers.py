@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from harness.config.errors import ConfigError
 from harness.config.warnings import warn
+from harness.runs.signals import RunInterruptedError
 
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit calls it
 
@@ -25,8 +26,6 @@ def prepare_launcher(settings: DictConfig, jobs: int) -> None:
     """
     launcher = settings.launcher
     match str(launcher._target_).rpartition(".")[2]:
-        case "JoblibLauncher":  # as by Ctrl-C: else its processes outlive this one
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
         case "LocalLauncher":  # starts all at once
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
         case "SlurmLauncher":
@@ -58,6 +57,7 @@ def _prepare_slurm(launcher: DictConfig, folder: str) -> None:
 
     def stop_waiting(number: int, frame: FrameType | None) -> Never:
         print(f"\nthe jobs go on: {commands}; scripts/report.py {folder}", file=sys.stderr)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else RunInterruptedError(number)
 
-    signal.signal(signal.SIGINT, stop_waiting)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop_waiting)

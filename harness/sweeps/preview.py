@@ -23,7 +23,6 @@ from harness.training import schedules
 from harness.training.schedules import LRPlan
 
 MAX_FINAL_LR_GAP = 0.05  # of the peak, between the final LRs of arms that are compared fairly
-_MAX_DRAWN = 100  # arms in the picture: nobody distinguishes more
 _MAX_POINTS = 20_000  # of all LR curves in the picture
 
 
@@ -108,7 +107,7 @@ def write_preview(folder: Path, runs: Sequence[PlannedRun], text: str) -> list[P
     from harness.report import charts
 
     plans = _plan_of_each_arm(runs)
-    names = list(plans)[:_MAX_DRAWN]
+    names = list(plans)[: charts.MOST_ARMS]
     if len(plans) > len(names):
         text += f"\n\ndrawn below: the first {len(names)} of {len(plans)} arms"
     most = _MAX_POINTS // len(names)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harness.config.errors import ConfigError
 from harness.config.fields import decimal
 from harness.config.schema import Config
 from harness.config.values import to_dict
@@ -20,12 +21,27 @@ from harness.sweeps.prefix_tree import PrefixNode, epochs_to_train, total_epochs
 _MOST_READ = 2_000  # results of runs, the newest folders first
 _MEASURED_S = 3.0  # of updates
 _WARM_UP = 3  # updates before those
+_NUMERICS = ("device", "processes", "precision", "deterministic", "channels_last", "compile")
 
 
-def workload(config: dict[str, Any]) -> str:
-    """Return what is equal for runs whose epochs take as long."""
-    parts = [config["model"], config["dataset"], config["trainer"]["batch_size"]]
-    return json.dumps(parts, sort_keys=True)
+def workload(config: dict[str, Any], numerics: dict[str, Any]) -> str:
+    """Return what is equal for runs whose epochs take as long; `numerics` as `result.json` has them."""
+    trainer = config["trainer"]
+    parts = [config["model"], config["dataset"], trainer["batch_size"], trainer["evals_per_epoch"]]
+    return json.dumps([*parts, [numerics.get(name) for name in _NUMERICS]], sort_keys=True)
+
+
+def workload_here(config: Config) -> str:
+    """Return the `workload` of `config` on this machine; one that no run has, if it cannot run here."""
+    from harness.training import device
+    from harness.training.loop import Precision
+
+    numerics = {}
+    with suppress(ConfigError):  # as on the login node of a cluster: no such GPU
+        own = device.device(config.trainer.device)
+        precision = Precision.resolve(config.trainer.precision, own)
+        numerics = device.numerics(config, own, precision)
+    return workload(to_dict(config), numerics)
 
 
 def recorded_speeds(*folders: Path) -> dict[str, list[float]]:
@@ -37,7 +53,8 @@ def recorded_speeds(*folders: Path) -> dict[str, list[float]]:
             if run["status"] == "complete" and run["updates_trained"]:
                 epochs = run["updates_trained"] / run["plan"]["updates_per_epoch"]
                 seconds = run["seconds"]["fit"] / epochs
-                speeds.setdefault(workload(run["config"]), []).append(seconds)
+                same = workload(run["config"], run["numerics"])
+                speeds.setdefault(same, []).append(seconds)
     return speeds
 
 
@@ -56,14 +73,11 @@ def time_to_train(
     """
     same: dict[str, list[PrefixNode]] = {}
     for root in roots:
-        config = root.runs[0].config
-        same.setdefault(f"{config.model} {config.dataset} {config.trainer.batch_size}", []).append(
-            root
-        )
+        same.setdefault(workload_here(root.runs[0].config), []).append(root)
     seconds, recorded, measured, unknown = 0.0, 0, list[str](), 0
-    for own in same.values():
+    for work, own in same.items():
         config = own[0].runs[0].config
-        known = speeds.get(workload(to_dict(config)), [])
+        known = speeds.get(work, [])
         recorded += len(known)
         if not known and measure:
             known = [measure_epoch(config)]
@@ -75,8 +89,8 @@ def time_to_train(
     if unknown:
         of = f"{unknown} of {len(same)} combinations of" if len(same) > 1 else "this"
         return (
-            f"time: unknown, no run of {of} model, data set and batch size is recorded; "
-            "with --time a few updates are measured"
+            f"time: unknown, no run of {of} model, data set, batch size, evaluations and precision "
+            "on this device is recorded; with --time a few updates are measured"
         )
     sources = [f"{recorded} recorded run{'s' * (recorded != 1)}"] * bool(recorded)
     sources += [f"a few updates, measured now: {', '.join(measured)}"] * bool(measured)

@@ -12,12 +12,11 @@ from harness.analysis import results
 from harness.config.fields import decimal
 from harness.config.hydra_private import multirun_config
 from harness.config.study import CONF, Study, write_choice
-from harness.config.values import to_dict
 from harness.config.warnings import warn
 from harness.sweeps.jobs import plan_sweep
 from harness.sweeps.prefix_tree import PlannedRun, epochs_to_train, prefix_trees, total_epochs
 from harness.sweeps.preview import comparison_warnings
-from harness.sweeps.speeds import recorded_speeds, workload
+from harness.sweeps.speeds import recorded_speeds, workload_here
 
 
 def study_cost(study: Study) -> str:
@@ -29,20 +28,21 @@ def study_cost(study: Study) -> str:
         for sweep, runs in _planned(study, cell):
             rows.append([cell, sweep, f"{len(runs)}", decimal(total_epochs(runs))])
             by_rows.setdefault(runs[0].config.trainer.evals_per_epoch, []).extend(runs)
-        runs = [run for same in by_rows.values() for run in same]
-        epochs = sum(epochs_to_train(prefix_trees(same)) for same in by_rows.values())
-        speed = speeds.get(workload(to_dict(runs[0].config)), [])
-        unknown += [cell] * (not speed)
-        hours = epochs * statistics.median(speed or [0]) / 3600
-        own = (len(runs), total_epochs(runs), epochs, hours)
-        cost = [a + b for a, b in zip(cost, own, strict=True)]
+        for runs in by_rows.values():
+            epochs = epochs_to_train(prefix_trees(runs))
+            speed = speeds.get(workload_here(runs[0].config), [])
+            unknown += [cell] * (not speed and cell not in unknown)
+            hours = epochs * statistics.median(speed or [0]) / 3600
+            own = (len(runs), total_epochs(runs), epochs, hours)
+            cost = [a + b for a, b in zip(cost, own, strict=True)]
     text = f"at most {decimal(cost[0])} runs, {decimal(cost[1])} epochs"
     if cost[2] < cost[1]:
         text += f", {decimal(cost[2])} to train since beginnings are shared"
     if any(sweep.claim.tune for sweep in study.sweeps.values()):
         text += ", more where a best value is at the edge of its grid"
     known = f"about {decimal(cost[3], 2)} hours, one run at a time"
-    time = f"hours unknown: no run of {', '.join(unknown)} is recorded" if unknown else known
+    lacking = f"no run like those of {', '.join(unknown)} is recorded on this device"
+    time = f"hours unknown: {lacking}" if unknown else known
     table = results.columns(["cell", "sweep", "runs", "epochs"], rows)
     return f"{study.folder}: {study.question}\n{table}\n{text}; {time}"
 

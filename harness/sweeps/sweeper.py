@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.config import hydra_private
 from harness.config.one_line_errors import one_line_errors
-from harness.runs import run_dir
+from harness.runs import run_dir, signals
 from harness.runs.signals import RunInterruptedError
 
 Jobs = Sequence[Sequence[str]]  # the overrides of each
@@ -53,6 +53,7 @@ class Sweeper(HydraSweeper):
         with (
             one_line_errors(),
             self._say_how_to_go_on(),
+            signals.raised(),
             bars.shown(lambda: stages.last_folder(self.config)),
         ):
             for first, jobs in self._batches():
