@@ -169,7 +169,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 LONGEST = (
     "cluster/",
     "test_soak.py",
+    "test_stages.py",
     "test_faults.py",
+    "test_first_hour.py",
+    "test_study.py",
     "test_distributed.py",
     "test_verify_resume.py",
 )

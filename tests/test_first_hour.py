@@ -50,9 +50,17 @@ def files(folder: Path) -> set[str]:
     return found
 
 
+# the same commands with less training: in the clone the defaults are smaller
+SMALLER = {
+    "trainer/default.yaml": ("\nepochs: 35 ", "\nepochs: 10 "),
+    "dataset/digits.yaml": ("\ntrain_size: null ", "\ntrain_size: 300 "),
+    "model/resnet8.yaml": ("\nwidth: 16 ", "\nwidth: 4 "),
+}
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with what this checkout has changed since its last commit."""
+    """A clone with what this checkout has changed since its last commit, and with smaller defaults."""
     folder = tmp_path_factory.mktemp("first_hour") / "cosine-restarts"
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     words = ["git", "ls-files", "--modified", "--others", "--exclude-standard"]
@@ -60,6 +68,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in listed.splitlines():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+    for name, (default, smaller) in SMALLER.items():
+        text = (folder / "conf" / name).read_text()
+        assert text.count(default) == 1
+        (folder / "conf" / name).write_text(text.replace(default, smaller))
     return folder
 
 

@@ -63,6 +63,10 @@ def test_another_plan_under_the_same_name_is_refused(tmp_path: Path) -> None:
     assert forked.complete("scripts/study.py", *words, "--plan", *other[2:]).returncode == 0
 
 
+# the quick study with a fifth of its training; two looks remain, and tuning in every cell
+SHORTER = ("budget=2", "seeds=8", "claim.tuning_seeds=2", "sweeps.longer.budget=4")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_quick_study_from_its_plan_to_its_page(tmp_path: Path) -> None:
@@ -70,7 +74,7 @@ def test_the_quick_study_from_its_plan_to_its_page(tmp_path: Path) -> None:
     out, store = tmp_path / "quick", tmp_path / "store"
     ledger = {"HARNESS_LEDGER": str(tmp_path / "ledger.jsonl")}
     launch = f"launch=[hydra/launcher=parallel,tracking=none,store.dir={store}]"
-    words = ["scripts/study.py", "study=quick", f"folder={out}", launch]
+    words = ["scripts/study.py", "study=quick", *SHORTER, f"folder={out}", launch]
     begun = forked.Program(tmp_path / "log", *words, env=os.environ | ledger)
     begun.until(lambda: forked.results(out / "wide/claim/tuning"))
     begun.send_signal(signal.SIGTERM)

@@ -53,4 +53,4 @@ def test_other_recipes_end_the_same(recipe: str, tmp_path: Path) -> None:
     extra: tuple[str, ...] = ()
     if recipe == "image_folder":
         extra = (f"dataset.root={golden.write_images(tmp_path)}",)
-    assert "equal, bit for bit" in verify("--kills", "10", *RECIPES[recipe], *extra)
+    assert "equal, bit for bit" in verify("--kills", "4", *RECIPES[recipe], *extra)

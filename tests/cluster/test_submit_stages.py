@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import forked
@@ -66,33 +65,15 @@ def test_each_stage_submits_the_next_one(tmp_path: Path, here: Path) -> None:
     assert again(sent) == "nothing to submit: every arm has ended or is on its way\n"
 
 
-def a_run_of_the_tuning(sent: Sent) -> bool:
-    return (sent.folder / "tuning/jobs.json").exists()
-
-
-def a_run_of_the_claim(sent: Sent) -> bool:
-    return (sent.folder / "jobs.json").exists()
-
-
-@pytest.mark.parametrize("far_enough", [a_run_of_the_tuning, a_run_of_the_claim])
-def test_after_all_jobs_were_cancelled_again_goes_on(
-    tmp_path: Path, here: Path, far_enough: Callable[[Sent], bool]
-) -> None:
+def test_what_was_cancelled_goes_on_with_again(tmp_path: Path, here: Path) -> None:
+    """All jobs of the tuning, all of the claim, and at last a single run, which holds its look open."""
     sent = sent_to_slurm(tmp_path)
-    until(lambda: far_enough(sent), "the stage", 240)
-    for job in squeue("%A"):
-        slurm_does("scancel", job)
-    until(lambda: not squeue("%A"), "an empty queue")
-    assert "submitted: " in again(sent)
-    sent.finish()
-    assert_same(sent, here)
-
-
-def test_a_run_that_was_cancelled_holds_its_look_open_until_again(
-    tmp_path: Path, here: Path
-) -> None:
-    sent = sent_to_slurm(tmp_path)
-    until(lambda: a_run_of_the_claim(sent), "the first look", 240)
+    for stage in (sent.folder / "tuning", sent.folder):
+        until((stage / "jobs.json").exists, "the stage", 240)
+        for job in squeue("%A"):
+            slurm_does("scancel", job)
+        until(lambda: not squeue("%A"), "an empty queue")
+        assert "submitted: " in again(sent)
     slurm_does("scancel", sent.jobs()[11])
     sent.finish()
     assert (sent.folder / "report.log").read_text().count("submitted: ") == 0
