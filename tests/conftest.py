@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import signal
@@ -18,6 +19,7 @@ import forked
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
@@ -30,6 +32,8 @@ from harness.config.schema import Config
 from harness.store.commit import program_commit
 
 ROOT = Path(__file__).resolve().parent.parent
+
+gc.disable()  # until all tests are collected: modules are no garbage
 
 # Ctrl-C means the same where what started the tests ignores it, as a shell's `&` does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -139,6 +143,8 @@ def _run(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # set by the script; here so that it is unset again
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [script, *last_given([*map(str, args)])])
+    # Hydra composes all once more to look for hydra.mode, which no test sets: the same answer at once
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
     program_commit.cache_clear()  # a process asks git itself, under its own PATH
     code: object = 0
     try:
@@ -164,6 +170,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `gpu` skip on machines without one, under HARNESS_REQUIRE_ALL too."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA GPU, and this machine has none")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from here on, but not among what is there already."""
+    gc.freeze()
+    gc.enable()
 
 
 LONGEST = (

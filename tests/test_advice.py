@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, Main, make_config
 
 from harness.config.errors import ConfigError
+from harness.config.schema import Model
 from harness.runs.setup import lr_plan
 from harness.training import models, schedules
 
@@ -157,6 +159,11 @@ ARCHS = ["resnet18", "wide_resnet50_2", "vgg11", "alexnet", "mobilenet_v3_small"
          "regnet_y_400mf", "vit_b_32", "inception_v3", "swin_t", "convnext_tiny"]  # fmt: skip
 
 
+@cache
+def torchvisions(*words: str) -> Model:
+    return make_config("model=torchvision", *words).model
+
+
 @pytest.mark.parametrize("size", [8, 28, 32, 224])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_network_that_does_not_go_with_the_images_names_one_that_does(
@@ -167,9 +174,8 @@ def test_a_network_that_does_not_go_with_the_images_names_one_that_does(
         overrides = {"model.arch": arch, "model.stem": stem}
         for _ in range(2):  # one piece of advice is enough
             words = [f"{key}={value}" for key, value in overrides.items()]
-            model = make_config("model=torchvision", *words).model
             try:
-                models.without_weights(model, 3, size, 4)
+                models.without_weights(torchvisions(*words), 3, size, 4)
                 break
             except ConfigError as error:
                 advice = str(error).rpartition("use ")[2]
