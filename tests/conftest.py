@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def make_config(*overrides: str) -> Config:
 
     Raises what composing and checking raise.
     """
-    composed = _compose("tracking=none", *overrides)
+    composed = _untracked(*overrides)
     hydra = HydraConfig.instance()
     before = hydra.cfg
     hydra.set_config(_hydra())
@@ -66,6 +66,11 @@ def make_config(*overrides: str) -> Config:
         return load(composed)
     finally:
         hydra.cfg = before
+
+
+@lru_cache(64)
+def _untracked(*overrides: str) -> DictConfig:
+    return _compose("tracking=none", *overrides)
 
 
 def _compose(*overrides: str, with_hydra: bool = False) -> DictConfig:
