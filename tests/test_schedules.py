@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import essential, make_config
 from hypothesis import given
 from hypothesis import strategies as st
 from test_schedulers import PEAK, cycles
@@ -55,7 +55,7 @@ def attach(config: Config, updates_per_epoch: int) -> tuple[Schedule, Optimizer]
 # --- warm restarts at every boundary -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("t_mult", range(1, 11))
+@pytest.mark.parametrize("t_mult", essential(range(1, 11), 3))
 def test_warm_restarts_are_exact_at_every_restart_up_to_epoch_10000(
     base: Config, t_mult: int
 ) -> None:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def train(tmp_path: Path) -> Any:
         number += 1
         folder = tmp_path / f"run{number}"
         folder.mkdir()
-        settings = tiny(f"store.dir={tmp_path / 'store'}", *overrides)
+        settings = tiny(*overrides)
+        settings = replace(settings, store=replace(settings.store, dir=str(tmp_path / "store")))
         result = run(RunContext(settings, RunInfo(folder, "test", branch_steps=branches))).to_json()
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
         return result, rows

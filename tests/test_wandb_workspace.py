@@ -185,6 +185,7 @@ def test_panels_do_not_overlap(written: dict[str, Any]) -> None:
         assert not any(one & other for one, other in combinations(cells, 2))
 
 
+@pytest.mark.slow
 def test_arms_that_are_no_single_value_are_told_by_the_job_type(
     sweep: Path, tmp_path: Path, alone: str
 ) -> None:
@@ -198,6 +199,7 @@ def test_arms_that_are_no_single_value_are_told_by_the_job_type(
     assert parallel["config"]["columns"][0] == {"accessor": "run:jobType"}
 
 
+@pytest.mark.slow
 def test_several_swept_keys_make_groups_of_all(sweep: Path, tmp_path: Path, alone: str) -> None:
     folder = copy(sweep, tmp_path / "several")
     plan = json.loads((folder / "plan.json").read_text())
@@ -222,6 +224,7 @@ def test_hostile_names_stay_text(sweep: Path, tmp_path: Path, alone: str) -> Non
     assert runset(document)["filters"]["filters"][0]["value"] == name, "the group as it is"
 
 
+@pytest.mark.slow
 def test_a_name_that_was_given_is_the_workspaces(sweep: Path, tmp_path: Path, alone: str) -> None:
     document = write(sweep, tmp_path / "workspace.json", alone, "--name", "cycles = " + "x" * 200)
     assert document["workspace"]["name"] == "cycles - " + "x" * 200, "the library refuses = there"
@@ -238,6 +241,7 @@ def test_a_connection_would_have_been_noticed(alone: str) -> None:
     assert run("-c", ask, PYTHONPATH=alone).returncode == 97
 
 
+@pytest.mark.slow
 def test_several_sweeps_are_written_one_by_one(sweep: Path, tmp_path: Path) -> None:
     has_library()
     other, file = copy(sweep, tmp_path / "other"), tmp_path / "all.json"
