@@ -192,6 +192,8 @@ LONGEST = (
     "test_study.py",
     "test_distributed.py",
     "test_verify_resume.py",
+    "test_wandb_run.py",
+    "test_wandb_workspace.py",
 )
 
 

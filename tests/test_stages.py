@@ -342,7 +342,7 @@ def test_the_preview_refuses_seeds_of_tuning_too(tmp_path: Path) -> None:
 DIGITS = (
     "-m", "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
     "trainer.epochs=3", "scheduler.t_mult=1,2", "tracking=none", "claim.until=decided",
-    "claim.most=10", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]", "claim.tuning_seeds=2",
+    "claim.most=8", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]", "claim.tuning_seeds=2",
     "trainer.checkpoint_every=0",
 )  # fmt: skip
 PHASES: dict[str, Callable[[Path], bool]] = {
