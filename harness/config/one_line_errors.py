@@ -134,15 +134,25 @@ def _explain(error: BaseException) -> str | None:
             return hints.instead_of(text) or text
         case OmegaConfBaseException():
             return _explain_omegaconf(error)
+        case HydraException() | YAMLError():
+            return hints.instead_of(text) or text
+        case ConfigError():
+            return text + hints.half_of_fraction(text)
+        case ValueError() if text.startswith(("Only one of", "Invalid defaults list")):
+            return hints.instead_of(text)
+        case ValueError() | TypeError() if override := _group_override(error):
+            return f"{override}: a group takes the name of one of its choices; see --help"
+    return _explain_surroundings(error, text)
+
+
+def _explain_surroundings(error: BaseException, text: str) -> str | None:
+    """Explain what a machine lacks: room, a file, memory. `text` is that of the error."""
+    match error:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return (
                 f"{text}: make room (hydra.run.dir, hydra.sweep.dir, store.dir), "
                 "then the same command goes on"
             )
-        case HydraException() | YAMLError():
-            return hints.instead_of(text) or text
-        case ConfigError():
-            return text + hints.half_of_fraction(text)
         case OSError():
             return text
         case MemoryError():
@@ -154,10 +164,6 @@ def _explain(error: BaseException) -> str | None:
                 "dataset.workers: a process that reads images died, perhaps for want of memory; "
                 f"lower dataset.workers or trainer.batch_size ({text.partition('. ')[0]})"
             )
-        case ValueError() if text.startswith(("Only one of", "Invalid defaults list")):
-            return hints.instead_of(text)
-        case ValueError() | TypeError() if override := _group_override(error):
-            return f"{override}: a group takes the name of one of its choices; see --help"
     return None
 
 
