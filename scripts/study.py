@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="say what it costs, and train nothing")
     arguments = parser.parse_intermixed_args()
     with one_line_errors():
-        register()
+        register(arguments.words)
         study = load(arguments.words)
         from harness.sweeps.study_cost import study_cost
 

@@ -175,7 +175,7 @@ def test_a_network_that_does_not_go_with_the_images_names_one_that_does(
         for _ in range(2):  # one piece of advice is enough
             words = [f"{key}={value}" for key, value in overrides.items()]
             try:
-                models.without_weights(torchvisions(*words), 3, size, 4)
+                models.without_weights(torchvisions(*words), DatasetShape(100, 3, size, 4))
                 break
             except ConfigError as error:
                 advice = str(error).rpartition("use ")[2]

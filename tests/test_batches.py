@@ -169,7 +169,7 @@ def test_batches_and_the_forward_pass_stay_on_the_gpu_and_wait_for_nothing(
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = config.model.build(splits.channels, splits.image_size, splits.classes)
+            network = config.model.build(splits.shape)
         train = TrainBatches(splits, config, cuda).epoch(0)
         val = iter(EvalBatches(splits.val, splits, config, cuda))
         for images, labels in (next(train), next(train), next(val)):

@@ -88,7 +88,7 @@ def fresh_network(t: Training) -> nn.Module:
     """The network that `t` begins with, without the harness."""
     torch.manual_seed(t.config.seed)
     s = t.splits
-    network = t.config.model.build(s.channels, s.image_size, s.classes)
+    network = t.config.model.build(s.shape)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -204,7 +204,7 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = t.config.model.build(1, 8, 4)
+            network = t.config.model.build(DatasetShape(80, 1, 8, 4))
         step = TrainStep(network, Precision("fp32", cuda), 0.1)
         images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"

@@ -18,23 +18,35 @@ def number(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    default: Any = MISSING,
 ) -> Any:
-    """Declare a required number (or list of numbers, or null if the type says so) within bounds."""
+    """Declare a number (or list of numbers, or null if the type says so) within bounds.
+
+    Without a `default` it is required.
+    """
     bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
     return field(
-        default=MISSING,
+        default=default,
         metadata={"bounds": {sign: b for sign, b in bounds.items() if b is not None}},
     )
 
 
-def duration(**least: float) -> Any:
-    """Declare a required number of epochs or updates, small enough for floats to count exactly."""
-    return number(**least, at_most=1e9)
+def duration(*, default: Any = MISSING, **least: float) -> Any:
+    """Declare, as by `number`, a number of epochs or updates, small enough for floats to count exactly."""
+    return number(**least, at_most=1e9, default=default)
 
 
-def choice(*names: str) -> Any:
-    """Declare a required string, one of `names`."""
-    return field(default=MISSING, metadata={"choices": names})
+def choice(*names: str, default: Any = MISSING) -> Any:
+    """Declare a string, one of `names`; required without a `default`."""
+    return field(default=default, metadata={"choices": names})
+
+
+def without_effect(declared: Any) -> Any:
+    """Declare a field of one's own section, as `number` and `choice` do, that does not change what is trained.
+
+    Another value of it then takes the checkpoints that are stored, as another number of worker processes should.
+    """
+    return field(default=declared.default, metadata={**declared.metadata, "shaping": False})
 
 
 def added(before: object, declared: Any = None) -> Any:
@@ -68,7 +80,7 @@ def describe_constraint(f: dataclasses.Field[Any]) -> str:
     """Return what fits a field, in words: `must be a whole number ≥ 1`."""
     if "choices" in f.metadata:
         return f"choose from {', '.join(map(str, f.metadata['choices']))}"
-    type_, _, null = str(f.type).partition(" | ")
+    type_, _, null = getattr(f.type, "__name__", str(f.type)).partition(" | ")
     bounds = " and ".join(
         f"{sign} {decimal(b)}" for sign, b in f.metadata.get("bounds", {}).items()
     )

@@ -140,9 +140,12 @@ def _keys_of_choices(group: str) -> dict[str, list[str]]:
     """Return the names of the keys of each choice of a group."""
     found = {}
     for choice in group_files()[group]:
-        text = (CONF / group / f"{choice}.yaml").read_text()
-        if schema := re.search(rf"/schema/{group}/(\w+)@", text):
-            found[choice] = _names(KINDS[group][schema[1]])
+        node = KINDS[group].get(choice)
+        if (file := CONF / group / f"{choice}.yaml").exists():
+            schema = re.search(rf"/schema/{group}/(\w+)@", file.read_text())
+            node = KINDS[group].get(schema[1]) if schema else None
+        if node:
+            found[choice] = _names(node)
     return found
 
 

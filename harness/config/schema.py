@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn, optim
     from torch.optim.lr_scheduler import LRScheduler
 
-    from harness.training.datasets import Source
+    from harness.training.datasets import Arrays, Source
     from harness.training.schedules import Durations
 
 MOST_EPOCHS = 1e6  # of a budget
@@ -35,7 +35,7 @@ class Model(Section, ABC):
     section: ClassVar[str] = "model"
 
     @abstractmethod
-    def build(self, channels: int, image_size: int, classes: int) -> nn.Module:
+    def build(self, shape: DatasetShape) -> nn.Module:
         """Return the network, freshly initialised from torch's global generator, in float32 on the CPU.
 
         It takes float images (batch, channels, image_size, image_size) and gives logits
@@ -63,21 +63,31 @@ class Dataset(Section, ABC):
     section: ClassVar[str] = "dataset"
     in_memory: ClassVar[bool] = True  # its splits may be kept from one run of a process to the next
 
-    val_size: float = number(above=0)
-    train_size: float | None = number(above=0)  # null: all that validation leaves
-    split_seed: int = number(at_least=0, below=2**63)
-    crop: int = number(at_least=0, at_most=64)  # pixels of zero padding that a random crop moves in
-    flip: bool = MISSING  # mirror left-right with probability 1/2
+    val_size: float = number(above=0, default=0.2)
+    train_size: float | None = number(
+        above=0, default=None
+    )  # null: all that validation leaves
+    split_seed: int = number(at_least=0, below=2**63, default=0)
+    crop: int = number(
+        at_least=0, at_most=64, default=0
+    )  # pixels of zero padding that a random crop moves in
+    flip: bool = False  # mirror left-right with probability 1/2
 
-    @abstractmethod
     def shape(self) -> DatasetShape:
-        """Return the shape before anything is split off, without reading an image. Raises `ConfigError`."""
+        """Return the shape before anything is split off. Raises `ConfigError`.
+
+        That of what `read` returns, unless a data set knows it without reading an image.
+        """
+        from harness.training import datasets
+
+        return datasets.shape_as_read(self)
 
     @abstractmethod
-    def read(self) -> tuple[Source, Source | None, Sequence[str]]:
+    def read(self) -> tuple[Source | Arrays, Source | Arrays | None, Sequence[str]]:
         """Return the training images, the test images if the data set has its own, and the classes.
 
-        Raises `ConfigError` if they cannot be read.
+        Of a data set of one's own, images are arrays: uint8 pixels (images, height, width, channels), as high as
+        wide, and labels (images,), which count classes from 0. Raises `ConfigError` if they cannot be read.
         """
 
     def test_split(self) -> float | None:
@@ -99,14 +109,18 @@ class Dataset(Section, ABC):
 @dataclass
 class Optimizer(Section, ABC):
     section: ClassVar[str] = "optimizer"
-    moments: ClassVar[int]  # numbers of state a parameter, for the size of checkpoints
+    moments: ClassVar[int] = 2  # numbers of state a parameter, for the size of checkpoints
 
     lr: float = number(above=0, below=1e6)  # the peak, from which schedules come down
-    weight_decay: float = number(at_least=0, below=1e6)
+    weight_decay: float = number(at_least=0, below=1e6, default=0.0)
 
     @abstractmethod
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
-        """Return torch's optimizer, its step fused, or compiled in a mode of torch.compile but "none"."""
+    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
+        """Return torch's optimizer."""
+
+    def compiled(self, parameters: list[nn.Parameter], mode: str) -> optim.Optimizer:
+        """Return it with a step that is compiled in a mode of torch.compile; as it is, where there is none."""
+        return self.build(parameters)
 
 
 @dataclass
@@ -119,9 +133,11 @@ class Scheduler(Section, ABC):
     section: ClassVar[str] = "scheduler"
     restarts: ClassVar[bool] = False  # the LR jumps back to its peak where a cycle ends
 
-    warmup: float = duration(at_least=0)  # the LR rises linearly to its peak; the schedule follows
-    interval: str = choice("batch", "epoch")
-    unit: str = choice("epoch", "batch")
+    warmup: float = duration(
+        at_least=0, default=0.0
+    )  # the LR rises linearly to its peak; the schedule follows
+    interval: str = choice("batch", "epoch", default="batch")
+    unit: str = choice("epoch", "batch", default="epoch")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -354,6 +370,7 @@ class Config(Section):
     tracking: Tracking = MISSING
     claim: ClaimSettings = MISSING
     ledger: Ledger = added(Ledger(None))
+    extensions: list[str] = added([])  # files and modules of one's own, as they were loaded
     reuse: bool = MISSING  # start from what the store holds, and add to it
     retry: bool = MISSING  # train again what diverged before
     seed: int = number(at_least=0, below=2**63)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.config import registry
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, show
 from harness.config.registry import kind
@@ -13,13 +13,22 @@ from harness.config.schema import Config
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Return `config` as plain values, each section with its `kind`: for W&B, results and hashes."""
+    """Return `config` as plain values, each section with its `kind`: for W&B, results and hashes.
+
+    A section of the user's own code has the hash of that as `source`.
+    """
     return {
-        f.name: {"kind": kind(value), **dataclasses.asdict(value)}
+        f.name: _section_to_dict(value)
         if isinstance(value := getattr(config, f.name), Section)
         else value
         for f in dataclasses.fields(config)
     }
+
+
+def _section_to_dict(section: Section) -> dict[str, Any]:
+    code = extensions.source(section)
+    known = {} if code is None else {"source": code.sha256}
+    return {"kind": kind(section), **known, **dataclasses.asdict(section)}
 
 
 def without_added(config: Config) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def _before(section: type[Section]) -> dict[str, Any]:
 
 # What leaves a run the one that was planned: where its files go, and whether it is trained at all.
 SAME_RUN = (
-    "store.", "tracking.", "ledger.", "reuse", "retry", "trainer.checkpoint_every", "claim.title",
+    "store.", "tracking.", "ledger.", "extensions", "reuse", "retry", "trainer.checkpoint_every", "claim.title",
 )  # fmt: skip
 
 
@@ -91,5 +100,16 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 def section_from_dict(group: str, values: dict[str, Any]) -> Section:
     """Return one section of a recorded configuration. Raises KeyError or TypeError if it does not fit."""
+    node = registry.KINDS[group].get(values["kind"])
+    if node is None and "source" in values:
+        raise ConfigError(
+            f"{group}={values['kind']}: is of an extension; name it in the environment as {extensions.VARIABLE}"
+        )
     node = registry.KINDS[group][values["kind"]]
-    return node(**_before(node) | {k: v for k, v in values.items() if k != "kind"})
+    section = node(**_before(node) | {k: v for k, v in values.items() if k not in ("kind", "source")})
+    code = extensions.source(section)
+    if values.get("source") != (code and code.sha256):
+        raise ConfigError(
+            f"{group}={values['kind']}: its code is not that of then; {code and code.path} was edited, or is another"
+        )
+    return section

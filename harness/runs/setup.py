@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from harness.config import extensions
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.runs.context import PhaseTimer
@@ -32,8 +33,7 @@ def lr_plan(config: Config) -> LRPlan:
     shape = shape_once(config.dataset)
     updates_per_epoch = datasets.updates_per_epoch(shape.train, config.trainer.batch_size)
     if config.trainer.batch_size == 1:
-        size = shape.channels, shape.image_size
-        models.check_batch(models.without_weights(config.model, *size, shape.classes), 1, *size)
+        models.check_batch(models.without_weights(config.model, shape), 1, shape)
     key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
@@ -96,14 +96,19 @@ def build(
     """
     trainer = config.trainer
     torch.manual_seed(config.seed)
-    network = config.model.build(splits.channels, splits.image_size, splits.classes)
-    models.check_batch(network, trainer.batch_size, splits.channels, splits.image_size)
+    network = models.build(config.model, splits.shape)
+    models.check_batch(network, trainer.batch_size, splits.shape)
     network = world.convert_sync_batch_norm(network, device)
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     mode = trainer.compile if world.size == 1 else "none"
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
-    optimizer = config.optimizer.build(list(network.parameters()), "none" if by_scaler else mode)
+    parameters = list(network.parameters())
+    with extensions.own_code(config.optimizer, "build"):
+        if mode == "none" or by_scaler:
+            optimizer = config.optimizer.build(parameters)
+        else:
+            optimizer = config.optimizer.compiled(parameters, mode)
     updates_per_epoch = datasets.updates_per_epoch(len(splits.train.labels), trainer.batch_size)
     schedule = schedules.build(config, optimizer, updates_per_epoch)
     forward: Any = world.wrap_ddp(network, device)

@@ -6,6 +6,7 @@ So a checkpoint is stored under (fingerprint, k, SHA-256 of `plan.lr[:k]`).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,7 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.config.schema import Config
+from harness.config import extensions
+from harness.config.fields import Section
+from harness.config.schema import Config, Dataset
 from harness.config.values import without_added
 from harness.training.loop import LogSchedule
 from harness.training.schedules import LRPlan
@@ -31,6 +34,7 @@ def fingerprint(config: Config, data: str, precision: str) -> str:
     `data` is the hash of the content of training and validation images, `precision` the one in use,
     never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
     compilation) is not in it. Nor is a key that has the value of before it existed (`config.added`).
+    A section of the user's own code adds that, and its fields; a scheduler's are in the plan.
     """
     c = without_added(config)
     del c["optimizer"]["lr"]  # in the plan
@@ -43,11 +47,24 @@ def fingerprint(config: Config, data: str, precision: str) -> str:
         "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
         "precision": precision,
     }
+    for name in ("model", "dataset", "optimizer", "scheduler"):
+        shaping |= _own_code(name, getattr(config, name), c[name])
     return f"{FORMAT}-{hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()}"
 
 
 def _named(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
+
+
+def _own_code(group: str, section: Section, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the code of an extension shapes; nothing for a section of the package."""
+    if extensions.source(section) is None:
+        return {}
+    if group == "scheduler":
+        return {group: _named(values, "kind", "source")}
+    without = {f.name for f in dataclasses.fields(section) if not f.metadata.get("shaping", True)}
+    sizes = {f.name for f in dataclasses.fields(Dataset)} if group == "dataset" else {"lr"}
+    return {group: {name: value for name, value in values.items() if name not in without | sizes}}
 
 
 @dataclass(frozen=True)

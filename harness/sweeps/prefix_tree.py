@@ -137,7 +137,7 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
 
 def _checkpoint_bytes(config: Config) -> int:
     shape = training_shape(config.dataset)
-    network = without_weights(config.model, shape.channels, shape.image_size, shape.classes)
+    network = without_weights(config.model, shape)
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
     return 4 * (parameters * (1 + config.optimizer.moments) + buffers)

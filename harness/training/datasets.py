@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.config.schema import Config, Dataset, DatasetShape
@@ -44,6 +45,9 @@ class Source(Protocol):
     def digest(self) -> str:
         """Return the SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
         ...
+
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pixels and labels
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,54 @@ class Splits:
     test_sha256: str | None
 
     @property
+    def shape(self) -> DatasetShape:
+        return DatasetShape(len(self.train.labels), self.channels, self.image_size, self.classes)
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Return the numbers of images."""
         sets = {"train": self.train, "val": self.val, "test": self.test}
         return {name: len(images.labels) for name, images in sets.items() if images is not None}
+
+
+def shape_as_read(dataset: Dataset) -> DatasetShape:
+    """Return the shape of the training images that `dataset` reads. Raises `ConfigError`."""
+    train, _, names = _read_once(dataset)
+    assert isinstance(train, InMemoryImages)
+    _, size, _, channels = train.pixels.shape
+    return DatasetShape(len(train.labels), channels, size, len(names))
+
+
+@lru_cache(maxsize=2)
+def _read_once(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
+    return read(dataset)
+
+
+def read(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
+    """Return what `dataset` reads, its arrays as images in memory. Raises `ConfigError`."""
+    with extensions.own_code(dataset, "read"):
+        train, test, names = dataset.read()
+    own = f"dataset={registry.kind(dataset)}"
+    if not isinstance(train, tuple):
+        return train, test, names
+    return _images(own, train, names), test and _images(own, test, names), names
+
+
+def _images(own: str, arrays: Arrays, names: Sequence[str]) -> InMemoryImages:
+    """Return arrays of an extension as images. Raises `ConfigError` for what no network could be shown."""
+    pixels, labels = map(np.asarray, arrays)
+    square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
+    if pixels.dtype != np.uint8 or not square:
+        raise ConfigError(
+            f"{own}: read gives pixels of {pixels.dtype} {pixels.shape}; must be uint8 (images, size, size, channels)"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
+        raise ConfigError(
+            f"{own}: read gives labels of {labels.dtype} {labels.shape}; must be whole numbers ({len(pixels)},)"
+        )
+    if strange := sorted({*np.unique(labels).tolist()} - {*range(len(names))}):
+        raise ConfigError(f"{own}: read gives the label {strange[0]}, and {len(names)} classes")
+    return InMemoryImages(np.ascontiguousarray(pixels), labels.astype(np.int64))
 
 
 def load(dataset: Dataset) -> Splits:
@@ -128,7 +176,7 @@ def _load_once(dataset: Dataset) -> Splits:
 
 
 def _load(dataset: Dataset) -> Splits:
-    train, test, names = dataset.read()
+    train, test, names = _read_once(dataset) if dataset.in_memory else read(dataset)
     rng = np.random.default_rng(dataset.split_seed)
     if (test_size := dataset.test_split()) is not None:
         test, train = stratified_split(train, test_size, "test_size", names, rng)

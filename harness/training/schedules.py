@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import decimal, show
 from harness.config.schema import MOST_EPOCHS, Config, Scheduler
@@ -201,13 +202,21 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
             f"scheduler.warmup={show(scheduler.warmup)}: must be shorter than the budget, "
             f"{durations.budget}"
         )
-    scheduler.check(durations)
+    with extensions.own_code(scheduler, "check"):
+        scheduler.check(durations)
     if warmup == 0:
-        return Schedule(scheduler.build(optimizer, durations), durations.updates_per_step)
+        return Schedule(_after_warmup(scheduler, optimizer, durations), durations.updates_per_step)
     rise = torch_schedulers.LinearLR(optimizer, 1 / (warmup + 1), 1.0, warmup)
-    after = scheduler.build(optimizer, durations)
+    after = _after_warmup(scheduler, optimizer, durations)
     both = torch_schedulers.SequentialLR(optimizer, [rise, after], [warmup])
     return Schedule(both, durations.updates_per_step)
+
+
+def _after_warmup(
+    scheduler: Scheduler, optimizer: Optimizer, durations: Durations
+) -> LRScheduler:
+    with extensions.own_code(scheduler, "build"):
+        return scheduler.build(optimizer, durations)
 
 
 class _LRHolder(Optimizer):
@@ -229,7 +238,9 @@ def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
     with _without_training():
         for begin in range(0, updates, schedule.updates_per_step):
             lr[begin : begin + schedule.updates_per_step] = group["lr"]
-            schedule.scheduler.step()
+            with extensions.own_code(config.scheduler, "step"):
+                schedule.scheduler.step()
+    _check_lr(config.scheduler, lr, group)
     ends = _until(updates, config.scheduler.cycle_ends(durations))
     inside = tuple(end for end in ends if end <= updates)
     restarts = tuple(end for end in inside if end < updates) if config.scheduler.restarts else ()
@@ -237,6 +248,18 @@ def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
     nearest = (*inside[-1:], *(end for end in ends if end > updates))
     allowed = tuple(end for end in nearest if end <= MOST_EPOCHS * updates_per_epoch)
     return LRPlan(lr, updates_per_epoch, restarts, inside, aligned, () if aligned else allowed)
+
+
+def _check_lr(scheduler: Scheduler, lr: NDArray[np.float64], group: dict[str, Any]) -> None:
+    """Raise `ConfigError` for an LR that no optimizer can use, and for a schedule that moves more than the LR."""
+    name = f"scheduler={registry.kind(scheduler)}"
+    wrong = np.flatnonzero(~(np.isfinite(lr) & (lr >= 0)))
+    if len(wrong):
+        raise ConfigError(
+            f"{name}: the LR of update {wrong[0] + 1} is {lr[wrong[0]]}; must be a number ≥ 0"
+        )
+    if others := group.keys() - {"params", "lr", "initial_lr"}:
+        raise ConfigError(f"{name}: sets {', '.join(sorted(others))}; a schedule moves the LR alone")
 
 
 def _until(updates: int, ends: Iterable[int]) -> list[int]:
