@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Main, make_config
 
 from harness.config.errors import ConfigError
-from harness.config.schema import Model
+from harness.config.schema import DatasetShape, Model
 from harness.runs.setup import lr_plan
 from harness.training import models, schedules
 

@@ -91,6 +91,10 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),
     "tracking/wandb.entity": (("tracking=wandb",), "tracking.entity=someone"),
     "tracking/wandb.tags": (("tracking=wandb",), "tracking.tags=[a]"),
+    "extensions": (
+        (),
+        "extensions=[]",
+    ),  # their code is, of the sections that they have (test_extensions)
     "reuse": ((), "reuse=false"),
     "retry": ((), "retry=true"),
 }

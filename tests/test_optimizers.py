@@ -22,6 +22,7 @@ from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from harness.config.schema import DatasetShape
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled

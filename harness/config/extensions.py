@@ -79,7 +79,7 @@ def register(name: str) -> Callable[[S], S]:
         if known and known.__module__ != node.__module__:
             raise ConfigError(f"{own}: is there already; give {node.__name__} another name")
         if "__dataclass_fields__" not in vars(node):
-            node = dataclass(unsafe_hash=True)(node)
+            dataclass(unsafe_hash=True)(node)
         registry.add(node.section, name, node)
         _SOURCES[node] = source_of(node.__module__)
         return node
@@ -90,6 +90,12 @@ def register(name: str) -> Callable[[S], S]:
 def source(section: Section | type[Section]) -> Source | None:
     """Return the code that `section` comes from; None for those of the package."""
     return _SOURCES.get(section if isinstance(section, type) else type(section))
+
+
+def sources(config: Section) -> dict[str, Source]:
+    """Return the code of the sections of a configuration that are of extensions, by their groups."""
+    parts = {name: part for name, part in vars(config).items() if isinstance(part, Section)}
+    return {name: code for name, part in parts.items() if (code := source(part))}
 
 
 def _names(word: str) -> list[str]:
@@ -128,7 +134,7 @@ def _load(name: str) -> str:
             f"{given}: Python has another module {module} ({found.__file__}); rename the file"
         )
     if before == registry.KINDS and not any(node.__module__ == module for node in _SOURCES):
-        raise ConfigError(f'{given}: registers nothing; put @register("NAME") before @dataclass')
+        raise ConfigError(f'{given}: registers nothing; put @register("NAME") before a class')
     return module
 
 
@@ -170,4 +176,6 @@ def describe(error: Exception, path: Path) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).parent == path.parent
     ]
-    return text + (f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else "")
+    return text + (
+        f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
+    )

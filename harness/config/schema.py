@@ -64,23 +64,19 @@ class Dataset(Section, ABC):
     in_memory: ClassVar[bool] = True  # its splits may be kept from one run of a process to the next
 
     val_size: float = number(above=0, default=0.2)
-    train_size: float | None = number(
-        above=0, default=None
-    )  # null: all that validation leaves
+    train_size: float | None = number(above=0, default=None)  # null: all that validation leaves
     split_seed: int = number(at_least=0, below=2**63, default=0)
     crop: int = number(
         at_least=0, at_most=64, default=0
     )  # pixels of zero padding that a random crop moves in
     flip: bool = False  # mirror left-right with probability 1/2
 
-    def shape(self) -> DatasetShape:
-        """Return the shape before anything is split off. Raises `ConfigError`.
+    def shape(self) -> DatasetShape | None:
+        """Return the shape before anything is split off, without reading an image. Raises `ConfigError`.
 
-        That of what `read` returns, unless a data set knows it without reading an image.
+        None: it is that of what `read` returns.
         """
-        from harness.training import datasets
-
-        return datasets.shape_as_read(self)
+        return None
 
     @abstractmethod
     def read(self) -> tuple[Source | Arrays, Source | Arrays | None, Sequence[str]]:

@@ -106,7 +106,9 @@ def section_from_dict(group: str, values: dict[str, Any]) -> Section:
             f"{group}={values['kind']}: is of an extension; name it in the environment as {extensions.VARIABLE}"
         )
     node = registry.KINDS[group][values["kind"]]
-    section = node(**_before(node) | {k: v for k, v in values.items() if k not in ("kind", "source")})
+    section = node(
+        **_before(node) | {k: v for k, v in values.items() if k not in ("kind", "source")}
+    )
     code = extensions.source(section)
     if values.get("source") != (code and code.sha256):
         raise ConfigError(

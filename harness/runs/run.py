@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import correct
+from harness.config import extensions
 from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
-from harness.config.warnings import warn
+from harness.config.warnings import warn, warn_once
 from harness.files import LockedError, atomic, lock, read_json, write_json
 from harness.runs import requeue, tracking
 from harness.runs.context import RunContext
@@ -38,6 +39,11 @@ from harness.store.store import Store
 from harness.training import schedules
 from harness.training.loop import DivergedError, Row, TrainState, updates
 
+_OTHER_CODE = (
+    "the store has checkpoints of these settings, but by other code: an extension was edited since; "
+    "they are not used"
+)
+
 
 def run(ctx: RunContext) -> RunResult:
     """Train a configuration in its folder and return what `result.json` says.
@@ -51,6 +57,7 @@ def run(ctx: RunContext) -> RunResult:
     """
     with exclusive_lock(ctx.info.folder):
         claim_sha256 = check_config_unchanged(ctx)
+        _keep_code(ctx)
         if before := ctx.world.broadcast_from_rank_zero(lambda: _complete_before(ctx)):
             if ctx.world.rank == 0:
                 name = f"{ctx.info.position} {ctx.info.name}".strip()
@@ -114,6 +121,16 @@ def _failed_at_once(folder: Path) -> bool:
     if not result.exists() or (history.exists() and history.stat().st_size):
         return False
     return read_json(result).get("status") == "failed"
+
+
+def _keep_code(ctx: RunContext) -> None:
+    """Keep a copy of the code of extensions that the run is trained with."""
+    for code in extensions.sources(ctx.config).values():
+        for name, content in code.files.items():
+            copy = ctx.info.folder / "extensions" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(copy) as file:
+                file.write(content)
 
 
 def _complete_before(ctx: RunContext) -> RunResult | None:
@@ -255,6 +272,8 @@ def _resumed(
                 lease = store.lease(identity, keep, settings.wait, ctx.stop.check)
                 heartbeat = stack.enter_context(lease)
                 origin = restore(store, identity, state)
+                if origin is None and store.has_other_code(identity):
+                    warn_once(_OTHER_CODE)
         origin = broadcast_state(origin, state, ctx.world)
         rows = identity.log_schedule.select(origin.rows) if origin else []
         recorder = stack.enter_context(Recorder(ctx, identity.plan, result, rows))

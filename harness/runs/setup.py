@@ -71,10 +71,12 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
         if splits.test is not None:
             test = EvalBatches(splits.test, splits, config, own, world)
     plan = schedules.lr_plan(config, batches.updates_per_epoch)
+    of_what = config, splits.sha256, precision.name
     identity = RunIdentity(
-        fingerprint(config, splits.sha256, precision.name),
+        fingerprint(*of_what),
         plan,
         LogSchedule.of(plan, config.trainer),
+        fingerprint(*of_what, code=False) if extensions.sources(config) else None,
     )
     here = (identity.run_id, splits.test_sha256)
     if world.broadcast_from_rank_zero(lambda: here) != here:

@@ -28,13 +28,14 @@ FORMAT = 3
 _FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two formats had no number
 
 
-def fingerprint(config: Config, data: str, precision: str) -> str:
+def fingerprint(config: Config, data: str, precision: str, code: bool = True) -> str:
     """Return `FORMAT` and a SHA-256 over all that shapes the weights but the schedule and the length.
 
     `data` is the hash of the content of training and validation images, `precision` the one in use,
     never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
     compilation) is not in it. Nor is a key that has the value of before it existed (`config.added`).
-    A section of the user's own code adds that, and its fields; a scheduler's are in the plan.
+    A section of the user's own code adds that, unless `code` is false, and its fields; a scheduler's are in
+    the plan.
     """
     c = without_added(config)
     del c["optimizer"]["lr"]  # in the plan
@@ -49,6 +50,8 @@ def fingerprint(config: Config, data: str, precision: str) -> str:
     }
     for name in ("model", "dataset", "optimizer", "scheduler"):
         shaping |= _own_code(name, getattr(config, name), c[name])
+        if not code and isinstance(own := shaping.get(name), dict):
+            own.pop("source", None)
     return f"{FORMAT}-{hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()}"
 
 
@@ -74,6 +77,9 @@ class RunIdentity:
     fingerprint: str
     plan: LRPlan
     log_schedule: LogSchedule
+    apart_from_code: str | None = (
+        None  # the fingerprint without the code of extensions, where there are any
+    )
 
     @property
     def run_id(self) -> str:

@@ -24,7 +24,7 @@ from harness.config.schema import Config
 from harness.config.values import to_dict
 from harness.config.warnings import warn, warn_once
 from harness.correct import Bits
-from harness.files import atomic, write_json
+from harness.files import atomic, read_json, write_json
 from harness.store.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -169,7 +169,19 @@ class Store:
         about: dict[str, Any] = {name: settings[name] for name in ("model", "dataset", "seed")}
         with suppress(OSError):  # a store that is full or read-only, which `save` says
             if not path.exists():
-                write_json(path, about | {"updates_per_epoch": run.plan.updates_per_epoch})
+                about["updates_per_epoch"] = run.plan.updates_per_epoch
+                write_json(path, about | {"apart_from_code": run.apart_from_code})
+
+    def has_other_code(self, run: RunIdentity) -> bool:
+        """Return whether there are checkpoints of the same settings, made by other code of an extension."""
+        if run.apart_from_code is None:
+            return False
+        for path in self.folder.glob(f"*/{ABOUT}"):
+            with suppress(OSError, ValueError, AttributeError):
+                same = read_json(path).get("apart_from_code") == run.apart_from_code
+                if same and path.parent.name != run.fingerprint:
+                    return True
+        return False
 
     # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 

@@ -122,7 +122,7 @@ class Splits:
         return {name: len(images.labels) for name, images in sets.items() if images is not None}
 
 
-def shape_as_read(dataset: Dataset) -> DatasetShape:
+def _shape_as_read(dataset: Dataset) -> DatasetShape:
     """Return the shape of the training images that `dataset` reads. Raises `ConfigError`."""
     train, _, names = _read_once(dataset)
     assert isinstance(train, InMemoryImages)
@@ -140,13 +140,13 @@ def read(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
     with extensions.own_code(dataset, "read"):
         train, test, names = dataset.read()
     own = f"dataset={registry.kind(dataset)}"
-    if not isinstance(train, tuple):
-        return train, test, names
-    return _images(own, train, names), test and _images(own, test, names), names
+    return _images(own, train, names), None if test is None else _images(own, test, names), names
 
 
-def _images(own: str, arrays: Arrays, names: Sequence[str]) -> InMemoryImages:
+def _images(own: str, arrays: Source | Arrays, names: Sequence[str]) -> Source:
     """Return arrays of an extension as images. Raises `ConfigError` for what no network could be shown."""
+    if not isinstance(arrays, tuple):
+        return arrays
     pixels, labels = map(np.asarray, arrays)
     square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
     if pixels.dtype != np.uint8 or not square:
@@ -212,7 +212,7 @@ _TEST_IMAGES = {"svhn": 26_032}  # 10,000 in the others
 
 def training_shape(dataset: Dataset) -> DatasetShape:
     """Return the shape of what is trained on, without reading an image. Raises `ConfigError`."""
-    whole = dataset.shape()
+    whole = dataset.shape() or _shape_as_read(dataset)
     return replace(whole, train=training_images(dataset, whole.train))
 
 

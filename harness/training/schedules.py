@@ -212,9 +212,7 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
     return Schedule(both, durations.updates_per_step)
 
 
-def _after_warmup(
-    scheduler: Scheduler, optimizer: Optimizer, durations: Durations
-) -> LRScheduler:
+def _after_warmup(scheduler: Scheduler, optimizer: Optimizer, durations: Durations) -> LRScheduler:
     with extensions.own_code(scheduler, "build"):
         return scheduler.build(optimizer, durations)
 
@@ -258,8 +256,10 @@ def _check_lr(scheduler: Scheduler, lr: NDArray[np.float64], group: dict[str, An
         raise ConfigError(
             f"{name}: the LR of update {wrong[0] + 1} is {lr[wrong[0]]}; must be a number ≥ 0"
         )
-    if others := group.keys() - {"params", "lr", "initial_lr"}:
-        raise ConfigError(f"{name}: sets {', '.join(sorted(others))}; a schedule moves the LR alone")
+    if others := group.keys() & {"momentum", "betas", "eps", "weight_decay"}:
+        raise ConfigError(
+            f"{name}: sets {', '.join(sorted(others))}; a schedule moves the LR alone"
+        )
 
 
 def _until(updates: int, ends: Iterable[int]) -> list[int]:

@@ -1,0 +1,310 @@
+"""Code of one's own through the command line: docs/extensions.md and examples/."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import forked
+import pytest
+from conftest import ROOT
+from test_faults import TINY
+
+EXAMPLES = {
+    "own_model": "model=small_cnn",
+    "own_schedule": "scheduler=triangular",
+    "own_data": "dataset=stripes",
+    "own_optimizer": "optimizer=muon",
+}
+SMALL = ("trainer.epochs=2", "trainer.batch_size=32", "trainer.log_every=1", "tracking=none")
+HEAD = "from torch import nn\nfrom torch.optim.lr_scheduler import LambdaLR\nfrom harness.extend import *\n"
+NET = "nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.image_size**2, {}))"
+MODEL = f"""{HEAD}
+@register("mine")
+class Mine(Model):
+    width: int = number(at_least=1, at_most=9, default=4)
+    workers: int = without_effect(number(at_least=0, default=0))
+
+    def build(self, shape):
+        return {{}}
+"""
+GOOD = MODEL.format(NET.format("shape.classes"))
+SCHEDULE = f"""{HEAD}
+@register("mine")
+class Mine(Scheduler):
+    def build(self, optimizer, durations):
+        return LambdaLR(optimizer, lambda step: {{}})
+"""
+DATA = f"""{HEAD}
+import numpy as np
+@register("mine")
+class Mine(Dataset):
+    def read(self):
+        pixels, labels, classes = np.zeros((40, 4, 4, 1), np.uint8), np.arange(40) % 2, ["a", "b"]
+        pixels[::2] = 9
+        {{}}
+        return (pixels, labels), None, classes
+"""
+
+
+def write(folder: Path, text: str, name: str = "mine.py") -> str:
+    """Write an extension; return the override that names it."""
+    (folder / name).write_text(text)
+    return f"extensions=[{folder / name}]"
+
+
+def train(folder: Path, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run `python train.py` in a folder of its own, with the store of `folder`."""
+    run = folder / f"run{len(list(folder.glob('run*')))}"
+    words = ("train.py", *words, f"store.dir={folder}/store", f"hydra.run.dir={run}")
+    done = forked.complete(*words, env=env)
+    return done.returncode, done.stdout + done.stderr
+
+
+def last_result(folder: Path) -> dict[str, Any]:
+    runs = sorted(folder.glob("run*"))
+    document: dict[str, Any] = json.loads((runs[-1] / "result.json").read_text())
+    return document
+
+
+# --- examples ------------------------------------------------------------------------------------
+
+
+def test_every_example_is_tried_and_short() -> None:
+    files = sorted((ROOT / "examples").glob("*.py"))
+    assert {file.stem for file in files} == {*EXAMPLES}
+    assert max(len(file.read_text().splitlines()) for file in files) <= 40
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_trains(tmp_path: Path, name: str) -> None:
+    code, said = train(tmp_path, f"extensions=[examples/{name}.py]", EXAMPLES[name], *SMALL)
+    assert code == 0, said
+    result = last_result(tmp_path)
+    assert result["status"] == "complete"
+    assert result["config"]["extensions"] == [str(ROOT / f"examples/{name}.py")]
+    copy = tmp_path / f"run0/extensions/{name}.py"
+    assert copy.read_bytes() == (ROOT / f"examples/{name}.py").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_that_is_killed_goes_on_bit_by_bit(name: str) -> None:
+    words = (f"extensions=[examples/{name}.py]", EXAMPLES[name], "--kills=3")
+    done = forked.complete("scripts/verify_resume.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_previewed_swept_in_parallel_and_judged(tmp_path: Path, name: str) -> None:
+    words = (
+        f"extensions=[examples/{name}.py]", EXAMPLES[name], *SMALL, "optimizer.lr=0.02,0.05",
+        "seed=range(0,6)", "claim.factor=optimizer.lr", f"store.dir={tmp_path}/store",
+    )  # fmt: skip
+    seen = forked.complete("scripts/preview.py", *words, f"hydra.sweep.dir={tmp_path}/preview")
+    assert seen.returncode == 0, seen.stderr
+    assert "12 runs, 24 epochs" in seen.stdout
+    sweep = tmp_path / "sweep"
+    parallel = ("hydra/launcher=parallel", f"hydra.sweep.dir={sweep}")
+    program = forked.Program(tmp_path / "log", "train.py", "-m", *words, *parallel, fresh=True)
+    assert program.wait() == 0, program.said
+    verdict = json.loads((sweep / "verdict.json").read_text())
+    assert verdict["comparisons"][0]["n"] == 6
+    found = {"HARNESS_EXTENSIONS": str(ROOT / f"examples/{name}.py")}
+    verified = forked.complete("scripts/verify_sweep.py", sweep, env=os.environ | found)
+    assert "all rows hold" in verified.stdout, verified.stderr
+
+
+# --- one line for what does not work -------------------------------------------------------------
+
+WRONG: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "a typo in a field": (GOOD, ("model=mine", "model.widht=3"), "model.widht=3: is not a key of the model mine; did you mean width?"),
+    "a value out of bounds": (GOOD, ("model=mine", "model.width=10"), "model.width=10: must be a whole number ≥ 1 and ≤ 9"),
+    "a typo in the choice": (GOOD, ("model=mien",), "model=mien: did you mean mine?"),
+    "a build that raises": (MODEL.format("shape.size"), ("model=mine",), "model=mine: build: AttributeError: 'DatasetShape' object has no attribute 'size' (mine.py, line 11)"),
+    "too few outputs": (MODEL.format(NET.format(3)), ("model=mine",), "model=mine: gives (2, 3) for 2 images; must give logits of (2, 4), one for each class"),
+    "no network": (MODEL.format("5"), ("model=mine",), "model=mine: build returns a int, not an nn.Module"),
+    "a misfit in forward": (MODEL.format("nn.Linear(3, 4)"), ("model=mine",), "model=mine: forward: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+    "a NaN": (SCHEDULE.format("float('nan') if step > 5 else 1.0"), ("scheduler=mine",), "scheduler=mine: the LR of update 7 is nan; must be a number ≥ 0"),
+    "a negative LR": (SCHEDULE.format("1 - step"), ("scheduler=mine",), "scheduler=mine: the LR of update 3 is -0.1; must be a number ≥ 0"),
+    "a schedule that raises": (SCHEDULE.format("1 / (4 - step)"), ("scheduler=mine",), "scheduler=mine: step: ZeroDivisionError: division by zero (mine.py, line 8)"),
+    "a schedule that moves the momentum": (SCHEDULE.format("optimizer.param_groups[0].update(momentum=0.5) or 1.0"), ("scheduler=mine",), "scheduler=mine: sets momentum; a schedule moves the LR alone"),
+    "floats": (DATA.format("pixels = pixels / 255"), ("dataset=mine",), "dataset=mine: read gives pixels of float64 (40, 4, 4, 1); must be uint8 (images, size, size, channels)"),
+    "oblong images": (DATA.format("pixels = pixels[:, :3]"), ("dataset=mine",), "dataset=mine: read gives pixels of uint8 (40, 3, 4, 1); must be uint8 (images, size, size, channels)"),
+    "too few labels": (DATA.format("labels = labels[1:]"), ("dataset=mine",), "dataset=mine: read gives labels of int64 (39,); must be whole numbers (40,)"),
+    "an unknown class": (DATA.format("labels = labels + 1"), ("dataset=mine",), "dataset=mine: read gives the label 2, and 2 classes"),
+    "a read that raises": (DATA.format("open('/nowhere')"), ("dataset=mine",), "dataset=mine: read: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (mine.py, line 10)"),
+    "bad grammar": ("def (", ("model=mine",), "SyntaxError: invalid syntax (mine.py, line 1)"),
+    "an import that fails": ("import nothing_of_this_name", ("model=mine",), "ModuleNotFoundError: No module named 'nothing_of_this_name' (mine.py, line 1)"),
+    "nothing registered": ("x = 1", ("model=mine",), 'registers nothing; put @register("NAME") before a class'),
+    "a name that is there": (GOOD.replace('"mine"', '"resnet"'), ("model=resnet8",), "model=resnet: is there already; give Mine another name"),
+    "a name that is a value": (GOOD.replace('"mine"', '"nan"'), ("model=resnet8",), "model=nan: must be a name of letters, digits and _, that is no value"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words", "line"), WRONG.values(), ids=WRONG)
+def test_what_does_not_work_is_one_line(
+    tmp_path: Path, text: str, words: tuple[str, ...], line: str
+) -> None:
+    small = [word for word in TINY if not word.startswith(("model.", "scheduler."))]
+    if words[0].startswith("dataset"):
+        small = ["trainer.batch_size=8", "tracking=none"]
+    code, said = train(tmp_path, write(tmp_path, text), *small, *words)
+    assert code == 1
+    errors = [one for one in said.splitlines() if one.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in said
+    assert line in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("extensions=mine.py", "extensions=mine.py: is a list; write extensions=[mine.py]"),
+        ("extensions=[nowhere.py]", "nowhere.py]: there is no such file"),
+        ("extensions=[no_such_module]", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("extensions=[train.sh]", "there is no such file"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, given: str, line: str) -> None:
+    code, said = train(tmp_path, given)
+    assert code == 1
+    assert said.count("\n") == 1
+    assert said.startswith("error: extensions=")
+    assert line in said
+
+
+@pytest.mark.parametrize("name", ["random.py", "torch.py", "my-model.py"])
+def test_a_file_that_python_cannot_import_by_its_name_is_to_be_renamed(
+    tmp_path: Path, name: str
+) -> None:
+    code, said = train(tmp_path, write(tmp_path, GOOD, name), "model=mine", *TINY[:4])
+    assert code == 1
+    assert "rename the file" in said or "must have a name that Python can import" in said
+
+
+# --- what is the same run ------------------------------------------------------------------------
+
+
+def mine(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
+    small = [word for word in TINY if not word.startswith("model.")]
+    code, said = train(folder, f"extensions=[{folder}/mine.py]", "model=mine", *small, *words)
+    assert code == 0, said
+    return last_result(folder), said
+
+
+def test_code_that_was_edited_takes_no_checkpoint_of_other_code(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    first, _ = mine(tmp_path)
+    again, said = mine(tmp_path)
+    assert again["updates_trained"] == 0
+    assert "other code" not in said
+    write(tmp_path, f"{GOOD}\n# edited\n")
+    edited, said = mine(tmp_path)
+    assert edited["updates_reused"] == 0
+    assert edited["fingerprint"] != first["fingerprint"]
+    assert "warning: the store has checkpoints of these settings, but by other code" in said
+    write(tmp_path, GOOD)
+    assert mine(tmp_path)[0]["fingerprint"] == first["fingerprint"]
+
+
+def test_the_modules_beside_it_that_it_imports_count_too(tmp_path: Path) -> None:
+    write(tmp_path, "x = 1\n", "not_imported.py")
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts", "", "__init__.py")
+    write(tmp_path / "parts", "WIDTH = 3\n", "sizes.py")
+    late = GOOD.replace("        return", "        from parts.sizes import WIDTH\n        return")
+    write(tmp_path, late)
+    first, _ = mine(tmp_path)
+    copies = tmp_path / "run0/extensions"
+    assert sorted(path.relative_to(copies).as_posix() for path in copies.rglob("*.py")) == [
+        "mine.py", "parts/__init__.py", "parts/sizes.py",
+    ]  # fmt: skip
+    write(tmp_path, "x = 2\n", "not_imported.py")
+    assert mine(tmp_path)[0]["updates_trained"] == 0
+    write(tmp_path / "parts", "WIDTH = 4\n", "sizes.py")
+    assert mine(tmp_path)[0]["fingerprint"] != first["fingerprint"]
+
+
+def test_a_field_counts_unless_it_says_that_it_has_no_effect(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    first, _ = mine(tmp_path)
+    same, _ = mine(tmp_path, "model.workers=2")
+    assert (same["fingerprint"], same["updates_trained"]) == (first["fingerprint"], 0)
+    assert mine(tmp_path, "model.width=5")[0]["fingerprint"] != first["fingerprint"]
+
+
+def test_the_folder_does_not_count(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    first, _ = mine(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    override = write(tmp_path / "elsewhere", GOOD)
+    small = [word for word in TINY if not word.startswith("model.")]
+    code, said = train(tmp_path, override, "model=mine", *small)
+    assert code == 0, said
+    assert last_result(tmp_path)["fingerprint"] == first["fingerprint"]
+    assert last_result(tmp_path)["updates_trained"] == 0
+
+
+# --- whose code is loaded ------------------------------------------------------------------------
+
+
+def test_the_environment_and_modules_name_extensions_too(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    small = [word for word in TINY if not word.startswith("model.")]
+    code, said = train(tmp_path, "model=mine", *small, env={**os.environ, "HARNESS_EXTENSIONS": f"{tmp_path}/mine.py"})  # fmt: skip
+    assert code == 0, said
+    first = last_result(tmp_path)
+    path = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    words = ("train.py", "extensions=[mine]", "model=mine", *small, f"store.dir={tmp_path}/store", f"hydra.run.dir={tmp_path}/run9")  # fmt: skip
+    program = forked.Program(tmp_path / "log", *words, env=path, fresh=True)
+    assert program.wait() == 0, program.said
+    assert last_result(tmp_path)["fingerprint"] == first["fingerprint"]
+
+
+def test_no_file_of_a_sweep_loads_code(tmp_path: Path) -> None:
+    """A plan, a configuration and a result of somebody else's name code, and nothing runs it."""
+    sign = tmp_path / "sign"
+    override = write(tmp_path, f"{GOOD}\nopen({str(sign)!r}, 'w').close()\n")
+    small = [word for word in TINY if not word.startswith("model.")]
+    words = ("-m", "model=mine", *small, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
+    done = forked.complete("train.py", override, *words)
+    assert done.returncode == 0, done.stderr
+    sign.unlink()
+    for script in ("report.py", "verify_sweep.py", "snapshot_ensemble.py"):
+        said = forked.complete(f"scripts/{script}", tmp_path / "sweep")
+        assert "Traceback" not in said.stderr
+        assert not sign.exists()
+        if script == "verify_sweep.py":
+            assert "model=mine: is of an extension; name it in the environment" in said.stderr
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/theirs.yaml").write_text(
+        f"# @package _global_\nextensions: [{tmp_path}/mine.py]\n"
+    )
+    code, said = train(tmp_path, "--config-dir", f"{tmp_path}/conf", "experiment=theirs")
+    assert (code, sign.exists()) == (1, False)
+    assert "stands in a file of the configuration, which loads no code" in said
+
+
+def test_a_sweep_does_not_go_on_with_code_that_was_edited(tmp_path: Path) -> None:
+    override = write(tmp_path, GOOD)
+    small = [word for word in TINY if not word.startswith("model.")]
+    words = ("-m", "model=mine", *small, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
+    done = forked.complete("train.py", override, *words)
+    assert done.returncode == 0, done.stderr
+    write(tmp_path, f"{GOOD}\n# edited\n")
+    done = forked.complete("train.py", override, *words)
+    assert done.returncode == 1
+    assert "holds the sweep of other code, model=mine was edited since; undo that" in done.stderr
+    found = {"HARNESS_EXTENSIONS": f"{tmp_path}/mine.py"}
+    said = forked.complete("scripts/verify_sweep.py", tmp_path / "sweep", env=os.environ | found)
+    assert "model=mine: its code is not that of then" in said.stderr
+
+
+def test_help_lists_what_an_extension_adds(tmp_path: Path) -> None:
+    code, said = train(tmp_path, write(tmp_path, GOOD), "--help")
+    assert code == 0
+    assert "  model           mine  resnet8*" in said
