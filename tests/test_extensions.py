@@ -18,7 +18,7 @@ EXAMPLES = {
     "own_data": "dataset=stripes",
     "own_optimizer": "optimizer=muon",
 }
-SMALL = ("trainer.epochs=2", "trainer.batch_size=32", "trainer.log_every=1", "tracking=none")
+SMALL = ("trainer.epochs=5", "trainer.batch_size=128", "trainer.log_every=5", "tracking=none")
 HEAD = "from torch import nn\nfrom torch.optim.lr_scheduler import LambdaLR\nfrom harness.extend import *\n"
 NET = "nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.image_size**2, {}))"
 MODEL = f"""{HEAD}
@@ -106,7 +106,7 @@ def test_an_example_is_previewed_swept_in_parallel_and_judged(tmp_path: Path, na
     )  # fmt: skip
     seen = forked.complete("scripts/preview.py", *words, f"hydra.sweep.dir={tmp_path}/preview")
     assert seen.returncode == 0, seen.stderr
-    assert "12 runs, 24 epochs" in seen.stdout
+    assert "12 runs, 60 epochs" in seen.stdout
     sweep = tmp_path / "sweep"
     parallel = ("hydra/launcher=parallel", f"hydra.sweep.dir={sweep}")
     program = forked.Program(tmp_path / "log", "train.py", "-m", *words, *parallel, fresh=True)
@@ -136,7 +136,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...], str]] = {
     "oblong images": (DATA.format("pixels = pixels[:, :3]"), ("dataset=mine",), "dataset=mine: read gives pixels of uint8 (40, 3, 4, 1); must be uint8 (images, size, size, channels)"),
     "too few labels": (DATA.format("labels = labels[1:]"), ("dataset=mine",), "dataset=mine: read gives labels of int64 (39,); must be whole numbers (40,)"),
     "an unknown class": (DATA.format("labels = labels + 1"), ("dataset=mine",), "dataset=mine: read gives the label 2, and 2 classes"),
-    "a read that raises": (DATA.format("open('/nowhere')"), ("dataset=mine",), "dataset=mine: read: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (mine.py, line 10)"),
+    "a read that raises": (DATA.format("open('/nowhere')"), ("dataset=mine",), "dataset=mine: read: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (mine.py, line 11)"),
     "bad grammar": ("def (", ("model=mine",), "SyntaxError: invalid syntax (mine.py, line 1)"),
     "an import that fails": ("import nothing_of_this_name", ("model=mine",), "ModuleNotFoundError: No module named 'nothing_of_this_name' (mine.py, line 1)"),
     "nothing registered": ("x = 1", ("model=mine",), 'registers nothing; put @register("NAME") before a class'),
@@ -149,7 +149,9 @@ WRONG: dict[str, tuple[str, tuple[str, ...], str]] = {
 def test_what_does_not_work_is_one_line(
     tmp_path: Path, text: str, words: tuple[str, ...], line: str
 ) -> None:
-    small = [word for word in TINY if not word.startswith(("model.", "scheduler."))]
+    small = [word for word in TINY if not word.startswith("model.")]
+    if words[0].startswith("scheduler"):
+        small = [word for word in small if not word.startswith("scheduler.")]
     if words[0].startswith("dataset"):
         small = ["trainer.batch_size=8", "tracking=none"]
     code, said = train(tmp_path, write(tmp_path, text), *small, *words)
@@ -166,7 +168,10 @@ def test_what_does_not_work_is_one_line(
         ("extensions=mine.py", "extensions=mine.py: is a list; write extensions=[mine.py]"),
         ("extensions=[nowhere.py]", "nowhere.py]: there is no such file"),
         ("extensions=[no_such_module]", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("extensions=[train.sh]", "there is no such file"),
+        (
+            "extensions=[train.sh]",
+            "ModuleNotFoundError: No module named 'train.sh'; 'train' is not a package",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, given: str, line: str) -> None:

@@ -174,7 +174,7 @@ def describe(error: Exception, path: Path) -> str:
     places = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).parent == path.parent
+        if path.is_absolute() and Path(frame.filename).parent == path.parent
     ]
     return text + (
         f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
