@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from harness.config.errors import ConfigError
 from harness.config.extensions import register
 from harness.config.fields import choice, duration, number, without_effect
-from harness.config.schema import Dataset, DatasetShape, Model, Optimizer, Scheduler
+from harness.config.schema import Dataset, DatasetShape, Metric, Model, Optimizer, Scheduler
 
 if TYPE_CHECKING:  # for hints alone; the first two need torch, which takes seconds to import
     from harness.training.datasets import Arrays
@@ -16,6 +16,6 @@ else:
     Arrays = Durations = object
 
 __all__ = [
-    "Arrays", "ConfigError", "Dataset", "DatasetShape", "Durations", "Model", "Optimizer", "Scheduler",
+    "Arrays", "ConfigError", "Dataset", "DatasetShape", "Durations", "Metric", "Model", "Optimizer", "Scheduler",
     "choice", "duration", "number", "register", "without_effect",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ EXAMPLES = {
     "own_schedule": "scheduler=triangular",
     "own_data": "dataset=stripes",
     "own_optimizer": "optimizer=muon",
+    "own_metric": "metrics=[calibration]",
 }
 SMALL = ("trainer.epochs=5", "trainer.batch_size=128", "trainer.log_every=5", "tracking=none")
 HEAD = "from torch import nn\nfrom torch.optim.lr_scheduler import LambdaLR\nfrom harness.extend import *\n"
@@ -280,11 +281,11 @@ def test_no_file_of_a_sweep_loads_code(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     sign.unlink()
     for script in ("report.py", "verify_sweep.py", "snapshot_ensemble.py"):
-        said = forked.complete(f"scripts/{script}", tmp_path / "sweep")
-        assert "Traceback" not in said.stderr
+        done = forked.complete(f"scripts/{script}", tmp_path / "sweep")
+        assert "Traceback" not in done.stderr
         assert not sign.exists()
         if script == "verify_sweep.py":
-            assert "model=mine: is of an extension; name it in the environment" in said.stderr
+            assert "model=mine: is of an extension; name it in the environment" in done.stderr
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/theirs.yaml").write_text(
         f"# @package _global_\nextensions: [{tmp_path}/mine.py]\n"

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from harness.config import extensions, hydra_private
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, show
 from harness.config.hints import unknown_key
-from harness.config.registry import CONF, KINDS, group_files, is_builtin
+from harness.config.registry import CONF, KINDS, METRICS, group_files, is_builtin
 from harness.config.schema import Config
 from harness.config.values import SAME_RUN, flat, to_dict, without_added
 
@@ -109,6 +109,10 @@ def load(composed: DictConfig) -> Config:
     assert isinstance(config, Config)
     extensions.check_loaded(config.extensions)
     config.extensions = extensions.loaded()
+    for metric in config.metrics:
+        if metric not in METRICS:
+            known = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"
+            raise ConfigError(f"metrics={show(config.metrics)}: {metric}: {known}")
     for section in (config, *vars(config).values()):
         if isinstance(section, Section):
             known = {f.name for f in dataclasses.fields(section)}

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.config import registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, choice, duration, number, without_effect
+from harness.config.schema import Metric
 from harness.config.source import Source, source_of
 
 VARIABLE = "HARNESS_EXTENSIONS"  # paths and modules, parted by commas
@@ -67,7 +68,7 @@ def check_loaded(names: Sequence[str]) -> None:
 def register(name: str) -> Callable[[S], S]:
     """Decorate a class of one's own with the name by which it is chosen; `@register("mine")` makes it a dataclass.
 
-    It is a `Model`, a `Dataset`, an `Optimizer` or a `Scheduler`. Raises `ConfigError` for a name that is
+    It is a `Model`, a `Dataset`, an `Optimizer`, a `Scheduler` or a `Metric`. Raises `ConfigError` for a name that is
     taken, or that the command line would read as something else.
     """
 
@@ -75,12 +76,16 @@ def register(name: str) -> Callable[[S], S]:
         own = f"{node.section}={name}"
         if not name.isidentifier() or name.lower() in _NO_NAMES:
             raise ConfigError(f"{own}: must be a name of letters, digits and _, that is no value")
-        known = registry.KINDS[node.section].get(name)
+        kinds: dict[str, Any] = (
+            registry.METRICS if issubclass(node, Metric) else registry.KINDS[node.section]
+        )
+        known = kinds.get(name)
         if known and known.__module__ != node.__module__:
             raise ConfigError(f"{own}: is there already; give {node.__name__} another name")
         if "__dataclass_fields__" not in vars(node):
             dataclass(unsafe_hash=True)(node)
-        registry.add(node.section, name, node)
+        kinds[name] = node
+        registry.group_files.cache_clear()
         _SOURCES[node] = source_of(node.__module__)
         return node
 
@@ -122,7 +127,7 @@ def _load(name: str) -> str:
             raise ConfigError(f"{given}: must have a name that Python can import, as in mine.py")
         module = path.stem
         _make_importable(str(path.parent))
-    before = {group: dict(kinds) for group, kinds in registry.KINDS.items()}
+    before = len(_SOURCES)
     try:
         found = importlib.import_module(module)
     except ConfigError:
@@ -133,7 +138,7 @@ def _load(name: str) -> str:
         raise ConfigError(
             f"{given}: Python has another module {module} ({found.__file__}); rename the file"
         )
-    if before == registry.KINDS and not any(node.__module__ == module for node in _SOURCES):
+    if before == len(_SOURCES) and not any(node.__module__ == module for node in _SOURCES):
         raise ConfigError(f'{given}: registers nothing; put @register("NAME") before a class')
     return module
 
@@ -162,8 +167,14 @@ def own_code(section: Section, what: str) -> Iterator[None]:
         code = source(section)
         if code is None:
             raise
-        name = f"{section.section}={registry.kind(section)}"
-        raise ConfigError(f"{name}: {what}: {describe(error, code.path)}") from error
+        raise ConfigError(f"{_given(section)}: {what}: {describe(error, code.path)}") from error
+
+
+def _given(section: Section) -> str:
+    """Return how a command chooses a section."""
+    if isinstance(section, Metric):
+        return f"metrics=[{registry.kind(section)}]"
+    return f"{section.section}={registry.kind(section)}"
 
 
 def describe(error: Exception, path: Path) -> str:

@@ -14,6 +14,7 @@ from harness.config.fields import Section
 from harness.config.schema import (
     ClaimSettings,
     Ledger,
+    Metric,
     NoTracking,
     Store,
     TensorBoard,
@@ -33,6 +34,7 @@ KINDS: dict[str, dict[str, type[Section]]] = {
     "ledger": {"default": Ledger},
     "tracking": {"wandb": Wandb, "tensorboard": TensorBoard, "none": NoTracking},
 }
+METRICS: dict[str, type[Metric]] = {}  # beside acc and loss, which every evaluation has
 
 
 def add(group: str, name: str, node: type[Section]) -> None:
@@ -44,7 +46,7 @@ def add(group: str, name: str, node: type[Section]) -> None:
 def kind(section: Section | type[Section]) -> str:
     """Return the section's name among its alternatives. Raises LookupError if it is not registered."""
     own = section if isinstance(section, type) else type(section)
-    for name, node in KINDS[section.section].items():
+    for name, node in (KINDS | {"metric": METRICS})[section.section].items():
         if node is own:
             return name
     raise LookupError(f"{own.__name__} is not registered: harness.choices.builtin.register")

@@ -18,7 +18,7 @@ from harness.config.errors import ConfigError
 from harness.config.fields import Section, added, choice, duration, newer, number, show
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import Tensor, nn, optim
     from torch.optim.lr_scheduler import LRScheduler
 
     from harness.training.datasets import Arrays, Source
@@ -155,6 +155,26 @@ class Scheduler(Section, ABC):
         There may be endlessly many, or, for a schedule without cycles, none.
         """
         return ()
+
+
+@dataclass
+class Metric(Section, ABC):
+    """A number that evaluations compute of logits and labels, beside acc and loss.
+
+    One object sees one evaluation: `update` gets all images of a split, in their order, then `compute` is asked.
+    """
+
+    section: ClassVar[str] = "metric"
+    better: ClassVar[str]  # higher or lower
+    unit: ClassVar[str] = ""  # of the number, as %
+
+    @abstractmethod
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take float32 logits (images, classes) and int64 labels (images,), on the run's device."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """Return the finite number that the history records."""
 
 
 @dataclass
@@ -366,6 +386,7 @@ class Config(Section):
     tracking: Tracking = MISSING
     claim: ClaimSettings = MISSING
     ledger: Ledger = added(Ledger(None))
+    metrics: list[str] = added([])  # of extensions, evaluated beside acc and loss
     extensions: list[str] = added([])  # files and modules of one's own, as they were loaded
     reuse: bool = MISSING  # start from what the store holds, and add to it
     retry: bool = MISSING  # train again what diverged before

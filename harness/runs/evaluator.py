@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.config import extensions
 from harness.config.errors import ConfigError
+from harness.config.registry import METRICS
 from harness.correct import Bits, accuracy
 from harness.runs.result import Evaluation
 from harness.runs.setup import Setup
@@ -68,9 +70,17 @@ class Evaluator:
 
     def _evaluate(self, split: str, batches: EvalBatches) -> Row:
         correct: list[Tensor] = []
-        row = self.step.evaluate(self.state.network, batches, split, correct)
+        outputs: list[tuple[Tensor, Tensor]] | None = [] if self.setup.metrics else None
+        row = self.step.evaluate(self.state.network, batches, split, correct, outputs)
         self._correct[split] = correct
-        return row
+        if outputs is None or math.isnan(row[f"{split}/acc"]):
+            return row
+        logits = torch.zeros(batches.images, self.setup.splits.classes, device=self.setup.device)
+        labels = torch.zeros(batches.images, dtype=torch.int64, device=self.setup.device)
+        self._gather([one for one, _ in outputs], batches, logits)
+        self._gather([one for _, one in outputs], batches, labels)
+        metrics = {name: compute(name, logits, labels) for name in self.setup.metrics}
+        return row | {f"{split}/{name}": value for name, value in metrics.items()}
 
     def _attempt(self, split: str, batches: EvalBatches) -> Evaluation:
         """Return the metrics of a split; or none, and why, if a process cannot read it."""
@@ -88,9 +98,25 @@ class Evaluator:
         return Evaluation(row)
 
     def _gathered(self, split: str, batches: EvalBatches) -> Bits:
-        """Return the bits of all processes' parts, in the order of the split's indices."""
         whole = torch.zeros(batches.images, dtype=torch.uint8, device=self.setup.device)
-        if parts := self._correct[split]:  # none where there are more processes than images
-            whole[batches.own.to(whole.device)] = torch.cat(parts).to(whole.dtype)
-        bits: Bits = self.world.sum(whole).bool().cpu().numpy()
+        self._gather(self._correct[split], batches, whole)
+        bits: Bits = whole.bool().cpu().numpy()
         return bits
+
+    def _gather(self, parts: list[Tensor], batches: EvalBatches, whole: Tensor) -> None:
+        """Put all processes' parts into `whole`, zeros of the split's images, in the order of their indices."""
+        if parts:  # none where there are more processes than images
+            whole[batches.own.to(whole.device)] = torch.cat(parts).to(whole.dtype)
+        self.world.sum(whole)
+
+
+def compute(name: str, logits: Tensor, labels: Tensor) -> float:
+    """Return the metric `name`. Raises `ConfigError` where its code does, and for what is no finite number."""
+    metric = METRICS[name]()
+    with extensions.own_code(metric, "update"):
+        metric.update(logits, labels)
+    with extensions.own_code(metric, "compute"):
+        value = float(metric.compute())
+    if not math.isfinite(value):
+        raise ConfigError(f"metrics=[{name}]: compute gives {value}; must be a finite number")
+    return value

@@ -52,6 +52,7 @@ class Setup:
     test: EvalBatches | None
     identity: RunIdentity
     numerics: dict[str, Any]
+    metrics: list[str]  # beside acc and loss
 
 
 def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) -> Setup:
@@ -82,7 +83,9 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
     if world.broadcast_from_rank_zero(lambda: here) != here:
         raise ConfigError(f"process {world.rank}: has other data or settings than the first one")
     numerics = device.numerics(config, own, precision, world)
-    return Setup(own, precision, splits, batches, val, test, identity, numerics)
+    return Setup(
+        own, precision, splits, batches, val, test, identity, numerics, config.metrics
+    )  # fmt: skip
 
 
 def build(

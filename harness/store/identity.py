@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.config import extensions
+from harness.config import extensions, registry
 from harness.config.fields import Section
 from harness.config.schema import Config, Dataset
 from harness.config.values import without_added
@@ -48,6 +48,9 @@ def fingerprint(config: Config, data: str, precision: str, code: bool = True) ->
         "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
         "precision": precision,
     }
+    if config.metrics:  # whose values the rows of a checkpoint have
+        codes = {name: extensions.source(registry.METRICS[name]) for name in config.metrics}
+        shaping["metrics"] = {name: code and code.sha256 for name, code in sorted(codes.items())}
     for name in ("model", "dataset", "optimizer", "scheduler"):
         shaping |= _own_code(name, getattr(config, name), c[name])
         if not code and isinstance(own := shaping.get(name), dict):

@@ -191,10 +191,12 @@ class TrainStep:
         batches: Iterable[tuple[Tensor, Tensor]],
         split: str,
         correct: list[Tensor] | None = None,
+        outputs: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Row:
         """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation.
 
-        `correct` gets, for each batch, which images are classified correctly: bool (batch,), on the device.
+        `correct` gets, for each batch, which images are classified correctly: bool (batch,), on the device;
+        `outputs` the logits, float32 (batch, classes), and the labels, int64 (batch,).
         """
         network.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
@@ -204,6 +206,8 @@ class TrainStep:
             right = logits.argmax(1) == labels
             if correct is not None:
                 correct.append(right)
+            if outputs is not None:
+                outputs.append((logits, labels))
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([right.sum(), loss, torch.full_like(loss, len(labels))])
         network.train()
