@@ -111,8 +111,8 @@ def load(composed: DictConfig) -> Config:
     config.extensions = extensions.loaded()
     for metric in config.metrics:
         if metric not in METRICS:
-            known = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"
-            raise ConfigError(f"metrics={show(config.metrics)}: {metric}: {known}")
+            fix = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"
+            raise ConfigError(f"metrics={show(config.metrics)}: {metric}: {fix}")
     for section in (config, *vars(config).values()):
         if isinstance(section, Section):
             known = {f.name for f in dataclasses.fields(section)}
