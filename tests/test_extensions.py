@@ -77,6 +77,9 @@ def test_every_example_is_tried_and_short() -> None:
     files = sorted((ROOT / "examples").glob("*.py"))
     assert {file.stem for file in files} == {*EXAMPLES}
     assert max(len(file.read_text().splitlines()) for file in files) <= 40
+    for file in files:
+        command = f"python train.py extensions=[examples/{file.name}] {EXAMPLES[file.stem]}"
+        assert command in file.read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
