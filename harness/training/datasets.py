@@ -367,10 +367,9 @@ def _check_torchvision(
 
 
 def read_image_folder(
-    dataset: Dataset, root: Path, image_size: int, workers: int
+    dataset: Dataset, found: image_files.Folder, image_size: int, workers: int
 ) -> tuple[ImageFiles, ImageFiles | None, Sequence[str]]:
-    """Return the images, each of which has been decoded once, now or before."""
-    found = image_files.find(root)
+    """Return the images that were `found`, each of which has been decoded once, now or before."""
     seen = image_files.check(found, workers)
 
     def files(part: image_files.Part) -> ImageFiles:
@@ -392,8 +391,12 @@ def _describe(
 ) -> None:
     """Say what there is, once in this process, and warn of what is probably not meant."""
     images = len(found.train.paths)
-    val, train = split_size(dataset.val_size, images, "val_size"), training_images(dataset, images)
-    test = f"{len(found.test.paths):,} to test" if found.test else "none to test: there is no test/"
+    train, tested = training_images(dataset, images), len(found.test.paths) if found.test else 0
+    if (test_size := dataset.test_split()) is not None:
+        tested = split_size(test_size, images, "test_size")
+        images -= tested
+    val = split_size(dataset.val_size, images, "val_size")
+    test = f"{tested:,} to test" if tested else "none to test: no test/, no dataset.test_size"
     left_out = f"; left out: {image_files.say_left_out(found.left_out)}" if found.left_out else ""
     _say(
         f"dataset.root={found.root}: {len(found.classes)} classes, {train:,} images to train, "
