@@ -698,7 +698,9 @@ def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_p
     script = [
         sys.executable,
         str(ROOT / "train.py"),
-        *words(root),
+        *words(root, "dataset.workers=2", "dataset.crop=0", "dataset.resized_crop=0.3"),
+        "dataset.rand_augment=9",
+        "dataset.erase=0.5",
         "tracking=wandb",
         "tracking.mode=offline",
     ]

@@ -18,9 +18,9 @@ from typing import Any, Protocol, Self, TypeVar
 from urllib.error import URLError
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -41,6 +41,10 @@ class Source(Protocol):
 
     def subset(self, index: NDArray[np.int64]) -> Self: ...
 
+    def image(self, index: int, whole: bool) -> Tensor:
+        """Return uint8 (height, width, channels); `whole`: as it is stored, of any size."""
+        ...
+
     def digest(self) -> str:
         """Return the SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
         ...
@@ -56,6 +60,9 @@ class InMemoryImages:
     def subset(self, index: NDArray[np.int64]) -> Self:
         return type(self)(self.pixels[index], self.labels[index])
 
+    def image(self, index: int, whole: bool) -> Tensor:
+        return torch.from_numpy(self.pixels[index])
+
     def digest(self) -> str:
         whole = hashlib.sha256(repr(self.pixels.shape).encode())
         whole.update(self.pixels.tobytes())
@@ -64,7 +71,7 @@ class InMemoryImages:
 
 
 @dataclass(frozen=True)
-class ImageFiles(TorchDataset[tuple[Tensor, int]]):
+class ImageFiles:
     """Image files, decoded by worker processes: resized, and the centre cut out."""
 
     root: Path
@@ -74,12 +81,9 @@ class ImageFiles(TorchDataset[tuple[Tensor, int]]):
     image_size: int
     workers: int
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = image_files.decode(self.root / self.paths[index], self.image_size)
-        return image, int(self.labels[index])
+    def image(self, index: int, whole: bool) -> Tensor:
+        path = self.root / self.paths[index]
+        return image_files.decode(path, None if whole else self.image_size)
 
     def subset(self, index: NDArray[np.int64]) -> Self:
         parts = {name: getattr(self, name)[index] for name in ("paths", "contents", "labels")}

@@ -201,19 +201,20 @@ class _Unusable(ValueError):
     """Why a file is not an image that can be trained on."""
 
 
-def decode(path: Path, size: int) -> Tensor:
+def decode(path: Path, size: int | None) -> Tensor:
     """Return the image as uint8 (size, size, 3): its shorter side resized, its centre cut out.
 
-    Raises `ConfigError` for a file that cannot be used.
+    Without a `size` it is returned as it is. Raises `ConfigError` for a file that cannot be used.
     """
     from torchvision.transforms.v2 import functional as v2
 
     try:
-        image = v2.pil_to_tensor(_rgb(_content(path))[0])
+        image: Tensor = v2.pil_to_tensor(_rgb(_content(path))[0])
     except _Unusable as error:
         raise ConfigError(f"dataset.root: {_shown(path)} {error}") from error
-    cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
-    return cut.permute(1, 2, 0)
+    if size is not None:
+        image = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
+    return image.permute(1, 2, 0)
 
 
 def _content(path: Path) -> bytes:
