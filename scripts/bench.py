@@ -22,6 +22,7 @@ from benchmarks import commands, training, verdicts
 _SECTIONS = {
     "floor": training.against_the_floor,
     "usual": training.against_usual_programs,
+    "augmentation": training.augmentations,
     "starts": commands.starts,
     "run": commands.one_more_run,
     "sharing": commands.sharing,

@@ -89,6 +89,7 @@ NUMBERS = (
     "trainer.checkpoint_every", "dataset.val_size", "dataset.test_size", "dataset.train_size",
     "dataset.split_seed", "dataset.crop", "dataset.noise", "dataset.classes", "dataset.image_size",
     "dataset.channels", "model.depth", "model.width", "claim.margin", "claim.level", "seed",
+    "dataset.resized_crop", "dataset.rand_augment", "dataset.erase",
 )  # fmt: skip
 WRONG = ("-1", "nan", "inf", "1e30", "", "[]", "[1,2]", "{a: 1}", "two", "???")
 SENSIBLE = {("trainer.checkpoint_every", "1e30")}  # never

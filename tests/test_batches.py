@@ -32,17 +32,41 @@ def augmented() -> tuple[Config, Splits]:
     return make("dataset=digits", "dataset.crop=2", "dataset.flip=true")
 
 
-@pytest.mark.parametrize("start", [0, 1, 17, 34])
+PER_IMAGE = ("dataset.resized_crop=0.3", "dataset.rand_augment=9", "dataset.erase=0.5")
+
+
+@pytest.fixture(scope="module", params=["crop and flip", "per image"])
+def either(
+    request: pytest.FixtureRequest, augmented: tuple[Config, Splits]
+) -> tuple[Config, Splits]:
+    """Images augmented by the batch, or one by one too."""
+    if request.param == "crop and flip":
+        return augmented
+    return make_synthetic("dataset.crop=0", "dataset.flip=true", *PER_IMAGE)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.03, 0.5, 0.97])
 def test_an_epoch_from_a_batch_on_is_the_tail_of_the_epoch(
-    augmented: tuple[Config, Splits], start: int
+    either: tuple[Config, Splits], part: float
 ) -> None:
-    whole = batches(*augmented, epoch=3)
-    assert len(whole) == 1150 // 32 == 35
-    assert equal(batches(*augmented, epoch=3, start=start), whole[start:])
+    whole = batches(*either, epoch=3)
+    assert len(whole) in (1150 // 32, 128 // 32)
+    start = int(part * len(whole))
+    assert equal(batches(*either, epoch=3, start=start), whole[start:])
 
 
-def test_batches_are_a_function_of_seed_and_epoch(augmented: tuple[Config, Splits]) -> None:
-    config, splits = augmented
+def test_an_image_is_augmented_alike_in_batches_of_any_size() -> None:
+    def shown(size: int) -> dict[tuple[int, bytes], int]:
+        config, splits = make_synthetic("dataset.crop=0", *PER_IMAGE, f"trainer.batch_size={size}")
+        every = batches(config, splits, epoch=2)
+        images, labels = (torch.cat(parts) for parts in zip(*every, strict=True))
+        return labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
+
+    assert shown(32) == shown(8) == shown(128)
+
+
+def test_batches_are_a_function_of_seed_and_epoch(either: tuple[Config, Splits]) -> None:
+    config, splits = either
     torch.manual_seed(1)
     first = batches(config, splits)
     torch.manual_seed(2)
@@ -57,9 +81,9 @@ def test_batches_are_a_function_of_seed_and_epoch(augmented: tuple[Config, Split
 
 
 def test_the_order_of_the_epochs_asked_for_does_not_matter(
-    augmented: tuple[Config, Splits],
+    either: tuple[Config, Splits],
 ) -> None:
-    config, splits = augmented
+    config, splits = either
     train = TrainBatches(splits, config, CPU)
     list(islice(train.epoch(7), 3))
     assert equal(list(train.epoch(2)), batches(config, splits, epoch=2))
@@ -195,8 +219,8 @@ def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(
 
 
 @pytest.mark.gpu
-def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> None:
-    config, splits = augmented
+def test_batches_are_the_same_on_the_gpu(either: tuple[Config, Splits]) -> None:
+    config, splits = either
     on_gpu = TrainBatches(splits, config, torch.device("cuda")).epoch(1)
     for (images, labels), (x, y) in zip(on_gpu, batches(config, splits, epoch=1), strict=True):
         torch.testing.assert_close(images.cpu(), x, rtol=1e-6, atol=1e-6)

@@ -96,9 +96,11 @@ def test_a_batch_with_less_than_an_image_a_process_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("source", ["memory", "disk"])
+@pytest.mark.parametrize("source", ["memory", "disk", "per image"])
 def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Path) -> None:
     settings = ["dataset.crop=1", "dataset.flip=true", "trainer.batch_size=31"]
+    if source == "per image":
+        settings += ["dataset=synthetic", "dataset.images=200", "dataset.rand_augment=9"]
     if source == "disk":
         root = write_images(tmp_path)
         settings += ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]

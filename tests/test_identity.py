@@ -38,12 +38,20 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "dataset/synthetic.channels": ((), "dataset.channels=3"),
     "dataset/synthetic.classes": ((), "dataset.classes=5"),
     "dataset/synthetic.noise": ((), "dataset.noise=2"),
+    "dataset/synthetic.resized_crop": (("dataset.crop=0",), "dataset.resized_crop=0.3"),
+    "dataset/synthetic.rand_augment": ((), "dataset.rand_augment=9"),
+    "dataset/synthetic.erase": ((), "dataset.erase=0.25"),
     "dataset/digits.val_size": (("dataset=digits",), "dataset.val_size=0.3"),
     "dataset/digits.test_size": (("dataset=digits",), "dataset.test_size=0.3"),
     "dataset/digits.train_size": (("dataset=digits",), "dataset.train_size=200"),
     "dataset/digits.split_seed": (("dataset=digits",), "dataset.split_seed=1"),
     "dataset/digits.crop": (("dataset=digits",), "dataset.crop=2"),
     "dataset/digits.flip": (("dataset=digits",), "dataset.flip=true"),
+    "dataset/digits.resized_crop": (
+        ("dataset=digits", "dataset.crop=0"), "dataset.resized_crop=0.3",
+    ),
+    "dataset/digits.rand_augment": (("dataset=digits",), "dataset.rand_augment=9"),
+    "dataset/digits.erase": (("dataset=digits",), "dataset.erase=0.25"),
     "optimizer/sgd.weight_decay": ((), "optimizer.weight_decay=1e-3"),
     "optimizer/sgd.momentum": ((), "optimizer.momentum=0.5"),
     "optimizer/sgd.nesterov": ((), "optimizer.nesterov=true"),
@@ -55,7 +63,7 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
     "trainer/default.label_smoothing": ((), "trainer.label_smoothing=0.1"),
     "trainer/default.precision": ((), "trainer.precision=bf16"),
     "seed": ((), "seed=1"),
-}
+}  # fmt: skip
 
 
 STAYS: dict[str, tuple[tuple[str, ...], str]] = {

@@ -216,6 +216,14 @@ REFUSED = {
         ["optimizer.nesterov=true", "optimizer.momentum=0"],
         "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false",
     ),
+    "two ways to crop": (
+        ["dataset.resized_crop=0.25"],
+        "dataset.resized_crop=0.25: takes the place of dataset.crop; set dataset.crop=0",
+    ),
+    "a magnitude beyond RandAugment's": (
+        ["dataset.rand_augment=31"],
+        "dataset.rand_augment=31: must be a whole number ≥ 0 and ≤ 30 or null",
+    ),
     "batches with epochs": (
         ["scheduler.unit=batch", "scheduler.interval=epoch"],
         "scheduler.unit=batch: periods in batches need scheduler.interval=batch",

@@ -74,8 +74,8 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
 ) -> None:
     config = make_config(*images, "claim.metric=test/acc")
     said = (
-        f"claim.metric=test/acc: dataset.root={tmp_path} has no test/; add it, "
-        "or use claim.metric=val/acc"
+        f"claim.metric=test/acc: dataset.root={tmp_path} has no test/; "
+        "set dataset.test_size, or use claim.metric=val/acc"
     )
     for refusing in (lambda: lr_plan(config), lambda: prepare(config, PhaseTimer())):
         with pytest.raises(ConfigError) as error:

@@ -70,6 +70,23 @@ class Dataset(Section, ABC):
         at_least=0, at_most=64, default=0
     )  # pixels of zero padding that a random crop moves in
     flip: bool = False  # mirror left-right with probability 1/2
+    resized_crop: float | None = newer(
+        None, number(above=0, below=1)
+    )  # the least share of an image
+    rand_augment: int | None = newer(
+        None, number(at_least=0, at_most=30)
+    )  # RandAugment's magnitude
+    erase: float | None = newer(
+        None, number(above=0, at_most=1)
+    )  # the probability of an erased box
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resized_crop is not None and self.crop > 0:
+            raise ConfigError(
+                f"dataset.resized_crop={show(self.resized_crop)}: takes the place of dataset.crop; "
+                "set dataset.crop=0"
+            )
 
     def shape(self) -> DatasetShape | None:
         """Return the shape before anything is split off, without reading an image. Raises `ConfigError`.

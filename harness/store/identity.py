@@ -25,6 +25,7 @@ from harness.training.schedules import LRPlan
 
 # Raised when the same configuration comes to train differently, or is stored differently.
 FORMAT = 3
+_AUGMENTATION = ("crop", "flip", "resized_crop", "rand_augment", "erase")
 _FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two formats had no number
 
 
@@ -44,7 +45,7 @@ def fingerprint(config: Config, data: str, precision: str, code: bool = True) ->
         "model": c["model"],
         "optimizer": c["optimizer"],
         "data": data,
-        "augmentation": _named(c["dataset"], "crop", "flip"),
+        "augmentation": _named(c["dataset"], *_AUGMENTATION),
         "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
         "precision": precision,
     }

@@ -18,9 +18,9 @@ from typing import Any, Protocol, Self, TypeVar
 from urllib.error import URLError
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
 from harness.config import extensions, registry
 from harness.config.errors import ConfigError
@@ -42,6 +42,10 @@ class Source(Protocol):
 
     def subset(self, index: NDArray[np.int64]) -> Self: ...
 
+    def image(self, index: int, whole: bool) -> Tensor:
+        """Return uint8 (height, width, channels); `whole`: as it is stored, of any size."""
+        ...
+
     def digest(self) -> str:
         """Return the SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
         ...
@@ -60,6 +64,9 @@ class InMemoryImages:
     def subset(self, index: NDArray[np.int64]) -> Self:
         return type(self)(self.pixels[index], self.labels[index])
 
+    def image(self, index: int, whole: bool) -> Tensor:
+        return torch.from_numpy(self.pixels[index])
+
     def digest(self) -> str:
         whole = hashlib.sha256(repr(self.pixels.shape).encode())
         whole.update(self.pixels.tobytes())
@@ -68,7 +75,7 @@ class InMemoryImages:
 
 
 @dataclass(frozen=True)
-class ImageFiles(TorchDataset[tuple[Tensor, int]]):
+class ImageFiles:
     """Image files, decoded by worker processes: resized, and the centre cut out."""
 
     root: Path
@@ -78,12 +85,9 @@ class ImageFiles(TorchDataset[tuple[Tensor, int]]):
     image_size: int
     workers: int
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = image_files.decode(self.root / self.paths[index], self.image_size)
-        return image, int(self.labels[index])
+    def image(self, index: int, whole: bool) -> Tensor:
+        path = self.root / self.paths[index]
+        return image_files.decode(path, None if whole else self.image_size)
 
     def subset(self, index: NDArray[np.int64]) -> Self:
         parts = {name: getattr(self, name)[index] for name in ("paths", "contents", "labels")}
@@ -415,10 +419,9 @@ def _check_torchvision(
 
 
 def read_image_folder(
-    dataset: Dataset, root: Path, image_size: int, workers: int
+    dataset: Dataset, found: image_files.Folder, image_size: int, workers: int
 ) -> tuple[ImageFiles, ImageFiles | None, Sequence[str]]:
-    """Return the images, each of which has been decoded once, now or before."""
-    found = image_files.find(root)
+    """Return the images that were `found`, each of which has been decoded once, now or before."""
     seen = image_files.check(found, workers)
 
     def files(part: image_files.Part) -> ImageFiles:
@@ -440,8 +443,12 @@ def _describe(
 ) -> None:
     """Say what there is, once in this process, and warn of what is probably not meant."""
     images = len(found.train.paths)
-    val, train = split_size(dataset.val_size, images, "val_size"), training_images(dataset, images)
-    test = f"{len(found.test.paths):,} to test" if found.test else "none to test: there is no test/"
+    train, tested = training_images(dataset, images), len(found.test.paths) if found.test else 0
+    if (test_size := dataset.test_split()) is not None:
+        tested = split_size(test_size, images, "test_size")
+        images -= tested
+    val = split_size(dataset.val_size, images, "val_size")
+    test = f"{tested:,} to test" if tested else "none to test: no test/, no dataset.test_size"
     left_out = f"; left out: {image_files.say_left_out(found.left_out)}" if found.left_out else ""
     _say(
         f"dataset.root={found.root}: {len(found.classes)} classes, {train:,} images to train, "

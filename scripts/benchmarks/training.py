@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,20 @@ SETTING = (
     "scheduler=cosine", "tracking=none",
 )  # fmt: skip
 _MATRIX = 2048
+_LARGE = (
+    "dataset=synthetic", "dataset.image_size=224", "dataset.channels=3", "dataset.images=512",
+    "dataset.flip=true", "scheduler=cosine", "tracking=none",
+)  # fmt: skip
+_AUGMENTATIONS = {
+    "none": ("dataset.crop=0", "dataset.flip=false"),
+    "crop, mirror images": (),
+    "resized_crop=0.25": ("dataset.crop=0", "dataset.resized_crop=0.25"),
+    "rand_augment=9": ("dataset.rand_augment=9",),
+    "erase=0.25": ("dataset.erase=0.25",),
+    "all three": (
+        "dataset.crop=0", "dataset.resized_crop=0.25", "dataset.rand_augment=9", "dataset.erase=0.25",
+    ),
+}  # fmt: skip
 
 Figures = dict[str, list[float]]  # contender → a figure a repeat, in the order of the repeats
 
@@ -55,12 +69,12 @@ def ratio(figures: Figures, of: str, to: str) -> str:
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
 
-def settings(epochs: float, *overrides: str) -> Config:
+def settings(epochs: float, *overrides: str, base: Sequence[str] = SETTING) -> Config:
     from hydra import compose, initialize_config_dir
 
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        given = [*SETTING, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
+        given = [*base, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
         return load(compose("config", given))
 
 
@@ -211,6 +225,36 @@ def against_usual_programs(repeats: int) -> list[tuple[str, str, str]]:
             ("… compiled", ratio(figures, "harness, compiled", best), ""),
         ]
     return rows
+
+
+def augmentations(repeats: int) -> list[tuple[str, str, str]]:
+    """Compare what augmentations of single images cost: by themselves, in CPU time, and in training."""
+    alone = {
+        f"batches of {size}, {name}": partial(_batches_alone, settings(1, *given, base=base))
+        for size, base in (("28 x 28", SETTING), ("224 x 224 x 3", _LARGE))
+        for name, given in _AUGMENTATIONS.items()
+    }
+    loops = {
+        f"`fit` at 28 x 28, {name}": Loop(settings(repeats + 1, *given))
+        for name, given in _AUGMENTATIONS.items()
+    }
+    rows = [
+        (f"{name}, µs of CPU time an image", _median(values), "")
+        for name, values in interleaved(repeats, alone).items()
+    ]
+    fit = {
+        name: lambda loop=loop: loop.images / loop.epoch(evaluations=False)[0]
+        for name, loop in loops.items()
+    }
+    figures = interleaved(repeats, fit)
+    return rows + [(f"{name}, images/s", _median(values), "") for name, values in figures.items()]
+
+
+def _batches_alone(config: Config) -> float:
+    every = batches.TrainBatches(datasets.load(config.dataset), config, CPU)
+    begin = time.process_time()
+    images = sum(len(labels) for _, labels in every.epoch(0))
+    return 1e6 * (time.process_time() - begin) / images
 
 
 def _median(values: list[float]) -> str:
