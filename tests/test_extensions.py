@@ -10,6 +10,7 @@ from typing import Any
 import forked
 import pytest
 from conftest import ROOT
+from PIL import Image
 from test_faults import TINY
 
 EXAMPLES = {
@@ -193,6 +194,41 @@ def test_a_file_that_python_cannot_import_by_its_name_is_to_be_renamed(
     code, said = train(tmp_path, write(tmp_path, GOOD, name), "model=mine", *TINY[:4])
     assert code == 1
     assert "rename the file" in said or "must have a name that Python can import" in said
+
+
+FILES = f"""{HEAD}
+from pathlib import Path
+@register("mine")
+class Mine(Dataset):
+    in_memory = False
+    image_size: int = number(at_least=1, default=8)
+
+    def read(self):
+        paths = sorted(Path({{!r}}).rglob("*.png"))
+        return (paths, [int(path.stem) % 2 for path in paths]), None, ["even", "odd"]
+"""
+
+
+def test_a_data_set_may_be_a_list_of_files(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        Image.new("RGB", (9, 9), (number, 200 * (number % 2), 0)).save(images / f"{number}.png")
+    words = (write(tmp_path, FILES.format(str(images))), "dataset=mine", "model.width=2", "trainer.batch_size=8", "trainer.epochs=5", "tracking=none")  # fmt: skip
+    code, said = train(tmp_path, *words)
+    assert code == 0, said
+    assert "dataset=mine: 2 classes, 32 images to train, 8 to validate, none to test" in said
+    assert last_result(tmp_path)["final"]["val/acc"] == 100
+    Image.new("RGB", (9, 9)).save(images / "0.png")
+    first = last_result(tmp_path)
+    code, said = train(tmp_path, *words)
+    assert code == 0, said
+    assert last_result(tmp_path)["data_sha256"] != first["data_sha256"]
+    text = FILES.format(str(images)).replace("in_memory = False", "")
+    write(tmp_path, text)
+    code, said = train(tmp_path, *words)
+    assert code == 1
+    assert "dataset=mine: read gives paths, which need a field image_size (pixels), and in_memory = False" in said  # fmt: skip
 
 
 # --- what is the same run ------------------------------------------------------------------------

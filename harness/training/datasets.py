@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 from urllib.error import URLError
 
 import numpy as np
@@ -40,6 +40,16 @@ class Source(Protocol):
     @property
     def labels(self) -> NDArray[np.int64]: ...
 
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    def statistics(self) -> Statistics:
+        """Return mean and standard deviation of each channel, in units of pixel values."""
+        ...
+
     def subset(self, index: NDArray[np.int64]) -> Self: ...
 
     def image(self, index: int, whole: bool) -> Tensor:
@@ -51,7 +61,8 @@ class Source(Protocol):
         ...
 
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # pixels and labels
+Arrays = tuple[NDArray[np.uint8] | Sequence[str | Path], NDArray[np.int64]]  # images and labels
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,17 @@ class InMemoryImages:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[3])
+
+    @property
+    def image_size(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def statistics(self) -> Statistics:
+        return _statistics(self.pixels)
 
     def subset(self, index: NDArray[np.int64]) -> Self:
         return type(self)(self.pixels[index], self.labels[index])
@@ -84,6 +106,12 @@ class ImageFiles:
     labels: NDArray[np.int64]
     image_size: int
     workers: int
+    channels: ClassVar[int] = 3
+
+    def statistics(self) -> Statistics:
+        """Return those of ImageNet."""
+        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+        return tuple(255 * m for m in mean), tuple(255 * s for s in std)
 
     def image(self, index: int, whole: bool) -> Tensor:
         path = self.root / self.paths[index]
@@ -129,8 +157,7 @@ class Splits:
 def _shape_as_read(dataset: Dataset) -> DatasetShape:
     """Return the shape of the training images that `dataset` reads. Raises `ConfigError`."""
     train, _, names = _read_once(dataset)
-    assert isinstance(train, InMemoryImages)
-    _, size, _, channels = train.pixels.shape
+    channels, size = train.channels, train.image_size
     return DatasetShape(len(train.labels), channels, size, len(names))
 
 
@@ -140,29 +167,43 @@ def _read_once(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
 
 
 def read(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
-    """Return what `dataset` reads, its arrays as images in memory. Raises `ConfigError`."""
+    """Return what `dataset` reads; of an extension, its arrays or paths as images. Raises `ConfigError`."""
     with extensions.own_code(dataset, "read"):
         train, test, names = dataset.read()
+    if not isinstance(train, tuple):
+        assert not isinstance(test, tuple)
+        return train, test, names
     own = f"dataset={registry.kind(dataset)}"
-    return _images(own, train, names), None if test is None else _images(own, test, names), names
+    sets = [train, *([test] if isinstance(test, tuple) else [])]
+    for images, labels in sets:
+        _check_labels(own, len(images), np.asarray(labels), names)
+    if isinstance(train[0], np.ndarray):
+        found = [_in_memory(own, *map(np.asarray, one)) for one in sets]
+        return found[0], found[1] if len(found) > 1 else None, names
+    size, workers = getattr(dataset, "image_size", None), getattr(dataset, "workers", 0)
+    if size is None or dataset.in_memory:
+        raise ConfigError(
+            f"{own}: read gives paths, which need a field image_size (pixels), and in_memory = False"
+        )
+    return read_image_folder(dataset, image_files.listed(names, sets), size, workers)
 
 
-def _images(own: str, arrays: Source | Arrays, names: Sequence[str]) -> Source:
+def _check_labels(own: str, images: int, labels: NDArray[Any], names: Sequence[str]) -> None:
+    if labels.dtype.kind not in "iu" or labels.shape != (images,):
+        raise ConfigError(
+            f"{own}: read gives labels of {labels.dtype} {labels.shape}; must be whole numbers ({images},)"
+        )
+    if strange := sorted({*np.unique(labels).tolist()} - {*range(len(names))}):
+        raise ConfigError(f"{own}: read gives the label {strange[0]}, and {len(names)} classes")
+
+
+def _in_memory(own: str, pixels: NDArray[Any], labels: NDArray[Any]) -> InMemoryImages:
     """Return arrays of an extension as images. Raises `ConfigError` for what no network could be shown."""
-    if not isinstance(arrays, tuple):
-        return arrays
-    pixels, labels = map(np.asarray, arrays)
     square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
     if pixels.dtype != np.uint8 or not square:
         raise ConfigError(
             f"{own}: read gives pixels of {pixels.dtype} {pixels.shape}; must be uint8 (images, size, size, channels)"
         )
-    if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
-        raise ConfigError(
-            f"{own}: read gives labels of {labels.dtype} {labels.shape}; must be whole numbers ({len(pixels)},)"
-        )
-    if strange := sorted({*np.unique(labels).tolist()} - {*range(len(names))}):
-        raise ConfigError(f"{own}: read gives the label {strange[0]}, and {len(names)} classes")
     return InMemoryImages(np.ascontiguousarray(pixels), labels.astype(np.int64))
 
 
@@ -180,24 +221,18 @@ def _load_once(dataset: Dataset) -> Splits:
 
 
 def _load(dataset: Dataset) -> Splits:
-    train, test, names = _read_once(dataset) if dataset.in_memory else read(dataset)
+    once = dataset.in_memory and extensions.source(dataset)
+    train, test, names = _read_once(dataset) if once else read(dataset)
     rng = np.random.default_rng(dataset.split_seed)
     if (test_size := dataset.test_split()) is not None:
         test, train = stratified_split(train, test_size, "test_size", names, rng)
     val, train = stratified_split(train, dataset.val_size, "val_size", names, rng)
     if dataset.train_size is not None:
         train, _ = stratified_split(train, dataset.train_size, "train_size", names, rng)
-    match train:
-        case InMemoryImages(pixels=pixels):
-            image_size, channels = pixels.shape[1], pixels.shape[3]
-            mean, std = _statistics(pixels)
-        case ImageFiles(image_size=image_size):
-            channels = 3
-            mean = tuple(255 * m for m in _IMAGENET_MEAN)
-            std = tuple(255 * s for s in _IMAGENET_STD)
+    mean, std = train.statistics()
     shaping = hashlib.sha256("".join(part.digest() for part in (train, val)).encode())
     return Splits(
-        train, val, test, len(names), channels, image_size, mean, std,
+        train, val, test, len(names), train.channels, train.image_size, mean, std,
         shaping.hexdigest(), None if test is None else test.digest(),
     )  # fmt: skip
 
@@ -450,8 +485,9 @@ def _describe(
     val = split_size(dataset.val_size, images, "val_size")
     test = f"{tested:,} to test" if tested else "none to test: no test/, no dataset.test_size"
     left_out = f"; left out: {image_files.say_left_out(found.left_out)}" if found.left_out else ""
+    place = f".root={found.root}" if hasattr(dataset, "root") else f"={registry.kind(dataset)}"
     _say(
-        f"dataset.root={found.root}: {len(found.classes)} classes, {train:,} images to train, "
+        f"dataset{place}: {len(found.classes)} classes, {train:,} images to train, "
         f"{val:,} to validate, {test}{left_out}"
     )
     several = [path for path in found.paths if seen[path].frames > 1]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -73,6 +73,21 @@ class Folder:
     @property
     def paths(self) -> tuple[str, ...]:
         return self.train.paths + (self.test.paths if self.test else ())
+
+
+def listed(
+    classes: Sequence[str], sets: Sequence[tuple[Sequence[Any], NDArray[np.int64]]]
+) -> Folder:
+    """Return the files of a list, to train on and, if `sets` has a second one, to test with; with their labels."""
+    whole = [[os.path.abspath(path) for path in paths] for paths, _ in sets]
+    root = os.path.commonpath([os.path.dirname(path) for paths in whole for path in paths])
+    parts = [
+        Part(tuple(os.path.relpath(path, root) for path in paths), np.asarray(labels, np.int64))
+        for paths, (_, labels) in zip(whole, sets, strict=True)
+    ]
+    return Folder(
+        Path(root), tuple(classes), parts[0], parts[1] if len(parts) > 1 else None, Counter()
+    )
 
 
 def find(root: Path) -> Folder:
