@@ -219,7 +219,7 @@ def test_a_data_set_may_be_a_list_of_files(tmp_path: Path) -> None:
     assert code == 0, said
     assert "dataset=mine: 2 classes, 32 images to train, 8 to validate, none to test" in said
     assert last_result(tmp_path)["final"]["val/acc"] == 100
-    Image.new("RGB", (9, 9)).save(images / "0.png")
+    Image.new("RGB", (9, 9), (9, 9, 9)).save(images / "0.png")
     first = last_result(tmp_path)
     code, said = train(tmp_path, *words)
     assert code == 0, said

@@ -75,9 +75,7 @@ class Folder:
         return self.train.paths + (self.test.paths if self.test else ())
 
 
-def listed(
-    classes: Sequence[str], sets: Sequence[tuple[Sequence[Any], NDArray[np.int64]]]
-) -> Folder:
+def listed(classes: Sequence[str], sets: Sequence[tuple[Any, NDArray[np.int64]]]) -> Folder:
     """Return the files of a list, to train on and, if `sets` has a second one, to test with; with their labels."""
     whole = [[os.path.abspath(path) for path in paths] for paths, _ in sets]
     root = os.path.commonpath([os.path.dirname(path) for paths in whole for path in paths])
