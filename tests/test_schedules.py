@@ -352,6 +352,9 @@ SHAPES: dict[str, tuple[Callable[[int, int], float], int, list[int], list[int], 
     "cycles, then the minimum for good": (
         lambda step, total: saw(step, 0) if step < 8 else 0.1, 10, [4], [4, 10], [],
     ),
+    "a last fall to what the LR stays at": (
+        lambda step, total: saw(step, 0) if step < 7 else 0.1, 7, [4], [4, 7], [],
+    ),
     "cycles, then the peak for good": (
         lambda step, total: saw(step, 0) if step < 8 else 1, 10, [4, 8], [4, 8], [8],
     ),

@@ -253,7 +253,7 @@ def _derive_cycle_ends(config: Config, durations: Durations, lr: NDArray[np.floa
 
     They are the minima that a rise follows, in the `lr` of the budget and of a longer one. A schedule
     whose LRs depend on the budget, or that does not go on after it, ends its last cycle with the
-    budget; so does one that stays at its minimum from there on. Without a rise there are no cycles.
+    budget; so does one whose LR does not change after it. Without a rise there are no cycles.
     """
     updates, per_step = durations.updates, durations.updates_per_step
     steps: list[float] = lr[::per_step].tolist()
@@ -261,7 +261,7 @@ def _derive_cycle_ends(config: Config, durations: Durations, lr: NDArray[np.floa
     longer = _longer_lrs(config, durations)
     if any(one != other for one, other in zip_longest(steps, islice(longer, len(steps)))):
         return if_last
-    seen = steps[-1:]
+    seen: list[float] = []
 
     def ahead() -> Iterator[float]:
         for after in longer:
@@ -269,7 +269,7 @@ def _derive_cycle_ends(config: Config, durations: Durations, lr: NDArray[np.floa
             yield after
 
     ends = _until(updates, (per_step * end for end in minima(chain(steps, ahead()))))
-    stays = max(seen) - min(seen) <= _NOISE * max(steps)
+    stays = not seen or max(seen) - min(seen) <= _NOISE * max(steps)
     return if_last if ends and ends[-1] < updates and stays else ends
 
 
