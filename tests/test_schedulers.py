@@ -336,10 +336,11 @@ def test_a_plan_is_its_closed_form(
           for shape in ("linear", "1-sqrt", "cosine")),
     ],
 )  # fmt: skip
+@pytest.mark.slow  # timm takes seconds to import
 def test_a_plan_is_that_of_timm(
     overrides: str, updates: int, timms: str, settings: dict[str, Any], warmup: int
 ) -> None:
-    import timm.scheduler  # takes seconds, which no other test needs
+    import timm.scheduler
 
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     if warmup:
