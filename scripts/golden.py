@@ -45,6 +45,12 @@ CASES: dict[str, list[list[str]]] = {
     "linear": [[*_SMALL, "scheduler=linear"]],
     "wsd": [[*_SMALL, "scheduler=wsd", "scheduler.cooldown=1"]],
     "one_cycle": [[*_SMALL, "scheduler=one_cycle"]],
+    "polynomial": [[*_SMALL, "scheduler=polynomial"]],
+    "piecewise": [[*_SMALL, "scheduler=piecewise", "scheduler.points=[0:0.5,1:1,3:0.1]"]],
+    "list": [[*_SMALL, "scheduler=list", "scheduler.values=[0.5,1,0.1]"]],
+    "cycle_warmup": [
+        [*_SMALL, *_WARM, "scheduler.decay=0.5", "scheduler.cycle_warmup=0.5"],
+    ],
     "adamw": [[*_SMALL, *_WARM, "optimizer=adamw", "optimizer.lr=1e-3"]],
     "dropout": [
         [*_TRAINER, *_DATA, *_WARM, "dataset.image_size=32", "model=torchvision",

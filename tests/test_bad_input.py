@@ -84,6 +84,7 @@ def refused(tmp_path: Path, main: Main) -> Callable[..., str]:
 
 NUMBERS = (
     "scheduler.t_0", "scheduler.t_mult", "scheduler.eta_min", "scheduler.warmup", "optimizer.lr",
+    "scheduler.decay", "scheduler.cycle_warmup",
     "optimizer.momentum", "optimizer.weight_decay", "trainer.epochs", "trainer.batch_size",
     "trainer.label_smoothing", "trainer.evals_per_epoch", "trainer.log_every", "dataset.images",
     "trainer.checkpoint_every", "dataset.val_size", "dataset.test_size", "dataset.train_size",
@@ -181,6 +182,9 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "warmup of all": (["scheduler.warmup=2"], "scheduler.warmup=2: ", "trainer.epochs=2"),
     "one_cycle with warmup": (["scheduler=one_cycle", "scheduler.warmup=1"], "scheduler.warmup=1: ", "pct_start"),
     "cooldown beyond the budget": (["scheduler=wsd", "scheduler.cooldown=3"], "scheduler.cooldown=3: ", "trainer.epochs=2"),
+    "LRs as points": (["scheduler=piecewise", "scheduler.points=[0:0.1,2:0]"], "scheduler.points=[0:0.1,2:0]: ", "give optimizer.lr=0.1"),
+    "too many values": (["scheduler=list", "scheduler.values=[1,1,1]"], "scheduler.values: ", "trainer.epochs=2 takes 2"),
+    "no file of values": (["scheduler=list", "scheduler.file=/none/of/it"], "scheduler.file=/none/of/it: ", "No such file"),
     "floor above the peak": (["scheduler.eta_min=1"], "scheduler.eta_min=1: ", "optimizer.lr=0.1"),
     "nesterov without momentum": (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true: ", "momentum > 0"),
     "batches with epochs": (["scheduler.unit=batch", "scheduler.interval=epoch"], "scheduler.unit=batch: ", "interval=batch"),

@@ -21,7 +21,10 @@ CHOICES = [
     for group in registry.KINDS
     for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
-NEEDED = {"dataset=image_folder": ["dataset.root=images"]}
+NEEDED = {
+    "dataset=image_folder": ["dataset.root=images"],
+    "scheduler=list": ["scheduler.values=[1]"],
+}
 composed = cache(make_config)
 
 
@@ -111,6 +114,7 @@ def test_values_of_another_version_are_refused(key: str, value: object) -> None:
 def test_changes_are_told_key_by_key() -> None:
     then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
     assert changes(to_dict(then), to_dict(now)) == [
+        "scheduler.cycle_warmup=null (was 0)", "scheduler.decay=null (was 1)",
         "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
         "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
     ]  # fmt: skip

@@ -25,8 +25,11 @@ _BUILTIN: dict[str, dict[str, type[Section]]] = {
         "multistep": schedulers.MultiStep,
         "linear": schedulers.Linear,
         "constant": schedulers.Constant,
+        "polynomial": schedulers.Polynomial,
         "wsd": schedulers.WSD,
         "one_cycle": schedulers.OneCycle,
+        "piecewise": schedulers.Piecewise,
+        "list": schedulers.LRList,
     },
 }
 

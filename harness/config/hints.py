@@ -21,6 +21,7 @@ _WORDS = {  # of other programs
     "learning_rate": "optimizer.lr", "max_lr": "optimizer.lr", "wd": "optimizer.weight_decay",
     "bs": "trainer.batch_size", "max_epochs": "trainer.epochs", "gpu": "trainer.device",
     "amp": "trainer.precision", "data_dir": "dataset.root", "output_dir": "hydra.run.dir", "save_dir": "hydra.run.dir",
+    "cycle_decay": "scheduler.decay", "cycle_mul": "scheduler.t_mult", "min_lr": "scheduler.eta_min", "warmup_epochs": "scheduler.warmup",
 }  # fmt: skip
 _OWN = {  # choices that are no files of conf/
     "model": "; other classifiers of torchvision: model=torchvision model.arch=NAME",

@@ -144,7 +144,6 @@ class Scheduler(Section, ABC):
     """
 
     section: ClassVar[str] = "scheduler"
-    restarts: ClassVar[bool] = False  # the LR jumps back to its peak where a cycle ends
 
     warmup: float = duration(
         at_least=0, default=0.0
@@ -166,12 +165,13 @@ class Scheduler(Section, ABC):
     def check(self, durations: Durations) -> None:
         """Raise `ConfigError` if the schedule does not fit into the budget."""
 
-    def cycle_ends(self, durations: Durations) -> Iterable[int]:
+    def cycle_ends(self, durations: Durations) -> Iterable[int] | None:
         """Return the numbers of updates after which the LR has come down to its minimum, rising.
 
-        There may be endlessly many, or, for a schedule without cycles, none.
+        There may be endlessly many, or, for a schedule without cycles, none. None: they are to be
+        derived from the LRs (`derive_cycle_ends` in `harness/training/schedules.py`).
         """
-        return ()
+        return None
 
 
 @dataclass

@@ -12,7 +12,8 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice, tee, zip_longest
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from harness.config.fields import decimal, show
 from harness.config.schema import MOST_EPOCHS, Config, Scheduler
 
 _TOLERANCE = 1e-4  # of a step: how far from a whole number a duration may be, for 2.33333 epochs
+_NOISE = 1e-12  # of the peak: what rounding adds to an LR
+_LONGER = 4  # times the budget: how far cycles are looked for ...
+_MOST_STEPS_AHEAD = 200_000  # ... but not further than this, which takes a second or two
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,10 @@ class _LRHolder(Optimizer):
 
 
 def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
-    """Return the LR plan of `config`, made by stepping the very scheduler that training steps."""
+    """Return the LR plan of `config`, made by stepping the very scheduler that training steps.
+
+    Cycle ends that its schedule does not give are derived from the LRs.
+    """
     optimizer = _LRHolder(config.optimizer.lr)
     schedule = build(config, optimizer, updates_per_epoch)
     durations = Durations.of(config, updates_per_epoch)
@@ -239,9 +246,11 @@ def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
             with extensions.own_code(config.scheduler, "step"):
                 schedule.scheduler.step()
     _check_lr(config.scheduler, lr, group)
-    ends = _until(updates, config.scheduler.cycle_ends(durations))
+    with extensions.own_code(config.scheduler, "cycle_ends"):
+        given = config.scheduler.cycle_ends(durations)
+    ends = _derive_cycle_ends(config, durations, lr) if given is None else _until(updates, given)
     inside = tuple(end for end in ends if end <= updates)
-    restarts = tuple(end for end in inside if end < updates) if config.scheduler.restarts else ()
+    restarts = tuple(end for end in inside if end < updates and lr[end] >= lr[end - 1])
     aligned = not ends or updates in ends
     nearest = (*inside[-1:], *(end for end in ends if end > updates))
     allowed = tuple(end for end in nearest if end <= MOST_EPOCHS * updates_per_epoch)
@@ -260,6 +269,74 @@ def _check_lr(scheduler: Scheduler, lr: NDArray[np.float64], group: dict[str, An
         raise ConfigError(
             f"{name}: sets {', '.join(sorted(others))}; a schedule moves the LR alone"
         )
+
+
+@_without_training()
+def _derive_cycle_ends(config: Config, durations: Durations, lr: NDArray[np.float64]) -> list[int]:
+    """Return the numbers of updates done at which cycles end, up to the first at or after the budget.
+
+    They are the minima that a rise follows, in the `lr` of the budget and of a longer one. A schedule
+    whose LRs depend on the budget, or that does not go on after it, ends its last cycle with the
+    budget; so does one whose LR does not change after it. Without a rise there are no cycles.
+    """
+    updates, per_step = durations.updates, durations.updates_per_step
+    steps: list[float] = lr[::per_step].tolist()
+    if_last = [min(per_step * end, updates) for end in minima([*steps, math.inf])]
+    longer = _longer_lrs(config, durations)
+    if any(one != other for one, other in zip_longest(steps, islice(longer, len(steps)))):
+        return if_last
+    seen: list[float] = []
+
+    def ahead() -> Iterator[float]:
+        for after in longer:
+            seen.append(after)
+            yield after
+
+    ends = _until(updates, (per_step * end for end in minima(chain(steps, ahead()))))
+    stays = not seen or max(seen) - min(seen) <= _NOISE * max(steps)
+    return if_last if ends and ends[-1] < updates and stays else ends
+
+
+def _longer_lrs(config: Config, durations: Durations) -> Iterator[float]:
+    """Yield the LR of each scheduler step of a longer budget, as many as there are.
+
+    A schedule may be made for one length only, and its code, perhaps the user's, fail on others.
+    """
+    per_epoch, per_step = durations.updates_per_epoch, durations.updates_per_step
+    total = min(_LONGER * durations.total, durations.total + _MOST_STEPS_AHEAD)
+    epochs = min(total * per_step / per_epoch, MOST_EPOCHS)
+    optimizer = _LRHolder(config.optimizer.lr)
+    try:
+        longer = replace(config, trainer=replace(config.trainer, epochs=epochs))
+        scheduler = build(longer, optimizer, per_epoch).scheduler
+        for _ in range(Durations.of(longer, per_epoch).total):
+            yield optimizer.param_groups[0]["lr"]
+            scheduler.step()
+    except Exception:
+        return
+
+
+def minima(lrs: Iterable[float]) -> Iterator[int]:
+    """Yield after how many steps the LR has come down to a minimum that is followed by a rise.
+
+    The step at the minimum, of several the last, is counted; but not where the LR turns, rising as it
+    fell: so does the half period of `CosineAnnealingLR` count. The rise of a warm-up, which no fall
+    precedes, ends no cycle.
+    """
+    before, now, after, later = tee(lrs, 4)
+    next(after, None)
+    next(islice(later, 1, None), None)
+    windows = zip(chain([math.inf], before), now, after, chain(later, [-math.inf]), strict=False)
+    peak = high = low = 0.0
+    for step, (last, lr, following, beyond) in enumerate(windows):
+        if lr > high:
+            high = low = lr
+        peak, low = max(peak, lr), min(low, lr)
+        noise = _NOISE * peak
+        if high - low > noise and following - low > noise:
+            turns = abs(following - last) <= noise and following < beyond < math.inf
+            yield step if turns else step + 1
+            high = low = following
 
 
 def _until(updates: int, ends: Iterable[int]) -> list[int]:
