@@ -9,7 +9,11 @@ from harness.config import registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, show
 from harness.config.registry import kind
-from harness.config.schema import Config
+from harness.config.schema import Config, Dataset, Model, Optimizer, Scheduler
+
+_BASES: dict[str, type[Section]] = {
+    base.section: base for base in (Model, Dataset, Optimizer, Scheduler)
+}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -41,6 +45,20 @@ def _before(section: type[Section]) -> dict[str, Any]:
     return {f.name: f.metadata["before"] for f in fields if "before" in f.metadata}
 
 
+def completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded `to_dict` with keys that are newer than it, at their values of before they existed.
+
+    Of a kind that is not registered here these are the keys of its base class.
+    """
+    found = dict(values)
+    for group, kinds in registry.KINDS.items():
+        section = values.get(group)
+        if isinstance(section, dict) and "kind" in section:
+            node = kinds.get(section["kind"], _BASES.get(group))
+            found[group] = (_before(node) if node else {}) | section
+    return found
+
+
 # What leaves a run the one that was planned: where its files go, and whether it is trained at all.
 SAME_RUN = (
     "store.", "tracking.", "ledger.", "reuse", "retry", "trainer.checkpoint_every", "claim.title",
@@ -57,7 +75,7 @@ def changes(
 
     Keys that begin with one of `allowed` may differ.
     """
-    before, after = flat(then), flat(now)
+    before, after = flat(completed(then)), flat(completed(now))
     return [
         f"{key}={show(after.get(key))} (was {show(before.get(key))})"
         for key in sorted(before.keys() | after.keys())
