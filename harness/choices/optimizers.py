@@ -12,7 +12,9 @@ from harness.config.fields import number
 from harness.config.schema import Optimizer
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import optim
+
+    from harness.config.schema import Parameters
 
 
 @dataclass
@@ -29,7 +31,7 @@ class SGD(Optimizer):
                 "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false"
             )
 
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
+    def build(self, parameters: Parameters, compile_mode: str) -> optim.Optimizer:
         import torch
 
         from harness.training import optimizers
@@ -53,7 +55,7 @@ class AdamW(Optimizer):
     beta2: float = number(at_least=0, below=1)
     eps: float = number(above=0, below=1)
 
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
+    def build(self, parameters: Parameters, compile_mode: str) -> optim.Optimizer:
         import torch
 
         from harness.training import optimizers
