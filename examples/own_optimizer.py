@@ -1,9 +1,9 @@
 """An optimizer of one's own: python train.py extensions=[examples/own_optimizer.py] optimizer=muon"""
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 
-from harness.extend import Optimizer, number, register
+from harness.extend import Optimizer, Parameters, number, register
 
 
 @register("muon")
@@ -13,8 +13,9 @@ class Muon(Optimizer):
     lr: float = number(above=0, below=1e6, default=0.02)
     momentum: float = number(at_least=0, below=1, default=0.95)
 
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
-        return _Muon(parameters, {"lr": self.lr, "wd": self.weight_decay, "beta": self.momentum})
+    def build(self, parameters: Parameters) -> optim.Optimizer:
+        options = {"lr": self.lr, "weight_decay": self.weight_decay, "beta": self.momentum}
+        return _Muon(parameters, options)
 
 
 class _Muon(optim.Optimizer):
@@ -27,7 +28,7 @@ class _Muon(optim.Optimizer):
                 update = p.grad.add(moment, alpha=group["beta"])
                 if p.ndim > 1:
                     update = _orthogonal(update.flatten(1)).view_as(p)
-                p.mul_(1 - group["lr"] * group["wd"]).add_(update, alpha=-group["lr"])
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
 
 def _orthogonal(matrix: Tensor) -> Tensor:

@@ -102,6 +102,20 @@ def test_an_epoch_holds_every_image_at_most_once_with_its_own_label() -> None:
     assert taken < labelled(splits.train)
 
 
+def test_batches_of_updates_that_take_several_are_those_of_large_ones() -> None:
+    config, splits = make_synthetic(
+        "trainer.batch_size=10", "optimizer.accumulate=3", "dataset.crop=1"
+    )
+    large, _ = make_synthetic("trainer.batch_size=30", "dataset.crop=1")
+    for start in (0, 2):
+        small = list(TrainBatches(splits, config, CPU).epoch(1, start))
+        whole = list(TrainBatches(splits, large, CPU).epoch(1, start))
+        assert len(small) == 3 * len(whole) == 3 * (4 - start), "of 128 images, 8 are left out"
+        for number, batch in enumerate(whole):
+            images, labels = zip(*small[3 * number : 3 * number + 3], strict=True)
+            assert equal([(torch.cat(images), torch.cat(labels))], [batch])
+
+
 def test_the_images_that_an_epoch_leaves_out_change() -> None:
     config, splits = make_synthetic("trainer.batch_size=25")
     held: Counter[tuple[int, bytes]] = Counter()

@@ -66,6 +66,18 @@ MOVES: dict[str, tuple[tuple[str, ...], str]] = {
 }  # fmt: skip
 
 
+GROUPS = "optimizer.groups=[{params: head.*, lr_factor: 2}]"
+OF_EVERY_OPTIMIZER = {
+    "no_decay": "optimizer.no_decay=norm_bias", "groups": GROUPS,
+    "accumulate": "optimizer.accumulate=2", "clip": "optimizer.clip=1",
+}  # fmt: skip
+MOVES |= {
+    f"optimizer/{kind}.{name}": ((f"optimizer={kind}",), change)
+    for kind in KINDS["optimizer"]
+    for name, change in OF_EVERY_OPTIMIZER.items()
+}
+
+
 STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "trainer/default.epochs": ((), "trainer.epochs=8"),
     "trainer/default.device": ((), "trainer.device=cpu"),
@@ -150,7 +162,7 @@ def test_every_field_is_classified() -> None:
 class LaterSGD(SGD):
     """SGD as it may become."""
 
-    clip: float = added(0.0, number(at_least=0))
+    centred: float = added(0.0, number(at_least=0))
     averaged: bool = added(False)
     warm: int | None = added(None)
 
@@ -159,7 +171,7 @@ class LaterSGD(SGD):
     ("given", "same"),
     [
         pytest.param({}, True, id="all as before"),
-        pytest.param({"clip": 1.0}, False, id="another number"),
+        pytest.param({"centred": 1.0}, False, id="another number"),
         pytest.param({"averaged": True}, False, id="another truth"),
         pytest.param({"warm": 0}, False, id="zero, which is not null"),
     ],
@@ -171,17 +183,19 @@ def test_a_key_that_is_added_later_costs_no_checkpoint_while_it_changes_nothing(
     recorded, known = to_dict(before), fingerprint(before)
     monkeypatch.setitem(KINDS["optimizer"], "sgd", LaterSGD)
     read = from_dict(recorded)
-    assert read.optimizer == LaterSGD(**vars(before.optimizer), clip=0.0, averaged=False, warm=None)
+    assert read.optimizer == LaterSGD(
+        **vars(before.optimizer), centred=0.0, averaged=False, warm=None
+    )
     after = dataclasses.replace(read, optimizer=dataclasses.replace(read.optimizer, **given))
     assert (fingerprint(after) == known) == same
 
 
 def test_a_key_that_is_added_later_is_checked_like_others() -> None:
     sgd = vars(tiny().optimizer)
-    with pytest.raises(ConfigError, match=r"optimizer\.clip=-1: must be a number ≥ 0"):
-        LaterSGD(**sgd, clip=-1, averaged=False, warm=None)
+    with pytest.raises(ConfigError, match=r"optimizer\.centred=-1: must be a number ≥ 0"):
+        LaterSGD(**sgd, centred=-1, averaged=False, warm=None)
     with pytest.raises(ConfigError, match=r"optimizer\.averaged: has no value"):
-        LaterSGD(**sgd, clip=0, warm=None)
+        LaterSGD(**sgd, centred=0, warm=None)
 
 
 def test_one_changed_image_in_a_folder_moves_the_key(tmp_path: Path) -> None:

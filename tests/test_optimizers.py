@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.config as dynamo
-from conftest import essential
-from test_loop import CPU, Training, assert_resumes, prepare
+from test_loop import CPU, Doubled, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -26,20 +25,14 @@ from harness.config.schema import DatasetShape
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.batches import TrainBatches
 from harness.training.loop import Precision, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
 BUDGET = ("trainer.epochs=2", "scheduler.t_0=1", "scheduler.t_mult=1", "trainer.log_every=1")
+GROUPS = "optimizer.groups=[{params:head.*,lr_factor:2}] optimizer.no_decay=norm_bias"
 SGD = pytest.param(("optimizer.lr=0.01",), id="SGD")
 ADAMW = pytest.param(("optimizer=adamw", "optimizer.lr=1e-3"), id="AdamW")
-
-
-class Doubled(TrainBatches):
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in super().epoch(epoch, start):
-            yield images.double(), labels
 
 
 @cache
@@ -82,8 +75,20 @@ def weights(t: Training) -> dict[str, Tensor]:
         pytest.param("", 1e-12, id="SGD"),
         pytest.param("optimizer.momentum=0", 1e-12, id="SGD without momentum"),
         pytest.param("optimizer.nesterov=true", 1e-12, id="Nesterov"),
+        pytest.param(
+            f"{GROUPS} optimizer.accumulate=2 optimizer.clip=0.25",
+            1e-12,
+            id="groups",
+            marks=pytest.mark.slow,
+        ),
         # torch has the bias corrections of compiled code in float32
         pytest.param("optimizer=adamw optimizer.lr=1e-3", 1e-6, id="AdamW", marks=pytest.mark.slow),
+        pytest.param(
+            f"{GROUPS} optimizer=adamw optimizer.lr=1e-3",
+            1e-6,
+            id="AdamW in groups",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, tolerance: float) -> None:
@@ -98,14 +103,16 @@ def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, toleranc
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("overrides", essential([SGD, ADAMW]))
+@pytest.mark.parametrize(
+    "overrides", [SGD, pytest.param(*ADAMW.values, id="AdamW", marks=pytest.mark.slow)]
+)
 def test_compiled_code_reads_the_plans_lr_and_is_not_compiled_again(
     overrides: tuple[str, ...],
 ) -> None:
     def train(*more: str) -> None:
         t = prepare("trainer.epochs=2", "trainer.compile=default", *overrides, *more)
         used: list[float] = []
-        t.state.optimizer.register_step_post_hook(lambda o, *_: used.append(o._lr.item()))
+        t.state.optimizer.register_step_post_hook(lambda o, *_: used.append(o._lrs[0].item()))
         t.fit()
         assert used[-11:] == t.plan.lr[1:].tolist()  # the first update makes the optimizer's state
         assert len(set(used)) > 5

@@ -19,7 +19,7 @@ from harness.analysis import arms as arms_of
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.config.values import flat, section_from_dict
+from harness.config.values import completed, flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
@@ -98,7 +98,7 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     configs, seeded = [], set[str]()
     for folder in run_folders:
         with this_version(folder / "config.json"):
-            configs.append(read_json(folder / "config.json")["config"])
+            configs.append(completed(read_json(folder / "config.json")["config"]))
             given = arms_of.override_values(result(folder).get("overrides", []))
             seeded |= {key for key, text in given.items() if "${seed}" in text}
     runs = []
@@ -166,6 +166,7 @@ def _row(
         swept = named.get("swept", planned["swept"])
         schedule, shape = own.get("plan", {}), planned["plan"]
         config = own.get("config") or _planned_config(plan, planned)
+        config = config and completed(config)
         factor, tuned_over = ((plan["claim"] or {}).get(k) for k in ("factor", "tuned_over"))
         images = own.get("images") or {}
         return {

@@ -139,6 +139,8 @@ def _is_value(text: str, value: Any) -> bool:
     """Return whether an override's text gives the value; True for `${…}`, where that is unknown."""
     if "${" in text:
         return True
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return _are_entries(text, value)
     given: Any = yaml.safe_load(text)
     match value:
         case None | bool():
@@ -148,6 +150,19 @@ def _is_value(text: str, value: Any) -> bool:
                 map(str, map(_as_float, value))
             )
     return level_key(str(given)) == level_key(show(value))
+
+
+def _are_entries(text: str, entries: list[Any]) -> bool:
+    """Return whether an override's text gives these dictionaries, whose keys it need not name all."""
+    from hydra.errors import HydraException  # a third of a second, which no other key costs
+
+    from harness.config.hydra_private import read_value
+
+    try:
+        pairs = zip(entries, read_value(text), strict=True)
+        return [entry | given for entry, given in pairs] == entries
+    except (HydraException, TypeError, ValueError):
+        return False
 
 
 def _as_float(item: Any) -> Any:

@@ -12,7 +12,9 @@ from harness.config.fields import number
 from harness.config.schema import Optimizer
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import optim
+
+    from harness.config.schema import Parameters
 
 
 @dataclass
@@ -29,12 +31,12 @@ class SGD(Optimizer):
                 "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false"
             )
 
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
+    def build(self, parameters: Parameters) -> optim.Optimizer:
         import torch
 
         return torch.optim.SGD(parameters, fused=True, **self._options())
 
-    def compiled(self, parameters: list[nn.Parameter], mode: str) -> optim.Optimizer:
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
         from harness.training import optimizers
 
         return optimizers.SGD(parameters, mode, **self._options())
@@ -56,12 +58,12 @@ class AdamW(Optimizer):
     beta2: float = number(at_least=0, below=1)
     eps: float = number(above=0, below=1)
 
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
+    def build(self, parameters: Parameters) -> optim.Optimizer:
         import torch
 
         return torch.optim.AdamW(parameters, fused=True, **self._options())
 
-    def compiled(self, parameters: list[nn.Parameter], mode: str) -> optim.Optimizer:
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
         from harness.training import optimizers
 
         return optimizers.AdamW(parameters, mode, **self._options())

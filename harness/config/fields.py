@@ -72,6 +72,7 @@ _WORDS = {
     "list[float]": "a list of numbers",
     "list[str]": "a list of texts",
     "list[int]": "a list of whole numbers",
+    "list[ParameterGroup]": "a list of groups, as in [{params: head.*, lr_factor: 10}],",
     "Any": "a text or a list",
 }
 
@@ -97,6 +98,8 @@ def show(value: object) -> str:
             return repr(value).removesuffix(".0")
         case list():
             return f"[{','.join(map(show, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
     return str(value)
 
 

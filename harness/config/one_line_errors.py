@@ -213,7 +213,8 @@ def _fix(error: OmegaConfBaseException, given: str) -> str:
         if isinstance(error, ConfigKeyError | ConfigAttributeError):
             return hints.unknown_key(schema, str(name), given)
         own = {f.name: f for f in dataclasses.fields(schema)}
-        if isinstance(error, ValidationError) and name in own:
+        another_type = isinstance(error, ValidationError) or "Cannot merge" in str(error)
+        if another_type and name in own:
             key = f"{schema.section}.{name}".lstrip(".")
             return describe_constraint(own[name]) + hints.about_value(key, own[name], error.value)
     elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):

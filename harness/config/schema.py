@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn, optim
     from torch.optim.lr_scheduler import LRScheduler
 
+    Parameters = list[nn.Parameter] | list[dict[str, Any]]
+
     from harness.training.datasets import Arrays, Source
     from harness.training.schedules import Durations
 
@@ -120,18 +122,50 @@ class Dataset(Section, ABC):
 
 
 @dataclass
+class ParameterGroup(Section):
+    """The parameters whose whole name fits the pattern `params` (`*` and `?` as in file names), and their factors."""
+
+    section: ClassVar[str] = "optimizer.groups"
+
+    params: str = MISSING
+    lr_factor: float = newer(1.0, number(at_least=0, below=1e6))
+    weight_decay_factor: float = newer(1.0, number(at_least=0, below=1e6))
+
+
+@dataclass
 class Optimizer(Section, ABC):
     section: ClassVar[str] = "optimizer"
     moments: ClassVar[int] = 2  # numbers of state a parameter, for the size of checkpoints
 
     lr: float = number(above=0, below=1e6)  # the peak, from which schedules come down
     weight_decay: float = number(at_least=0, below=1e6, default=0.0)
+    no_decay: str = newer("none", choice("none", "norm_bias"))  # what has no weight decay
+    groups: list[ParameterGroup] | None = newer(None)
+    accumulate: int = newer(1, number(at_least=1))  # batches an update
+    clip: float | None = newer(None, number(above=0))  # largest norm of all gradients together
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups is not None:
+            recorded: list[Any] = self.groups
+            self.groups = [
+                ParameterGroup(**group) if isinstance(group, dict) else group for group in recorded
+            ]
+            if not self.groups:
+                raise ConfigError(
+                    "optimizer.groups=[]: must have a group, as in [{params: head.*, lr_factor: 10}], "
+                    "or be null"
+                )
 
     @abstractmethod
-    def build(self, parameters: list[nn.Parameter]) -> optim.Optimizer:
-        """Return torch's optimizer."""
+    def build(self, parameters: Parameters) -> optim.Optimizer:
+        """Return torch's optimizer.
 
-    def compiled(self, parameters: list[nn.Parameter], mode: str) -> optim.Optimizer:
+        `parameters` are the network's, or groups of them as torch's optimizers take them, each with a
+        `weight_decay` and an `lr_factor`, which the schedule multiplies its LR by.
+        """
+
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
         """Return it with a step that is compiled in a mode of torch.compile; as it is, where there is none."""
         return self.build(parameters)
 

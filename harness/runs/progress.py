@@ -36,10 +36,13 @@ def describe(row: Mapping[str, float | None], budget: float, speed: float) -> st
 
 
 class Progress:
-    """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds."""
+    """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds.
 
-    def __init__(self, label: str, plan: LRPlan, done: int, batch_size: int) -> None:
-        self._label, self._plan, self._batch_size = label, plan, batch_size
+    An update takes `images` images.
+    """
+
+    def __init__(self, label: str, plan: LRPlan, done: int, images: int) -> None:
+        self._label, self._plan, self._images = label, plan, images
         self._done = done  # updates that were there already
         self._terminal = on_terminal()
         self._silent = self._terminal and streams.BARS in os.environ  # the sweep draws the bar
@@ -62,7 +65,7 @@ class Progress:
         due = self._terminal or ("val/acc" in row and now - self._spoke > _QUIET)
         if self._silent or not due:
             return
-        speed = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
+        speed = (row["step"] - self._done) * self._images / max(now - self._begin, 1e-9)
         budget = self._plan.epochs(self._plan.updates)
         text = describe({**row, "val/acc": self._val}, budget, speed)
         if self._terminal:

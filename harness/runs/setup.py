@@ -10,7 +10,7 @@ import torch
 
 from harness.config import extensions
 from harness.config.errors import ConfigError
-from harness.config.schema import Config
+from harness.config.schema import Config, DatasetShape
 from harness.runs.context import PhaseTimer
 from harness.store.identity import RunIdentity, fingerprint
 from harness.training import datasets, device, models, optimizers, schedules
@@ -18,10 +18,12 @@ from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import Splits
 from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.loop import LogSchedule, Precision, TrainState, TrainStep
+from harness.training.parameter_groups import parameter_groups
 from harness.training.schedules import LRPlan
 
 shape_once = lru_cache(datasets.training_shape)  # a folder of images is listed once for all runs
 _PLANS: dict[str, LRPlan] = {}  # seeds have the same
+_FITTING: set[str] = set()  # networks that were checked
 
 
 def lr_plan(config: Config) -> LRPlan:
@@ -31,13 +33,25 @@ def lr_plan(config: Config) -> LRPlan:
     """
     datasets.refuse_without_test(config)
     shape = shape_once(config.dataset)
-    updates_per_epoch = datasets.updates_per_epoch(shape.train, config.trainer.batch_size)
-    if config.trainer.batch_size == 1:
-        models.check_batch(models.without_weights(config.model, shape), 1, shape)
+    batch_size, accumulate = config.trainer.batch_size, config.optimizer.accumulate
+    updates_per_epoch = datasets.updates_per_epoch(shape.train, batch_size, accumulate)
+    _check_network(config, shape)
     key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
     return _PLANS[key]
+
+
+def _check_network(config: Config, shape: DatasetShape) -> None:
+    """Raise `ConfigError` for batches of one image or parameter groups that do not fit the network."""
+    batch_size, groups = config.trainer.batch_size, config.optimizer.groups
+    key = f"{config.model} {shape} {batch_size} {groups}"
+    if (batch_size > 1 and groups is None) or key in _FITTING:
+        return
+    network = models.without_weights(config.model, shape)
+    models.check_batch(network, batch_size, shape)
+    parameter_groups(network, config.optimizer)
+    _FITTING.add(key)
 
 
 @dataclass(frozen=True)
@@ -108,17 +122,28 @@ def build(
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     mode = trainer.compile if world.size == 1 else "none"
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
-    parameters = list(network.parameters())
+    parameters = parameter_groups(network, config.optimizer)
     with extensions.own_code(config.optimizer, "build"):
         if mode == "none" or by_scaler:
             optimizer = config.optimizer.build(parameters)
         else:
             optimizer = config.optimizer.compiled(parameters, mode)
-    updates_per_epoch = datasets.updates_per_epoch(len(splits.train.labels), trainer.batch_size)
+    accumulate = config.optimizer.accumulate
+    updates_per_epoch = datasets.updates_per_epoch(
+        len(splits.train.labels), trainer.batch_size, accumulate
+    )
     schedule = schedules.build(config, optimizer, updates_per_epoch)
     forward: Any = world.wrap_ddp(network, device)
     if trainer.compile != mode:  # gradients are averaged within the update
         forward = torch.compile(forward, mode=trainer.compile)
-    loss_weight = world.loss_weight(trainer.batch_size)
-    step = TrainStep(forward, precision, trainer.label_smoothing, world, loss_weight, mode)
+    step = TrainStep(
+        forward,
+        precision,
+        trainer.label_smoothing,
+        world,
+        world.loss_weight(trainer.batch_size) / accumulate,
+        mode,
+        accumulate,
+        config.optimizer.clip,
+    )
     return TrainState(network, optimizer, schedule, precision.scaler()), step

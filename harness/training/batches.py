@@ -143,8 +143,8 @@ def _fetcher(
 class TrainBatches:
     """The training batches of every epoch: a function of (seed, epoch, index), on any device.
 
-    Each epoch takes the images in a new order and leaves out the `images % batch_size` last ones,
-    so that all batches are of one size. Of each, this process of `world` gets its part.
+    An update takes `accumulate` batches. Each epoch takes the images in a new order and leaves out the
+    last ones, too few for an update. Of each batch, this process of `world` gets its part.
     """
 
     def __init__(
@@ -152,7 +152,8 @@ class TrainBatches:
     ) -> None:
         self.images = len(splits.train.labels)
         self.batch_size = config.trainer.batch_size
-        self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size)
+        self.accumulate = config.optimizer.accumulate
+        self.updates_per_epoch = updates_per_epoch(self.images, self.batch_size, self.accumulate)
         self.shard = world.shard(self.batch_size)
         self.seed, self.crop, self.flip = config.seed, config.dataset.crop, config.dataset.flip
         self.size = (splits.image_size, splits.image_size)
@@ -163,9 +164,10 @@ class TrainBatches:
         self.fetch = _fetcher(splits.train, self.own_size, self.crop, device, per_image)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised images and labels of the batches from `start` on of epoch `epoch`."""
+        """Yield normalised images and labels of epoch `epoch`, batch by batch, from update `start` of it on."""
         generator = _generator(self.seed, epoch)
-        used = torch.arange(start * self.batch_size, self.updates_per_epoch * self.batch_size)
+        size = self.batch_size * self.accumulate
+        used = torch.arange(start * size, self.updates_per_epoch * size)
         own = used.view(-1, self.batch_size)[:, self.shard].flatten()
         order = torch.randperm(self.images, generator=generator)[own]
         moves = augment.sample(self.images, self.crop, self.flip, generator)[own].to(self.device)

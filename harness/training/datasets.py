@@ -271,14 +271,22 @@ def refuse_without_test(config: Config) -> None:
         raise ConfigError(f"claim.metric=test/acc: {missing}, or use claim.metric=val/acc")
 
 
-def updates_per_epoch(images: int, batch_size: int) -> int:
-    """Return how many full batches `images` training images make. Raises `ConfigError` for none."""
+def updates_per_epoch(images: int, batch_size: int, accumulate: int) -> int:
+    """Return how many updates `images` training images make, each of `accumulate` full batches.
+
+    Raises `ConfigError` for none.
+    """
     if batch_size > images:
         raise ConfigError(
             f"trainer.batch_size={batch_size}: "
             f"must be at most the number of training images, {images}"
         )
-    return images // batch_size
+    if batch_size * accumulate > images:
+        raise ConfigError(
+            f"optimizer.accumulate={accumulate}: must be at most {images // batch_size}, the batches of "
+            f"trainer.batch_size={batch_size} in {images} training images"
+        )
+    return images // (batch_size * accumulate)
 
 
 def split_size(size: float, images: int, name: str) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ class TrainState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
         self.network.load_state_dict(saved["network"])
-        parameters = self.optimizer.param_groups[0]["params"]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for number, moments in saved["optimizer"].items():
             for (
                 name,
@@ -149,8 +150,9 @@ class TrainState:
 class TrainStep:
     """What stays the same from update to update; `forward` is the network.
 
-    `loss_weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
-    torch.compile, or none; evaluations are not compiled.
+    `loss_weight` is what the mean loss over this process's part of a batch counts in an update, which
+    takes `accumulate` batches. `mode` is that of torch.compile, or none; evaluations are not compiled.
+    Gradients whose common norm is above `clip` are scaled down to it.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -159,6 +161,8 @@ class TrainStep:
     world: World = SINGLE_PROCESS
     loss_weight: float = 1.0
     mode: str = "none"
+    accumulate: int = 1
+    clip: float | None = None
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of this process's part of a batch, to be differentiated."""
@@ -167,8 +171,33 @@ class TrainStep:
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
 
-    def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        """Make one update on a batch. Return its loss, still on the device; waits for no GPU."""
+    def train(
+        self,
+        state: TrainState,
+        images: Tensor,
+        labels: Tensor,
+        more: Iterable[tuple[Tensor, Tensor]] = (),
+    ) -> Tensor:
+        """Make one update on a batch, and on the `accumulate - 1` batches `more`.
+
+        Return its loss, their mean, still on the device; waits for no GPU.
+        """
+        if self.accumulate == 1:
+            loss = self._backward(state, images, labels)
+        else:
+            loss = self._accumulate(state, chain([(images, labels)], more))
+        if self.clip is not None:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.network.parameters(), self.clip)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        state.updates += 1
+        state.schedule.advance(state.updates)
+        return self.world.mean(loss)
+
+    def _backward(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of a batch to those that there are. Return its loss."""
         if self.mode == "none":
             loss = self.loss(images, labels)
             kept = loss.detach()
@@ -177,12 +206,21 @@ class TrainStep:
             loss = compiled.function(TrainStep.loss, self.mode)(self, images, labels)
             kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad()
-        state.updates += 1
-        state.schedule.advance(state.updates)
-        return self.world.mean(kept)
+        return kept
+
+    def _accumulate(self, state: TrainState, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """Do as `_backward` with `accumulate` batches; processes exchange gradients once. Return the sum of losses."""
+        with self.world.local_gradients(self.forward):
+            loss = self._backward(state, *next(batches))
+            if (
+                self.precision.device.type == "cuda"
+            ):  # a CUDA graph writes its next gradients to the same place
+                for parameter in state.network.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad = parameter.grad.clone()
+            for batch in islice(batches, self.accumulate - 2):
+                loss = loss + self._backward(state, *batch)
+        return loss + self._backward(state, *next(batches))
 
     @torch.inference_mode()
     def evaluate(
@@ -264,16 +302,20 @@ def updates(
 
     Raises RuntimeError if the LR in use is ever not the plan's.
     """
-    group = state.optimizer.param_groups[0]
+    groups = [(group, group["lr_factor"]) for group in state.optimizer.param_groups]
+    more = step.accumulate - 1
     while state.updates < plan.updates:
         epoch, start = divmod(state.updates, plan.updates_per_epoch)
-        for images, labels in batches.epoch(epoch, start):
+        stream = batches.epoch(epoch, start)
+        for images, labels in stream:
             lr = float(plan.lr[state.updates])
-            if group["lr"] != lr:
-                raise RuntimeError(
-                    f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
-                )
-            state.pending_losses.append(step.train(state, images, labels))
+            for group, factor in groups:
+                if group["lr"] != factor * lr:
+                    times = f" times {factor}" if factor != 1 else ""
+                    raise RuntimeError(
+                        f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}{times}"
+                    )
+            state.pending_losses.append(step.train(state, images, labels, islice(stream, more)))
             yield lr
             if state.updates == plan.updates:
                 return

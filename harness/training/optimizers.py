@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from harness.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.config.schema import Parameters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,71 +58,76 @@ def check(mode: str, device: torch.device) -> None:
 class SGD(torch.optim.SGD):
     """torch's, with a compiled step. Its state and `param_groups` are torch's, the LR a float."""
 
-    def __init__(self, parameters: list[nn.Parameter], mode: str, **options: Any) -> None:
+    def __init__(self, parameters: Parameters, mode: str, **options: Any) -> None:
         super().__init__(parameters, fused=True, **options)
-        self._mode, self._lr = mode, _lr_of(parameters)
+        self._mode = mode
+        self._lrs = [_lr_of(group) for group in self.param_groups]
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        (group,) = self.param_groups
-        if group["momentum"] and not self.state:
+        if self.defaults["momentum"] and not self.state:
             super().step()  # makes the state
             return
-        params, grads = _with_gradients(group)
-        momenta = [self.state[p]["momentum_buffer"] if group["momentum"] else None for p in params]
-        _static(self._lr.fill_(group["lr"]), *momenta)
-        function(sgd, self._mode)(
-            params,
-            grads,
-            momenta,
-            foreach=True,
-            lr=self._lr,
-            maximize=False,
-            **{name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")},
-        )
+        for group, lr in zip(self.param_groups, self._lrs, strict=True):
+            params, grads = _with_gradients(group)
+            momenta = [
+                self.state[p]["momentum_buffer"] if group["momentum"] else None for p in params
+            ]
+            _static(lr.fill_(group["lr"]), *momenta)
+            names = ("weight_decay", "momentum", "dampening", "nesterov")
+            function(sgd, self._mode)(
+                params,
+                grads,
+                momenta,
+                foreach=True,
+                lr=lr,
+                maximize=False,
+                **{name: group[name] for name in names},
+            )
 
 
 class AdamW(torch.optim.AdamW):
     """torch's, with a compiled step. Its state and `param_groups` are torch's, the LR a float."""
 
-    def __init__(self, parameters: list[nn.Parameter], mode: str, **options: Any) -> None:
+    def __init__(self, parameters: Parameters, mode: str, **options: Any) -> None:
         super().__init__(parameters, fused=True, **options)
-        self._mode, self._lr = mode, _lr_of(parameters)
+        self._mode = mode
+        self._lrs = [_lr_of(group) for group in self.param_groups]
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        (group,) = self.param_groups
         if not self.state:
             super().step()  # makes the state
             return
-        params, grads = _with_gradients(group)
-        averages, squares, steps = (
-            [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq", "step")
-        )
-        _static(self._lr.fill_(group["lr"]), *averages, *squares, *steps)
-        beta1, beta2 = group["betas"]
-        function(adamw, self._mode)(
-            params,
-            grads,
-            averages,
-            squares,
-            [],
-            steps,
-            foreach=True,
-            capturable=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=self._lr,
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        for group, lr in zip(self.param_groups, self._lrs, strict=True):
+            params, grads = _with_gradients(group)
+            averages, squares, steps = (
+                [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq", "step")
+            )
+            _static(lr.fill_(group["lr"]), *averages, *squares, *steps)
+            beta1, beta2 = group["betas"]
+            function(adamw, self._mode)(
+                params,
+                grads,
+                averages,
+                squares,
+                [],
+                steps,
+                foreach=True,
+                capturable=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=lr,
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
 
 
-def _lr_of(parameters: list[nn.Parameter]) -> Tensor:
+def _lr_of(group: dict[str, Any]) -> Tensor:
     """Return a tensor from which compiled code reads the LR: a constant would be compiled anew at every update."""
-    return torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+    return torch.zeros((), dtype=torch.float64, device=group["params"][0].device)
 
 
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -86,13 +86,34 @@ class Schedule:
     def advance(self, updates: int) -> None:
         """Set the LR of the next update, `updates` being done."""
         if updates % self.updates_per_step == 0:
-            self.scheduler.step()
+            self._step(1)
 
     def fast_forward(self, updates: int) -> None:
         """Go from the start to where `updates` are done, by the steps that training would take."""
         with _without_training():
-            for _ in range(updates // self.updates_per_step):
-                self.scheduler.step()
+            self._step(updates // self.updates_per_step)
+
+    def _step(self, times: int) -> None:
+        _take_factors_out(self.scheduler.optimizer)
+        for _ in range(times):
+            self.scheduler.step()
+        _put_factors_in(self.scheduler.optimizer)
+
+
+def _take_factors_out(optimizer: Optimizer) -> None:
+    """Give every parameter group the LR that the schedule left it with, for the next step of the schedule.
+
+    So `eta_min` and the like are in proportion too: torch's schedulers take them for an LR of all groups.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["schedule_lr"]
+
+
+def _put_factors_in(optimizer: Optimizer) -> None:
+    """Give every parameter group its constant multiple of the schedule's LR, which updates use."""
+    for group in optimizer.param_groups:
+        group["schedule_lr"] = group["lr"]
+        group["lr"] *= group["lr_factor"]
 
 
 @contextmanager
@@ -198,7 +219,10 @@ def shortest(steps: int, per_unit: int) -> str:
 
 
 def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Schedule:
-    """Return the torch scheduler of `config`, attached to `optimizer`. Raises `ConfigError` for a misfit."""
+    """Return the torch scheduler of `config`, attached to `optimizer`. Raises `ConfigError` for a misfit.
+
+    A parameter group that has an LR of its own keeps its ratio to `optimizer.lr`.
+    """
     durations = Durations.of(config, updates_per_epoch)
     scheduler, warmup = config.scheduler, durations.warmup
     if warmup >= durations.total:
@@ -208,12 +232,19 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
         )
     with extensions.own_code(scheduler, "check"):
         scheduler.check(durations)
+    peak = config.optimizer.lr
+    for group in optimizer.param_groups:
+        group.setdefault("lr_factor", group["lr"] / peak)
+        group["lr"] = peak
+    torchs: LRScheduler
     if warmup == 0:
-        return Schedule(_after_warmup(scheduler, optimizer, durations), durations.updates_per_step)
-    rise = torch_schedulers.LinearLR(optimizer, 1 / (warmup + 1), 1.0, warmup)
-    after = _after_warmup(scheduler, optimizer, durations)
-    both = torch_schedulers.SequentialLR(optimizer, [rise, after], [warmup])
-    return Schedule(both, durations.updates_per_step)
+        torchs = _after_warmup(scheduler, optimizer, durations)
+    else:
+        rise = torch_schedulers.LinearLR(optimizer, 1 / (warmup + 1), 1.0, warmup)
+        after = _after_warmup(scheduler, optimizer, durations)
+        torchs = torch_schedulers.SequentialLR(optimizer, [rise, after], [warmup])
+    _put_factors_in(optimizer)
+    return Schedule(torchs, durations.updates_per_step)
 
 
 def _after_warmup(scheduler: Scheduler, optimizer: Optimizer, durations: Durations) -> LRScheduler:
