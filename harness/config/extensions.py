@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from harness.config import registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, choice, duration, number, without_effect
-from harness.config.schema import Metric
+from harness.config.schema import Config, Metric
 from harness.config.source import Source, source_of
 
 VARIABLE = "HARNESS_EXTENSIONS"  # paths and modules, parted by commas
@@ -97,10 +97,11 @@ def source(section: Section | type[Section]) -> Source | None:
     return _SOURCES.get(section if isinstance(section, type) else type(section))
 
 
-def sources(config: Section) -> dict[str, Source]:
-    """Return the code of the sections of a configuration that are of extensions, by their groups."""
-    parts = {name: part for name, part in vars(config).items() if isinstance(part, Section)}
-    return {name: code for name, part in parts.items() if (code := source(part))}
+def sources(config: Config) -> list[Source]:
+    """Return the code of extensions that a configuration uses: of its sections and its metrics."""
+    parts = [part for part in vars(config).values() if isinstance(part, Section)]
+    used = [*map(source, parts), *(source(registry.METRICS[name]) for name in config.metrics)]
+    return [code for code in used if code]
 
 
 def _names(word: str) -> list[str]:

@@ -125,7 +125,7 @@ def _failed_at_once(folder: Path) -> bool:
 
 def _keep_code(ctx: RunContext) -> None:
     """Keep a copy of the code of extensions that the run is trained with."""
-    for code in extensions.sources(ctx.config).values():
+    for code in extensions.sources(ctx.config):
         for name, content in code.files.items():
             copy = ctx.info.folder / "extensions" / name
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -290,16 +290,15 @@ def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
 
 def _check_lr(scheduler: Scheduler, lr: NDArray[np.float64], group: dict[str, Any]) -> None:
     """Raise `ConfigError` for an LR that no optimizer can use, and for a schedule that moves more than the LR."""
-    name = f"scheduler={registry.kind(scheduler)}"
     wrong = np.flatnonzero(~(np.isfinite(lr) & (lr >= 0)))
+    others = group.keys() & {"momentum", "betas", "eps", "weight_decay"}
     if len(wrong):
-        raise ConfigError(
-            f"{name}: the LR of update {wrong[0] + 1} is {lr[wrong[0]]}; must be a number ≥ 0"
-        )
-    if others := group.keys() & {"momentum", "betas", "eps", "weight_decay"}:
-        raise ConfigError(
-            f"{name}: sets {', '.join(sorted(others))}; a schedule moves the LR alone"
-        )
+        fault = f"the LR of update {wrong[0] + 1} is {lr[wrong[0]]}; must be a number ≥ 0"
+    elif others:
+        fault = f"sets {', '.join(sorted(others))}; a schedule moves the LR alone"
+    else:
+        return
+    raise ConfigError(f"scheduler={registry.kind(scheduler)}: {fault}")
 
 
 @_without_training()
