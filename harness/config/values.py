@@ -59,7 +59,8 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
 
     Of a kind that is not registered here these are the keys of its base class.
     """
-    found = dict(values)
+    plain = {k: v for k, v in _before(Config).items() if not isinstance(v, Section)}
+    found = plain | values
     for group, kinds in registry.KINDS.items():
         section = values.get(group)
         if isinstance(section, dict) and "kind" in section:
