@@ -59,7 +59,11 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
 
     Of a kind that is not registered here these are the keys of its base class.
     """
-    found = dict(values)
+    whole = {
+        name: _section_to_dict(value) if isinstance(value, Section) else value
+        for name, value in _before(Config).items()
+    }
+    found = whole | values
     for group, kinds in registry.KINDS.items():
         section = values.get(group)
         if isinstance(section, dict) and "kind" in section:
