@@ -18,7 +18,7 @@ from harness.files import read as read_bytes
 FILE = "correct.npz"  # in a run's folder
 SPLITS = ("val", "test")
 _NAME = re.compile(
-    rf"({'|'.join(SPLITS)})(@(ema|cycle_ends|tail)=[\d.e-]{{1,30}})?(?P<number>_images)?"
+    rf"({'|'.join(SPLITS)})(@(ema|cycle_ends|tail):[\d.e-]{{1,30}})?(?P<number>_images)?"
 )
 _MOST_BYTES = 2**26  # 250 million images a split
 
@@ -26,7 +26,7 @@ Bits = NDArray[np.bool_]
 
 
 def metric(split: str) -> str:
-    """Return the accuracy that the bits of a split give: `val/acc`, of an average of weights `val/acc@ema=0.99`."""
+    """Return the accuracy that the bits of a split give: `val/acc`, of an average of weights `val/acc@ema:0.99`."""
     name, at, average = split.partition("@")
     return f"{name}/acc{at}{average}"
 
@@ -34,7 +34,7 @@ def metric(split: str) -> str:
 def write(path: Path, correct: Mapping[str, Bits]) -> None:
     """Write, by atomic rename, the bits of some of `SPLITS`, (images,) each, in the order of the split's indices.
 
-    Those of an average of weights are a split `val@ema=0.99`. A split has two arrays in the file: its bits,
+    Those of an average of weights are a split `val@ema:0.99`. A split has two arrays in the file: its bits,
     packed by `numpy.packbits`, and `SPLIT_images`, their number.
     """
     arrays: dict[str, Any] = {split: np.packbits(bits) for split, bits in correct.items()}

@@ -429,8 +429,8 @@ MOST_AVERAGES = 30  # of a run: each costs as much memory as its weights
 
 
 def average(kind: str, value: float) -> str:
-    """Return the name of an average of weights: `ema=0.99`, of the key `averages.ema`."""
-    return f"{kind}={show(value)}"
+    """Return the name of an average of weights: `ema:0.99`, of the key `averages.ema`."""
+    return f"{kind}:{show(value)}"
 
 
 @dataclass

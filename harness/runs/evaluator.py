@@ -77,7 +77,7 @@ class Evaluator:
         return found
 
     def _averages(self) -> list[str]:
-        """Return what is behind the names of the averages' splits and metrics: `@ema=0.99`."""
+        """Return what is behind the names of the averages' splits and metrics: `@ema:0.99`."""
         return [f"@{name}" for name in self.state.averages.names] if self.state.averages else []
 
     def _of_averages(self, split: str, batches: EvalBatches) -> Row:

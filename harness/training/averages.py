@@ -28,7 +28,7 @@ RECALIBRATION_IMAGES = 2048  # on which batch norms get their statistics
 class Average:
     """An average of weights: with a `decay` the exponential one of every update, else the mean after `steps`."""
 
-    name: str  # as in ema=0.99
+    name: str  # as in ema:0.99
     decay: float | None
     steps: tuple[int, ...]  # numbers of updates done, rising
 
@@ -76,6 +76,7 @@ class Averages:
     def __init__(self, network: nn.Module, planned: tuple[Average, ...]) -> None:
         self.planned = planned
         self._trained, self._copy = network, copy.deepcopy(network).requires_grad_(False)
+        self._parameters = [name for name, _ in network.named_parameters()]
         self._weights = [parameter.detach() for parameter in network.parameters()]
         self._means: dict[str, list[Tensor]] = {}  # by name, once it has started
 
@@ -113,9 +114,12 @@ class Averages:
         return {one.name: one.sampled(updates) for one in self.planned if one.started(updates)}
 
     def snapshot(self, updates: int) -> dict[str, Any]:
-        """Return what `restore` takes, after `updates` updates."""
+        """Return what `restore` takes, after `updates` updates: of each average `steps`, and `weights` by name."""
         sampled = self.sampled(updates)
-        return {name: {"steps": sampled[name], "weights": self._means[name]} for name in self.names}
+        weights = {
+            name: dict(zip(self._parameters, self._means[name], strict=True)) for name in self.names
+        }
+        return {name: {"steps": sampled[name], "weights": own} for name, own in weights.items()}
 
     def restore(self, saved: Mapping[str, Any], updates: int) -> None:
         """Go to where `saved` stood after `updates` updates; others' averages in it are left out.
@@ -127,8 +131,8 @@ class Averages:
             if saved[name]["steps"] != sampled:
                 raise ValueError(f"the average {name} is of other updates")
             means[name] = [
-                _like(weight, value)
-                for weight, value in zip(self._weights, saved[name]["weights"], strict=True)
+                _like(weight, saved[name]["weights"][parameter])
+                for parameter, weight in zip(self._parameters, self._weights, strict=True)
             ]
         self._means = means
 
