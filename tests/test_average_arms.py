@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+import verify_sweep
 from conftest import make_config
 from test_averages import TINY
 
@@ -20,7 +21,6 @@ from harness import correct
 from harness.analysis import averages, results
 from harness.config.values import to_dict
 from harness.store.checkpoint import read_checkpoint, read_state
-from scripts import verify_sweep
 
 Main = Callable[..., CompletedProcess[str]]
 SEEDS = 6
