@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis import averages
 from harness.config.errors import ConfigError, closest
 from harness.config.fields import show
 from harness.config.schema import ClaimSettings
@@ -16,7 +17,7 @@ from harness.config.values import SAME_RUN, flat
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-NO_SETTINGS = (*SAME_RUN, "claim.")  # keys that make no other run of it
+NO_SETTINGS = (*SAME_RUN, "claim.", "averages.")  # keys that make no other run of it
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
@@ -153,12 +154,23 @@ class Question:
         )
 
 
-def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+def infer_question(
+    settings: ClaimSettings,
+    jobs: Sequence[dict[str, Any]],
+    configured: Sequence[Sequence[str]] = (),
+) -> Question:
     """Return what `jobs` (each with `swept` and `seed`) are judged by: as `settings` say, else inferred.
 
-    The factor is the one key of the scheduler that is swept, else the one key that is. Raises
+    `configured` are the levels of the factor `average` that each job has. The factor is the one key of the scheduler that is swept, else the one key that is. Raises
     `ConfigError` for a factor or a level that the sweep does not have.
     """
+    if settings.factor == averages.FACTOR:
+        if not any(len(own) > 1 for own in configured):
+            raise ConfigError(
+                "claim.factor=average: no average of the weights is kept; give some, as in "
+                "'averages.ema=[0.99,0.999]'"
+            )
+        jobs = averages.variants(jobs, configured)
     swept = list(dict.fromkeys(key for job in jobs for key in job["swept"] if key != "seed"))
     of_schedule = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
     candidates = of_schedule or swept
@@ -188,10 +200,14 @@ def _not_swept(name: str, key: str, swept: Sequence[str]) -> str:
     return f"claim.{name}={key}: is not swept; {fix}"
 
 
-def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+def infer_question_afterwards(
+    settings: ClaimSettings,
+    jobs: Sequence[dict[str, Any]],
+    configured: Sequence[Sequence[str]] = (),
+) -> Question:
     """Return what `jobs` that have been trained are judged by; an error is the reason for no claim."""
     try:
-        return infer_question(settings, jobs)
+        return infer_question(settings, jobs, configured)
     except ConfigError as error:
         return Question(None, str(error))
 

@@ -244,7 +244,8 @@ def _why_invalid(arms: dict[str, list[Row]]) -> str:
             valid = f"; the nearest budgets that end one: {_any_of(nearest)}" if nearest else ""
             reasons.append(f"{label} is in mid-cycle {where}{valid}")
     ids = [
-        {run["seed"]: run["run_id"] for run in runs if run.get("run_id")} for runs in arms.values()
+        {run["seed"]: (run["run_id"], run.get("average")) for run in runs if run.get("run_id")}
+        for runs in arms.values()
     ]
     if len(ids) == 2 and ids[0] and ids[0] == ids[1]:
         reasons.append(

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
+from harness.analysis import averages
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -37,11 +38,14 @@ _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 def read(sweep: Path | str) -> pl.DataFrame:
     """Return one row a run of the plan of the sweep in a folder; a run that left no result has the status `missing`.
 
+    Of a claim about averages (`claim.factor=average`): one row for each average of each run.
+
     Columns: num, folder, name, arm, seed; level (of the claim's factor) and cell (what else is
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
     commit, dirty (of the program that trained); begun_again (starts of the run but the first);
+    average (of the weights, `last` for those after the last update);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
     (the network cannot be built); numerics, config, swept and overrides (JSON).
@@ -66,8 +70,9 @@ def read(sweep: Path | str) -> pl.DataFrame:
 def rows_of(plan: dict[str, Any], run_folders: Sequence[Path], path: Path) -> pl.DataFrame:
     """Do as `read` with a plan whose runs are in `run_folders`; `path` is named in errors."""
     rows = [
-        _row(folder, run, plan, recorded="gathered" not in plan)
+        row
         for folder, run in zip(run_folders, plan["arms"], strict=True)
+        for row in _rows(folder, run, plan, recorded="gathered" not in plan)
     ]
     with this_version(path):
         return pl.DataFrame(rows, infer_schema_length=None)
@@ -109,7 +114,7 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         run |= arms_of.label_run(swept)
     with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
-    question = arms_of.infer_question_afterwards(settings, runs)
+    question = arms_of.infer_question_afterwards(settings, runs, [*map(averages.levels, configs)])
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
@@ -156,11 +161,36 @@ def this_version(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _row(
+def _rows(
     folder: Path, planned: dict[str, Any], plan: dict[str, Any], recorded: bool
-) -> dict[str, Any]:
-    """Return a run's row; `recorded`: with the names that the run recorded, else those of the plan."""
+) -> list[dict[str, Any]]:
+    """Return a run's row, in a claim about averages one for each; `recorded` as for `_row`."""
     own = result(folder)
+    if (plan["claim"] or {}).get("factor") != averages.FACTOR:
+        return [_row(folder, planned, plan, recorded, own) | {"average": averages.LAST}]
+    with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
+        config = own.get("config") or _planned_config(plan, planned) or {}
+        rows = []
+        for level in averages.levels(config):
+            best: Any = history(folder, level)["val/acc"].max() if own else None
+            labels = [
+                arms_of.label_run(one.get("swept", planned["swept"]) | {averages.FACTOR: level})
+                for one in (planned, own)
+            ]
+            found = averages.as_run(own, level, best) | (labels[1] if own else {})
+            row = _row(folder, planned | labels[0], plan, recorded, found)
+            rows.append(row | {"average": level})
+        return rows
+
+
+def _row(
+    folder: Path,
+    planned: dict[str, Any],
+    plan: dict[str, Any],
+    recorded: bool,
+    own: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the row of a run whose result is `own`; `recorded`: with the names in that, else those of the plan."""
     with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
         named = own if own and recorded else planned
         swept = named.get("swept", planned["swept"])
@@ -228,18 +258,32 @@ def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None
     return show(settings[key]) if key in settings else swept.get(key)
 
 
-def history(folder: Path | str) -> pl.DataFrame:
+def history(folder: Path | str, average: str = averages.LAST) -> pl.DataFrame:
     """Return the rows of a run's `history.jsonl`, null where a row lacks a metric; none without the file.
 
-    A last line that is being written is left out, and so are keys that are no metric of ours.
+    Validation metrics are those of the last weights, or of an `average`. A last line that is being written is left out, and so are keys that are no metric of ours.
     """
     path = Path(folder, "history.jsonl")
     content = read_bytes(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if not whole:
         return pl.DataFrame(schema=_HISTORY)
+    names = {
+        name: averages.metric(name, average) if name.startswith("val/") else name
+        for name in _HISTORY
+    }
+    schema = {names[name]: dtype for name, dtype in _HISTORY.items()}
     with this_version(path):
-        return pl.read_ndjson(BytesIO(whole), schema=_HISTORY)
+        table = pl.read_ndjson(BytesIO(whole), schema=schema)
+        return table.rename({own: name for name, own in names.items()})
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the whole rows of a run's history as they were written, with the metrics of its averages."""
+    path = folder / "history.jsonl"
+    content = read_bytes(path)
+    with this_version(path):
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
 def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
@@ -279,7 +323,7 @@ def disagreements(runs: pl.DataFrame) -> list[str]:
     Equal work must give equal results, so each is a fault: of determinism, or of the data.
     """
     found = []
-    begun = runs.filter(pl.col("fingerprint").is_not_null())
+    begun = averages.of_runs(runs).filter(pl.col("fingerprint").is_not_null())
     for (_,), same_beginning in begun.group_by("fingerprint", maintain_order=True):
         plans = [(lr(Path(run["folder"])), run) for run in same_beginning.to_dicts()]
         plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # long common prefixes adjoin
@@ -334,7 +378,7 @@ def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
     an accuracy, null unless all runs do. The accuracies are 5, 2, 1 and 0 points below the first
     arm's mean final one. A maximum over epochs is optimistic: none of this enters a verdict.
     """
-    done = runs.filter(pl.col("status") == "complete")
+    done = averages.of_runs(runs).filter(pl.col("status") == "complete")
     if done.is_empty():
         return None
     first = done.filter(pl.col("arm") == done["arm"][0])["final"].mean()
@@ -366,7 +410,7 @@ def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
     """
     rows = [
         {"arm": run["arm"], "members": members, "acc": acc}
-        for run in runs.to_dicts()
+        for run in averages.of_runs(runs).to_dicts()
         if (path := Path(run["folder"]) / "snapshots.json").exists()
         for members, acc in enumerate(read_json(path)["test/acc"], start=1)
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.config.fields import Section
 from harness.config.schema import (
+    Averages,
     ClaimSettings,
     Ledger,
     Metric,
@@ -32,6 +33,7 @@ KINDS: dict[str, dict[str, type[Section]]] = {
     "store": {"default": Store},
     "claim": {"default": ClaimSettings},
     "ledger": {"default": Ledger},
+    "averages": {"default": Averages},
     "tracking": {"wandb": Wandb, "tensorboard": TensorBoard, "none": NoTracking},
 }
 METRICS: dict[str, type[Metric]] = {}  # beside acc and loss, which every evaluation has

@@ -5,6 +5,7 @@ Defaults live in `conf/`, where users read them; the classes here give types, ra
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from abc import ABC, abstractmethod
@@ -424,6 +425,44 @@ class Ledger(Section):
         self.path = os.path.abspath(self.path) if self.path else None
 
 
+MOST_AVERAGES = 30  # of a run: each costs as much memory as its weights
+
+
+def average(kind: str, value: float) -> str:
+    """Return the name of an average of weights: `ema:0.99`, of the key `averages.ema`."""
+    return f"{kind}:{show(value)}"
+
+
+@dataclass
+class Averages(Section):
+    """Averages of a run's weights, evaluated beside it; they never change what is trained."""
+
+    section: ClassVar[str] = "averages"
+
+    ema: list[float] = number(above=0, below=1)  # decays of exponential moving averages
+    cycle_ends: list[int] = number(at_least=2)  # means over so many last cycle ends
+    tail: list[float] = number(above=0, at_most=1)  # means over this last share of the epochs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for f in dataclasses.fields(self):
+            values = getattr(self, f.name)
+            if values != sorted({*values}):
+                raise ConfigError(
+                    f"averages.{f.name}={show(values)}: must be rising numbers, each once"
+                )
+        if (count := len(self.names())) > MOST_AVERAGES:
+            raise ConfigError(f"averages: are {count}; at most {MOST_AVERAGES} are kept of a run")
+
+    def names(self) -> list[str]:
+        """Return the names of all averages, in the order of the history."""
+        return [
+            average(f.name, value)
+            for f in dataclasses.fields(self)
+            for value in getattr(self, f.name)
+        ]
+
+
 @dataclass
 class Config(Section):
     """A whole run: with the code, all that its weights and its history follow from."""
@@ -437,6 +476,7 @@ class Config(Section):
     tracking: Tracking = MISSING
     claim: ClaimSettings = MISSING
     ledger: Ledger = added(Ledger(None))
+    averages: Averages = added(Averages([], [], []))
     metrics: list[str] = added([])  # of extensions, evaluated beside acc and loss
     extensions: list[str] = added([])  # files and modules of one's own, as they were loaded
     reuse: bool = MISSING  # start from what the store holds, and add to it

@@ -59,8 +59,11 @@ def completed(values: dict[str, Any]) -> dict[str, Any]:
 
     Of a kind that is not registered here these are the keys of its base class.
     """
-    plain = {k: v for k, v in _before(Config).items() if not isinstance(v, Section)}
-    found = plain | values
+    whole = {
+        name: _section_to_dict(value) if isinstance(value, Section) else value
+        for name, value in _before(Config).items()
+    }
+    found = whole | values
     for group, kinds in registry.KINDS.items():
         section = values.get(group)
         if isinstance(section, dict) and "kind" in section:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from harness.analysis import results
+from harness.analysis import averages, results
 
 # After Okabe & Ito (2008), whom the colour-blind can follow; all of a brightness that stands out from white paper
 # (3:1 or more) and from the page's dark paper (4.5:1 or more)
@@ -134,10 +134,12 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
 def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
     """Return `run` (its row in `runs`), `arm`, `epoch` and `acc` (percent) of all evaluations of `runs`."""
     frames = [
-        results.history(Path(folder))
+        results.history(Path(folder), average)
         .filter(pl.col("val/acc").is_finite())
         .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", acc="val/acc")
-        for row, (folder, arm) in enumerate(runs.select("folder", "arm").iter_rows())
+        for row, (folder, arm, average) in enumerate(
+            zip(runs["folder"], runs["arm"], averages.of_table(runs), strict=True)
+        )
     ]
     schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "acc": pl.Float64}
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.analysis import results
+from harness.analysis import averages, results
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 
@@ -85,9 +85,11 @@ def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
 def histories(runs: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of all histories, each with what says whose it is."""
     tables = [
-        results.history(row.pop("folder")).select(
+        results.history(row.pop("folder"), average).select(
             *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()
         )
-        for row in runs.select("folder", *_RUN).to_dicts()
+        for row, average in zip(
+            runs.select("folder", *_RUN).to_dicts(), averages.of_table(runs), strict=True
+        )
     ]
     return pl.concat(tables) if tables else pl.DataFrame(schema=_RUN)

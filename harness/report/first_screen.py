@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import looks, sentences, states
+from harness.analysis import averages, looks, sentences, states
 from harness.analysis.next_steps import next_steps
 from harness.analysis.number_text import signed
 from harness.analysis.trained import either, subject
@@ -208,6 +208,7 @@ def _qualified(verdict: dict[str, Any]) -> list[str]:
 
 def _incomplete(runs: pl.DataFrame) -> list[str]:
     """Return how many runs are not complete, and the first error of those that failed."""
+    runs = averages.of_runs(runs)
     left = runs.filter(pl.col("status") != "complete") if len(runs) else runs
     if left.is_empty() or len(runs) == 1:
         return []

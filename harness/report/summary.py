@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import images, needed, phase, provenance, results, sentences, verify
+from harness.analysis import averages, images, needed, phase, provenance, results, sentences, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
 from harness.analysis.trained import commits_text, what_was_trained
@@ -106,7 +106,8 @@ def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list
 
 def _errors(runs: pl.DataFrame) -> list[str]:
     """Return how each run ended that is not complete, a line each."""
-    ended = runs.filter(pl.col("status") != "complete").select("name", "status", "error")
+    alone = averages.of_runs(runs)
+    ended = alone.filter(pl.col("status") != "complete").select("name", "status", "error")
     return [
         f"{name}: {status}: {error or 'no reason is known'}" for name, status, error in ended.rows()
     ]
@@ -209,7 +210,7 @@ def _add_stages(
             lines.append(sentences.tuned(own))
     verdict["tuning"] = found
     if "looks" in verdict:
-        saved = needed.saved(every)
+        saved = needed.saved(averages.of_runs(every))
         verdict["looks"] |= saved
         seconds = "" if saved["seconds"] is None else f", about {saved['seconds']:,.0f} s"
         lines += [f"{saved['runs']} planned runs were not needed{seconds}"] * (saved["runs"] > 0)
@@ -239,11 +240,14 @@ def verdict_document(
     claim = _joined([Claim.from_dict(one) for one in claimed])
     judged = claims.judge(claim, results.with_values(runs, claim.metric))
     images.add_images(judged, runs, claim.level)
+    if claim.factor == averages.FACTOR:
+        said = averages.describe([claim.baseline, *claim.treatments])
+        judged["sentence"] = f"{judged['sentence']} {said}".rstrip()
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
         "claim_changed": not recorded <= {Claim.from_dict(one).sha256() for one in claimed},
-        "phase": phase.analyze(runs),
+        "phase": phase.analyze(averages.of_runs(runs)),
         "anytime": results.anytime(runs),
         "snapshots": results.snapshots(runs),
     }

@@ -37,6 +37,7 @@ from harness.store.checkpointer import Checkpointer, broadcast_state, restore, s
 from harness.store.identity import RunIdentity, weights_sha256
 from harness.store.store import Store
 from harness.training import schedules
+from harness.training.averages import Averages
 from harness.training.loop import DivergedError, Row, TrainState, updates
 
 _OTHER_CODE = (
@@ -219,6 +220,8 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
     identity, timer, world = setup.identity, ctx.timer, ctx.world
     with timer.phase("build"), _refusal_noted(store, identity):
         state, step = build(ctx.config, setup.splits, setup.device, setup.precision, world)
+    if planned := identity.log_schedule.averages:
+        state.averages = Averages(state.network, planned)
     evaluator = Evaluator(world, setup, step, state)
     ctx.stop.catch()
     with _resumed(ctx, setup, store, state, result) as (recorder, checkpointer, heartbeat):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from harness.config.errors import ConfigError
 from harness.config.schema import Config, DatasetShape
 from harness.runs.context import PhaseTimer
 from harness.store.identity import RunIdentity, fingerprint
-from harness.training import datasets, device, models, optimizers, schedules
+from harness.training import averages, datasets, device, models, optimizers, schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import Splits
 from harness.training.distributed import SINGLE_PROCESS, World
@@ -39,6 +39,7 @@ def lr_plan(config: Config) -> LRPlan:
     key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
+    averages.planned(config.averages, _PLANS[key])
     return _PLANS[key]
 
 
@@ -68,6 +69,11 @@ class Setup:
     numerics: dict[str, Any]
     metrics: list[str]  # beside acc and loss
 
+    @cached_property
+    def recalibration(self) -> TrainBatches:
+        """The training batches on which averages of weights get the statistics of their batch norms."""
+        return self.batches.beside()
+
 
 def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) -> Setup:
     """Return the set-up of a run. Raises `ConfigError` for what does not fit or is not there."""
@@ -90,7 +96,7 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
     identity = RunIdentity(
         fingerprint(*of_what),
         plan,
-        LogSchedule.of(plan, config.trainer),
+        LogSchedule.of(plan, config.trainer, averages.planned(config.averages, plan)),
         fingerprint(*of_what, code=False) if extensions.sources(config) else None,
     )
     here = (identity.run_id, splits.test_sha256)

@@ -71,8 +71,10 @@ class Store:
                     continue
                 try:
                     checkpoint = read_checkpoint(path)
-                    serves = checkpoint.plan_sha256 == hashes[step] and run.log_schedule.covers(
-                        checkpoint.rows, step
+                    serves = (
+                        checkpoint.plan_sha256 == hashes[step]
+                        and run.log_schedule.has_averages(checkpoint.averages, step)
+                        and run.log_schedule.covers(checkpoint.rows, step)
                     )
                 except CorruptCheckpointError as error:
                     warn(f"{error}; it is passed over")
@@ -233,7 +235,9 @@ class Store:
         that is stored; `check` is called meanwhile, and may raise.
         """
         own = self.folder / run.fingerprint / f"{run.run_id}.training"
-        coming = [list(pair) for pair in plan_hashes(run.plan, keep)]
+        coming: list[list[Any]] = [list(pair) for pair in plan_hashes(run.plan, keep)]
+        for entry in coming if run.log_schedule.averages else ():
+            entry.append({one.name: one.sampled(entry[0]) for one in run.log_schedule.averages})
         inode = None
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
@@ -269,8 +273,12 @@ class Store:
             try:
                 if path == own or abs(time.time() - path.stat().st_mtime) > _STALE:
                     continue  # dead, or a clock was set: then a beginning may be trained twice
-                pairs = json.loads(files.read(path))
-                coming = {int(step): str(plan) for step, plan in pairs}
+                entries = json.loads(files.read(path))
+                coming = {
+                    int(step): str(plan)
+                    for step, plan, *kept in entries
+                    if run.log_schedule.has_averages(dict(*kept), int(step))
+                }
             except (OSError, ValueError, TypeError, RecursionError):
                 continue  # it has just ended, or it is not ours
             longer = [step for step in coming if stored < step <= run.plan.updates]

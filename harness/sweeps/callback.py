@@ -132,7 +132,7 @@ def end_sweep(folder: Path, ledger: Path | None) -> None:
 
     A part that fails is a warning: the runs are there, and the other parts are made.
     """
-    from harness.analysis import results
+    from harness.analysis import averages, results
     from harness.report import summary
     from harness.sweeps.wandb_summary import publish_sweep
 
@@ -145,7 +145,7 @@ def end_sweep(folder: Path, ledger: Path | None) -> None:
             print(where)
     for failure in [*failures, *steps.failures]:
         warn(f"{failure}; later: python scripts/report.py {folder}")
-    runs = results.read(folder)
+    runs = averages.of_runs(results.read(folder))
     failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):
         names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())

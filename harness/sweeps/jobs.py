@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from harness.analysis import arms, sweep_plan
+from harness.analysis import arms, averages, sweep_plan
 from harness.analysis.arms import Question
 from harness.config import hydra_private
 from harness.config.compose import Composed
@@ -71,7 +71,12 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
     settings.refuse_seeds_of_tuning(run.config.seed for run in planned.runs)
-    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
+    if settings.tune and settings.factor == averages.FACTOR:
+        raise ConfigError(
+            "claim.tune: the arms of claim.factor=average are one run; leave it out, and give the run its values"
+        )
+    levels = [[averages.LAST, *run.config.averages.names()] for run in planned.runs]
+    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs, levels)
     if tuned and question.claim:
         claim = replace(question.claim, inferred=settings.factor is None)
         question = replace(question, claim=claim)
@@ -95,6 +100,11 @@ def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
 
     shape_once.cache_clear()
     runs = []
+    if swept := [key for key in jobs[0]["swept"] if key.startswith("averages.")]:
+        raise ConfigError(
+            f"{swept[0]}: is swept, and averages ride on one run; give them all to it, as in "
+            "'averages.ema=[0.99,0.999]' claim.factor=average"
+        )
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
         with _exit_on_error(job["name"]):

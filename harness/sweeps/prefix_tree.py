@@ -124,7 +124,7 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
     sizes: dict[str, int] = {}
     for root in roots:
         config = root.runs[0].config
-        network = f"{config.model} {config.dataset} {type(config.optimizer)}"
+        network = f"{config.model} {config.dataset} {type(config.optimizer)} {config.averages}"
         if network not in sizes:
             sizes[network] = _checkpoint_bytes(config)
         for node in root:
@@ -140,7 +140,8 @@ def _checkpoint_bytes(config: Config) -> int:
     network = without_weights(config.model, shape)
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
-    return 4 * (parameters * (1 + config.optimizer.moments) + buffers)
+    copies = 1 + config.optimizer.moments + len(config.averages.names())
+    return 4 * (parameters * copies + buffers)
 
 
 def draw_trees(roots: Sequence[PrefixNode]) -> str:

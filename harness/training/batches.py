@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class _OneByOne:
     def __init__(self, images: _Images, batch_size: int, crop: int, device: torch.device) -> None:
         import torchvision.transforms.v2.functional  # noqa: F401 - W&B's import hooks fail in workers
 
-        self.crop, self.device = crop, device
+        self.images, self.crop, self.device = images, crop, device
         self.order = _Order(batch_size)
         workers = images.source.workers if isinstance(images.source, ImageFiles) else 0
         self.loader: DataLoader[tuple[Tensor, int]] = DataLoader(
@@ -99,6 +100,10 @@ class _OneByOne:
             padded = _pad(pixels.to(self.device, non_blocking=True), self.crop)
             rows = torch.arange(len(labels), device=self.device)
             yield padded, rows, labels.to(self.device, non_blocking=True)
+
+    def beside(self) -> _OneByOne:
+        """Return one with worker processes of its own."""
+        return _OneByOne(self.images, self.order.batch_size, self.crop, self.device)
 
     def _loaded(self) -> Iterator[tuple[Tensor, Tensor]]:
         try:
@@ -162,6 +167,19 @@ class TrainBatches:
         self.own_size = self.shard.stop - self.shard.start
         per_image = PerImage.of(config, splits)
         self.fetch = _fetcher(splits.train, self.own_size, self.crop, device, per_image)
+
+    def beside(self) -> TrainBatches:
+        """Return the same batches, to be read while an epoch of these is under way."""
+        if isinstance(self.fetch, _FromMemory):
+            return self
+        other = copy.copy(self)
+        other.fetch = self.fetch.beside()
+        return other
+
+    def last(self, images: int) -> Iterator[Tensor]:
+        """Yield the images of the last updates of the first epoch, as many as take `images` of all processes."""
+        updates = -(-images // (self.batch_size * self.accumulate))
+        return (own for own, _ in self.epoch(0, max(0, self.updates_per_epoch - updates)))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images and labels of epoch `epoch`, batch by batch, from update `start` of it on."""

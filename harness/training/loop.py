@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from harness.config.errors import ConfigError
 from harness.config.schema import Trainer
 from harness.training import optimizers as compiled
+from harness.training.averages import Average, Averages
 from harness.training.batches import TrainBatches
 from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.schedules import LRPlan, Schedule
@@ -69,6 +70,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     updates: int = 0
     pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
+    averages: Averages | None = None  # of the weights, which nothing is trained with
 
     def last_loss(self) -> float:
         """Return the loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
@@ -114,7 +116,8 @@ class TrainState:
         if self.pending_losses:
             self.last_loss()
         cuda = next(self.network.parameters()).device.type == "cuda"
-        return {
+        averages = {"averages": self.averages.snapshot(self.updates)} if self.averages else {}
+        return averages | {
             "updates": self.updates,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
@@ -143,6 +146,8 @@ class TrainState:
         if saved["rng_cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(saved["rng_cuda"])
         self.updates = saved["updates"]
+        if self.averages:
+            self.averages.restore(saved.get("averages", {}), self.updates)
         self.schedule.fast_forward(self.updates)
 
 
@@ -255,13 +260,14 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class LogSchedule:
-    """At which steps the history has a row, and which of those rows evaluate."""
+    """At which steps the history has a row, which of those rows evaluate, and which averages beside the run."""
 
     train_every: int
     evaluations: frozenset[int]
+    averages: tuple[Average, ...] = ()
 
     @classmethod
-    def of(cls, plan: LRPlan, trainer: Trainer) -> LogSchedule:
+    def of(cls, plan: LRPlan, trainer: Trainer, averages: tuple[Average, ...] = ()) -> LogSchedule:
         """Return the log schedule of a run: evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:
@@ -271,14 +277,15 @@ class LogSchedule:
         parts = range(1, math.ceil(plan.updates / epoch) * per_epoch + 1)
         regular = (part * epoch // per_epoch for part in parts)
         steps = {*regular, *plan.cycle_ends, plan.updates}
-        return cls(trainer.log_every, frozenset(s for s in steps if s <= plan.updates))
+        within = frozenset(s for s in steps if s <= plan.updates)
+        return cls(trainer.log_every, within, averages)
 
     def is_row(self, step: int) -> bool:
         return step % self.train_every == 0 or step in self.evaluations
 
     def covers(self, rows: list[Row], updates: int) -> bool:
         """Return whether `rows` hold all that this schedule records in the first `updates` updates."""
-        evaluated = {row["step"] for row in rows if "val/acc" in row}
+        evaluated = {row["step"] for row in rows if self.tells(row, "val/acc", int(row["step"]))}
         training = range(self.train_every, updates + 1, self.train_every)
         return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
             row["step"] for row in rows
@@ -287,12 +294,37 @@ class LogSchedule:
     def select(self, rows: list[Row]) -> list[Row]:
         """Return the part of `rows`, recorded by a finer schedule, that this one would have recorded."""
         return [
-            row
+            self.own(row, int(row["step"]))
             if row["step"] in self.evaluations
             else {name: value for name, value in row.items() if not name.startswith("val/")}
             for row in rows
             if self.is_row(int(row["step"]))
         ]
+
+    def tells(self, row: Row, metric: str, updates: int) -> bool:
+        """Return whether a row after `updates` updates has the metric, of the run and of each average."""
+        return {metric, *(f"{metric}@{name}" for name in self._started(updates))} <= {*row}
+
+    def own(self, row: Row, updates: int) -> Row:
+        """Return a row after `updates` updates without metrics of averages that this schedule does not have."""
+        started = self._started(updates)
+        return {
+            name: value
+            for name, value in row.items()
+            if "@" not in name or name.partition("@")[2] in started
+        }
+
+    def has_averages(self, kept: Mapping[str, Any], updates: int) -> bool:
+        """Return whether `kept`, what the averages of a checkpoint are of (`Average.sampled`), has all of these."""
+        missing = object()
+        return all(
+            kept.get(one.name, missing) == one.sampled(updates)
+            for one in self.averages
+            if one.started(updates)
+        )
+
+    def _started(self, updates: int) -> list[str]:
+        return [one.name for one in self.averages if one.started(updates)]
 
 
 def updates(
@@ -316,6 +348,8 @@ def updates(
                         f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}{times}"
                     )
             state.pending_losses.append(step.train(state, images, labels, islice(stream, more)))
+            if state.averages:
+                state.averages.update(state.updates)
             yield lr
             if state.updates == plan.updates:
                 return
