@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.config as dynamo
-from conftest import essential
 from test_loop import CPU, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -33,6 +32,7 @@ logging.getLogger("torch.__trace").propagate = False  # or pytest collects what 
 BUDGET = ("trainer.epochs=2", "scheduler.t_0=1", "scheduler.t_mult=1", "trainer.log_every=1")
 SGD = pytest.param(("optimizer.lr=0.01",), id="SGD")
 ADAMW = pytest.param(("optimizer=adamw", "optimizer.lr=1e-3"), id="AdamW")
+SLOW_ADAMW = pytest.param(*ADAMW.values, id="AdamW", marks=pytest.mark.slow)
 
 
 class Doubled(TrainBatches):
@@ -97,7 +97,7 @@ def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, toleranc
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("overrides", essential([SGD, ADAMW]))
+@pytest.mark.parametrize("overrides", [SGD, SLOW_ADAMW])
 def test_compiled_code_reads_the_plans_lr_and_is_not_compiled_again(
     overrides: tuple[str, ...],
 ) -> None:
