@@ -91,8 +91,9 @@ def cache_folder() -> Path:
 
     Raises RuntimeError for a user without a home.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HARNESS_CACHE") or Path(base) / "cosine-restarts")
+    if given := os.environ.get("HARNESS_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cosine-restarts"
 
 
 def write_checked(path: Path, body: bytes) -> None:

@@ -43,6 +43,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# As `harness.runs.job` sets it before torch is loaded; the processes that tests fork have it loaded already.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 # What is remembered of images is kept apart from the user's.
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HARNESS_CACHE"] = _CACHE.name

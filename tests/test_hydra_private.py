@@ -48,9 +48,13 @@ def test_a_group_is_a_folder_of_files_here_or_in_the_search_path(tmp_path: Path)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["seed=1", "lr=2", "seed=2"], "seed: is given more than once, seed=1 seed=2; keep one, or for each of them -m seed=1,2"),
-        (["model=a", "+model=b"], "model: is given more than once, model=a +model=b; keep one, or for each of them -m model=a,b"),
-        (["hydra.run.dir=a", "hydra.run.dir=b"], "hydra.run.dir: is given more than once, hydra.run.dir=a hydra.run.dir=b; keep one"),
+        (["seed=1", "lr=2", "seed=2"], "seed: is given more than once, seed=1 seed=2; keep one, or for each of them -m seed=1,2; a later ++seed=VALUE counts in its place"),
+        (["model=a", "+model=b"], "model: is given more than once, model=a +model=b; keep one, or for each of them -m model=a,b; a later ++model=VALUE counts in its place"),
+        (["lr=0.1,0.2", "lr=0.2"], "lr: is given more than once, lr=0.1,0.2 lr=0.2; keep one, or for each of them -m lr=0.1,0.2; a later ++lr=VALUE counts in its place"),
+        (["lr=3", "lr=3"], "lr: is given more than once, lr=3 lr=3; keep one; a later ++lr=VALUE counts in its place"),
+        (["seed=range(0,4)", "seed=range(4,8)"], "seed: is given more than once, seed=range(0,4) seed=range(4,8); keep one; a later ++seed=VALUE counts in its place"),
+        (["store.dir=a", "store.dir=b"], "store.dir: is given more than once, store.dir=a store.dir=b; keep one; a later ++store.dir=VALUE counts in its place"),
+        (["hydra.run.dir=a", "hydra.run.dir=b"], "hydra.run.dir: is given more than once, hydra.run.dir=a hydra.run.dir=b; keep one; a later ++hydra.run.dir=VALUE counts in its place"),
     ],
 )  # fmt: skip
 def test_a_key_that_is_given_twice_is_refused(words: list[str], line: str) -> None:
@@ -60,6 +64,12 @@ def test_a_key_that_is_given_twice_is_refused(words: list[str], line: str) -> No
     own = hydra_private.last_given(words)
     assert own[0] == words[-1], "its place is that of the first"
     hydra_private.refuse_repeated(own)
+
+
+def test_a_later_value_with_plus_signs_is_meant() -> None:
+    hydra_private.refuse_repeated(["seed=1", "++seed=2", "++seed=3"])
+    with pytest.raises(ConfigError):
+        hydra_private.refuse_repeated(["++seed=2", "seed=1"])
 
 
 def test_the_command_refuses_a_key_that_is_given_twice(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ BUDGET = ("trainer.epochs=2", "scheduler.t_0=1", "scheduler.t_mult=1", "trainer.
 GROUPS = "optimizer.groups=[{params:head.*,lr_factor:2}] optimizer.no_decay=norm_bias"
 SGD = pytest.param(("optimizer.lr=0.01",), id="SGD")
 ADAMW = pytest.param(("optimizer=adamw", "optimizer.lr=1e-3"), id="AdamW")
+SLOW_ADAMW = pytest.param(*ADAMW.values, id="AdamW", marks=pytest.mark.slow)
 
 
 @cache
@@ -103,9 +104,7 @@ def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, toleranc
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize(
-    "overrides", [SGD, pytest.param(*ADAMW.values, id="AdamW", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("overrides", [SGD, SLOW_ADAMW])
 def test_compiled_code_reads_the_plans_lr_and_is_not_compiled_again(
     overrides: tuple[str, ...],
 ) -> None:

@@ -20,6 +20,7 @@ from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_verdict import judged, rows
 
 from harness.analysis import results
+from harness.files import write_checked
 from harness.report import charts
 from harness.report import page as report
 
@@ -657,6 +658,10 @@ def test_looks_are_drawn_a_panel_a_comparison_on_any_screen(
 def test_tuning_is_a_table_of_arms_by_values(tmp_path: Path) -> None:
     runs = write_sweep(tmp_path, ["a", "b"], 2)
     text = report.render(runs, make_verdict(runs, tuning=[TUNING]), ABOUT)
+    assert (
+        "optimizer.lr was chosen by val/acc on 3 other seeds"
+        in text.partition("Paired differences")[0]
+    )
     table, _, note = text.partition('aria-label="Tuning"')[2].partition("</table>")
     head, first, second = table.split("<tr>")[1:]
     assert cells_of(head, "th") == [
@@ -665,7 +670,8 @@ def test_tuning_is_a_table_of_arms_by_values(tmp_path: Path) -> None:
     assert cells_of(first, "td") == [
         "<strong>92.50 ± 0.29<br>chosen</strong>",
         '93.00 ± 1.00<br><span class="soft">best mean</span>',
-        '2 of 3 diverged<br><span class="soft">ruled out</span>', "–", "<strong>0.05</strong>",
+        '2 of 3 diverged<br><span class="soft">ruled out</span>', "–",
+        "<strong>0.05</strong>; nothing smaller was tried",
     ]  # fmt: skip
     assert cells_of(second, "td")[:4] == [
         "90.00 ± 0.00", "91.00 ± 0.00", "92.00 ± 0.00", "<strong>93.00 ± 0.00<br>chosen</strong>",
@@ -817,16 +823,28 @@ def test_the_code_of_the_charts_is_made_once_for_all_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    made = iter(["first", "second", "third"])
+    made = iter(name * 2 * report._LEAST_BUNDLE for name in "abcdefg")
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda: next(made))
-    make = report._bundle.__wrapped__  # each call is that of another command
-    assert (make(), make()) == ("first", "first")
+
+    def twice() -> str:
+        """What two commands have, in one letter."""
+        first, second = (report._bundle.__wrapped__() for _ in range(2))
+        assert first == second
+        return first[0]
+
+    assert twice() == "a"
     (path,) = (tmp_path / "cache").iterdir()
     path.write_text("damaged")
-    assert (make(), make()) == ("second", "second")
+    assert twice() == "b"
+    script = b"</script><script>" + b"x" * 2 * report._LEAST_BUNDLE
+    for foreign in (b"", b"\xff" * 2 * report._LEAST_BUNDLE, script):
+        write_checked(path, foreign)
+        assert twice() in "cde"
+    path.chmod(0o666)
+    assert report._bundle.__wrapped__()[0] == "f", "others may have written it"
     path.unlink()
     path.mkdir()
-    assert make() == "third", "a cache that cannot be used costs time alone"
+    assert report._bundle.__wrapped__()[0] == "g", "a cache that cannot be used costs time alone"
 
 
 def test_the_parts_of_a_variance_add_up() -> None:

@@ -79,6 +79,21 @@ def test_a_run_that_was_refused_is_reported_with_its_error(
     assert "give the same command again" not in page
 
 
+def test_a_single_run_is_refused_in_the_folder_of_a_sweep(main: Main, tmp_path: Path) -> None:
+    """It would overwrite the sweep's page, or take the place of a planned run."""
+    sweep = tmp_path / "sweep"
+    words = *SWEEP[1:-1], "tracking=none", "reuse=false"
+    swept = main("-m", *words, "seed=0,1", "trainer.device=cuda:7", f"hydra.sweep.dir={sweep}")
+    assert swept.returncode == 1
+    before = {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()}
+    for folder in (sweep, sweep / "0"):
+        done = main(*words, f"hydra.run.dir={folder}")
+        assert done.returncode == 1
+        assert f"hydra.run.dir={folder}: belongs to the sweep in {sweep}" in done.stderr
+    assert {path: path.read_bytes() for path in sweep.rglob("*") if path.is_file()} == before
+    assert main(*words, f"hydra.run.dir={sweep}/own").returncode == 0
+
+
 def test_a_folder_of_sweeps_names_one(report: Main, tmp_path: Path) -> None:
     """The single run beside them would be reported, as if there was nothing else."""
     for path in ("first/plan.json", "second/plan.json", "run/config.json"):

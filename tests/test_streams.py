@@ -72,6 +72,8 @@ def test_a_bar_is_drawn_on_terminals_that_can(
     tmp_path: Path, variables: dict[str, Any], bar: bool
 ) -> None:
     said = on_a_terminal(tmp_path, "trainer.epochs=40", **variables)
-    assert said.splitlines()[-2].startswith("dataset=synthetic")
-    assert said.splitlines()[-1].startswith(f"{tmp_path}/run (")
+    *_, end, lr, val_acc, runs, history, page = said.splitlines()
+    assert end.startswith("dataset=synthetic")
+    names = ("lr.png", "val_acc.png", "runs.csv", "history.parquet", "report.html")
+    assert [lr, val_acc, runs, history, page] == [f"{tmp_path}/run/{name}" for name in names]
     assert ("\r" in said.replace("\r\n", "")) == bar

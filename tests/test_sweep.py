@@ -18,6 +18,7 @@ from conftest import ROOT, essential, make_config
 
 from harness.analysis import results
 from harness.analysis.verdict import Claim
+from harness.config.hydra_private import last_given
 from harness.runs.context import PhaseTimer, RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
@@ -327,7 +328,7 @@ def test_a_signal_stops_a_run_which_the_same_command_finishes(
 @pytest.mark.parametrize("multirun", [True, False], ids=["sweep", "run"])
 @pytest.mark.slow
 def test_the_printed_command_goes_on_in_the_same_folder(tmp_path: Path, multirun: bool) -> None:
-    words = [*TINY, "trainer.log_every=1", "trainer.epochs=150", f"store.dir={tmp_path / 'store'}"]
+    words = last_given([*TINY, "trainer.log_every=1", "trainer.epochs=150", f"store.dir={tmp_path / 'store'}"])  # fmt: skip
     words = ["-m", "seed=0,1", *words] if multirun else words
     program = forked.Program(tmp_path / "log", str(ROOT / "train.py"), *words, cwd=tmp_path)
     program.until(lambda: list(tmp_path.glob("*/**/history.jsonl")))

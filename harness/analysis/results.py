@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
@@ -86,6 +86,20 @@ def read_plan(sweep: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def refuse_planned(folder: Path) -> None:
+    """Raise `ConfigError` for the folder of a sweep or of one of its runs, which a single run would overwrite."""
+    here = folder.absolute()
+    for sweep in (here, *here.parents):
+        planned = [sweep]
+        with suppress(ConfigError, UnreadableError):  # without a plan, or with another program's
+            planned = [sweep, *folders(sweep)]
+        if (sweep / "plan.json").exists() and here in planned:
+            raise ConfigError(
+                f"hydra.run.dir={folder}: belongs to the sweep in {sweep}; -m hydra.sweep.dir={sweep} goes on "
+                "with that, a single run needs another folder"
+            )
+
+
 def folders(sweep: Path) -> list[Path]:
     """Return the folder of each planned run, in the order of the plan; some may not exist yet."""
     plan = read_plan(sweep)
@@ -127,11 +141,11 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in dict.fromkeys(paths):
-        if sweeps := sorted(file.parent for file in path.glob("*/plan.json")):
+        own = [path] if (path / "config.json").exists() else []
+        if not own and (sweeps := sorted(file.parent for file in path.glob("*/plan.json"))):
             several = "" if len(sweeps) == 1 else f", or several, {sweeps[0]} {sweeps[1]} --out DIR"
             raise ConfigError(f"{path}: holds sweeps; name one, {sweeps[-1]}{several}")
-        below = [file.parent for file in sorted(path.glob("*/config.json"))]
-        own = [path] if (path / "config.json").exists() else below
+        own = own or [file.parent for file in sorted(path.glob("*/config.json"))]
         if not own:
             raise ConfigError(
                 f"{path}: has neither the plan.json of a sweep nor the config.json of a run"

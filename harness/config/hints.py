@@ -61,6 +61,7 @@ _SAID = (  # what Hydra and YAML say, mostly of a file of conf/, and what to wri
     (r"field '(\w+)' is not Optional", r"has no keys below it; keys of a section are indented by spaces"),
     (r"Could not delete '(\w+)=", r"\1: a run needs one; choose another with \1=NAME"),
     (r"Only one of (--.*) can be specified", r"give one of \1"),
+    (r"Additional config directory '(.+?)' not found", r"--config-dir \1: there is no such folder"),
 )  # fmt: skip
 _ARMS = "make arms: a file conf/arm/NAME.yaml for each, then arm=A,B (README, “Your own arms”)"
 
@@ -159,9 +160,11 @@ def refuse_lists(overrides: Sequence[str]) -> None:
     for given in overrides:
         listed = re.fullmatch(r"(\w+)=\[([^][]*)\]", given)
         if listed and listed[1] in KINDS:
-            several = "-m " * ("," in listed[2])
+            names = listed[2].replace(" ", "") or "NAME"
+            several = "-m " * ("," in names and listed[1] not in ("tracking", "store", "ledger"))
+            one = names if several else names.partition(",")[0]
             raise ConfigError(
-                f"{given}: a choice has no brackets; write {several}{listed[1]}={listed[2]}"
+                f"{given}: a choice has no brackets; write {several}{listed[1]}={one}"
             )
 
 

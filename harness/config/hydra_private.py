@@ -7,6 +7,7 @@ and `tests/test_sweep.py`.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from omegaconf import DictConfig, open_dict
 from harness.config.errors import ConfigError
 from harness.config.hints import options_in_one_line, refuse_lists
 
+_NOT_SWEPT = ("hydra", "store", "claim", "ledger", "tracking", "reuse", "retry")
 SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
 
 
@@ -68,17 +70,23 @@ def given_options(words: Sequence[str]) -> list[str]:
 def refuse_repeated(words: Sequence[str], sweeps: bool = True) -> None:
     """Raise `ConfigError` if a key is given twice; Hydra would take the last value and say nothing.
 
-    The message has what trains each of the values, where the command is one that `sweeps`.
+    A later `++KEY=VALUE` says that it is meant. The message has what trains each of the values, where the
+    command is one that `sweeps`.
     """
     given: dict[str, list[str]] = {}
     for word in words:
-        if "=" in word:
+        if "=" in word and not (word.startswith("++") and _key(word) in given):
             given.setdefault(_key(word), []).append(word)
     for key, same in given.items():
-        values = ",".join(dict.fromkeys(word.partition("=")[2] for word in same))
-        each = f", or for each of them -m {key}={values}" * (sweeps and not key.startswith("hydra"))
-        if len(same) > 1:
-            raise ConfigError(f"{key}: is given more than once, {' '.join(same)}; keep one{each}")
+        if len(same) < 2:
+            continue
+        texts = [word.partition("=")[2] for word in same]
+        values = dict.fromkeys(value for text in texts for value in text.split(","))
+        plain = all(re.fullmatch(r"[\w.+-]+", value) for value in values)
+        each = sweeps and plain and len(values) > 1 and not key.startswith(_NOT_SWEPT)
+        fix = f", or for each of them -m {key}={','.join(values)}" * each
+        fix += f"; a later ++{key}=VALUE counts in its place" * sweeps
+        raise ConfigError(f"{key}: is given more than once, {' '.join(same)}; keep one{fix}")
 
 
 def last_given(words: Sequence[str]) -> list[str]:

@@ -379,7 +379,7 @@ class ClaimSettings(Section):
             raise ConfigError(f"claim.tune={show(self.tune)}: must be a key, or a list of two keys")
         if len(grids) != len(keys) or not all(isinstance(grid, list) for grid in grids):
             raise ConfigError(
-                f"{given}: must be a list of values, with two keys a list of each: [1,2], or [[1,2],[3,4]]"
+                f"{given}: must be a list of values, with two keys a list of each: 'claim.grid=[1,2]', or [[1,2],[3,4]]"
             )
         for grid in grids:
             shown = [show(value) for value in grid]
@@ -422,6 +422,8 @@ class Ledger(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.path and self.path.lower() == "none":
+            raise ConfigError(f"ledger.path={self.path}: without a ledger it is ledger.path=null")
         self.path = os.path.abspath(self.path) if self.path else None
 
 

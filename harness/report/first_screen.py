@@ -194,7 +194,10 @@ def _qualified(verdict: dict[str, Any]) -> list[str]:
     """Return what takes something away from the words."""
     comparisons = verdict["comparisons"]
     notes = [str(verdict["not_planned"])] if verdict.get("not_planned") else []
-    if len(comparisons) > 1 and (lrs := sentences.given_lrs(verdict["claim"], comparisons)):
+    tunings = verdict.get("tuning") or []
+    notes += [f"{sentences.tuned(one)}." for one in tunings]
+    several = len(comparisons) > 1 and not tunings
+    if several and (lrs := sentences.given_lrs(verdict["claim"], comparisons)):
         notes.append(lrs)
     for one in comparisons:
         rivals = [str(rival["rival"]) for rival in one.get("rivals") or () if rival["explains"]]

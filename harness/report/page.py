@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from harness.report import charts, folders, page_charts, verdict_charts
 from harness.report.first_screen import first_screen
 
 _NONE = "–"
+_LEAST_BUNDLE = 100_000  # characters; the charts' code has a million
 _MOST_PAIRS = 2000  # that the page lists
 _COLUMNS: dict[str, Any] = {  # of the runs; null on the page where a table lacks one
     "folder": pl.String,
@@ -147,8 +149,13 @@ def _bundle() -> str:
     That takes two seconds, so it is remembered between commands where there is a place for that.
     """
     name = f"vega-{version('vl-convert-python')}.js"
-    with suppress(OSError, RuntimeError):
-        return read_checked(cache_folder() / name).decode()
+    with suppress(OSError, RuntimeError, ValueError):
+        path = cache_folder() / name
+        status = path.stat()
+        kept = read_checked(path).decode()
+        own = status.st_uid == os.getuid() and not status.st_mode & 0o022  # nobody else's script
+        if own and len(kept) > _LEAST_BUNDLE and "</script" not in kept.lower():
+            return kept
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
     assert "</script" not in bundle.lower()
     with suppress(OSError, RuntimeError):
@@ -276,7 +283,12 @@ def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
     if numbers:
         values.sort(key=Decimal)
     rows = [
-        arm | {"cells": [_tuning_cell(arm, value) for value in values]} for arm in tuning["arms"]
+        arm
+        | {
+            "cells": [_tuning_cell(arm, value) for value in values],
+            "lowest": numbers and arm["value"] == min(arm["tried"], key=Decimal),
+        }
+        for arm in tuning["arms"]
     ]
     return tuning | {"values": values, "rows": rows, "numbers": numbers}
 

@@ -33,6 +33,9 @@ class Sweep(Callback):
                     config.hydra.run.dir, config.hydra.output_subdir = tempfile.gettempdir(), None
             if not config.hydra.run.dir:  # Hydra would take the current folder
                 raise ConfigError("hydra.run.dir: has no value; give one with hydra.run.dir=VALUE")
+            from harness.analysis import results
+
+            results.refuse_planned(Path(config.hydra.run.dir))
             if swept := ", ".join(config.hydra.sweeper.get("params") or {}):
                 warn(
                     f"this experiment is a sweep over {swept}, which takes -m; "
@@ -81,13 +84,18 @@ class Sweep(Callback):
 def end_run(folder: Path) -> None:
     """Make pictures and page of a run outside of a sweep, and print where they are; a part that fails is a warning."""
     steps, written, failures = Attempts(), list[Path](), list[str]()
-    with steps.step("page"):
-        from harness.report import summary
+    later = f"later: python scripts/report.py {shlex.quote(str(folder))}"
+    try:
+        with steps.step("page"):
+            from harness.report import summary
 
-        written, failures = summary.write_run(folder)
+            written, failures = summary.write_run(folder)
+    except KeyboardInterrupt:
+        print(f"{folder}: the run is complete, its page is not; {later}", file=sys.stderr)
+        raise
     print(*(shlex.quote(str(path)) for path in written or [folder]), sep="\n")
     for failure in [*failures, *steps.failures]:
-        warn(f"{failure}; later: python scripts/report.py {shlex.quote(str(folder))}")
+        warn(f"{failure}; {later}")
 
 
 def begin_search(config: DictConfig, sweeper: str) -> None:

@@ -201,8 +201,10 @@ def _tuned(
     claim = plan_sweep(config)
     names = _names(config)
     for arm, choice in chosen.items():
+        rule = f": the first within one standard error of the best, {tuning.to_text(choice.best)}"
         print(
-            f"{names[arm]}: {' '.join(_overrides(config, choice.value))} is chosen", file=sys.stderr
+            f"{names[arm]}: {' '.join(_overrides(config, choice.value))} is chosen{rule * (choice.value != choice.best)}",
+            file=sys.stderr,
         )
     baselines = {
         without_seed(job["overrides"])
