@@ -114,6 +114,7 @@ STAYS: dict[str, tuple[tuple[str, ...], str]] = {
     "tracking/wandb.project": (("tracking=wandb",), "tracking.project=other"),
     "tracking/wandb.entity": (("tracking=wandb",), "tracking.entity=someone"),
     "tracking/wandb.tags": (("tracking=wandb",), "tracking.tags=[a]"),
+    "metrics": ((), "metrics=[]"),  # their code is, test_extensions
     "extensions": (
         (),
         "extensions=[]",
