@@ -7,6 +7,7 @@ and, where the store keeps it, the checkpoint of its end:
   configuration  result.json, config.json and plan.json agree
   LR             lr.npy is what torch's scheduler gives for the configuration; each row used it
   history        it has every row that the run had to record; final and best are in it
+  metrics        which is better, and the unit, are those of the metrics' code
   weights        the checkpoint has the weights, the rows and the test result of result.json
 
 Prints each difference as a line, and exits with 1 if there is one. Trains nothing and reads no images.
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from harness.analysis import results, verify
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.choices.builtin import register
+from harness.config import measures
 from harness.config.one_line_errors import one_line_errors
 from harness.config.values import from_dict
 from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
@@ -96,6 +98,10 @@ def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
+    if "metrics" in result and results.measures_of(result) != measures.measures(config.metrics):
+        found.append(
+            "which of its metrics are better, or their units, are not what their code says"
+        )
     precision = result["numerics"]["precision"]
     if result["fingerprint"] != fingerprint(config, result["data_sha256"], precision):
         found.append("its fingerprint is not that of its configuration and data")
@@ -138,7 +144,8 @@ def _compare_checkpoint(folder: Path, result: dict[str, Any], prefix: Checkpoint
     if prefix.test and same_images and prefix.test != result["test"]:
         yield f"its checkpoint has the test result {prefix.test}, it {result['test']}"
     stored = {row["step"]: row for row in prefix.rows}
-    for row in results.history(folder).to_dicts():
+    metrics = results.own_names(results.measures_of(result))
+    for row in results.history(folder, metrics).to_dicts():
         kept = stored.get(row["step"], {})
         if any(value != kept.get(name) for name, value in row.items() if value is not None):
             yield f"its checkpoint has another row of update {row['step']}"

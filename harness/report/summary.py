@@ -18,6 +18,7 @@ import polars as pl
 from harness.analysis import images, needed, phase, provenance, results, sentences, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
+from harness.analysis.scale import Scale
 from harness.analysis.trained import commits_text, what_was_trained
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
@@ -42,10 +43,11 @@ def write_summary(
     """
     plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
+    scale = next((Scale.of(plan["claim"]) for plan in plans if plan["claim"]), None)
     steps = Attempts(ConfigError, UnreadableError)
     lines, verdict, written = list[str](), None, list[Path]()
     with steps.step("table"):
-        lines = [results.table(runs)]
+        lines = [results.table(runs, scale)]
     frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
     warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
@@ -237,8 +239,9 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = claims.judge(claim, results.with_values(runs, claim.metric))
-    images.add_images(judged, runs, claim.level)
+    judged = claims.judge(claim, results.with_values(runs, claim))
+    if claim.scale.name == "acc":
+        images.add_images(judged, runs, claim.level)
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
@@ -254,6 +257,11 @@ def _joined(claimed: list[Claim]) -> Claim:
 
     The title is the first one's.
     """
+    first = claimed[0]
+    if any(one.metric == first.metric and one.better != first.better for one in claimed):
+        raise ConfigError(
+            f"these sweeps disagree in whether higher or lower is better of {first.metric}: report them one by one"
+        )
     own = {"treatments": None, "seeds": None, "title": None}
     shared = [asdict(one) | own for one in claimed]
     if any(one != shared[0] for one in shared):

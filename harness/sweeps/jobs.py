@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.analysis import arms, sweep_plan
 from harness.analysis.arms import Question
-from harness.config import hydra_private
+from harness.config import hydra_private, measures
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -71,7 +71,8 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
     settings.refuse_seeds_of_tuning(run.config.seed for run in planned.runs)
-    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
+    measure = measures.of_claim(settings.metric, planned.composed[0].config.metrics)
+    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs, measure)
     if tuned and question.claim:
         claim = replace(question.claim, inferred=settings.factor is None)
         question = replace(question, claim=claim)
