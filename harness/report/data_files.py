@@ -91,7 +91,8 @@ def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _metrics(runs: pl.DataFrame) -> list[str]:
     """Return the names of the metrics, beside acc, that a run has recorded."""
-    recorded = dict.fromkeys(name for text in runs["metrics"] for name in json.loads(text))
+    texts = runs["metrics"] if "metrics" in runs.columns else []
+    recorded = dict.fromkeys(name for text in texts for name in json.loads(text))
     return [name for name in recorded if name != "acc"]
 
 

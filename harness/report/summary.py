@@ -135,7 +135,7 @@ def _read(
     runs = pl.concat(numbered, how="vertical_relaxed")
     if claimed and not cells:
         runs = assign_cells(runs, _joined(claimed))
-    unique = _unique(runs)
+    unique = _unique(runs, claimed[0].scale.name if claimed else "acc")
     if repeated := len(runs) - len(unique):
         note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
         print(note, file=sys.stderr)
@@ -218,18 +218,20 @@ def _add_stages(
     return lines
 
 
-def _unique(runs: pl.DataFrame) -> pl.DataFrame:
+def _unique(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
     """Return each planned run once, the complete one if there is one.
 
-    Complete runs of one arm and seed that came to different results are all kept: the verdict refuses them.
+    Complete runs of one arm and seed that came to different results, by the name of a metric, are all kept: the
+    verdict refuses them.
     """
     level = pl.coalesce("level", "arm").alias("is")
     key = ["is", "seed", "budget", "cell", "tuned"]
-    named, done = runs.with_columns(level), pl.col("status") == "complete"
-    complete = named.filter(done).unique([*key, "final"], keep="first", maintain_order=True)
+    ended = results.of_metric(runs, metric)["final"].alias("ended")
+    named, done = runs.with_columns(level, ended), pl.col("status") == "complete"
+    complete = named.filter(done).unique([*key, "ended"], keep="first", maintain_order=True)
     others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
     first = others.unique(key, keep="first", maintain_order=True)
-    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is")
+    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is", "ended")
 
 
 def verdict_document(
