@@ -69,7 +69,7 @@ def test_where_lower_is_better_the_choice_is_that_of_the_negatives() -> None:
     assert found
     assert other
     assert found == dataclasses.replace(other, mean=-other.mean)
-    assert (found.value, found.best, found.ruled_out) == ("0.4", "0.4", ("0.8",))
+    assert (found.value, found.best, found.ruled_out) == ("0.2", "0.4", ("0.8",))
 
 
 GRID = ["0.05", "0.1", "0.2"]

@@ -150,7 +150,7 @@ def test_only_so_many_paths_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_lower_is_better_the_axes_and_the_legend_say_so() -> None:
-    lower = {"metric": "val/loss", "better": "lower", "unit": ""}
+    lower: dict[str, Any] = {"metric": "val/loss", "better": "lower", "unit": ""}
     drawn = json.dumps(
         verdict_charts.forest(judged(losses(around(-0.3)), Claim("f", "1", ("2",), **lower))),
         ensure_ascii=False,

@@ -128,7 +128,8 @@ class PairedRuns:
     def step(self) -> float:
         """Return how much of the metric one image makes, in points.
 
-        Where their number was not recorded, and of metrics that have no such step, the least difference between two values that are there;
+        Where their number was not recorded, and of metrics that have no such step, the least difference between two
+        values that are there;
         infinite if there is none.
         """
         runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]

@@ -29,7 +29,7 @@ class Scale:
     def of(cls, claim: Mapping[str, Any]) -> Scale:
         """Return that of the claim of a `plan.json` or `verdict.json`, of any version."""
         better, unit = claim.get("better", "higher"), claim.get("unit", _PERCENT)
-        return cls(str(claim.get("metric", "val/acc")), better, unit, float(claim["margin"]))
+        return cls(str(claim.get("metric", "val/acc")), better, unit, float(claim.get("margin", 0)))
 
     @property
     def name(self) -> str:

@@ -31,9 +31,9 @@ class Claim:
     """The hypothesis, fixed before the first update: each treatment beats the baseline.
 
     `metric`, as val/acc, is taken after the last update; whether higher or lower is `better`, and its `unit`, come
-    with it. `margin`, in that unit (of % in points), is the smallest difference that matters. Without `seeds`, every seed of the table counts. `rivals`
-    are treatments that may explain what another one gains. With `tuned_over`, a key, a treatment must
-    beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
+    with it. `margin`, in that unit (of % in points), is the smallest difference that matters. Without `seeds`, every
+    seed of the table counts. `rivals` are treatments that may explain what another one gains. With `tuned_over`, a
+    key, a treatment must beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
     judged at each of them until what it must `decide` ("zero" or "margin") is, with `seeds` in that order.
     `title` is the report's, and no part of what is judged.
     Raises ValueError for what cannot be judged.
@@ -125,7 +125,7 @@ class Claim:
         fields |= {name: list(fields[name]) for name in _LISTS}
         if not self.looks:
             del fields["decide"]
-        fields = {k: v for k, v in fields.items() if _OF_ACCURACY.get(k) != v}
+        fields = {k: v for k, v in fields.items() if (k, v) not in _OF_ACCURACY.items()}
         return {k: v for k, v in fields.items() if v or k not in ("rivals", "tuned_over", "looks")}
 
 
@@ -152,9 +152,9 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
 
     `runs` has one row a planned run: name, level (of the factor, as text), cell, seed, status,
     value (of the metric, in its own sign, after the last update), last (recorded), budget (epochs), aligned,
-    nearest_aligned (epochs); and, where they are known, test (the metric on the test set), lr (the peak), images (of the
-    metric's set, where one image makes a step of the metric), numerics (JSON), refused, tuned (the value of `tuned_over`). The order of the rows does
-    not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
+    nearest_aligned (epochs); and, where they are known, test (the metric on the test set), lr (the peak), images (of
+    the metric's set, where one image makes a step of it), numerics (JSON), refused, tuned (the value of
+    `tuned_over`). The order of the rows does not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
     """
     compared = compared_arms(claim, runs)
     pairs = [runs for one in compared for runs in one.against]

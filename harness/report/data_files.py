@@ -91,7 +91,7 @@ def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _metrics(runs: pl.DataFrame) -> list[str]:
     """Return the names of the metrics, beside acc, that a run has recorded."""
-    texts = runs["metrics"] if "metrics" in runs.columns else []
+    texts = runs["metrics"].to_list() if "metrics" in runs.columns else []
     recorded = dict.fromkeys(name for text in texts for name in json.loads(text))
     return [name for name in recorded if name != "acc"]
 
