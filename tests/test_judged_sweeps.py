@@ -250,7 +250,7 @@ def test_looks_and_tuning_follow_the_metric(sweep: Sweep) -> None:
 def test_a_metric_of_ones_own_is_judged_and_reported_without_its_code(tmp_path: Path) -> None:
     small = [word for word in TINY if not word.startswith("scheduler.t_mult")]
     words = (
-        "-m", *small, "extensions=[examples/own_metric.py]", "metrics=[calibration]", "scheduler.t_mult=1,3",
+        "-m", *small, "extensions=[examples/own_metric.py]", "metrics=[calibration]", "scheduler.t_mult=1,2",
         "claim.metric=val/calibration", "claim.margin=0.5", "seed=range(0,6)", f"store.dir={tmp_path}/store",
     )  # fmt: skip
     folder = tmp_path / "sweep"
