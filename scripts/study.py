@@ -31,7 +31,7 @@ from harness.files import atomic, read_json, write_json
 
 _ABOUT_TABLES = (
     "Accuracies are means over seeds, in percent, ± half a 95 % t interval. Differences are paired by seed, "
-    "in points after the last update."
+    "after the last update: in points, or the unit of the claim's other metric, which then stands for accuracy."
 )
 
 

@@ -7,6 +7,7 @@ and, where the store keeps it, the checkpoint of its end:
   configuration  result.json, config.json and plan.json agree
   LR             lr.npy is what torch's scheduler gives for the configuration; each row used it
   history        it has every row that the run had to record; final and best are in it
+  metrics        which is better, and the unit, are those of the metrics' code
   weights        the checkpoint has the weights, the rows and the test result of result.json
   averages       their metrics are there; means of weights are those of the stored checkpoints
 
@@ -30,6 +31,7 @@ from harness.analysis import results, verify
 from harness.analysis.averages import of_runs
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.choices.builtin import register
+from harness.config import measures
 from harness.config.one_line_errors import one_line_errors
 from harness.config.values import from_dict
 from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
@@ -100,6 +102,10 @@ def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
+    if "metrics" in result and results.measures_of(result) != measures.measures(config.metrics):
+        found.append(
+            "which of its metrics are better, or their units, are not what their code says"
+        )
     precision = result["numerics"]["precision"]
     if result["fingerprint"] != fingerprint(config, result["data_sha256"], precision):
         found.append("its fingerprint is not that of its configuration and data")

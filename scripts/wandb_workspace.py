@@ -130,6 +130,8 @@ def sections(wr: Any, sweep: Sweep) -> dict[str, list[Any]]:
             title=title, x="epoch", y=[metric], title_x="epoch", layout=place(x, 12), **over_seeds
         )
 
+    claimed = sweep.metric.removesuffix(".last").replace("test/", "val/", 1)
+    others = [] if claimed == "val/acc" else [claimed]  # whose curves are wanted too
     bars = wr.BarPlot(
         title=f"{sweep.metric}, mean ± standard deviation over seeds",
         metrics=[sweep.metric],
@@ -153,8 +155,11 @@ def sections(wr: Any, sweep: Sweep) -> dict[str, list[Any]]:
         "Curves": [
             curve("lr", "learning rate", 0),
             curve("val/acc", "validation accuracy, %, mean ± standard deviation over seeds", 12),
+            *(curve(name, f"{name}, mean ± standard deviation over seeds", 24) for name in others),
         ],
-        "Final accuracy": [bars, dots] if sweep.factor else [bars],
+        "Final accuracy" if not others else f"Final {sweep.metric}": [bars, dots]
+        if sweep.factor
+        else [bars],
         "Swept keys": [parallel],
     }
 

@@ -47,15 +47,15 @@ def test_a_result_as_that_of_an_average() -> None:
         "test": {"test/acc": 40.0, "test/acc@ema:0.9": 45.0},
         "best": {"step": 6, "val/acc": 55.0},
     }  # fmt: skip
-    own = averages.as_run(result, "ema:0.9", 61.0)
+    own = averages.as_run(result, "ema:0.9", {"acc": 61.0})
     assert own["final"] == {"step": 7, "val/acc": 60.0}
     assert own["test"] == {"test/acc": 45.0}
     assert own["best"] == {"val/acc": 61.0}
     assert (own["updates_trained"], own["updates_reused"], own["seconds"]) == (0, 7, {"total": 0.0})
-    assert averages.as_run(result, "last", None) == result
-    gone = averages.as_run(result, "tail:0.5", None)
+    assert averages.as_run(result, "last", {}) == result
+    gone = averages.as_run(result, "tail:0.5", {})
     assert (gone["status"], gone["final"]) == ("diverged", {"step": 7})
-    assert averages.as_run(result | {"status": "failed"}, "tail:0.5", None)["status"] == "failed"
+    assert averages.as_run(result | {"status": "failed"}, "tail:0.5", {})["status"] == "failed"
 
 
 @pytest.mark.parametrize(

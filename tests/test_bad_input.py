@@ -136,7 +136,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "interval": (["scheduler.interval=step"], "scheduler.interval=step: ", "batch, epoch"),
     "unit": (["scheduler.unit=seconds"], "scheduler.unit=seconds: ", "epoch, batch"),
     "keep": (["store.keep=all"], "store.keep=all: ", "choose from cycles, last, none"),
-    "metric": (["claim.metric=val/loss"], "claim.metric=val/loss: ", "choose from val/acc, test/acc"),
+    "metric": (["claim.metric=val/los"], "claim.metric=val/los: ", "did you mean val/loss? choose from val/acc, test/acc"),
     "mode": (["tracking=wandb", "tracking.mode=on"], "tracking.mode=on: ", "choose from auto, online"),
     "tags": (["tracking=wandb", "tracking.tags=a"], "tracking.tags=a: ", "list of texts"),
     "milestones": (["scheduler=multistep", "scheduler.milestones=[2,1]"], "scheduler.milestones=[2,1]", "rising"),

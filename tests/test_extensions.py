@@ -39,6 +39,17 @@ class Mine(Scheduler):
     def build(self, optimizer, durations):
         return LambdaLR(optimizer, lambda step: {{}})
 """
+METRIC = f"""{HEAD}
+@register("mine")
+class Mine(Metric):
+    {{}}
+
+    def update(self, logits, labels):
+        pass
+
+    def compute(self):
+        return 1.0
+"""
 DATA = f"""{HEAD}
 import numpy as np
 @register("mine")
@@ -142,6 +153,12 @@ WRONG: dict[str, tuple[str, tuple[str, ...], str]] = {
     "too few labels": (DATA.format("labels = labels[1:]"), ("dataset=mine",), "dataset=mine: read gives labels of int64 (39,); must be whole numbers (40,)"),
     "an unknown class": (DATA.format("labels = labels + 1"), ("dataset=mine",), "dataset=mine: read gives the label 2, and 2 classes"),
     "a read that raises": (DATA.format("open('/nowhere')"), ("dataset=mine",), "dataset=mine: read: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (mine.py, line 11)"),
+    "a claim about test images without any": (DATA.format("pass"), ("dataset=mine", "claim.metric=test/loss"), "claim.metric=test/loss: dataset=mine has no test images; have read return some, or use claim.metric=val/loss"),
+    "a metric without a direction": (METRIC.format("unit = '%'"), ("metrics=[mine]",), 'metric=mine: does not say which is better; add better = "higher" or "lower"'),
+    "a metric of another direction": (METRIC.format("better = 'more'"), ("metrics=[mine]",), "metric=mine: better=more: must be higher or lower"),
+    "a metric of no unit": (METRIC.format("better, unit = 'lower', '${x}'"), ("metrics=[mine]",), "metric=mine: unit=${x}: must be a short text, as % or ms"),
+    "a metric that is there": (METRIC.format("better = 'lower'").replace('"mine"', '"loss"'), ("metrics=[loss]",), "metric=loss: is there already; give Mine another name"),
+    "a claim about a metric that is not evaluated": (METRIC.format("better = 'lower'"), ("claim.metric=val/mine",), "claim.metric=val/mine: is not evaluated; add metrics=[mine]"),
     "bad grammar": ("def (", ("model=mine",), "SyntaxError: invalid syntax (mine.py, line 1)"),
     "an import that fails": ("import nothing_of_this_name", ("model=mine",), "ModuleNotFoundError: No module named 'nothing_of_this_name' (mine.py, line 1)"),
     "nothing registered": ("x = 1", ("model=mine",), 'registers nothing; put @register("NAME") before a class'),

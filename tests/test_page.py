@@ -531,7 +531,7 @@ def test_a_run_under_way_is_drawn_up_to_its_last_whole_line(
     runs = results.read(tmp_path)
     page = show(report.write_page(tmp_path, runs, None, ABOUT))
     assert marks(page, "overview", "line") == 1 + 1 + 2
-    before = len(charts.accuracies(runs))
+    before = len(charts.evaluations(runs))
     assert before == 40
 
 

@@ -47,7 +47,7 @@ def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> Non
     needed = comparison["pairs_needed"]["as large as here"]
     shown = f"shows among all comparisons; about {needed} pairs would show so large a difference, with 80 % power."
     assert shown in comparison["sentence"]
-    assert sentences.by_itself(comparison) == "above 0 by itself, but not among all 6"
+    assert sentences.by_itself(CLAIM.scale, comparison) == "above 0 by itself, but not among all 6"
     assert "inconclusive (above 0 by itself, but not among all 6)" in judged(arms)["sentence"]
 
 

@@ -210,7 +210,7 @@ def against_times_1(runs: pl.DataFrame, step: str, cell: str) -> dict[str, Any]:
 
 
 def compare(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
-    return judge(claim, results.with_values(runs, claim.metric))
+    return judge(claim, results.with_values(runs, claim))
 
 
 def test_the_published_texts_are_those_of_the_verdicts() -> None:

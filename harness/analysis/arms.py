@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import averages
 from harness.config.errors import ConfigError, closest
 from harness.config.fields import show
+from harness.config.measures import Measure
 from harness.config.schema import ClaimSettings
 from harness.config.values import SAME_RUN, flat
 
@@ -122,7 +123,7 @@ class Question:
         each += f", rivals {', '.join(claim.rivals)}" * bool(claim.rivals)
         return (
             f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
-            + f", {claim.metric} after the last update, margin {claim.margin:g} points"
+            + f", {claim.metric} after the last update{claim.scale.note}, margin {claim.scale.amount(claim.margin)}"
             + f", at {', '.join(map(str, claim.looks))} pairs until decided" * bool(claim.looks)
         )
 
@@ -157,11 +158,13 @@ class Question:
 def infer_question(
     settings: ClaimSettings,
     jobs: Sequence[dict[str, Any]],
+    measure: Measure,
     configured: Sequence[Sequence[str]] = (),
 ) -> Question:
     """Return what `jobs` (each with `swept` and `seed`) are judged by: as `settings` say, else inferred.
 
-    `configured` are the levels of the factor `average` that each job has. The factor is the one key of the scheduler that is swept, else the one key that is. Raises
+    `measure` is that of the claim's metric, `configured` are the levels of the factor `average` that each job has.
+    The factor is the one key of the scheduler that is swept, else the one key that is. Raises
     `ConfigError` for a factor or a level that the sweep does not have.
     """
     if settings.factor == averages.FACTOR:
@@ -190,7 +193,8 @@ def infer_question(
     if (over := settings.tuned_over) and over not in swept:
         raise ConfigError(_not_swept("tuned_over", over, swept))
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
-    claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
+    seeds = tuple(dict.fromkeys(job["seed"] for job in jobs))
+    claim = _make_claim(settings, factor, levels, seeds, measure)
     return Question(claim, "", *_count(claim, jobs))
 
 
@@ -203,17 +207,22 @@ def _not_swept(name: str, key: str, swept: Sequence[str]) -> str:
 def infer_question_afterwards(
     settings: ClaimSettings,
     jobs: Sequence[dict[str, Any]],
+    measure: Measure,
     configured: Sequence[Sequence[str]] = (),
 ) -> Question:
     """Return what `jobs` that have been trained are judged by; an error is the reason for no claim."""
     try:
-        return infer_question(settings, jobs, configured)
+        return infer_question(settings, jobs, measure, configured)
     except ConfigError as error:
         return Question(None, str(error))
 
 
 def _make_claim(
-    settings: ClaimSettings, factor: str, levels: list[str], seeds: tuple[int, ...]
+    settings: ClaimSettings,
+    factor: str,
+    levels: list[str],
+    seeds: tuple[int, ...],
+    measure: Measure,
 ) -> Claim:
     from harness.analysis.pairing import level_key
     from harness.analysis.verdict import Claim
@@ -242,6 +251,8 @@ def _make_claim(
             looks=_looks(settings, len(seeds)),
             decide=settings.decide if settings.until else "zero",
             title=settings.title,
+            better=measure.better,
+            unit=measure.unit,
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error

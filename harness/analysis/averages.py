@@ -41,10 +41,12 @@ def metrics_of(values: Mapping[str, Any], average: str) -> dict[str, Any]:
     }
 
 
-def as_run(result: Mapping[str, Any], average: str, best: float | None) -> dict[str, Any]:
+def as_run(
+    result: Mapping[str, Any], average: str, best: Mapping[str, float | None]
+) -> dict[str, Any]:
     """Return the `result.json` of a run as that of one whose weights were averaged: training it took nothing more.
 
-    `best` is the average's best `val/acc`. One of which the last metrics are not finite has diverged.
+    `best` has the average's best validation value of each metric. One of which the last metrics are not finite has diverged.
     """
     if average == LAST or not result:
         return dict(result)
@@ -53,8 +55,8 @@ def as_run(result: Mapping[str, Any], average: str, best: float | None) -> dict[
     own = {
         "final": metrics_of(result.get("final", {}), average),
         "test": metrics_of(result.get("test", {}), average),
-        "best": {"val/acc": best},
-        "metrics": {name: {**one, "best": None} for name, one in measures},
+        "best": {"val/acc": best.get("acc")},
+        "metrics": {name: {**one, "best": best.get(name)} for name, one in measures},
         "updates_trained": 0,
         "updates_reused": sum(filter(None, reused)),
         "seconds": {"total": 0.0},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -17,12 +17,18 @@ from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
 from harness.analysis import averages
+from harness.analysis.scale import Scale
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
+from harness.config.measures import BUILTIN, Measure, is_metric
+from harness.config.schema import ClaimSettings
 from harness.config.values import completed, flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
+
+if TYPE_CHECKING:
+    from harness.analysis.verdict import Claim
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
@@ -48,7 +54,8 @@ def read(sweep: Path | str) -> pl.DataFrame:
     average (of the weights, `last` for those after the last update);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
-    (the network cannot be built); numerics, config, swept and overrides (JSON).
+    (the network cannot be built); numerics, config, swept and overrides (JSON); metrics (JSON: by name of all
+    metrics, acc too, `better`, `unit`, and `final`, `best` and `test`, null where not known).
 
     A run that a claim with looks does not need is `not needed` or `waiting` in place of `missing`.
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
@@ -128,7 +135,8 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         run |= arms_of.label_run(swept)
     with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
-    question = arms_of.infer_question_afterwards(settings, runs, [*map(averages.levels, configs)])
+        known = [measures_of(result(folder)) for folder in run_folders]
+    question = _question(settings, runs, known, configs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
@@ -136,6 +144,21 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
     }, run_folders
+
+
+def _question(
+    settings: ClaimSettings,
+    runs: list[dict[str, Any]],
+    known: Sequence[dict[str, Measure]],
+    configs: Sequence[dict[str, Any]],
+) -> arms_of.Question:
+    """Return what runs without a plan are judged by, their metric as the first one that has it recorded it."""
+    name = settings.metric.partition("/")[2]
+    measure = next((one[name] for one in known if name in one), None)
+    if measure is None:
+        return arms_of.Question(None, f"claim.metric={settings.metric}: no run has recorded it")
+    levels = [*map(averages.levels, configs)]
+    return arms_of.infer_question_afterwards(settings, runs, measure, levels)
 
 
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -186,15 +209,25 @@ def _rows(
         config = own.get("config") or _planned_config(plan, planned) or {}
         rows = []
         for level in averages.levels(config):
-            best: Any = history(folder, level)["val/acc"].max() if own else None
             labels = [
                 arms_of.label_run(one.get("swept", planned["swept"]) | {averages.FACTOR: level})
                 for one in (planned, own)
             ]
+            best = _best(folder, level, measures_of(own)) if own else {}
             found = averages.as_run(own, level, best) | (labels[1] if own else {})
             row = _row(folder, planned | labels[0], plan, recorded, found)
             rows.append(row | {"average": level})
         return rows
+
+
+def _best(folder: Path, average: str, measures: Mapping[str, Measure]) -> dict[str, Any]:
+    """Return the best validation value of each metric of an average, by the metric's name."""
+    table = history(folder, average, own_names(measures))
+    columns = {name: table[f"val/{name}"].drop_nans() for name in measures}
+    return {
+        name: columns[name].max() if measure.better == "higher" else columns[name].min()
+        for name, measure in measures.items()
+    }
 
 
 def _row(
@@ -245,19 +278,78 @@ def _row(
             "config": json.dumps(config, sort_keys=True),
             "swept": json.dumps(swept),
             "overrides": json.dumps(own.get("overrides") or planned.get("overrides") or []),
+            "metrics": json.dumps(_measured(own)),
         }
 
 
-def with_values(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Return `runs` with `value` (null of incomplete runs), `last` and `images` of the `metric`."""
-    of_test = metric == "test/acc"
-    accuracy = pl.col("test" if of_test else "final")
-    images = "test_images" if of_test else "val_images"
-    counted = pl.col(images) if images in runs.columns else pl.lit(None, pl.Int64)
-    complete = pl.col("status") == "complete"
+def measures_of(result: dict[str, Any]) -> dict[str, Measure]:
+    """Return what the metrics of a `result.json` mean, by name; one of before they were recorded has acc and loss."""
+    known = result.get("metrics") or {name: vars(one) for name, one in BUILTIN.items()}
+    return {
+        name: Measure(one["better"], one["unit"])
+        for name, one in known.items()
+        if is_metric(f"val/{name}")
+    }
+
+
+def own_names(metrics: Iterable[str]) -> list[str]:
+    """Return those of `metrics` that not every history has."""
+    return [name for name in metrics if name not in BUILTIN]
+
+
+def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of a run, as the column `metrics` has them; none of a run without a result."""
+    final, test = result.get("final", {}), result.get("test", {})
+    best = {name: one.get("best") for name, one in result.get("metrics", {}).items()}
+    best.setdefault("acc", result.get("best", {}).get("val/acc"))
+    return {
+        name: vars(measure)
+        | {"final": final.get(f"val/{name}"), "best": best.get(name), "test": test.get(f"test/{name}")}
+        for name, measure in (measures_of(result) if result else {}).items()
+    }  # fmt: skip
+
+
+def of_metric(runs: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return `runs` with `final`, `best` and `test` of the metric `name` in place of acc; null where it is not known."""
+    if name == "acc" or "metrics" not in runs.columns:
+        return runs
+    own = [json.loads(text).get(name) or {} for text in runs["metrics"]]
     return runs.with_columns(
-        pl.when(complete).then(accuracy).alias("value"), accuracy.alias("last"), images=counted
+        pl.Series(part, [one.get(part) for one in own], pl.Float64, strict=False)
+        for part in ("final", "best", "test")
     )
+
+
+def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
+    """Return `runs` with `value` (null of incomplete runs), `last`, `test` and `images` of the claim's metric.
+
+    Raises `ConfigError` if a run recorded that the metric has another direction or unit than the claim says.
+    """
+    refuse_other_measures(runs, claim)
+    name, of_test = claim.scale.name, claim.metric.startswith("test/")
+    images = "test_images" if of_test else "val_images"
+    counted = pl.col(images) if images in runs.columns and name == "acc" else pl.lit(None, pl.Int64)
+    last, complete = pl.col("test" if of_test else "final"), pl.col("status") == "complete"
+    return of_metric(runs, name).with_columns(
+        pl.when(complete).then(last).alias("value"), last.alias("last"), images=counted
+    )
+
+
+def refuse_other_measures(runs: pl.DataFrame, claim: Claim) -> None:
+    """Raise `ConfigError` if a run recorded another direction or unit of the claim's metric than the claim has."""
+    if "metrics" not in runs.columns:
+        return
+    for name, text in runs.select("name", "metrics").iter_rows():
+        own = json.loads(text).get(claim.scale.name)
+        if own and (own["better"], own["unit"]) != (claim.better, claim.unit):
+            raise ConfigError(
+                f"claim.metric={claim.metric}: {claim.better} is better{_in(claim.unit)} by the claim, "
+                f"{own['better']}{_in(own['unit'])} by the run {name}; report what agrees by itself"
+            )
+
+
+def _in(unit: str) -> str:
+    return f" (in {unit})" if unit else ""
 
 
 def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any] | None:
@@ -272,21 +364,25 @@ def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None
     return show(settings[key]) if key in settings else swept.get(key)
 
 
-def history(folder: Path | str, average: str = averages.LAST) -> pl.DataFrame:
+def history(
+    folder: Path | str, average: str = averages.LAST, metrics: Sequence[str] = ()
+) -> pl.DataFrame:
     """Return the rows of a run's `history.jsonl`, null where a row lacks a metric; none without the file.
 
-    Validation metrics are those of the last weights, or of an `average`. A last line that is being written is left out, and so are keys that are no metric of ours.
+    Validation metrics are those of the last weights, or of an `average`; `metrics` are names of others than acc
+    and loss, of which the column val/NAME is wanted. A last line that is being written is left out, and so are keys
+    that are no metric of ours.
     """
     path = Path(folder, "history.jsonl")
     content = read_bytes(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
+    schema = _HISTORY | {f"val/{name}": pl.Float64 for name in metrics}
     if not whole:
-        return pl.DataFrame(schema=_HISTORY)
+        return pl.DataFrame(schema=schema)
     names = {
-        name: averages.metric(name, average) if name.startswith("val/") else name
-        for name in _HISTORY
+        name: averages.metric(name, average) if name.startswith("val/") else name for name in schema
     }
-    schema = {names[name]: dtype for name, dtype in _HISTORY.items()}
+    schema = {names[name]: dtype for name, dtype in schema.items()}
     with this_version(path):
         table = pl.read_ndjson(BytesIO(whole), schema=schema)
         return table.rename({own: name for name, own in names.items()})
@@ -370,7 +466,7 @@ def _first_difference(one: Path, other: Path, updates: int) -> int | None:
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
-    Accuracies are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
+    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
     """
     done = pl.col("status") == "complete"
     accuracies = ["final", "best", "test"]
@@ -436,11 +532,15 @@ def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
     ).to_dicts()
 
 
-def table(runs: pl.DataFrame) -> str:
-    """Return the table of the arms as text."""
-    header = ["arm", "seeds", "final val/acc %", "best val/acc %", "test/acc %", "restarts",
+def table(runs: pl.DataFrame, scale: Scale | None = None) -> str:
+    """Return the table of the arms as text, with the metric of a claim, its `scale`, in place of acc."""
+    name, unit, places = "acc", " %", 2
+    if scale and scale.name != "acc":
+        name, unit, places = scale.name, f" {scale.unit}".rstrip(), scale.places_shown
+    header = ["arm", "seeds", f"final val/{name}{unit}", f"best val/{name}{unit}", f"test/{name}{unit}", "restarts",
               "LR at end, % of peak", "seconds, all seeds"]  # fmt: skip
-    return columns(header, [_cells(row) for row in arms(runs).to_dicts()])
+    rows = arms(of_metric(runs, name)).to_dicts()
+    return columns(header, [_cells(row, places) for row in rows])
 
 
 def columns(header: list[str], rows: list[list[str]]) -> str:
@@ -457,17 +557,17 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
     )
 
 
-def _cells(arm: dict[str, Any]) -> list[str]:
-    def accuracy(name: str) -> str:
+def _cells(arm: dict[str, Any], places: int) -> list[str]:
+    def mean(name: str) -> str:
         if arm[name] is None:
             return "-"
         sd = arm[f"{name}_sd"]
-        return f"{arm[name]:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
+        return f"{arm[name]:.{places}f}" + (f" ± {sd:.{places}f}" if sd is not None else "")
 
     seeds = str(arm["seeds"]) if arm["seeds"] == arm["of"] else f"{arm['seeds']} of {arm['of']}"
     share = "-" if arm["lr_share_at_end"] is None else f"{arm['lr_share_at_end']:.1%}"
     seconds = "-" if arm["seconds"] is None else f"{arm['seconds']:.1f}"
     restarts = "-" if arm["restarts"] is None else str(arm["restarts"])
     return [
-        arm["arm"], seeds, *map(accuracy, ["final", "best", "test"]), restarts, share, seconds,
+        arm["arm"], seeds, *map(mean, ["final", "best", "test"]), restarts, share, seconds,
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from harness.config import extensions, hydra_private
+from harness.config import extensions, hydra_private, measures
 from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, show
 from harness.config.hints import unknown_key
@@ -113,6 +113,7 @@ def load(composed: DictConfig) -> Config:
         if metric not in METRICS:
             fix = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"
             raise ConfigError(f"metrics={show(config.metrics)}: {metric}: {fix}")
+    measures.of_claim(config.claim.metric, config.metrics)
     for section in (config, *vars(config).values()):
         if isinstance(section, Section):
             known = {f.name for f in dataclasses.fields(section)}

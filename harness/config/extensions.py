@@ -18,7 +18,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.config import registry
+from harness.config import measures, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, choice, duration, number, without_effect
 from harness.config.schema import Config, Metric
@@ -82,6 +82,8 @@ def register(name: str) -> Callable[[S], S]:
         known = kinds.get(name)
         if known and known.__module__ != node.__module__:
             raise ConfigError(f"{own}: is there already; give {node.__name__} another name")
+        if issubclass(node, Metric):
+            _check_metric(own, name, node)
         if "__dataclass_fields__" not in vars(node):
             dataclass(unsafe_hash=True)(node)
         kinds[name] = node
@@ -90,6 +92,18 @@ def register(name: str) -> Callable[[S], S]:
         return node
 
     return add
+
+
+def _check_metric(own: str, name: str, node: type[Metric]) -> None:
+    """Raise `ConfigError` for a metric whose name is taken, or which does not say what its number means."""
+    if name in measures.BUILTIN:
+        raise ConfigError(f"{own}: is there already; give {node.__name__} another name")
+    if not hasattr(node, "better"):
+        raise ConfigError(f'{own}: does not say which is better; add better = "higher" or "lower"')
+    try:
+        measures.Measure(node.better, node.unit)
+    except ValueError as error:
+        raise ConfigError(f"{own}: {error}") from None
 
 
 def source(section: Section | type[Section]) -> Source | None:

@@ -31,6 +31,7 @@ MOST_EPOCHS = 1e6  # of a budget
 FIRST_TUNING_SEED = 1000  # claims begin at 0
 MOST_PAIRS = 10_000  # of a claim that goes on until decided
 MOST_TITLE_WORDS = 15
+SETS = ("val", "test")  # of images, on which metrics are evaluated
 
 
 @dataclass
@@ -316,8 +317,8 @@ class ClaimSettings(Section):
     )
     baseline: str | None = MISSING  # null: the first level of the sweep
     treatments: list[str] | None = MISSING  # null: all other levels
-    metric: str = choice("val/acc", "test/acc")  # after the last update
-    margin: float = number(at_least=0, below=100)  # points of accuracy that matter
+    metric: str = MISSING  # val/NAME or test/NAME, after the last update
+    margin: float = number(at_least=0, below=1e6)  # the smallest difference that matters
     level: float = number(above=0, below=0.5)  # of the test
     rivals: list[str] | None = newer(None)  # treatments that may explain another one's gain
     tuned_over: str | None = newer(

@@ -131,28 +131,29 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     return np.array(sorted(extremes | {0, len(values) - 1}))
 
 
-def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return `run` (its row in `runs`), `arm`, `epoch` and `acc` (percent) of all evaluations of `runs`."""
+def evaluations(runs: pl.DataFrame, name: str = "acc") -> pl.DataFrame:
+    """Return `run` (its row in `runs`), `arm`, `epoch` and `value` (of the metric `name`) of all evaluations of `runs`."""
+    metric = f"val/{name}"
     frames = [
-        results.history(Path(folder), average)
-        .filter(pl.col("val/acc").is_finite())
-        .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", acc="val/acc")
+        results.history(Path(folder), average, results.own_names([name]))
+        .filter(pl.col(metric).is_finite())
+        .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", value=metric)
         for row, (folder, arm, average) in enumerate(
             zip(runs["folder"], runs["arm"], averages.of_table(runs), strict=True)
         )
     ]
-    schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "acc": pl.Float64}
+    schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "value": pl.Float64}
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
 def means(points: pl.DataFrame) -> pl.DataFrame:
-    """Return `arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `accuracies`."""
+    """Return `arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `evaluations`."""
     return (
         points.group_by("arm", "epoch", maintain_order=True)
         .agg(
             pl.len().alias("seeds"),
-            pl.col("acc").mean().alias("mean"),
-            pl.col("acc").std().fill_null(0).alias("sd"),
+            pl.col("value").mean().alias("mean"),
+            pl.col("value").std().fill_null(0).alias("sd"),
         )
         .with_columns(low=pl.col("mean") - pl.col("sd"), high=pl.col("mean") + pl.col("sd"))
     )

@@ -73,19 +73,34 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of `runs.csv`: the fixed ones, then a `swept.KEY` for each key that was swept."""
+    """Return the columns of `runs.csv`: the fixed ones, then a `swept.KEY` for each key that was swept, then
+    `final.NAME`, `best.NAME` and `test.NAME` for each metric beside acc.
+    """
     swept = [json.loads(text) for text in runs["swept"]]
     keys = dict.fromkeys(key for own in swept for key in own if key != "seed")
     own = (
         pl.Series(f"swept.{key}", [one.get(key) for one in swept], dtype=pl.String) for key in keys
     )
-    return runs.select(*_COLUMNS).with_columns(own)
+    of_metrics = (
+        results.of_metric(runs, name)[part].alias(f"{part}.{name}")
+        for name in _metrics(runs)
+        for part in ("final", "best", "test")
+    )
+    return runs.select(*_COLUMNS).with_columns(*own, *of_metrics)
+
+
+def _metrics(runs: pl.DataFrame) -> list[str]:
+    """Return the names of the metrics, beside acc, that a run has recorded."""
+    texts = runs["metrics"].to_list() if "metrics" in runs.columns else []
+    recorded = dict.fromkeys(name for text in texts for name in json.loads(text))
+    return [name for name in recorded if name != "acc"]
 
 
 def histories(runs: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of all histories, each with what says whose it is."""
+    others = results.own_names(_metrics(runs))
     tables = [
-        results.history(row.pop("folder"), average).select(
+        results.history(row.pop("folder"), average, others).select(
             *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()
         )
         for row, average in zip(

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
@@ -24,11 +25,14 @@ from harness.analysis import number_text, results, sentences, states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
+from harness.analysis.scale import ACCURACY, Scale
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.analysis.trained import what_was_trained
 from harness.config.fields import show
+from harness.config.schema import SETS
 from harness.files import atomic, cache_folder, read_checked, write_checked
 from harness.report import charts, folders, page_charts, verdict_charts
+from harness.report.curves import what
 from harness.report.first_screen import first_screen
 
 _NONE = "–"
@@ -52,6 +56,7 @@ _COLUMNS: dict[str, Any] = {  # of the runs; null on the page where a table lack
     "budget": pl.Float64,
     "lr_share_at_end": pl.Float64,
     "seconds": pl.Float64,
+    "metrics": pl.String,
 }
 
 
@@ -81,7 +86,9 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     named = [*runs["arm"], *(point["arm"] for point in profile)]
     arms = list(dict.fromkeys(named))
     baseline = verdict["claim"].get("baseline") if verdict else None
-    overview = page_charts.overview(runs, arms, baseline)
+    scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
+    overview = page_charts.overview(runs, arms, baseline, scale)
+    columns = metric_columns(scale)
     specs = {}
     if overview:
         specs["overview"] = overview.chart
@@ -95,7 +102,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         specs["phase"] = verdict_charts.profile(profile, arms)
     return _template().render(
         about=about,
-        arms=results.arms(runs).to_dicts() if len(runs) else [],
+        arms=_arm_rows(runs, columns),
         bundle=_bundle(),
         charts=specs,
         comparisons=_comparisons(verdict),
@@ -108,10 +115,15 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         overview=overview,
         nonce=secrets.token_urlsafe(16),
         phase=phase,
-        runs=_run_rows(runs),
+        runs=_run_rows(runs, columns),
+        columns=columns,
+        scale=scale,
+        curves=what(scale.on_val),
         snapshots=_snapshots(verdict),
         trained=trained,
-        tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
+        tunings=[
+            tuning_table(one, scale.places_shown) for one in (verdict or {}).get("tuning") or []
+        ],
         verdict=verdict,
         warnings=about.get("warnings") or [],
     )
@@ -172,7 +184,10 @@ def with_all_columns(runs: pl.DataFrame) -> pl.DataFrame:
     if not runs.columns:
         return pl.DataFrame(schema=_COLUMNS)
     status, name = pl.col("status").fill_null("missing"), pl.col("name").fill_null("run")
-    return runs.with_columns(columns).with_columns(status, name, pl.col("arm").fill_null(name))
+    metrics = pl.col("metrics").fill_null("{}")
+    return runs.with_columns(columns).with_columns(
+        status, name, metrics, pl.col("arm").fill_null(name)
+    )
 
 
 def _finite(value: Any) -> Any:
@@ -242,10 +257,61 @@ def _open_pairs(comparison: dict[str, Any]) -> int | None:
     return None
 
 
-def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Column:
+    """What a column of the tables of arms and runs has: `part` (final, test or best) of the metric `name`."""
+
+    head: str
+    name: str
+    part: str
+    places: int
+
+
+def metric_columns(scale: Scale) -> list[Column]:
+    """Return the columns of the claim's metric, and behind those of another one the accuracies."""
+    own = (
+        []
+        if scale.name == "acc"
+        else [replace(scale, metric=f"{split}/{scale.name}") for split in SETS]
+    )
+    accuracy = [replace(ACCURACY, metric=f"{split}/acc") for split in SETS]
+    return [
+        Column(f"{prefix}{one.values}", one.name, part, one.places_shown)
+        for val, test in filter(None, [own, accuracy])
+        for one, prefix, part in (
+            (val, "final ", "final"),
+            (test, "", "test"),
+            (val, "best ", "best"),
+        )
+    ]
+
+
+def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the rows of the arms; `values` has a mean and a standard deviation a column."""
+    if runs.is_empty():
+        return []
+    names = dict.fromkeys(column.name for column in columns)
+    by_name = {name: results.arms(results.of_metric(runs, name)).to_dicts() for name in names}
+    return [
+        row
+        | {
+            "values": [
+                (by_name[one.name][at][one.part], by_name[one.name][at][f"{one.part}_sd"])
+                for one in columns
+            ]
+        }
+        for at, row in enumerate(by_name["acc"])
+    ]
+
+
+def _run_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Return the rows of the runs: what is shown, and whether it may be a link."""
     roots = folders.roots_of(runs)
-    return [_run(run, roots) for run in runs.to_dicts()]
+    values = [results.of_metric(runs, one.name)[one.part].to_list() for one in columns]
+    return [
+        _run(run, roots) | {"values": own}
+        for run, *own in zip(runs.to_dicts(), *values, strict=True)
+    ]
 
 
 def _run(run: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
@@ -272,11 +338,10 @@ def _snapshots(verdict: dict[str, Any] | None) -> dict[str, dict[int, dict[str, 
     return table
 
 
-def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
+def tuning_table(tuning: dict[str, Any], places: int = 2) -> dict[str, Any]:
     """Return how the arms of a sweep were tuned (an entry of `tuning` in `verdict.json`): `values`, and `rows`.
 
-    A row is an arm with a cell for each value that any arm has tried: `text` (mean ± standard error, percent) and
-    `mark`. Values are in ascending order where they are `numbers`.
+    A row is an arm with a cell for each value that any arm has tried: `text` (mean ± standard error) and `mark`. Values are in ascending order where they are `numbers`.
     """
     values = list(dict.fromkeys(value for arm in tuning["arms"] for value in arm["tried"]))
     numbers = all(isinstance(level_key(value), Decimal) for value in values)
@@ -285,7 +350,7 @@ def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
     rows = [
         arm
         | {
-            "cells": [_tuning_cell(arm, value) for value in values],
+            "cells": [_tuning_cell(arm, value, places) for value in values],
             "lowest": numbers and arm["value"] == min(arm["tried"], key=Decimal),
         }
         for arm in tuning["arms"]
@@ -293,7 +358,7 @@ def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
     return tuning | {"values": values, "rows": rows, "numbers": numbers}
 
 
-def _tuning_cell(arm: dict[str, Any], value: str) -> dict[str, str]:
+def _tuning_cell(arm: dict[str, Any], value: str, places: int) -> dict[str, str]:
     runs = arm["tried"].get(value)
     if not runs:
         return {"text": _NONE, "mark": ""}
@@ -301,7 +366,8 @@ def _tuning_cell(arm: dict[str, Any], value: str) -> dict[str, str]:
     if len(ended) < len(runs):
         return {"text": f"{len(runs) - len(ended)} of {len(runs)} diverged", "mark": "ruled out"}
     mark = "chosen" if value == arm["value"] else "best mean" if value == arm["best"] else ""
-    return {"text": _mean_and_sd(fmean(ended), stdev(ended) / math.sqrt(len(ended))), "mark": mark}
+    text = _mean_and_sd(fmean(ended), stdev(ended) / math.sqrt(len(ended)), places)
+    return {"text": text, "mark": mark}
 
 
 # --- numbers as text -----------------------------------------------------------------------------
@@ -346,6 +412,7 @@ def variance_parts(shares: dict[str, float]) -> str:
     return " · ".join(str(b - a) for a, b in pairwise(ends)) + " %"
 
 
-def _mean_and_sd(value: Any, sd: Any) -> str:
+def _mean_and_sd(value: Any, sd: Any, places: int = 2) -> str:
     """Return `value ± sd`, without the latter where there is none."""
-    return _fixed(value) if _missing(sd) else f"{_fixed(value)} ± {_fixed(sd)}"
+    shown = _fixed(value, places)
+    return shown if _missing(sd) else f"{shown} ± {_fixed(sd, places)}"

@@ -18,6 +18,7 @@ import polars as pl
 from harness.analysis import averages, images, needed, phase, provenance, results, sentences, verify
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
+from harness.analysis.scale import Scale
 from harness.analysis.trained import commits_text, what_was_trained
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
@@ -42,10 +43,11 @@ def write_summary(
     """
     plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
+    scale = next((Scale.of(plan["claim"]) for plan in plans if plan["claim"]), None)
     steps = Attempts(ConfigError, UnreadableError)
     lines, verdict, written = list[str](), None, list[Path]()
     with steps.step("table"):
-        lines = [results.table(runs)]
+        lines = [results.table(runs, scale)]
     frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
     warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
@@ -134,7 +136,7 @@ def _read(
     runs = pl.concat(numbered, how="vertical_relaxed")
     if claimed and not cells:
         runs = assign_cells(runs, _joined(claimed))
-    unique = _unique(runs)
+    unique = _unique(runs, claimed[0].scale.name if claimed else "acc")
     if repeated := len(runs) - len(unique):
         note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
         print(note, file=sys.stderr)
@@ -217,18 +219,20 @@ def _add_stages(
     return lines
 
 
-def _unique(runs: pl.DataFrame) -> pl.DataFrame:
+def _unique(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
     """Return each planned run once, the complete one if there is one.
 
-    Complete runs of one arm and seed that came to different results are all kept: the verdict refuses them.
+    Complete runs of one arm and seed that came to different results, by the name of a metric, are all kept: the
+    verdict refuses them.
     """
     level = pl.coalesce("level", "arm").alias("is")
     key = ["is", "seed", "budget", "cell", "tuned"]
-    named, done = runs.with_columns(level), pl.col("status") == "complete"
-    complete = named.filter(done).unique([*key, "final"], keep="first", maintain_order=True)
+    ended = results.of_metric(runs, metric)["final"].alias("ended")
+    named, done = runs.with_columns(level, ended), pl.col("status") == "complete"
+    complete = named.filter(done).unique([*key, "ended"], keep="first", maintain_order=True)
     others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
     first = others.unique(key, keep="first", maintain_order=True)
-    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is")
+    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is", "ended")
 
 
 def verdict_document(
@@ -238,8 +242,9 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = claims.judge(claim, results.with_values(runs, claim.metric))
-    images.add_images(judged, runs, claim.level)
+    judged = claims.judge(claim, results.with_values(runs, claim))
+    if claim.scale.name == "acc":
+        images.add_images(judged, runs, claim.level)
     if claim.factor == averages.FACTOR:
         said = averages.describe([claim.baseline, *claim.treatments])
         judged["sentence"] = f"{judged['sentence']} {said}".rstrip()
@@ -258,6 +263,11 @@ def _joined(claimed: list[Claim]) -> Claim:
 
     The title is the first one's.
     """
+    first = claimed[0]
+    if any(one.metric == first.metric and one.better != first.better for one in claimed):
+        raise ConfigError(
+            f"these sweeps disagree in whether higher or lower is better of {first.metric}: report them one by one"
+        )
     own = {"treatments": None, "seeds": None, "title": None}
     shared = [asdict(one) | own for one in claimed]
     if any(one != shared[0] for one in shared):

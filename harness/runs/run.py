@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import correct
-from harness.config import extensions
+from harness.config import extensions, measures
 from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
 from harness.config.warnings import warn, warn_once
@@ -68,6 +68,7 @@ def run(ctx: RunContext) -> RunResult:
             tracking.check(ctx.config.tracking)
             setup = prepare(ctx.config, ctx.timer, ctx.world)
             result.identity = _identity(setup)
+            result.metrics = measures.described(ctx.config.metrics)
             _write_lr_plan(ctx, setup)
             store = Store(Path(ctx.config.store.dir)) if ctx.config.reuse else None
             if not _ended_before(ctx, setup, store, result):

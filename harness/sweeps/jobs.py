@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.analysis import arms, averages, sweep_plan
 from harness.analysis.arms import Question
-from harness.config import hydra_private
+from harness.config import hydra_private, measures
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -76,7 +76,10 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
             "claim.tune: the arms of claim.factor=average are one run; leave it out, and give the run its values"
         )
     levels = [[averages.LAST, *run.config.averages.names()] for run in planned.runs]
-    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs, levels)
+    measure = measures.of_claim(settings.metric, planned.composed[0].config.metrics)
+    question = arms.infer_question(
+        _settings_of_stage(settings, tuned), planned.jobs, measure, levels
+    )
     if tuned and question.claim:
         claim = replace(question.claim, inferred=settings.factor is None)
         question = replace(question, claim=claim)

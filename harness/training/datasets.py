@@ -267,8 +267,15 @@ def training_images(dataset: Dataset, images: int) -> int:
 
 def refuse_without_test(config: Config) -> None:
     """Raise `ConfigError` for a claim about the test set where there is none."""
-    if config.claim.metric == "test/acc" and (missing := config.dataset.missing_test()):
-        raise ConfigError(f"claim.metric=test/acc: {missing}, or use claim.metric=val/acc")
+    metric, dataset = config.claim.metric, config.dataset
+    if not metric.startswith("test/"):
+        return
+    missing = dataset.missing_test()
+    if missing is None and dataset.shape() is None and _read_once(dataset)[1] is None:
+        missing = f"dataset={registry.kind(dataset)} has no test images; have read return some"
+    if missing:
+        instead = metric.replace("test/", "val/", 1)
+        raise ConfigError(f"claim.metric={metric}: {missing}, or use claim.metric={instead}")
 
 
 def updates_per_epoch(images: int, batch_size: int, accumulate: int) -> int:
