@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from harness.analysis import results, verify
+from harness.analysis import measured, results, verify
 from harness.analysis.averages import of_runs
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.choices.builtin import register
@@ -102,7 +102,7 @@ def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
-    if "metrics" in result and results.measures_of(result) != measures.measures(config.metrics):
+    if "metrics" in result and measured.measures_of(result) != measures.measures(config.metrics):
         found.append(
             "which of its metrics are better, or their units, are not what their code says"
         )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +15,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
-from harness.analysis import averages
-from harness.analysis.scale import Scale
+from harness.analysis import averages, measured
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.config.measures import BUILTIN, Measure, is_metric
+from harness.config.measures import Measure
 from harness.config.schema import ClaimSettings
 from harness.config.values import completed, flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
 
 if TYPE_CHECKING:
-    from harness.analysis.verdict import Claim
+    pass
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
@@ -135,7 +133,7 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         run |= arms_of.label_run(swept)
     with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
-        known = [measures_of(result(folder)) for folder in run_folders]
+        known = [measured.measures_of(result(folder)) for folder in run_folders]
     question = _question(settings, runs, known, configs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
@@ -213,7 +211,7 @@ def _rows(
                 arms_of.label_run(one.get("swept", planned["swept"]) | {averages.FACTOR: level})
                 for one in (planned, own)
             ]
-            best = _best(folder, level, measures_of(own)) if own else {}
+            best = _best(folder, level, measured.measures_of(own)) if own else {}
             found = averages.as_run(own, level, best) | (labels[1] if own else {})
             row = _row(folder, planned | labels[0], plan, recorded, found)
             rows.append(row | {"average": level})
@@ -222,7 +220,7 @@ def _rows(
 
 def _best(folder: Path, average: str, measures: Mapping[str, Measure]) -> dict[str, Any]:
     """Return the best validation value of each metric of an average, by the metric's name."""
-    table = history(folder, average, own_names(measures))
+    table = history(folder, average, measured.own_names(measures))
     columns = {name: table[f"val/{name}"].drop_nans() for name in measures}
     return {
         name: columns[name].max() if measure.better == "higher" else columns[name].min()
@@ -241,7 +239,7 @@ def _row(
     with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
         named = own if own and recorded else planned
         swept = named.get("swept", planned["swept"])
-        schedule, shape = own.get("plan", {}), planned["plan"]
+        shape = planned["plan"]
         config = own.get("config") or _planned_config(plan, planned)
         config = config and completed(config)
         factor, tuned_over = ((plan["claim"] or {}).get(k) for k in ("factor", "tuned_over"))
@@ -259,16 +257,11 @@ def _row(
             "final": own.get("final", {}).get("val/acc"),
             "best": own.get("best", {}).get("val/acc"),
             "test": own.get("test", {}).get("test/acc"),
-            "budget": shape["budget_epochs"],
-            "aligned": shape.get("aligned"),
-            "nearest_aligned": shape.get("nearest_aligned_epochs"),
-            "restarts": len(schedule["restart_epochs"]) if schedule else None,
-            "lr_share_at_end": schedule.get("lr_share_at_end"),
+            **_of_schedule(shape, own.get("plan", {})),
             "seconds": own.get("seconds", {}).get("total"),
             **{name: own.get(name) for name in _FROM_RESULT},
             "begun_again": own.get("restarts"),
             "claim_sha256": own.get("claim_sha256") if recorded else None,
-            "updates_per_epoch": shape.get("updates_per_epoch"),
             "lr": (config or {}).get("optimizer", {}).get("lr"),
             "val_images": images.get("val"),
             "test_images": images.get("test"),
@@ -278,78 +271,20 @@ def _row(
             "config": json.dumps(config, sort_keys=True),
             "swept": json.dumps(swept),
             "overrides": json.dumps(own.get("overrides") or planned.get("overrides") or []),
-            "metrics": json.dumps(_measured(own)),
+            "metrics": json.dumps(measured.of_result(own)),
         }
 
 
-def measures_of(result: dict[str, Any]) -> dict[str, Measure]:
-    """Return what the metrics of a `result.json` mean, by name; one of before they were recorded has acc and loss."""
-    known = result.get("metrics") or {name: vars(one) for name, one in BUILTIN.items()}
+def _of_schedule(shape: dict[str, Any], schedule: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns about a schedule, of its shape in the plan and of what the run recorded."""
     return {
-        name: Measure(one["better"], one["unit"])
-        for name, one in known.items()
-        if is_metric(f"val/{name}")
+        "budget": shape["budget_epochs"],
+        "updates_per_epoch": shape.get("updates_per_epoch"),
+        "aligned": shape.get("aligned"),
+        "nearest_aligned": shape.get("nearest_aligned_epochs"),
+        "restarts": len(schedule["restart_epochs"]) if schedule else None,
+        "lr_share_at_end": schedule.get("lr_share_at_end"),
     }
-
-
-def own_names(metrics: Iterable[str]) -> list[str]:
-    """Return those of `metrics` that not every history has."""
-    return [name for name in metrics if name not in BUILTIN]
-
-
-def _measured(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the metrics of a run, as the column `metrics` has them; none of a run without a result."""
-    final, test = result.get("final", {}), result.get("test", {})
-    best = {name: one.get("best") for name, one in result.get("metrics", {}).items()}
-    best.setdefault("acc", result.get("best", {}).get("val/acc"))
-    return {
-        name: vars(measure)
-        | {"final": final.get(f"val/{name}"), "best": best.get(name), "test": test.get(f"test/{name}")}
-        for name, measure in (measures_of(result) if result else {}).items()
-    }  # fmt: skip
-
-
-def of_metric(runs: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Return `runs` with `final`, `best` and `test` of the metric `name` in place of acc; null where it is not known."""
-    if name == "acc" or "metrics" not in runs.columns:
-        return runs
-    own = [json.loads(text).get(name) or {} for text in runs["metrics"]]
-    return runs.with_columns(
-        pl.Series(part, [one.get(part) for one in own], pl.Float64, strict=False)
-        for part in ("final", "best", "test")
-    )
-
-
-def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
-    """Return `runs` with `value` (null of incomplete runs), `last`, `test` and `images` of the claim's metric.
-
-    Raises `ConfigError` if a run recorded that the metric has another direction or unit than the claim says.
-    """
-    refuse_other_measures(runs, claim)
-    name, of_test = claim.scale.name, claim.metric.startswith("test/")
-    images = "test_images" if of_test else "val_images"
-    counted = pl.col(images) if images in runs.columns and name == "acc" else pl.lit(None, pl.Int64)
-    last, complete = pl.col("test" if of_test else "final"), pl.col("status") == "complete"
-    return of_metric(runs, name).with_columns(
-        pl.when(complete).then(last).alias("value"), last.alias("last"), images=counted
-    )
-
-
-def refuse_other_measures(runs: pl.DataFrame, claim: Claim) -> None:
-    """Raise `ConfigError` if a run recorded another direction or unit of the claim's metric than the claim has."""
-    if "metrics" not in runs.columns:
-        return
-    for name, text in runs.select("name", "metrics").iter_rows():
-        own = json.loads(text).get(claim.scale.name)
-        if own and (own["better"], own["unit"]) != (claim.better, claim.unit):
-            raise ConfigError(
-                f"claim.metric={claim.metric}: {claim.better} is better{_in(claim.unit)} by the claim, "
-                f"{own['better']}{_in(own['unit'])} by the run {name}; report what agrees by itself"
-            )
-
-
-def _in(unit: str) -> str:
-    return f" (in {unit})" if unit else ""
 
 
 def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any] | None:
@@ -427,42 +362,6 @@ def lr(folder: Path | str) -> NDArray[np.float64]:
     return np.asarray(lrs)
 
 
-def disagreements(runs: pl.DataFrame) -> list[str]:
-    """List the pairs of runs whose histories differ although their trajectories are the same so far.
-
-    Equal work must give equal results, so each is a fault: of determinism, or of the data.
-    """
-    found = []
-    begun = averages.of_runs(runs).filter(pl.col("fingerprint").is_not_null())
-    for (_,), same_beginning in begun.group_by("fingerprint", maintain_order=True):
-        plans = [(lr(Path(run["folder"])), run) for run in same_beginning.to_dicts()]
-        plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # long common prefixes adjoin
-        for (one, run), (other, after) in pairwise(plans):
-            step = _first_difference(Path(run["folder"]), Path(after["folder"]), common(one, other))
-            if step is not None:
-                found.append(
-                    f"{run['name']} and {after['name']} begin alike but differ at update {step}"
-                )
-    return found
-
-
-def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
-    """Return how many updates two LR plans have in common from the first on."""
-    shorter = min(len(one), len(other))
-    different = np.flatnonzero(one[:shorter] != other[:shorter])
-    return int(different[0]) if len(different) else shorter
-
-
-def _first_difference(one: Path, other: Path, updates: int) -> int | None:
-    """Return the first update with a metric that both histories have with different values."""
-    rows = history(one).filter(pl.col("step") <= updates)
-    both = rows.join(history(other), on="step", suffix=" of the other")
-    metrics = [name for name in _HISTORY if name != "step"]
-    differ = [pl.col(name) != pl.col(f"{name} of the other") for name in metrics]
-    step: int | None = both.filter(pl.any_horizontal(differ))["step"].min()  # type: ignore[assignment]
-    return step
-
-
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
@@ -479,95 +378,3 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
         pl.col("lr_share_at_end").max(),
         pl.col("seconds").sum(),
     )
-
-
-def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """Return, for each arm, how good the best accuracy so far is during training, on average over its runs.
-
-    `area` is its mean over epochs (percent); `epochs_to` the mean number of epochs until it reaches
-    an accuracy, null unless all runs do. The accuracies are 5, 2, 1 and 0 points below the first
-    arm's mean final one. A maximum over epochs is optimistic: none of this enters a verdict.
-    """
-    done = averages.of_runs(runs).filter(pl.col("status") == "complete")
-    if done.is_empty():
-        return None
-    first = done.filter(pl.col("arm") == done["arm"][0])["final"].mean()
-    assert isinstance(first, float)
-    goals = [round(first - below, 2) for below in (5, 2, 1, 0)]
-    found = []
-    for (arm,), group in done.group_by("arm", maintain_order=True):
-        curves = [_best_so_far(Path(folder)) for folder in group["folder"]]
-        areas = [np.average(best, weights=np.diff(epoch, prepend=0)) for epoch, best in curves]
-        epochs_to = {
-            str(goal): float(np.mean([epoch[np.argmax(best >= goal)] for epoch, best in curves]))
-            if all(best[-1] >= goal for _, best in curves)
-            else None
-            for goal in goals
-        }
-        found.append({"arm": arm, "area": float(np.mean(areas)), "epochs_to": epochs_to})
-    return found
-
-
-def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = history(folder).filter(pl.col("val/acc").is_not_null())
-    return rows["epoch"].to_numpy(), np.maximum.accumulate(rows["val/acc"].to_numpy())
-
-
-def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """Return, for each arm, the test accuracy of the mean prediction of its runs' last m cycle ends.
-
-    From the `snapshots.json` that `scripts/snapshot_ensemble.py` writes into run folders.
-    """
-    rows = [
-        {"arm": run["arm"], "members": members, "acc": acc}
-        for run in averages.of_runs(runs).to_dicts()
-        if (path := Path(run["folder"]) / "snapshots.json").exists()
-        for members, acc in enumerate(read_json(path)["test/acc"], start=1)
-    ]
-    if not rows:
-        return None
-    table = pl.DataFrame(rows).group_by("arm", "members", maintain_order=True)
-    return table.agg(
-        pl.col("acc").mean().alias("test_acc_mean"), pl.col("acc").std().alias("sd")
-    ).to_dicts()
-
-
-def table(runs: pl.DataFrame, scale: Scale | None = None) -> str:
-    """Return the table of the arms as text, with the metric of a claim, its `scale`, in place of acc."""
-    name, unit, places = "acc", " %", 2
-    if scale and scale.name != "acc":
-        name, unit, places = scale.name, f" {scale.unit}".rstrip(), scale.places_shown
-    header = ["arm", "seeds", f"final val/{name}{unit}", f"best val/{name}{unit}", f"test/{name}{unit}", "restarts",
-              "LR at end, % of peak", "seconds, all seeds"]  # fmt: skip
-    rows = arms(of_metric(runs, name)).to_dicts()
-    return columns(header, [_cells(row, places) for row in rows])
-
-
-def columns(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table as text: the first column aligned to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, rule, *rows]
-    )
-
-
-def _cells(arm: dict[str, Any], places: int) -> list[str]:
-    def mean(name: str) -> str:
-        if arm[name] is None:
-            return "-"
-        sd = arm[f"{name}_sd"]
-        return f"{arm[name]:.{places}f}" + (f" ± {sd:.{places}f}" if sd is not None else "")
-
-    seeds = str(arm["seeds"]) if arm["seeds"] == arm["of"] else f"{arm['seeds']} of {arm['of']}"
-    share = "-" if arm["lr_share_at_end"] is None else f"{arm['lr_share_at_end']:.1%}"
-    seconds = "-" if arm["seconds"] is None else f"{arm['seconds']:.1f}"
-    restarts = "-" if arm["restarts"] is None else str(arm["restarts"])
-    return [
-        arm["arm"], seeds, *map(mean, ["final", "best", "test"]), restarts, share, seconds,
-    ]  # fmt: skip

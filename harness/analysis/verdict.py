@@ -277,8 +277,8 @@ def _judged(
         for runs, *figures in zip(one.against, complete, everyone, strict=True)
     ]
     verdict = states.least_favourable(*verdicts)
-    sign = claim.scale.sign
-    gains = [math.inf if own["mean"] is None else sign * own["mean"] for own in complete]
+    means = [own["mean"] for own in complete]
+    gains = [math.inf if mean is None else claim.scale.sign * mean for mean in means]
     shown = min(range(len(gains)), key=lambda at: (verdicts[at] != verdict, gains[at]))
     runs, figures, imputed = one.against[shown], complete[shown], everyone[shown]
     least = min(one.against, key=lambda runs: len(runs.pairs(impute=True)) - len(runs.seeds))
@@ -300,9 +300,7 @@ def _judged(
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
         "lrs": list(runs.lrs()),
-        "tuned": _tuned(claim, one, complete, verdicts) | {"baseline": runs.tuned[0]}
-        if claim.tuned_over
-        else None,
+        "tuned": _tuned(claim, one, complete, verdicts, shown) if claim.tuned_over else None,
         "rivals": [],
         "comparisons": size.comparisons,
         "fewest_pairs": size.fewest_pairs(claim.level),
@@ -348,14 +346,23 @@ def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
 
 
 def _tuned(
-    claim: Claim, one: Comparison, complete: Sequence[Figures], verdicts: Sequence[str]
+    claim: Claim,
+    one: Comparison,
+    complete: Sequence[Figures],
+    verdicts: Sequence[str],
+    shown: int,
 ) -> dict[str, Any]:
-    """Return what the treatment comes to against each of the baseline's values of `tuned_over`."""
+    """Return what the treatment comes to against each of the baseline's values of `tuned_over`; `shown` is its row."""
     against = [
         {"value": runs.tuned[0], "verdict": verdict, **{k: own[k] for k in ("n", "mean", "ci95")}}
         for runs, own, verdict in zip(one.against, complete, verdicts, strict=True)
     ]
-    return {"key": claim.tuned_over, "treatment": one.tuned, "against": against}
+    return {
+        "key": claim.tuned_over,
+        "treatment": one.tuned,
+        "against": against,
+        "baseline": against[shown]["value"],
+    }
 
 
 def _add_rivals(

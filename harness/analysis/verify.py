@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from harness.analysis import results, sweep_plan, tuning
+from harness.analysis import measured, results, sweep_plan, tuning
 from harness.analysis.pairing import level_key
 from harness.config.fields import show
 from harness.config.values import SAME_RUN, changes, flat
@@ -56,7 +56,7 @@ def _check_tuning(sweep: Path, plan: dict[str, Any]) -> list[str]:
         for value in own
         if value is not None
     )
-    runs = results.of_metric(results.read(tuned), name).filter(status="complete")
+    runs = measured.of_metric(results.read(tuned), name).filter(status="complete")
     if tried != sorted(runs["final"].to_list()):
         faults.append(
             f"{tuned}: the {'accuracies' if name == 'acc' else 'results'} of its runs are not those that the values "
@@ -199,8 +199,8 @@ def _check_end(folder: Path, result: dict[str, Any]) -> list[str]:
 
 def check_history(folder: Path, result: dict[str, Any]) -> list[str]:
     """Return what is wrong in the whole history of a complete run, against its LR plan and its result."""
-    metrics = results.measures_of(result)
-    plan, rows = results.lr(folder), results.history(folder, metrics=results.own_names(metrics))
+    metrics = measured.measures_of(result)
+    plan, rows = results.lr(folder), results.history(folder, metrics=measured.own_names(metrics))
     found = []
     steps = rows["step"].to_list()
     if steps != sorted(set(steps)):

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from harness.analysis import averages, results
+from harness.analysis import averages, measured, results
 
 # After Okabe & Ito (2008), whom the colour-blind can follow; all of a brightness that stands out from white paper
 # (3:1 or more) and from the page's dark paper (4.5:1 or more)
@@ -135,7 +135,7 @@ def evaluations(runs: pl.DataFrame, name: str = "acc") -> pl.DataFrame:
     """Return `run` (its row in `runs`), `arm`, `epoch` and `value` (of the metric `name`) of all evaluations of `runs`."""
     metric = f"val/{name}"
     frames = [
-        results.history(Path(folder), average, results.own_names([name]))
+        results.history(Path(folder), average, measured.own_names([name]))
         .filter(pl.col(metric).is_finite())
         .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", value=metric)
         for row, (folder, arm, average) in enumerate(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.analysis import averages, results
+from harness.analysis import averages, measured, results
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 
@@ -82,7 +82,7 @@ def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
         pl.Series(f"swept.{key}", [one.get(key) for one in swept], dtype=pl.String) for key in keys
     )
     of_metrics = (
-        results.of_metric(runs, name)[part].alias(f"{part}.{name}")
+        measured.of_metric(runs, name)[part].alias(f"{part}.{name}")
         for name in _metrics(runs)
         for part in ("final", "best", "test")
     )
@@ -98,7 +98,7 @@ def _metrics(runs: pl.DataFrame) -> list[str]:
 
 def histories(runs: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of all histories, each with what says whose it is."""
-    others = results.own_names(_metrics(runs))
+    others = measured.own_names(_metrics(runs))
     tables = [
         results.history(row.pop("folder"), average, others).select(
             *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()

@@ -21,7 +21,7 @@ import jinja2
 import polars as pl
 import vl_convert
 
-from harness.analysis import number_text, results, sentences, states
+from harness.analysis import measured, number_text, results, sentences, states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
@@ -89,22 +89,11 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     overview = page_charts.overview(runs, arms, baseline, scale)
     columns = metric_columns(scale)
-    specs = {}
-    if overview:
-        specs["overview"] = overview.chart
-    if overview and overview.ends:
-        specs["ends"] = overview.ends
-    if verdict and verdict["comparisons"]:
-        specs["verdict"] = verdict_charts.forest(verdict)
-    if verdict and "looks" in verdict and (paths := verdict_charts.paths(verdict)):
-        specs["looks"] = paths
-    if profile:
-        specs["phase"] = verdict_charts.profile(profile, arms)
     return _template().render(
         about=about,
         arms=_arm_rows(runs, columns),
         bundle=_bundle(),
-        charts=specs,
+        charts=_specs(overview, verdict, profile, arms),
         comparisons=_comparisons(verdict),
         first=first_screen(runs, verdict, trained, about.get("no_claim") or ""),
         most_arms=charts.MOST_ARMS,
@@ -127,6 +116,23 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         verdict=verdict,
         warnings=about.get("warnings") or [],
     )
+
+
+def _specs(
+    overview: page_charts.Overview | None,
+    verdict: dict[str, Any] | None,
+    profile: list[dict[str, Any]],
+    arms: list[str],
+) -> dict[str, Any]:
+    """Return the charts of the page by name."""
+    drawn = {
+        "overview": overview and overview.chart,
+        "ends": overview and overview.ends,
+        "verdict": verdict and verdict["comparisons"] and verdict_charts.forest(verdict),
+        "looks": verdict and "looks" in verdict and verdict_charts.paths(verdict),
+        "phase": profile and verdict_charts.profile(profile, arms),
+    }
+    return {name: chart for name, chart in drawn.items() if chart}
 
 
 @cache
@@ -291,7 +297,7 @@ def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, A
     if runs.is_empty():
         return []
     names = dict.fromkeys(column.name for column in columns)
-    by_name = {name: results.arms(results.of_metric(runs, name)).to_dicts() for name in names}
+    by_name = {name: results.arms(measured.of_metric(runs, name)).to_dicts() for name in names}
     return [
         row
         | {
@@ -307,7 +313,7 @@ def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, A
 def _run_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Return the rows of the runs: what is shown, and whether it may be a link."""
     roots = folders.roots_of(runs)
-    values = [results.of_metric(runs, one.name)[one.part].to_list() for one in columns]
+    values = [measured.of_metric(runs, one.name)[one.part].to_list() for one in columns]
     return [
         _run(run, roots) | {"values": own}
         for run, *own in zip(runs.to_dicts(), *values, strict=True)

@@ -15,7 +15,18 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import averages, images, needed, phase, provenance, results, sentences, verify
+from harness.analysis import (
+    averages,
+    images,
+    measured,
+    needed,
+    phase,
+    provenance,
+    results,
+    run_tables,
+    sentences,
+    verify,
+)
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
 from harness.analysis.scale import Scale
@@ -47,7 +58,7 @@ def write_summary(
     steps = Attempts(ConfigError, UnreadableError)
     lines, verdict, written = list[str](), None, list[Path]()
     with steps.step("table"):
-        lines = [results.table(runs, scale)]
+        lines = [run_tables.table(runs, scale)]
     frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
     warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
@@ -65,11 +76,7 @@ def write_summary(
                 lines += _add_stages(verdict, plans, every, planned)
             lines.append(f"\nverdict: {_CHANGED * verdict['claim_changed']}{verdict['sentence']}")
     with steps.step("verdict.json"):
-        if verdict:
-            write_json(out / "verdict.json", _for_others(verdict, runs))
-            written.append(out / "verdict.json")
-        else:
-            (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
+        written += _write_verdict(out / "verdict.json", verdict, runs)
     with steps.step("pictures"):
         written += write_pictures(out, runs, verdict, steps)
     written += [] if cells else write_data_files(out, runs, steps, sweeps)
@@ -77,6 +84,14 @@ def write_summary(
         details = about(out, planned, plans, runs, [*warnings, *steps.failures])
         written.append(page.write_page(out, runs, verdict, details))
     return "\n".join([*lines, "", *map(str, written)]), steps.failures
+
+
+def _write_verdict(path: Path, verdict: dict[str, Any] | None, runs: pl.DataFrame) -> list[Path]:
+    if verdict is None:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return []
+    write_json(path, _for_others(verdict, runs))
+    return [path]
 
 
 def write_run(folder: Path) -> tuple[list[Path], list[str]]:
@@ -99,7 +114,7 @@ def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list
     """Return where equal work gave other results, and records of `sweeps` that do not fit their plan, a line each."""
     found: list[str] = []
     with steps.step("comparison of runs that begin alike"):
-        pairs = results.disagreements(runs)
+        pairs = run_tables.disagreements(runs)
         found += [f"{pair}; see numerics in their result.json" for pair in pairs]
     with steps.step("check of the records"):
         found += [fault for sweep in sweeps for fault in verify.check_records(sweep)]
@@ -227,7 +242,7 @@ def _unique(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
     """
     level = pl.coalesce("level", "arm").alias("is")
     key = ["is", "seed", "budget", "cell", "tuned"]
-    ended = results.of_metric(runs, metric)["final"].alias("ended")
+    ended = measured.of_metric(runs, metric)["final"].alias("ended")
     named, done = runs.with_columns(level, ended), pl.col("status") == "complete"
     complete = named.filter(done).unique([*key, "ended"], keep="first", maintain_order=True)
     others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
@@ -242,7 +257,7 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = claims.judge(claim, results.with_values(runs, claim))
+    judged = claims.judge(claim, measured.with_values(runs, claim))
     if claim.scale.name == "acc":
         images.add_images(judged, runs, claim.level)
     if claim.factor == averages.FACTOR:
@@ -253,8 +268,8 @@ def verdict_document(
         **judged,
         "claim_changed": not recorded <= {Claim.from_dict(one).sha256() for one in claimed},
         "phase": phase.analyze(averages.of_runs(runs)),
-        "anytime": results.anytime(runs),
-        "snapshots": results.snapshots(runs),
+        "anytime": run_tables.anytime(runs),
+        "snapshots": run_tables.snapshots(runs),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import needed, results, states
+from harness.analysis import measured, needed, results, run_tables, states
 from harness.analysis import paired_stats as paired
 from harness.analysis.pairing import natural_key
 from harness.analysis.scale import ACCURACY, Scale
@@ -55,10 +55,10 @@ def differences(verdict: dict[str, Any]) -> str:
 def arms(runs: pl.DataFrame, scale: Scale = ACCURACY) -> str:
     """Return a row an arm of `runs`, as `results.read` gives them, with the metric of a claim, its `scale`."""
     runs, values = (
-        results.of_metric(runs, scale.name),
+        measured.of_metric(runs, scale.name),
         "" if scale.name == "acc" else f" {scale.on_val.values}",
     )
-    area = {one["arm"]: f"{one['area']:.2f}" for one in results.anytime(runs) or []}
+    area = {one["arm"]: f"{one['area']:.2f}" for one in run_tables.anytime(runs) or []}
     rows = []
     for (arm,), group in runs.group_by("arm", maintain_order=True):
         done = group.filter(status="complete")
@@ -80,7 +80,7 @@ def _plus_minus(values: pl.Series, places: int) -> str:
 
 def snapshots(runs: pl.DataFrame) -> str:
     """Return the test accuracy of an arm's snapshot ensembles by number of members."""
-    found = results.snapshots(runs.with_columns(arm=pl.coalesce("level", "arm"))) or []
+    found = run_tables.snapshots(runs.with_columns(arm=pl.coalesce("level", "arm"))) or []
     most = max((one["members"] for one in found), default=0)
     by_arm: dict[str, list[str]] = {}
     for one in found:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.analysis.results import common
+from harness.analysis.run_tables import common
 from harness.config.fields import decimal
 from harness.config.schema import Config
 from harness.store.identity import fingerprint

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.analysis.arms import Question
-from harness.analysis.results import columns
+from harness.analysis.run_tables import columns
 from harness.config.fields import decimal
 from harness.store.identity import plan_hashes
 from harness.sweeps.prefix_tree import PlannedRun

@@ -17,7 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness.analysis import averages, results, sweep_plan
+from harness.analysis import averages, results, run_tables, sweep_plan
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.errors import ConfigError
 from harness.config.fields import decimal
@@ -178,7 +178,7 @@ def status(sweep: Path) -> str:
         state = _state(sweep, folders[number], jobs.get(str(number)), queued)
         rows.append([run["name"], *([not_now[number], "-", "-", ""] if not_now[number] else state)])
     header = ["arm", "state", "epoch", "val/acc %"]
-    table = results.columns(header, [row[:4] for row in rows]).splitlines()
+    table = run_tables.columns(header, [row[:4] for row in rows]).splitlines()
     notes = ["", "", *(row[4] for row in rows)]
     lines = [f"{line}  {note}".rstrip() for line, note in zip(table, notes, strict=True)]
     counts = Counter(row[1] for row in rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.analysis import arms, results, sweep_plan, tuning
+from harness.analysis import arms, measured, results, sweep_plan, tuning
 from harness.analysis.scale import Scale
 from harness.analysis.tuning import Choice, Value
 from harness.config import measures
@@ -163,7 +163,7 @@ def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
         for seed in _settings(config).seeds_to_tune()
     }
     found: dict[Arm, dict[Value, list[float | None]]] = {}
-    runs = results.of_metric(results.read(folder(config)), _scale(config).name)
+    runs = measured.of_metric(results.read(folder(config)), _scale(config).name)
     ended = runs.select("final", "status").iter_rows()
     for run, (final, status) in zip(planned, ended, strict=True):
         if run["key"] not in places:
