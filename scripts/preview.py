@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
     options_in_one_line(parser)
     with one_line_errors():
+        register()  # before the options are read: what is refused of them names keys
         preview(parser.parse_intermixed_args())
 
 

@@ -206,8 +206,8 @@ def test_accumulated_batches_are_one_large_batch_to_a_network_without_batch_norm
     monkeypatch.setattr(
         ResNet,
         "build",
-        lambda self, channels, image_size, classes: nn.Sequential(
-            nn.Conv2d(channels, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, classes)
+        lambda self, shape: nn.Sequential(
+            nn.Conv2d(shape.channels, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, shape.classes)
         ).double(),
     )
     budget = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.log_every=1")

@@ -181,7 +181,7 @@ def test_results_say_where_runs_come_from(main_job: Sweep) -> None:
     assert treated["plan"]["restart_epochs"] == [1]
     assert first["config"]["scheduler"] == {
         "kind": "cosine_warm", "warmup": 0.0, "interval": "batch", "unit": "epoch",
-        "t_0": 1.0, "t_mult": 1, "eta_min": 0.0,
+        "t_0": 1.0, "t_mult": 1, "eta_min": 0.0, "decay": 1.0, "cycle_warmup": 0.0,
     }  # fmt: skip
     assert first["numerics"]["device"] == "cpu"
 

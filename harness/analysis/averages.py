@@ -6,12 +6,13 @@ The factor of such a claim is `average`, its levels are `last` and the names of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import polars as pl
+from typing import TYPE_CHECKING, Any
 
 from harness.config.fields import decimal
 from harness.config.schema import Averages
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FACTOR = "average"
 LAST = "last"  # the level of the weights after the last update
@@ -71,6 +72,8 @@ def of_runs(runs: pl.DataFrame) -> pl.DataFrame:
 
     A run that is not trained yet has the status of the arm that needs it most.
     """
+    import polars as pl  # not by a command that only plans
+
     if "average" not in runs.columns or (runs["average"] == LAST).all():
         return runs
     statuses: dict[str, str] = {}

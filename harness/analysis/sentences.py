@@ -240,7 +240,7 @@ def _reduced_at_looks(claim: Claim, own: Figures) -> str:
 
 
 def _skewed(claim: Claim, own: Figures) -> str:
-    decided = own["complete_pairs"] not in (states.TOO_FEW, states.TOO_COARSE)
+    decided = own["complete_pairs"] not in (states.INVALID, states.TOO_FEW, states.TOO_COARSE)
     if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
         return ""
     ends = own["bootstrap_t95"]
