@@ -456,7 +456,6 @@ def test_hostile_names_are_text(tmp_path: Path, show: Callable[..., Page]) -> No
         tracking=lambda num: links[num // 2],
     )  # fmt: skip
     verdict = make_verdict(runs, sentence=HOSTILE[1])
-    verdict["claim"]["metric"] = HOSTILE[2]
     verdict["comparisons"].append(verdict["comparisons"][0] | {"cell": HOSTILE[1]})
     about = dict.fromkeys(ABOUT, HOSTILE[1]) | {
         "commands": list(HOSTILE), "warnings": list(HOSTILE), "versions": {HOSTILE[0]: HOSTILE[1]},
