@@ -23,6 +23,7 @@ from PIL import Image
 
 from harness.choices.datasets import ImageFolder
 from harness.config.errors import ConfigError
+from harness.config.hydra_private import last_given
 from harness.training import datasets as data
 from harness.training import image_files
 
@@ -695,16 +696,11 @@ def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
 @pytest.mark.slow
 def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_path: Path) -> None:
     """W&B's hooks on imports fail in the processes that read images: nothing may be imported there first."""
-    script = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        *words(root, "dataset.workers=2", "dataset.crop=0", "dataset.resized_crop=0.3"),
-        "dataset.rand_augment=9",
-        "dataset.erase=0.5",
-        "tracking=wandb",
-        "tracking.mode=offline",
-    ]
-    script = [word for word in script if word != "tracking=none"]
+    given = words(
+        root, "dataset.workers=2", "dataset.crop=0", "dataset.resized_crop=0.3", "dataset.rand_augment=9",
+        "dataset.erase=0.5", "tracking=wandb", "tracking.mode=offline",
+    )  # fmt: skip
+    script = [sys.executable, str(ROOT / "train.py"), *last_given(given)]
     for _ in range(2):  # the second time without looking at the images first
         done = subprocess.run(
             [*script, "retry=true", "reuse=false"],
