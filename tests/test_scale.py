@@ -65,12 +65,12 @@ def losses(differences: list[float], **changes: Any) -> list[Row]:
 @pytest.mark.parametrize(
     ("differences", "sentence"),
     [
-        (around(-0.3), "supported: −0.30 in val/loss, lower is better (95 % interval −0.37 to −0.23, 6 pairs); below the margin of −0.2."),
-        (around(-0.1), "supported, smaller than the margin: −0.10 in val/loss, lower is better (95 % interval −0.17 to −0.03, 6 pairs); below 0 and above the margin of −0.2."),
-        (around(-0.25), "supported, size unsure: −0.25 in val/loss, lower is better (95 % interval −0.32 to −0.18, 6 pairs); below 0; whether below the margin of −0.2 is open."),
-        (around(0.1), "worse: +0.10 in val/loss, lower is better (95 % interval +0.03 to +0.17, 6 pairs); above 0."),
-        (around(-0.05), "equivalent: −0.05 in val/loss, lower is better (95 % interval −0.12 to +0.02, 6 pairs); its 90 % interval, −0.11 to +0.01, is within ±0.2."),
-        (around(0.2, [4 / 6 * one for one in FAR]), "no gain that matters: +0.20 in val/loss, lower is better (95 % interval −0.10 to +0.50, 6 pairs); a gain of 0.2 is ruled out."),
+        (around(-0.3), "supported: −0.300 in val/loss, lower is better (95 % interval −0.374 to −0.226, 6 pairs); below the margin of −0.2."),
+        (around(-0.1), "supported, smaller than the margin: −0.100 in val/loss, lower is better (95 % interval −0.174 to −0.026, 6 pairs); below 0 and above the margin of −0.2."),
+        (around(-0.25), "supported, size unsure: −0.250 in val/loss, lower is better (95 % interval −0.324 to −0.176, 6 pairs); below 0; whether below the margin of −0.2 is open."),
+        (around(0.1), "worse: +0.100 in val/loss, lower is better (95 % interval +0.026 to +0.174, 6 pairs); above 0."),
+        (around(-0.05), "equivalent: −0.050 in val/loss, lower is better (95 % interval −0.124 to +0.024, 6 pairs); its 90 % interval, −0.108 to +0.008, is within ±0.2."),
+        (around(0.2, [4 / 6 * one for one in FAR]), "no gain that matters: +0.200 in val/loss, lower is better (95 % interval −0.097 to +0.497, 6 pairs); a gain of 0.2 is ruled out."),
     ],
 )  # fmt: skip
 def test_sentences_where_lower_is_better(differences: list[float], sentence: str) -> None:

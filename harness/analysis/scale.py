@@ -89,7 +89,8 @@ class Scale:
 
     def amount(self, number: float) -> str:
         """Return a size with its unit: `0.2 points`, `0.02`."""
-        return f"{number:g} {self.unit_of_differences}".rstrip()
+        unit = "point" if number == 1 and self.unit == _PERCENT else self.unit_of_differences
+        return f"{number:g} {unit}".rstrip()
 
     def gain(self, number: float) -> str:
         """Return a size that is shown to be beyond the margin: `0.4 points`, where lower is better `a gain of 0.04`."""
@@ -106,13 +107,14 @@ class Scale:
 
     @property
     def places(self) -> int:
-        """Decimals of a difference: the margin's precision, at least hundredths."""
-        return max(2, 1 - math.floor(math.log10(self.margin))) if self.margin else 2
+        """Decimals of a difference: the margin's precision, at least hundredths of %, thousandths of others."""
+        least = 2 if self.unit == _PERCENT else 3
+        return max(least, 1 - math.floor(math.log10(self.margin))) if self.margin else least
 
     @property
     def places_shown(self) -> int:
         """Decimals in tables, where those of accuracies are hundredths."""
-        return 2 if self.unit == _PERCENT else max(3, self.places)
+        return 2 if self.unit == _PERCENT else self.places
 
     def signed(self, number: float) -> str:
         return signed(number, self.places)

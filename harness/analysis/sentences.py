@@ -367,9 +367,10 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     if len(comparisons) == 1:
         return str(comparisons[0]["sentence"])
     counted = Counter(one["verdict"] for one in comparisons)
+    key = claim.factor.rpartition(".")[2]
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
+        f"{key}={one['treatment']}{_lr(one)}{_at(one)}: {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
