@@ -19,8 +19,9 @@ from typing import Any
 import jinja2
 import polars as pl
 import vl_convert
+from markupsafe import Markup, escape
 
-from harness.analysis import number_text, results, sentences, states
+from harness.analysis import averages, number_text, results, sentences, states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
@@ -109,6 +110,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         nonce=secrets.token_urlsafe(16),
         phase=phase,
         runs=_run_rows(runs),
+        several=len(averages.of_runs(runs)) > 1,
         snapshots=_snapshots(verdict),
         trained=trained,
         tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
@@ -127,6 +129,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": _breakable,
         "claim_text": claim_text,
         "fixed": _fixed,
         "minus": _minus,
@@ -140,6 +143,11 @@ def _template() -> jinja2.Template:
         "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
+
+
+def _breakable(name: str) -> Markup:
+    """Return the name of an arm, whose lines may end after `=`: browsers would end them anywhere."""
+    return escape(name).replace("=", Markup("=<wbr>"))
 
 
 @cache
