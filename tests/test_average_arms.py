@@ -20,6 +20,7 @@ from test_averages import TINY
 from harness import correct
 from harness.analysis import averages, results
 from harness.config.values import to_dict
+from harness.report import summary
 from harness.store.checkpoint import read_checkpoint, read_state
 
 Main = Callable[..., CompletedProcess[str]]
@@ -160,6 +161,25 @@ def _check_tables(sweep: Path) -> None:
     assert history["val/acc"].drop_nulls().to_list() == accuracies
     assert runs["best"][2] == max(accuracies)
     assert runs["final"][1] == rows[-1]["val/acc@ema:0.5"]
+
+
+def test_a_single_run_has_its_averages_in_tables_and_page(main: Main, tmp_path: Path) -> None:
+    kept = ("averages.ema=[0.5]", "tracking=none", f"hydra.run.dir={tmp_path / 'run'}")
+    assert main(*TINY, *kept, f"store.dir={tmp_path / 'store'}").returncode == 0
+    assert summary.write_run(tmp_path / "run")[1] == []
+    runs = pl.read_csv(tmp_path / "run/runs.csv")
+    last, result = results.last_row(tmp_path / "run"), results.result(tmp_path / "run")
+    assert runs["arm"].to_list() == ["average=last", "average=ema:0.5"]
+    assert runs["final"].to_list() == [last["val/acc"], last["val/acc@ema:0.5"]]
+    assert runs["test"].to_list() == [
+        result["test"]["test/acc"],
+        result["test"]["test/acc@ema:0.5"],
+    ]
+    page = (tmp_path / "run/report.html").read_text()
+    assert "ema:0.5 is the exponential moving average" in page
+    assert "python train.py" in page
+    assert ">complete</strong>" in page
+    assert ">Arms</h2>" not in page
 
 
 def _change_mean(sweep: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import math
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from harness.choices.models import ResNet
+from harness.choices.optimizers import SGD
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.runs.setup import build
@@ -482,6 +484,50 @@ def test_going_on_from_a_snapshot_draws_the_same_dropout() -> None:
     network = ("model=torchvision", "model.arch=mobilenet_v3_small", "trainer.batch_size=8")
     budget = ("trainer.epochs=2", "scheduler.t_0=2", "trainer.log_every=1")
     assert_resumes(lambda: prepare(*network, *budget, tiny=small), stop=4)
+
+
+class ScheduleFree(torch.optim.Optimizer):
+    """What Schedule-Free SGD (Defazio et al. 2024) counts in its parameter groups and keeps of each parameter."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "updates": 0, "weight_sum": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["updates"] += 1
+            group["largest"] = max(group.get("largest", 0.0), group["lr"])
+            group["weight_sum"] = group["weight_sum"] + group["largest"] ** 2
+            share = group["largest"] ** 2 / group["weight_sum"]
+            for p in group["params"]:
+                base = self.state[p].setdefault("base", p.clone())
+                base.sub_(p.grad, alpha=group["lr"] / math.sqrt(group["updates"]))
+                p.lerp_(base, share)
+
+
+@pytest.mark.parametrize("own", [ScheduleFree, torch.optim.Adafactor])  # whose moments are rows
+def test_going_on_keeps_what_an_optimizer_of_any_kind_keeps(
+    own: Callable[..., torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SGD, "build", lambda self, parameters: own(parameters, lr=self.lr))
+    budget = ("trainer.epochs=3", "trainer.log_every=1", "scheduler.t_0=1", "optimizer.lr=0.01")
+    assert_resumes(lambda: prepare(*budget), stop=7)
+
+
+def test_a_snapshot_that_does_not_fit_leaves_parameter_groups_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SGD, "build", lambda self, parameters: ScheduleFree(parameters, self.lr))
+    saved, fresh = prepare().fit(until=2).state.snapshot(), prepare().state
+    begin, built = fresh.snapshot(), copy.deepcopy(fresh.optimizer.param_groups[0])
+    assert saved["param_groups"][0].keys() == {"updates", "weight_sum", "largest"}
+    with pytest.raises(KeyError):
+        fresh.restore({name: value for name, value in saved.items() if name != "rng"})
+    assert fresh.optimizer.param_groups[0]["updates"] == 2
+    fresh.restore(begin)
+    assert "param_groups" not in fresh.snapshot()
+    for name in ("updates", "weight_sum", "lr"):
+        assert fresh.optimizer.param_groups[0][name] == built[name]
 
 
 def assert_resumes(prepare_it: Callable[[], Training], stop: int) -> None:

@@ -199,14 +199,17 @@ def this_version(path: Path) -> Iterator[None]:
 def _rows(
     folder: Path, planned: dict[str, Any], plan: dict[str, Any], recorded: bool
 ) -> list[dict[str, Any]]:
-    """Return a run's row, in a claim about averages one for each; `recorded` as for `_row`."""
+    """Return a run's row, in a claim about averages or of a run alone one for each; `recorded` as for `_row`."""
     own = result(folder)
-    if (plan["claim"] or {}).get("factor") != averages.FACTOR:
-        return [_row(folder, planned, plan, recorded, own) | {"average": averages.LAST}]
+    about = (plan["claim"] or {}).get("factor") == averages.FACTOR
+    alone = "gathered" in plan and len(plan["arms"]) == 1
     with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
         config = own.get("config") or _planned_config(plan, planned) or {}
+        levels = averages.levels(config) if about or alone else [averages.LAST]
+        if levels == [averages.LAST] and not about:
+            return [_row(folder, planned, plan, recorded, own) | {"average": averages.LAST}]
         rows = []
-        for level in averages.levels(config):
+        for level in levels:
             labels = [
                 arms_of.label_run(one.get("swept", planned["swept"]) | {averages.FACTOR: level})
                 for one in (planned, own)

@@ -76,12 +76,12 @@ def first_screen(
             tuple(next_steps(verdict)),
             _words(verdict["claim"]),
         )
-    if len(runs) == 1:
-        return _single(runs.row(0, named=True), trained)
+    if (count := len(averages.of_runs(runs))) == 1:
+        return _single(runs.row(0, named=True), trained, averages.describe(averages.of_table(runs)))
     about = subject(trained)
     if runs.is_empty():
         return FirstScreen("There is no run to report", [])
-    named = f"{about}: {len(runs)} runs" if about else f"{len(runs)} runs"
+    named = f"{about}: {count} runs" if about else f"{count} runs"
     done = bool((runs["status"] == "complete").any())
     number = (no_claim or "nothing was compared") if done else "no run is complete"
     step = (
@@ -241,8 +241,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + " …"
 
 
-def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
-    """Return the first screen of one run, which nothing is compared with."""
+def _single(run: dict[str, Any], trained: dict[str, Any], averaged: str) -> FirstScreen:
+    """Return the first screen of one run, which nothing is compared with; `averaged` says what its averages are."""
     about, status = subject(trained) or str(run["name"]), str(run["status"])
     if status != "complete":
         answer = Answer("", status, "", _cut(str(run["error"] or "")))
@@ -258,5 +258,5 @@ def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
         _short(f"{about}: {final:.1f} % val/acc" if final is not None else about),
         [Answer("", status, number, ", ".join(shown))],
         next=("one run shows no difference: a comparison takes -m KEY=A,B 'seed=range(0,6)'",),
-        words=_ACCURACIES,
+        words=f"{_ACCURACIES} {averaged}".strip(),
     )

@@ -20,8 +20,9 @@ from typing import Any
 import jinja2
 import polars as pl
 import vl_convert
+from markupsafe import Markup, escape
 
-from harness.analysis import measured, number_text, results, sentences, states
+from harness.analysis import averages, measured, number_text, results, sentences, states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
@@ -108,6 +109,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         columns=columns,
         scale=scale,
         curves=what(scale.on_val),
+        several=len(averages.of_runs(runs)) > 1,
         snapshots=_snapshots(verdict),
         trained=trained,
         tunings=[
@@ -145,6 +147,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": _breakable,
         "claim_text": claim_text,
         "fixed": _fixed,
         "minus": _minus,
@@ -158,6 +161,11 @@ def _template() -> jinja2.Template:
         "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
+
+
+def _breakable(name: str) -> Markup:
+    """Return the name of an arm, whose lines may end after `=`: browsers would end them anywhere."""
+    return escape(name).replace("=", Markup("=<wbr>"))
 
 
 @cache

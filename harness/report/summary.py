@@ -311,7 +311,7 @@ def about(
     """Return how the sweeps were made, for their page in `out`; nothing is known of runs without a plan."""
     files = [sweep / "plan.json" for sweep in sweeps]
     commands = [folders.shown_command(plan["command"]) for plan in plans[: len(sweeps)]]
-    if not sweeps and len(runs) == 1:  # of a single run
+    if not sweeps and len(averages.of_runs(runs)) == 1:  # of a single run
         words = [*results.result(Path(runs["folder"][0])).get("options", ())]
         words += json.loads(runs["overrides"][0])
         commands = [folders.shown_command(["train.py", *words])]

@@ -23,7 +23,7 @@ from harness.correct import Bits
 from harness.store.identity import FORMAT
 from harness.training.loop import Row
 
-_MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
+MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 
 
 class CorruptCheckpointError(Exception):
@@ -127,7 +127,7 @@ def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
     return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
 
 
-def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
+def read_state(checkpoint: Checkpoint, most: int = MOST_STATE_BYTES) -> dict[str, Any]:
     """Return the state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
 
     Raises `CorruptCheckpointError`, also for what would unpack to more than the file holds.

@@ -13,6 +13,7 @@ from harness.config.schema import MOST_AVERAGES
 from harness.config.warnings import warn, warn_once
 from harness.correct import Bits
 from harness.store.checkpoint import (
+    MOST_STATE_BYTES,
     Checkpoint,
     CheckpointInfo,
     CorruptCheckpointError,
@@ -39,7 +40,12 @@ def steps_to_keep(keep: str, plan: LRPlan, branch_steps: Collection[int]) -> fro
 
 
 def _most_state_bytes(state: TrainState, averages: int) -> int:
-    """Return how large a checkpoint of `state` may be: weights, gradients' moments, averages, generators, names."""
+    """Return how large a checkpoint of `state` may be: weights, gradients' moments, averages, generators, names.
+
+    What an optimizer of the user's keeps may be of any size.
+    """
+    if not state.has_plain_moments:
+        return MOST_STATE_BYTES
     sizes: list[int] = [tensor.nbytes + 2**12 for tensor in state.network.state_dict().values()]
     return (4 + min(averages, MOST_AVERAGES)) * sum(sizes) + 2**20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -72,6 +73,9 @@ class TrainState:
     pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
     averages: Averages | None = None  # of the weights, which nothing is trained with
 
+    def __post_init__(self) -> None:
+        self._built = copy.deepcopy([_options(group) for group in self.optimizer.param_groups])
+
     def last_loss(self) -> float:
         """Return the loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
         values: list[float] = torch.stack(self.pending_losses).tolist()
@@ -116,8 +120,10 @@ class TrainState:
         if self.pending_losses:
             self.last_loss()
         cuda = next(self.network.parameters()).device.type == "cuda"
-        averages = {"averages": self.averages.snapshot(self.updates)} if self.averages else {}
-        return averages | {
+        more: dict[str, Any] = {"param_groups": groups} if any(groups := self._changed()) else {}
+        if self.averages:
+            more["averages"] = self.averages.snapshot(self.updates)
+        return more | {
             "updates": self.updates,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
@@ -129,17 +135,7 @@ class TrainState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
         self.network.load_state_dict(saved["network"])
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, moments in saved["optimizer"].items():
-            for (
-                name,
-                value,
-            ) in moments.items():  # torch looks at their shapes only when it uses them
-                scalar = not isinstance(value, Tensor) or value.dim() == 0
-                if not scalar and value.shape != parameters[number].shape:
-                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
-        whole = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(whole | {"state": saved["optimizer"]})
+        self._restore_optimizer(saved["optimizer"], saved.get("param_groups"))
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["rng"])
@@ -149,6 +145,50 @@ class TrainState:
         if self.averages:
             self.averages.restore(saved.get("averages", {}), self.updates)
         self.schedule.fast_forward(self.updates)
+
+    @property
+    def has_plain_moments(self) -> bool:
+        """Return whether the optimizer's state has the shapes of the parameters, as an own one's may not."""
+        plain = (torch.optim.SGD, torch.optim.AdamW, compiled.SGD, compiled.AdamW)
+        return type(self.optimizer) in plain
+
+    def _changed(self) -> list[dict[str, Any]]:
+        """Return what the optimizer's own steps changed in each parameter group, as Schedule-Free does."""
+        groups = zip(self._built, self.optimizer.param_groups, strict=True)
+        return [
+            {
+                name: value
+                for name, value in _options(group).items()
+                if isinstance(value, Tensor) or name not in built or value is not built[name]
+            }
+            for built, group in groups
+        ]
+
+    def _restore_optimizer(
+        self, moments: dict[Any, Any], changed: list[dict[str, Any]] | None
+    ) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, own in moments.items() if self.has_plain_moments else ():
+            for name, value in own.items():  # torch looks at their shapes only when it uses them
+                scalar = not isinstance(value, Tensor) or value.dim() == 0
+                if not scalar and value.shape != parameters[number].shape:
+                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
+        whole = self.optimizer.state_dict()
+        groups = [
+            {**{name: group[name] for name in _NO_OPTIONS}, **built, **_options(own)}
+            for group, built, own in zip(
+                whole["param_groups"], self._built, changed or [{}] * len(self._built), strict=True
+            )
+        ]
+        self.optimizer.load_state_dict(whole | {"state": moments, "param_groups": groups})
+
+
+_NO_OPTIONS = ("params", "lr", "schedule_lr")
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """Return what is in a parameter group but for its parameters and the LR, which the schedule sets."""
+    return {name: value for name, value in group.items() if name not in _NO_OPTIONS}
 
 
 @dataclass(frozen=True)

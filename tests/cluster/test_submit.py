@@ -194,10 +194,10 @@ import os, sys
 if any("submitit" in word for word in sys.orig_argv) and os.environ.get("SLURM_PROCID"):
     from harness.training.loop import TrainStep
     train = TrainStep.train
-    def broken(self, state, images, labels):
+    def broken(self, state, *batches):
         if os.path.exists("broken") and os.environ["SLURM_ARRAY_TASK_ID"] == "0" and state.updates == 5:
             raise MemoryError("no memory here")
-        return train(self, state, images, labels)
+        return train(self, state, *batches)
     TrainStep.train = broken
 """
 
