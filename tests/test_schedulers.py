@@ -16,6 +16,7 @@ from torch.optim import SGD
 
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
+from harness.config.registry import KINDS
 from harness.config.schema import Config
 from harness.config.values import from_dict, to_dict, without_added
 from harness.training import schedules
@@ -307,35 +308,48 @@ def test_a_plan_is_its_closed_form(
     np.testing.assert_allclose(plan.lr, closed_form, rtol=0, atol=tolerance * PEAK)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "updates", "timms", "settings", "warmup"),
-    [
-        ("scheduler=cosine", 140, "CosineLRScheduler", {"t_initial": 140}, 0),
-        ("scheduler=cosine scheduler.eta_min=0.01 scheduler.warmup=5", 140, "CosineLRScheduler",
-         {"t_initial": 120, "lr_min": 0.01}, 20),
-        ("scheduler.t_0=5 scheduler.t_mult=1", 140, "CosineLRScheduler",
-         {"t_initial": 20, "cycle_limit": 99}, 0),
-        ("scheduler.t_0=5 scheduler.t_mult=2 scheduler.eta_min=0.01 scheduler.warmup=1", 140,
-         "CosineLRScheduler", {"t_initial": 20, "cycle_mul": 2, "cycle_limit": 99, "lr_min": 0.01}, 4),
-        ("scheduler.t_0=5 scheduler.t_mult=2 scheduler.decay=0.5 scheduler.eta_min=0.01", 140,
-         "CosineLRScheduler",
-         {"t_initial": 20, "cycle_mul": 2, "cycle_limit": 99, "cycle_decay": 0.5, "lr_min": 0.01}, 0),
-        ("scheduler.t_0=4 scheduler.t_mult=1 scheduler.decay=0.9 scheduler.warmup=2", 140,
-         "CosineLRScheduler", {"t_initial": 16, "cycle_limit": 99, "cycle_decay": 0.9}, 8),
-        ("scheduler=step scheduler.step_size=3 scheduler.gamma=0.5 scheduler.warmup=1", 140,
-         "StepLRScheduler", {"decay_t": 12, "decay_rate": 0.5}, 4),
-        # timm's milestones apply one step earlier: "milestone m applies at t == m - 1"
-        ("scheduler=multistep scheduler.milestones=[10,20] scheduler.warmup=1", 140,
-         "MultiStepLRScheduler", {"decay_t": [41, 81], "decay_rate": 0.1}, 4),
-        ("scheduler=linear", 140, "PolyLRScheduler", {"t_initial": 140, "power": 1.0}, 0),
-        ("scheduler=polynomial scheduler.warmup=2", 140, "PolyLRScheduler",
-         {"t_initial": 132, "power": 2.0}, 8),
-        ("scheduler=polynomial scheduler.power=0.5", 140, "PolyLRScheduler", {"t_initial": 140}, 0),
-        *((f"scheduler=wsd scheduler.cooldown=10 scheduler.shape={shape} scheduler.warmup=2", 140,
-           "WSDLRScheduler", {"t_initial": 132, "decay_t": 40, "decay_fn": shape}, 8)
-          for shape in ("linear", "1-sqrt", "cosine")),
-    ],
-)  # fmt: skip
+TIMMS = [
+    ("scheduler=cosine", 140, "CosineLRScheduler", {"t_initial": 140}, 0),
+    ("scheduler=cosine scheduler.eta_min=0.01 scheduler.warmup=5", 140, "CosineLRScheduler",
+     {"t_initial": 120, "lr_min": 0.01}, 20),
+    ("scheduler.t_0=5 scheduler.t_mult=1", 140, "CosineLRScheduler",
+     {"t_initial": 20, "cycle_limit": 99}, 0),
+    ("scheduler.t_0=5 scheduler.t_mult=2 scheduler.eta_min=0.01 scheduler.warmup=1", 140,
+     "CosineLRScheduler", {"t_initial": 20, "cycle_mul": 2, "cycle_limit": 99, "lr_min": 0.01}, 4),
+    ("scheduler.t_0=5 scheduler.t_mult=2 scheduler.decay=0.5 scheduler.eta_min=0.01", 140,
+     "CosineLRScheduler",
+     {"t_initial": 20, "cycle_mul": 2, "cycle_limit": 99, "cycle_decay": 0.5, "lr_min": 0.01}, 0),
+    ("scheduler.t_0=4 scheduler.t_mult=1 scheduler.decay=0.9 scheduler.warmup=2", 140,
+     "CosineLRScheduler", {"t_initial": 16, "cycle_limit": 99, "cycle_decay": 0.9}, 8),
+    ("scheduler=step scheduler.step_size=3 scheduler.gamma=0.5 scheduler.warmup=1", 140,
+     "StepLRScheduler", {"decay_t": 12, "decay_rate": 0.5}, 4),
+    # timm's milestones apply one step earlier: "milestone m applies at t == m - 1"
+    ("scheduler=multistep scheduler.milestones=[10,20] scheduler.warmup=1", 140,
+     "MultiStepLRScheduler", {"decay_t": [41, 81], "decay_rate": 0.1}, 4),
+    ("scheduler=linear", 140, "PolyLRScheduler", {"t_initial": 140, "power": 1.0}, 0),
+    ("scheduler=polynomial scheduler.warmup=2", 140, "PolyLRScheduler",
+     {"t_initial": 132, "power": 2.0}, 8),
+    ("scheduler=polynomial scheduler.power=0.5", 140, "PolyLRScheduler", {"t_initial": 140}, 0),
+    *((f"scheduler=wsd scheduler.cooldown=10 scheduler.shape={shape} scheduler.warmup=2", 140,
+       "WSDLRScheduler", {"t_initial": 132, "decay_t": 40, "decay_fn": shape}, 8)
+      for shape in ("linear", "1-sqrt", "cosine")),
+]  # fmt: skip
+NOT_IN_TIMM = {
+    "constant",
+    "one_cycle",
+    "piecewise",
+    "list",
+}  # timm has `tanh` and `plateau` beside those compared
+
+
+def test_every_schedule_is_compared_with_timm_or_has_none_there() -> None:
+    words = (case[0].partition(" ")[0].partition("=") for case in TIMMS)
+    compared = {name if key == "scheduler" else "cosine_warm" for key, _, name in words}
+    assert compared | NOT_IN_TIMM == {*KINDS["scheduler"]}
+    assert not compared & NOT_IN_TIMM
+
+
+@pytest.mark.parametrize(("overrides", "updates", "timms", "settings", "warmup"), TIMMS)
 @pytest.mark.slow  # timm takes seconds to import
 def test_a_plan_is_that_of_timm(
     overrides: str, updates: int, timms: str, settings: dict[str, Any], warmup: int

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.config import measures, registry
+from harness.config import measures, own_class, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import Section, choice, duration, number, without_effect
 from harness.config.schema import Config, Metric
@@ -37,7 +37,7 @@ def load(words: Sequence[str]) -> bool:
 
     Return whether anything was; what is loaded already stays. Processes that this one starts load the same. Raises `ConfigError` for what cannot be loaded.
     """
-    named = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
+    named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for word in words:
         if word.startswith(_KEY):
             named += _names(word)
@@ -69,10 +69,13 @@ def register(name: str) -> Callable[[S], S]:
     """Decorate a class of one's own with the name by which it is chosen; `@register("mine")` makes it a dataclass.
 
     It is a `Model`, a `Dataset`, an `Optimizer`, a `Scheduler` or a `Metric`. Raises `ConfigError` for a name that is
-    taken, or that the command line would read as something else.
+    taken, or that the command line would read as something else, and for a class that cannot be chosen by a key.
     """
+    if not isinstance(name, str):
+        raise ConfigError('@register: has no name; write @register("mine")')
 
     def add(node: S) -> S:
+        own_class.check_base(name, node)
         own = f"{node.section}={name}"
         if not name.isidentifier() or name.lower() in _NO_NAMES:
             raise ConfigError(f"{own}: must be a name of letters, digits and _, that is no value")
@@ -80,12 +83,14 @@ def register(name: str) -> Callable[[S], S]:
             registry.METRICS if issubclass(node, Metric) else registry.KINDS[node.section]
         )
         known = kinds.get(name)
-        if known and known.__module__ != node.__module__:
+        if known and (known.__module__, known.__name__) != (node.__module__, node.__name__):
             raise ConfigError(f"{own}: is there already; give {node.__name__} another name")
         if issubclass(node, Metric):
             _check_metric(own, name, node)
         if "__dataclass_fields__" not in vars(node):
-            dataclass(unsafe_hash=True)(node)
+            dataclass(node)
+        node.__hash__ = _hash  # type: ignore[method-assign, assignment]
+        own_class.check_fields(own, node)
         kinds[name] = node
         registry.group_files.cache_clear()
         _SOURCES[node] = source_of(node.__module__)
@@ -106,6 +111,10 @@ def _check_metric(own: str, name: str, node: type[Metric]) -> None:
         raise ConfigError(f"{own}: {error}") from None
 
 
+def _hash(section: Section) -> int:
+    return hash(repr(section))  # a field may be a list
+
+
 def source(section: Section | type[Section]) -> Source | None:
     """Return the code that `section` comes from; None for those of the package."""
     return _SOURCES.get(section if isinstance(section, type) else type(section))
@@ -113,9 +122,7 @@ def source(section: Section | type[Section]) -> Source | None:
 
 def sources(config: Config) -> list[Source]:
     """Return the code of extensions that a configuration uses: of its sections and its metrics."""
-    parts = [part for part in vars(config).values() if isinstance(part, Section)]
-    used = [*map(source, parts), *(source(registry.METRICS[name]) for name in config.metrics)]
-    return [code for code in used if code]
+    return [code for _, code in _own_sections(config)]
 
 
 def _names(word: str) -> list[str]:
@@ -127,7 +134,7 @@ def _names(word: str) -> list[str]:
 
 
 def _absolute(name: str) -> str:
-    is_path = name.endswith(".py") or os.sep in name
+    is_path = name.endswith((".py", ".ipynb")) or os.sep in name
     return os.path.abspath(os.path.expanduser(name)) if is_path else name
 
 
@@ -136,6 +143,8 @@ def _load(name: str) -> str:
     path, module = Path(name), name
     given = f"{_KEY}[{name}]"
     if path.is_absolute():
+        if path.is_dir():
+            raise ConfigError(f"{given}: is a folder; name the file in it that registers a class")
         if not path.is_file():
             raise ConfigError(f"{given}: there is no such file")
         if path.suffix != ".py" or not path.stem.isidentifier():
@@ -145,10 +154,10 @@ def _load(name: str) -> str:
     before = len(_SOURCES)
     try:
         found = importlib.import_module(module)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{given}: {describe(error, path)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_place(error, path)}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{given}: {describe(error, path)}{_import_fix(error, name)}") from error
     if path.is_absolute() and not _is(found.__file__, path):
         raise ConfigError(
             f"{given}: Python has another module {module} ({found.__file__}); rename the file"
@@ -156,6 +165,17 @@ def _load(name: str) -> str:
     if before == len(_SOURCES) and not any(node.__module__ == module for node in _SOURCES):
         raise ConfigError(f'{given}: registers nothing; put @register("NAME") before a class')
     return module
+
+
+def _import_fix(error: BaseException, name: str) -> str:
+    """Return what to do about an error of an import, for those whose text does not say it."""
+    if isinstance(error, SystemExit):
+        return '; begin what the file does as a program with if __name__ == "__main__":'
+    if "attempted relative import" in str(error):
+        return "; write import NAME, or name it as a module of its package, extensions=[PACKAGE.MODULE]"
+    if isinstance(error, ModuleNotFoundError) and Path(f"{name}.py").is_file():
+        return f"; did you mean {name}.py?"
+    return ""
 
 
 def _is(file: str | None, path: Path) -> bool:
@@ -185,23 +205,49 @@ def own_code(section: Section, what: str) -> Iterator[None]:
         raise ConfigError(f"{_given(section)}: {what}: {describe(error, code.path)}") from error
 
 
-def _given(section: Section) -> str:
+@contextmanager
+def any_own_code(config: Config) -> Iterator[None]:
+    """Raise errors that come from the code of an extension of `config` as `own_code` does; others as they are."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        files = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
+        for section, code in _own_sections(config):
+            if files & {code.root / name for name in code.files}:
+                raise ConfigError(f"{_given(section)}: {describe(error, code.path)}") from error
+        raise
+
+
+def _own_sections(config: Config) -> Iterator[tuple[Section | type[Section], Source]]:
+    parts = [part for part in vars(config).values() if isinstance(part, Section)]
+    used: list[Section | type[Section]] = [*parts, *(registry.METRICS[n] for n in config.metrics)]
+    for section in used:
+        if code := source(section):
+            yield section, code
+
+
+def _given(section: Section | type[Section]) -> str:
     """Return how a command chooses a section."""
-    if isinstance(section, Metric):
+    if section.section == Metric.section:
         return f"metrics=[{registry.kind(section)}]"
     return f"{section.section}={registry.kind(section)}"
 
 
-def describe(error: Exception, path: Path) -> str:
+def describe(error: BaseException, path: Path) -> str:
     """Return an error as `ValueError: TEXT (mine.py, line 3)`; the line is the last in the folder of `path`."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({Path(error.filename).name}, line {error.lineno})"
-    places = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if path.is_absolute() and Path(frame.filename).parent == path.parent
-    ]
-    return text + (
-        f" ({Path(places[-1].filename).name}, line {places[-1].lineno})" if places else ""
-    )
+    return text + _place(error, path)
+
+
+def _place(error: BaseException, path: Path) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_beside(frame.filename, path)]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _is_beside(file: str, path: Path) -> bool:
+    return path.is_absolute() and Path(file).parent == path.parent

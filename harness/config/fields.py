@@ -25,10 +25,13 @@ def number(
     Without a `default` it is required.
     """
     bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
-    return field(
-        default=default,
-        metadata={"bounds": {sign: b for sign, b in bounds.items() if b is not None}},
-    )
+    return _field(default, {"bounds": {sign: b for sign, b in bounds.items() if b is not None}})
+
+
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
+    if isinstance(default, list):  # each object has its own
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def duration(*, default: Any = MISSING, **least: float) -> Any:
@@ -38,7 +41,7 @@ def duration(*, default: Any = MISSING, **least: float) -> Any:
 
 def choice(*names: str, default: Any = MISSING) -> Any:
     """Declare a string, one of `names`; required without a `default`."""
-    return field(default=default, metadata={"choices": names})
+    return _field(default, {"choices": names})
 
 
 def without_effect(declared: Any) -> Any:
@@ -46,7 +49,10 @@ def without_effect(declared: Any) -> Any:
 
     Another value of it then takes the checkpoints that are stored, as another number of worker processes should.
     """
-    return field(default=declared.default, metadata={**declared.metadata, "shaping": False})
+    metadata = {**declared.metadata, "shaping": False}
+    if declared.default_factory is not dataclasses.MISSING:
+        return field(default_factory=declared.default_factory, metadata=metadata)
+    return field(default=declared.default, metadata=metadata)
 
 
 def added(before: object, declared: Any = None) -> Any:
@@ -139,6 +145,16 @@ def _percent(value: object, bounds: dict[str, float]) -> str:
     return f"; {decimal(value)} % is {decimal(share)}" if _within(share, bounds) else ""
 
 
+def check_value(f: dataclasses.Field[Any], key: str, value: Any) -> None:
+    """Raise `ConfigError` for a value of `key` outside of what its field declares."""
+    if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
+        constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
+        raise ConfigError(f"{key}={show(value)}: {constraint}")
+    if "choices" in f.metadata and value not in f.metadata["choices"]:
+        names = [str(name) for name in f.metadata["choices"]]
+        raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
+
+
 @dataclass
 class Section:
     """One group of the configuration; checks every field against the bounds declared with it."""
@@ -151,9 +167,4 @@ class Section:
             value = getattr(self, f.name)
             if value == MISSING:
                 raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
-            if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
-                constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
-                raise ConfigError(f"{key}={show(value)}: {constraint}")
-            if "choices" in f.metadata and value not in f.metadata["choices"]:
-                names = [str(name) for name in f.metadata["choices"]]
-                raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
+            check_value(f, key, value)

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.config import extensions
 from harness.config.errors import ConfigError
-from harness.config.registry import METRICS
 from harness.correct import Bits, accuracy, metric
 from harness.runs.result import Evaluation
 from harness.runs.setup import Setup
@@ -21,6 +19,7 @@ from harness.training.averages import RECALIBRATION_IMAGES
 from harness.training.batches import EvalBatches
 from harness.training.distributed import World
 from harness.training.loop import Row, TrainState, TrainStep
+from harness.training.metrics import compute
 
 _NONE = np.empty(0, np.bool_)
 
@@ -110,16 +109,21 @@ class Evaluator:
     ) -> Row:
         correct: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] | None = [] if self.setup.metrics else None
-        name = split.partition("@")[0]
-        row = step.evaluate(network, batches, name, correct, outputs)
-        self._correct[split] = correct
-        if outputs is None or math.isnan(row[f"{name}/acc"]):
-            return row
-        logits = torch.zeros(batches.images, self.setup.splits.classes, device=self.setup.device)
-        labels = torch.zeros(batches.images, dtype=torch.int64, device=self.setup.device)
-        self._gather([one for one, _ in outputs], batches, logits)
-        self._gather([one for _, one in outputs], batches, labels)
-        return row | {f"{name}/{own}": compute(own, logits, labels) for own in self.setup.metrics}
+        name, device = split.partition("@")[0], self.setup.device
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(
+            devices
+        ):  # what code of the user's draws here changes no training
+            row = step.evaluate(network, batches, name, correct, outputs)
+            self._correct[split] = correct
+            if outputs is None or math.isnan(row[f"{name}/acc"]):
+                return row
+            logits = torch.zeros(batches.images, self.setup.splits.classes, device=device)
+            labels = torch.zeros(batches.images, dtype=torch.int64, device=device)
+            self._gather([one for one, _ in outputs], batches, logits)
+            self._gather([one for _, one in outputs], batches, labels)
+            own = {metric: compute(metric, logits, labels) for metric in self.setup.metrics}
+        return row | {f"{name}/{metric}": value for metric, value in own.items()}
 
     def _attempt(self, split: str, batches: EvalBatches) -> Evaluation:
         """Return the metrics of a split; or none, and why, if a process cannot read it."""
@@ -147,15 +151,3 @@ class Evaluator:
         if parts:  # none where there are more processes than images
             whole[batches.own.to(whole.device)] = torch.cat(parts).to(whole.dtype)
         self.world.sum(whole)
-
-
-def compute(name: str, logits: Tensor, labels: Tensor) -> float:
-    """Return the metric `name`. Raises `ConfigError` where its code does, and for what is no finite number."""
-    metric = METRICS[name]()
-    with extensions.own_code(metric, "update"):
-        metric.update(logits, labels)
-    with extensions.own_code(metric, "compute"):
-        value = float(metric.compute())
-    if not math.isfinite(value):
-        raise ConfigError(f"metrics=[{name}]: compute gives {value}; must be a finite number")
-    return value

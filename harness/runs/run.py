@@ -73,7 +73,7 @@ def run(ctx: RunContext) -> RunResult:
             store = Store(Path(ctx.config.store.dir)) if ctx.config.reuse else None
             if not _ended_before(ctx, setup, store, result):
                 try:
-                    with ctx.world.translate_peer_errors():
+                    with ctx.world.translate_peer_errors(), extensions.any_own_code(ctx.config):
                         train(ctx, setup, store, result)
                 except Exception:
                     ctx.stop.check()  # what a signal to all processes led to is no failure of the run
@@ -251,10 +251,12 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
 @contextmanager
 def _refusal_noted(store: Store | None, identity: RunIdentity) -> Iterator[None]:
     """Note in the store that the network cannot be built: unlike other failures, that follows from
-    what the run's key holds."""
+    what the run's key holds; but code of the user's may have wanted a file, or a package."""
     try:
         yield
     except ConfigError as error:
+        if identity.apart_from_code:
+            raise
         if store:
             store.note_outcome(identity, "refused", str(error), [])
         raise NetworkRefusedError(str(error)) from error

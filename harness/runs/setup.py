@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from harness.config import extensions
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
+from harness.config.fields import Section
 from harness.config.schema import Config, DatasetShape
 from harness.runs.context import PhaseTimer
 from harness.store.identity import RunIdentity, fingerprint
-from harness.training import averages, datasets, device, models, optimizers, schedules
+from harness.training import averages, datasets, device, metrics, models, optimizers, schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import Splits
 from harness.training.distributed import SINGLE_PROCESS, World
@@ -36,22 +37,46 @@ def lr_plan(config: Config) -> LRPlan:
     batch_size, accumulate = config.trainer.batch_size, config.optimizer.accumulate
     updates_per_epoch = datasets.updates_per_epoch(shape.train, batch_size, accumulate)
     _check_network(config, shape)
-    key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
+    _try_own_code(config, shape)
+    key = f"{_name(config.scheduler)} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
     averages.planned(config.averages, _PLANS[key])
     return _PLANS[key]
 
 
+def _name(section: Section) -> str:
+    """Return a section as a key of a cache: classes of two extensions may have one name."""
+    return f"{registry.kind(section)} {section}"
+
+
 def _check_network(config: Config, shape: DatasetShape) -> None:
     """Raise `ConfigError` for batches of one image or parameter groups that do not fit the network."""
     batch_size, groups = config.trainer.batch_size, config.optimizer.groups
-    key = f"{config.model} {shape} {batch_size} {groups}"
+    key = f"{_name(config.model)} {shape} {batch_size} {groups}"
     if (batch_size > 1 and groups is None) or key in _FITTING:
         return
     network = models.without_weights(config.model, shape)
     models.check_batch(network, batch_size, shape)
     parameter_groups(network, config.optimizer)
+    _FITTING.add(key)
+
+
+def _try_own_code(config: Config, shape: DatasetShape) -> None:
+    """Raise `ConfigError` for code of the user's that would fail in training: data, model, optimizer, metrics."""
+    if not extensions.sources(config):
+        return
+    if extensions.source(config.dataset) and config.dataset.in_memory:
+        datasets.load(config.dataset)
+    key = f"{_name(config.model)} {shape} {_name(config.optimizer)} {config.metrics}"
+    if key in _FITTING:
+        return
+    if extensions.source(config.model):
+        models.check_own(config.model, shape)
+    if extensions.source(config.optimizer):
+        network = models.build(config.model, shape)
+        optimizers.check_own(config.optimizer, parameter_groups(network, config.optimizer))
+    metrics.check(config.metrics, shape.classes)
     _FITTING.add(key)
 
 
@@ -92,6 +117,7 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
         if splits.test is not None:
             test = EvalBatches(splits.test, splits, config, own, world)
     plan = schedules.lr_plan(config, batches.updates_per_epoch)
+    _try_own_code(config, splits.shape)
     of_what = config, splits.sha256, precision.name
     identity = RunIdentity(
         fingerprint(*of_what),
@@ -129,11 +155,7 @@ def build(
     mode = trainer.compile if world.size == 1 else "none"
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
     parameters = parameter_groups(network, config.optimizer)
-    with extensions.own_code(config.optimizer, "build"):
-        if mode == "none" or by_scaler:
-            optimizer = config.optimizer.build(parameters)
-        else:
-            optimizer = config.optimizer.compiled(parameters, mode)
+    optimizer = optimizers.build(config.optimizer, parameters, "none" if by_scaler else mode)
     accumulate = config.optimizer.accumulate
     updates_per_epoch = datasets.updates_per_epoch(
         len(splits.train.labels), trainer.batch_size, accumulate

@@ -124,7 +124,7 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
     sizes: dict[str, int] = {}
     for root in roots:
         config = root.runs[0].config
-        network = f"{config.model} {config.dataset} {type(config.optimizer)} {config.averages}"
+        network = f"{type(config.model)} {config.model} {config.dataset} {type(config.optimizer)} {config.averages}"
         if network not in sizes:
             sizes[network] = _checkpoint_bytes(config)
         for node in root:

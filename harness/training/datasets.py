@@ -168,24 +168,59 @@ def _read_once(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
 
 def read(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
     """Return what `dataset` reads; of an extension, its arrays or paths as images. Raises `ConfigError`."""
-    with extensions.own_code(dataset, "read"):
-        train, test, names = dataset.read()
-    if not isinstance(train, tuple):
-        assert not isinstance(test, tuple)
-        return train, test, names
+    if not extensions.source(dataset):
+        return dataset.read()  # type: ignore[return-value]  # those of the package read no arrays
     own = f"dataset={registry.kind(dataset)}"
-    sets = [train, *([test] if isinstance(test, tuple) else [])]
+    with extensions.own_code(dataset, "read"):
+        found: Any = dataset.read()
+    sets, names = _parts(own, found)
     for images, labels in sets:
-        _check_labels(own, len(images), np.asarray(labels), names)
-    if isinstance(train[0], np.ndarray):
-        found = [_in_memory(own, *map(np.asarray, one)) for one in sets]
-        return found[0], found[1] if len(found) > 1 else None, names
+        _check_labels(own, len(images), labels, names)
+    if isinstance(sets[0][0], np.ndarray):
+        train, *test = [_in_memory(own, *one) for one in sets]
+        if test and test[0].pixels.shape[1:] != train.pixels.shape[1:]:
+            raise ConfigError(
+                f"{own}: read gives test images of {test[0].pixels.shape[1:]}; must be as those to train "
+                f"on, {train.pixels.shape[1:]}"
+            )
+        return train, test[0] if test else None, names
     size, workers = getattr(dataset, "image_size", None), getattr(dataset, "workers", 0)
     if size is None or dataset.in_memory:
         raise ConfigError(
             f"{own}: read gives paths, which need a field image_size (pixels), and in_memory = False"
         )
     return read_image_folder(dataset, image_files.listed(names, sets), size, workers)
+
+
+def _parts(own: str, found: Any) -> tuple[list[tuple[Any, NDArray[Any]]], list[str]]:
+    """Return the sets that an extension has read, each images and labels, and its classes. Raises `ConfigError`."""
+    match found:
+        case ((_, _) as train, None | (_, _) as test, list() | tuple() as names):
+            sets = [train] if test is None else [train, test]
+        case _:
+            raise ConfigError(
+                f"{own}: read gives {_outline(found)}; must be (images, labels), the same of test images or "
+                "None, and a list of the names of the classes"
+            )
+    for images, _ in sets:
+        paths = isinstance(images, list | tuple) and all(isinstance(p, str | Path) for p in images)
+        array = isinstance(images, np.ndarray)
+        if not (paths or array) or array != isinstance(sets[0][0], np.ndarray):
+            raise ConfigError(
+                f"{own}: read gives images as {_outline(images)}; must be uint8 arrays, or lists of paths"
+            )
+        if len(images) == 0:
+            raise ConfigError(f"{own}: read gives no images; of test images it may give None")
+    if len(names) < 2:
+        raise ConfigError(f"{own}: read gives {len(names)} class; must be two or more")
+    return [(images, np.asarray(labels)) for images, labels in sets], [*map(str, names)]
+
+
+def _outline(found: Any) -> str:
+    """Return the types of what was found, as (ndarray, NoneType)."""
+    if isinstance(found, tuple):
+        return f"({', '.join(map(_outline, found))})"
+    return type(found).__name__
 
 
 def _check_labels(own: str, images: int, labels: NDArray[Any], names: Sequence[str]) -> None:

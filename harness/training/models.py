@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from harness.config import extensions, registry
 from harness.config.errors import ConfigError, nearest
@@ -136,24 +135,62 @@ def without_weights(model: Model, shape: DatasetShape) -> nn.Module:
 
 
 def build(model: Model, shape: DatasetShape) -> nn.Module:
-    """Return the network of `model`. Raises `ConfigError`, also where a model of the user's does not fit."""
+    """Return the network of `model`. Raises `ConfigError`, also where code of the user's does not build one."""
     if not extensions.source(model):
         return model.build(shape)
-    name = f"model={registry.kind(model)}"
     with extensions.own_code(model, "build"):
         network = model.build(shape)
     if not isinstance(network, nn.Module):
-        raise ConfigError(f"{name}: build returns a {type(network).__name__}, not an nn.Module")
+        fault = f"build returns a {type(network).__name__}, not an nn.Module"
+    elif any(map(is_lazy, network.parameters())):
+        fault = "has lazy modules, without weights; give them their sizes"
+    elif elsewhere := {str(one.device) for one in _weights(network)} - {"cpu"}:
+        fault = f"has weights on {', '.join(elsewhere)}; build them on the CPU, the run moves them"
+    else:
+        return network
+    raise ConfigError(f"model={registry.kind(model)}: {fault}")
+
+
+def check_own(model: Model, shape: DatasetShape) -> None:
+    """Raise `ConfigError` unless a model of the user's is built twice alike, fits the images and can be trained."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        first = build(model, shape)
+        torch.manual_seed(0)
+        network = build(model, shape)
+        if not all(map(_same, _weights(first), _weights(network))):
+            raise ConfigError(
+                f"model={registry.kind(model)}: build gives other weights each time; draw them from "
+                "torch's global generator alone"
+            )
+        _check_logits(model, network, shape)
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or bool(one.isnan().any())  # which the first loss says
+
+
+def _check_logits(model: Model, network: nn.Module, shape: DatasetShape) -> None:
+    name = f"model={registry.kind(model)}"
     images = torch.zeros(2, shape.channels, shape.image_size, shape.image_size)
-    with extensions.own_code(model, "forward"), torch.random.fork_rng(), torch.no_grad():
-        logits = copy.deepcopy(network).eval()(images)
-    size = getattr(logits, "shape", type(logits).__name__)
-    if size != (2, shape.classes):
-        raise ConfigError(
-            f"{name}: gives {tuple(size) if isinstance(size, torch.Size) else f'a {size}'} for 2 images; "
-            f"must give logits of (2, {shape.classes}), one for each class"
-        )
-    return network
+    for mode in ("evaluation", "training"):
+        with extensions.own_code(model, f"forward, in {mode}"):
+            logits = network.train(mode == "training")(images)
+        size = getattr(logits, "shape", type(logits).__name__)
+        if size != (2, shape.classes) or not logits.is_floating_point():
+            given = f"{logits.dtype} {tuple(size)}" if isinstance(logits, Tensor) else f"a {size}"
+            raise ConfigError(
+                f"{name}: gives {given} for 2 images, in {mode}; must give logits of (2, {shape.classes}), "
+                "one for each class"
+            )
+    if not logits.requires_grad:
+        raise ConfigError(f"{name}: the logits follow from no parameter that can be trained")
+    with extensions.own_code(model, "backward"):
+        logits.sum().backward()
 
 
 def check_batch(network: nn.Module, batch_size: int, shape: DatasetShape) -> None:

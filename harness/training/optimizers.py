@@ -10,6 +10,7 @@ which is every run of a sweep (EXPERIMENTS.md, 2026-11-26).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -19,7 +20,10 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.config.schema import Optimizer
 
 if TYPE_CHECKING:
     from harness.config.schema import Parameters
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_TRIED = 3  # updates of an optimizer of the user's before it goes on as from a checkpoint
 _SHAPES = 256  # of one piece in a process: networks, batches, constants; torch gives up after 8
 
 
@@ -53,6 +58,65 @@ def check(mode: str, device: torch.device) -> None:
             f"trainer.compile={mode}: torch.compile does not work here ({reason}); use "
             "trainer.compile=none, or install a C++ compiler (g++, or what CXX names)"
         ) from error
+
+
+def build(settings: Optimizer, parameters: Parameters, mode: str) -> torch.optim.Optimizer:
+    """Return the optimizer, compiled in a mode of torch.compile or not (none). Raises `ConfigError`."""
+    with extensions.own_code(settings, "build"):
+        if mode != "none":
+            return settings.compiled(parameters, mode)
+        return settings.build(parameters)
+
+
+def check_own(settings: Optimizer, parameters: Parameters) -> None:
+    """Raise `ConfigError` unless an optimizer of the user's makes updates, and goes on exactly from a checkpoint."""
+    name = f"optimizer={registry.kind(settings)}"
+    first = copy.deepcopy(parameters)
+    optimizer = build(settings, first, "none")
+    if fault := _fault(settings, optimizer):
+        raise ConfigError(f"{name}: {fault}")
+    with torch.random.fork_rng([]), extensions.own_code(settings, "step"):
+        before = [p.shape for p in _params(optimizer)]
+        _step(optimizer, _TRIED)
+        if before != [p.shape for p in _params(optimizer)]:
+            raise ConfigError(f"{name}: step changes the shape of parameters")
+        state = optimizer.state_dict()["state"]
+        second = build(settings, copy.deepcopy(first), "none")
+        second.load_state_dict(second.state_dict() | {"state": copy.deepcopy(state)})
+        torch.manual_seed(0)
+        _step(optimizer, 1)
+        torch.manual_seed(0)
+        _step(second, 1)
+    if not all(map(torch.equal, _params(optimizer), _params(second))):
+        raise ConfigError(
+            f"{name}: goes on otherwise from a checkpoint; what step remembers belongs in self.state[parameter]"
+        )
+
+
+def _params(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _step(optimizer: torch.optim.Optimizer, times: int) -> None:
+    """Make updates with gradients of the size of the weights; equal ones for equal weights."""
+    for _ in range(times):
+        for parameter in _params(optimizer):
+            parameter.grad = parameter.detach().cos() / 100
+        optimizer.step()
+
+
+def _fault(settings: Optimizer, built: Any) -> str | None:
+    """Return what keeps an optimizer of the user's from training as its settings say; None for nothing."""
+    if not isinstance(built, torch.optim.Optimizer):
+        return f"build returns a {type(built).__name__}, not a torch.optim.Optimizer"
+    groups = built.param_groups
+    if all(group["lr"] != settings.lr for group in groups):
+        lrs = ", ".join(show(group["lr"]) for group in groups)
+        return f"build gives the LR {lrs}, not optimizer.lr={show(settings.lr)}; pass lr=self.lr on"
+    if settings.weight_decay and not any(group.get("weight_decay") for group in groups):
+        decay = f"optimizer.weight_decay={show(settings.weight_decay)}"
+        return f"build leaves {decay} out; pass weight_decay=self.weight_decay on, or leave it at 0"
+    return None
 
 
 class SGD(torch.optim.SGD):

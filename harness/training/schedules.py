@@ -30,6 +30,7 @@ from harness.config.schema import MOST_EPOCHS, Config, Scheduler
 _TOLERANCE = 1e-4  # of a step: how far from a whole number a duration may be, for 2.33333 epochs
 _NOISE = 1e-12  # of the peak: what rounding adds to an LR
 _LONGER = 4  # times the budget: how far cycles are looked for ...
+_REPEATED = 1_000  # steps of a schedule of the user's that must be the same when it is built again
 _MOST_STEPS_AHEAD = 200_000  # ... but not further than this, which takes a second or two
 
 
@@ -249,7 +250,19 @@ def build(config: Config, optimizer: Optimizer, updates_per_epoch: int) -> Sched
 
 def _after_warmup(scheduler: Scheduler, optimizer: Optimizer, durations: Durations) -> LRScheduler:
     with extensions.own_code(scheduler, "build"):
-        return scheduler.build(optimizer, durations)
+        built = scheduler.build(optimizer, durations)
+    if not isinstance(built, LRScheduler) or built.optimizer is not optimizer:
+        what = f"a {type(built).__name__}" + " of another optimizer" * isinstance(
+            built, LRScheduler
+        )
+        raise ConfigError(
+            f"{_name(scheduler)}: build returns {what}, not an LRScheduler of the optimizer that it is given"
+        )
+    return built
+
+
+def _name(scheduler: Scheduler) -> str:
+    return f"scheduler={registry.kind(scheduler)}"
 
 
 class _LRHolder(Optimizer):
@@ -277,9 +290,13 @@ def lr_plan(config: Config, updates_per_epoch: int) -> LRPlan:
             with extensions.own_code(config.scheduler, "step"):
                 schedule.scheduler.step()
     _check_lr(config.scheduler, lr, group)
+    if extensions.source(config.scheduler):
+        _check_repeats(config, lr, durations)
     with extensions.own_code(config.scheduler, "cycle_ends"):
         given = config.scheduler.cycle_ends(durations)
-    ends = _derive_cycle_ends(config, durations, lr) if given is None else _until(updates, given)
+        ends = None if given is None else _until(updates, _rising(config.scheduler, given))
+    if ends is None:
+        ends = _derive_cycle_ends(config, durations, lr)
     inside = tuple(end for end in ends if end <= updates)
     restarts = tuple(end for end in inside if end < updates and lr[end] >= lr[end - 1])
     aligned = not ends or updates in ends
@@ -296,9 +313,36 @@ def _check_lr(scheduler: Scheduler, lr: NDArray[np.float64], group: dict[str, An
         fault = f"the LR of update {wrong[0] + 1} is {lr[wrong[0]]}; must be a number ≥ 0"
     elif others:
         fault = f"sets {', '.join(sorted(others))}; a schedule moves the LR alone"
+    elif not lr.any():
+        fault = "the LR of all updates is 0; one must be above 0"
     else:
         return
-    raise ConfigError(f"scheduler={registry.kind(scheduler)}: {fault}")
+    raise ConfigError(f"{_name(scheduler)}: {fault}")
+
+
+def _check_repeats(config: Config, lr: NDArray[np.float64], durations: Durations) -> None:
+    """Raise `ConfigError` unless the schedule, built once more, gives the same LRs at the beginning."""
+    optimizer = _LRHolder(config.optimizer.lr)
+    scheduler = build(config, optimizer, durations.updates_per_epoch).scheduler
+    for step, then in enumerate(lr[:: durations.updates_per_step][:_REPEATED].tolist()):
+        if (now := optimizer.param_groups[0]["lr"]) != then:
+            raise ConfigError(
+                f"{_name(config.scheduler)}: the LR of step {step + 1} is {then} the first time, then "
+                f"{now}; it must follow from the keys and the step alone"
+            )
+        with _without_training():
+            scheduler.step()
+
+
+def _rising(scheduler: Scheduler, ends: Iterable[int]) -> Iterator[int]:
+    """Yield `ends`, which the user's code may give. Raises `ConfigError` unless they are whole, and rise from 1."""
+    last = 0
+    for end in ends:
+        if not isinstance(end, int | np.integer) or end <= last:
+            raise ConfigError(
+                f"{_name(scheduler)}: cycle_ends gives {end} after {last}; must be rising numbers of updates"
+            )
+        yield (last := end)
 
 
 @_without_training()
