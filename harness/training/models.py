@@ -139,15 +139,15 @@ def build(model: Model, shape: DatasetShape) -> nn.Module:
     if not extensions.source(model):
         return model.build(shape)
     with extensions.own_code(model, "build"):
-        network = model.build(shape)
-    if not isinstance(network, nn.Module):
-        fault = f"build returns a {type(network).__name__}, not an nn.Module"
-    elif any(map(is_lazy, network.parameters())):
+        built: object = model.build(shape)
+    if not isinstance(built, nn.Module):
+        fault = f"build returns a {type(built).__name__}, not an nn.Module"
+    elif any(map(is_lazy, built.parameters())):
         fault = "has lazy modules, without weights; give them their sizes"
-    elif elsewhere := {str(one.device) for one in _weights(network)} - {"cpu"}:
+    elif elsewhere := {str(one.device) for one in _weights(built)} - {"cpu"}:
         fault = f"has weights on {', '.join(elsewhere)}; build them on the CPU, the run moves them"
     else:
-        return network
+        return built
     raise ConfigError(f"model={registry.kind(model)}: {fault}")
 
 
