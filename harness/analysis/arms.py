@@ -185,6 +185,8 @@ def infer_question(
             if len(jobs) > 1
             else "there is one run, and nothing to compare it with"
         )
+        if any(len(own) > 1 for own in configured):
+            alone += "; claim.factor=average compares the averages of the weights"
         return Question(None, several if candidates else alone)
     if factor not in swept:
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
@@ -199,7 +201,7 @@ def infer_question(
 
 
 def _not_swept(name: str, key: str, swept: Sequence[str]) -> str:
-    meant = closest(key, swept)
+    meant = closest(key, [*swept, averages.FACTOR])
     fix = f"did you mean {meant}?" if meant else f"sweep it, as in {key}=A,B"
     return f"claim.{name}={key}: is not swept; {fix}"
 

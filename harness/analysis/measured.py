@@ -42,6 +42,16 @@ def of_result(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def recorded(runs: pl.DataFrame) -> dict[str, Measure]:
+    """Return what the metrics that any of `runs` has recorded mean, by name."""
+    texts = runs["metrics"].drop_nulls() if "metrics" in runs.columns else []
+    found: dict[str, Measure] = {}
+    for text in texts:
+        for name, one in json.loads(text).items():
+            found.setdefault(name, Measure(one["better"], one["unit"]))
+    return found
+
+
 def of_metric(runs: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return `runs` with `final`, `best` and `test` of the metric `name` in place of acc; null where it is not known."""
     if name == "acc" or "metrics" not in runs.columns:

@@ -109,6 +109,8 @@ def load(composed: DictConfig) -> Config:
     assert isinstance(config, Config)
     extensions.check_loaded(config.extensions)
     config.extensions = extensions.loaded()
+    if len({*config.metrics}) < len(config.metrics):
+        raise ConfigError(f"metrics={show(config.metrics)}: name each metric once")
     for metric in config.metrics:
         if metric not in METRICS:
             fix = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"

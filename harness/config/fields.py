@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -147,6 +148,9 @@ def _percent(value: object, bounds: dict[str, float]) -> str:
 
 def check_value(f: dataclasses.Field[Any], key: str, value: Any) -> None:
     """Raise `ConfigError` for a value of `key` outside of what its field declares."""
+    plain = re.match(r"list\[(str|int|float|bool)\]", str(f.type))
+    if plain and any(isinstance(one, list | dict) for one in value or ()):
+        raise ConfigError(f"{key}={show(value)}: must be a list of plain values, as in [a,b]")
     if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
         constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
         raise ConfigError(f"{key}={show(value)}: {constraint}")

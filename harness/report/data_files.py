@@ -83,22 +83,16 @@ def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
     )
     of_metrics = (
         measured.of_metric(runs, name)[part].alias(f"{part}.{name}")
-        for name in _metrics(runs)
+        for name in measured.recorded(runs)
+        if name != "acc"
         for part in ("final", "best", "test")
     )
     return runs.select(*_COLUMNS).with_columns(*own, *of_metrics)
 
 
-def _metrics(runs: pl.DataFrame) -> list[str]:
-    """Return the names of the metrics, beside acc, that a run has recorded."""
-    texts = runs["metrics"].to_list() if "metrics" in runs.columns else []
-    recorded = dict.fromkeys(name for text in texts for name in json.loads(text))
-    return [name for name in recorded if name != "acc"]
-
-
 def histories(runs: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of all histories, each with what says whose it is."""
-    others = measured.own_names(_metrics(runs))
+    others = measured.own_names(measured.recorded(runs))
     tables = [
         results.history(row.pop("folder"), average, others).select(
             *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()

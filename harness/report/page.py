@@ -6,7 +6,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -30,6 +30,7 @@ from harness.analysis.scale import ACCURACY, Scale
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.analysis.trained import what_was_trained
 from harness.config.fields import show
+from harness.config.measures import BUILTIN, Measure
 from harness.config.schema import SETS
 from harness.files import atomic, cache_folder, read_checked, write_checked
 from harness.report import charts, folders, page_charts, verdict_charts
@@ -89,7 +90,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     baseline = verdict["claim"].get("baseline") if verdict else None
     scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     overview = page_charts.overview(runs, arms, baseline, scale)
-    columns = metric_columns(scale)
+    columns = metric_columns(scale, measured.recorded(runs))
     return _template().render(
         about=about,
         arms=_arm_rows(runs, columns),
@@ -281,22 +282,25 @@ class Column:
     places: int
 
 
-def metric_columns(scale: Scale) -> list[Column]:
-    """Return the columns of the claim's metric, and behind those of another one the accuracies."""
-    own = (
-        []
-        if scale.name == "acc"
-        else [replace(scale, metric=f"{split}/{scale.name}") for split in SETS]
-    )
-    accuracy = [replace(ACCURACY, metric=f"{split}/acc") for split in SETS]
+def metric_columns(scale: Scale, recorded: Mapping[str, Measure]) -> list[Column]:
+    """Return the columns of the claim's metric, behind those of another one of acc, then of metrics of the user's own."""
+    own = [
+        Scale(f"val/{name}", one.better, one.unit, 0.0)
+        for name, one in recorded.items()
+        if name not in (*BUILTIN, scale.name)
+    ]
+    full = dict.fromkeys([scale.on_val, replace(ACCURACY, margin=scale.margin)])
+    shown = {one.name: one for one in [*full, *own]}
+    parts = (("final ", SETS[0], "final"), ("", SETS[1], "test"), ("best ", SETS[0], "best"))
     return [
-        Column(f"{prefix}{one.values}", one.name, part, one.places_shown)
-        for val, test in filter(None, [own, accuracy])
-        for one, prefix, part in (
-            (val, "final ", "final"),
-            (test, "", "test"),
-            (val, "best ", "best"),
+        Column(
+            f"{prefix}{replace(one, metric=f'{split}/{one.name}').values}",
+            one.name,
+            part,
+            one.places_shown,
         )
+        for one in shown.values()
+        for prefix, split, part in (parts[:2] if one in own else parts)
     ]
 
 

@@ -84,11 +84,13 @@ class Progress:
                 print(f"{self._label}: {self._completed(result)}", file=sys.stderr)
 
     def _completed(self, result: RunResult) -> str:
-        val = result.evaluations["final"].values["val/acc"]
-        test = result.evaluations["test"]
-        tested = f"no test/acc: {test.missing}"
+        final, test = result.evaluations["final"].values, result.evaluations["test"]
+        metrics = ["acc", *(name for name in result.metrics if name not in ("acc", "loss"))]
+        values = [_described(f"val/{name}", final) for name in metrics]
         if test.values:
-            tested = f"test/acc {test.values['test/acc']:.2f} %"
+            values += [_described(f"test/{name}", test.values) for name in metrics]
+        else:
+            values.append(f"no test/acc: {test.missing}")
         assert result.provenance
         trained = self._plan.epochs(result.provenance.updates_trained)
         reused = self._plan.epochs(result.provenance.updates_reused)
@@ -97,4 +99,13 @@ class Progress:
             f", {decimal(reused)} reused" if reused else ""
         )
         seconds = time.monotonic() - self._begin
-        return f"val/acc {val:.2f} %, {tested} ({parts}, training {seconds:.1f} s)"
+        return f"{', '.join(values)} ({parts}, training {seconds:.1f} s)"
+
+
+def _described(metric: str, values: Row) -> str:
+    """Return `val/acc 71.30 %`, and of other metrics `val/ece 0.0312`."""
+    return (
+        f"{metric} {values[metric]:.2f} %"
+        if metric.endswith("/acc")
+        else f"{metric} {values[metric]:.4g}"
+    )

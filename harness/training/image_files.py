@@ -134,6 +134,18 @@ def _is_flat(root: Path) -> bool:
     return bool(folders) and not (is_a_split or holds_splits or one_level_off)
 
 
+def _split_alone(root: Path) -> str:
+    """Return what to do with a folder that is named after a split, where there is no train/; "" without one."""
+    splits = (
+        [path.name for path in root.iterdir() if path.name.lower() in _SPLITS]
+        if root.is_dir()
+        else []
+    )
+    return (
+        f"; {_shown(splits[0])} is the name of a split: rename it, or add train/" if splits else ""
+    )
+
+
 def _part(by_class: dict[str, list[str]], classes: Sequence[str]) -> Part:
     number = {name: index for index, name in enumerate(classes)}
     counts = [len(paths) for paths in by_class.values()]
@@ -155,7 +167,7 @@ def _by_class(root: Path, part: str, left_out: Counter[str]) -> dict[str, list[s
     except OSError as error:
         raise ConfigError(
             f"dataset.root={_shown(root)}: {error.strerror} ({_shown(error.filename)}); "
-            f"needs {part}CLASS/IMAGE {'or CLASS/IMAGE ' * (part == 'train/')}files{_elsewhere(root)}"
+            f"needs {part}CLASS/IMAGE {'or CLASS/IMAGE ' * (part == 'train/')}files{_elsewhere(root)}{_split_alone(root)}"
         ) from error
     return found
 

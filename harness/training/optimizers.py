@@ -80,9 +80,8 @@ def check_own(settings: Optimizer, parameters: Parameters) -> None:
         _step(optimizer, _TRIED)
         if before != [p.shape for p in _params(optimizer)]:
             raise ConfigError(f"{name}: step changes the shape of parameters")
-        state = optimizer.state_dict()["state"]
         second = build(settings, copy.deepcopy(first), "none")
-        second.load_state_dict(second.state_dict() | {"state": copy.deepcopy(state)})
+        second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         torch.manual_seed(0)
         _step(optimizer, 1)
         torch.manual_seed(0)
@@ -91,6 +90,26 @@ def check_own(settings: Optimizer, parameters: Parameters) -> None:
         raise ConfigError(
             f"{name}: goes on otherwise from a checkpoint; what step remembers belongs in self.state[parameter]"
         )
+    if (
+        settings.weight_decay
+        and isinstance(parameters[0], dict)
+        and _ignores_decay(settings, parameters)
+    ):
+        raise ConfigError(
+            f"{name}: step takes no weight decay of its groups, so that optimizer.no_decay and groups would change "
+            'nothing; read group["weight_decay"] there'
+        )
+
+
+def _ignores_decay(settings: Optimizer, parameters: Parameters) -> bool:
+    """Return whether an optimizer of the user's makes the same updates with and without weight decay in its groups."""
+    own, without = (build(settings, copy.deepcopy(parameters), "none") for _ in range(2))
+    for group in without.param_groups:
+        group["weight_decay"] = 0.0
+    for one in (own, without):
+        torch.manual_seed(0)
+        _step(one, _TRIED)
+    return all(map(torch.equal, _params(own), _params(without)))
 
 
 def _params(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -113,7 +132,9 @@ def _fault(settings: Optimizer, built: Any) -> str | None:
     if all(group["lr"] != settings.lr for group in groups):
         lrs = ", ".join(show(group["lr"]) for group in groups)
         return f"build gives the LR {lrs}, not optimizer.lr={show(settings.lr)}; pass lr=self.lr on"
-    if settings.weight_decay and not any(group.get("weight_decay") for group in groups):
+    if settings.weight_decay and not (
+        "weight_decay" in built.defaults and any(group["weight_decay"] for group in groups)
+    ):
         decay = f"optimizer.weight_decay={show(settings.weight_decay)}"
         return f"build leaves {decay} out; pass weight_decay=self.weight_decay on, or leave it at 0"
     return None
