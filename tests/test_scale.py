@@ -35,7 +35,7 @@ def test_words(
 ) -> None:
     assert (scale.of_what, scale.title, scale.amount(scale.margin)) == (of_what, title, amount)
     assert (scale.side("above"), scale.line) == (side, line)
-    assert scale.imputed == f"the last value recorded, else {worst}"
+    assert scale.imputed(scale.worst([])) == f"the last value recorded, else {worst}"
 
 
 def test_claims_of_before_are_about_accuracy() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.config.fields import decimal
+from harness.config.measures import BUILTIN
 from harness.config.schema import Averages
 
 if TYPE_CHECKING:
@@ -62,8 +63,11 @@ def as_run(
         "updates_reused": sum(filter(None, reused)),
         "seconds": {"total": 0.0},
     }
-    if result.get("status") == "complete" and "val/acc" not in own["final"]:
-        own |= {"status": "diverged", "error": f"the metrics of {average} are not finite"}
+    lost = [
+        f"val/{name}" for name in (*BUILTIN, *own["metrics"]) if f"val/{name}" not in own["final"]
+    ]
+    if result.get("status") == "complete" and lost:
+        own |= {"status": "diverged", "error": f"{lost[0]} of {average} is not finite"}
     return {**result, **own}
 
 

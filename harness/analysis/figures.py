@@ -202,10 +202,11 @@ def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Fi
     """Return the random-effects mean over cells; a spread counts as no less than what rounding to images makes."""
     scale = claim.scale
     means = np.array([scale.sign * figures["mean"] for _, figures in cells])
+    largest = float(np.abs(means).max()) or 1.0  # equal differences have no spread
     least = [(own["one_image"] or 0) / math.sqrt(6) for own, _ in cells]  # of differences of two
     errors = np.array(
         [
-            max(own["sd"], low, 1e-9) / math.sqrt(own["n"])
+            max(own["sd"], low, 1e-9 * largest) / math.sqrt(own["n"])
             for (_, own), low in zip(cells, least, strict=True)
         ]
     )

@@ -44,9 +44,8 @@ def of_result(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def recorded(runs: pl.DataFrame) -> dict[str, Measure]:
     """Return what the metrics that any of `runs` has recorded mean, by name."""
-    texts = runs["metrics"].drop_nulls() if "metrics" in runs.columns else []
     found: dict[str, Measure] = {}
-    for text in texts:
+    for text in runs["metrics"].drop_nulls() if "metrics" in runs.columns else ():
         for name, one in json.loads(text).items():
             found.setdefault(name, Measure(one["better"], one["unit"]))
     return found

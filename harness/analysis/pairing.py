@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import Any
 
-from harness.analysis.paired_stats import TIE_RESOLUTION
+from harness.analysis.paired_stats import tie_resolution
 
 Row = dict[str, Any]
 
@@ -26,7 +26,8 @@ class Pair:
     @property
     def difference(self) -> float:
         """Treatment less baseline, in the metric's own sign."""
-        return round((self.treatment - self.baseline) * TIE_RESOLUTION) / TIE_RESOLUTION
+        units = tie_resolution(max(abs(self.treatment), abs(self.baseline)))
+        return round((self.treatment - self.baseline) * units) / units
 
 
 @dataclass(frozen=True)

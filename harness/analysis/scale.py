@@ -7,7 +7,7 @@ and its negative where lower is: what is decided is decided by gains.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,12 +45,15 @@ class Scale:
         low, high = (self.sign * float(end) for end in ends)
         return (low, high) if low <= high else (high, low)
 
-    @property
-    def worst(self) -> float:
-        """The value of a run that diverged and recorded none: the worst one of %, else one beyond all others."""
+    def worst(self, recorded: Iterable[float]) -> float:
+        """Return the value of a run that diverged and recorded none: the worst of %, else one beyond all `recorded`.
+
+        Where a metric in % leaves 0 to 100, the worst that was recorded.
+        """
+        losses = [-self.sign * value for value in recorded]
         if self.unit == _PERCENT:
-            return 0.0 if self.better == "higher" else 100.0
-        return -self.sign * 1e6
+            return -self.sign * max([0.0 if self.sign > 0 else 100.0, *losses]) + 0.0
+        return -self.sign * max(1e6, 10 * max(map(abs, losses), default=0.0))
 
     @property
     def on_val(self) -> Scale:
@@ -59,10 +62,9 @@ class Scale:
 
     # --- words ------------------------------------------------------------------------------------
 
-    @property
-    def imputed(self) -> str:
-        """What a run that diverged counts with."""
-        return f"the last value recorded, else {self.worst:,.0f}{' %' * (self.unit == _PERCENT)}"
+    def imputed(self, worst: float) -> str:
+        """Return what a run that diverged counts with; `worst` is that of one without a value."""
+        return f"the last value recorded, else {worst:,.0f}{' %' * (self.unit == _PERCENT)}"
 
     @property
     def unit_of_differences(self) -> str:

@@ -58,7 +58,7 @@ def comparison(claim: Claim, own: Figures) -> str:
         words.append(lrs)
     words += _left_out(own)
     if everyone := own["intention_to_treat"]:
-        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {claim.scale.imputed}"
+        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {claim.scale.imputed(everyone['worst'])}"
         state = "" if interim else f"{everyone['verdict']}: "
         words.append(f"{filled}: {state}{measured(claim, everyone)}.")
     test = own["test"]
@@ -142,11 +142,9 @@ def _reason(claim: Claim, own: Figures) -> str:
             fewest = paired.fewest_pairs(claim.level)
             return f"fewer than {fewest} pairs cannot reach p < {claim.level:g}"
         case states.TOO_COARSE:
-            image = (
-                f"one image is {own['one_image']:.2f} points"
-                if own["one_image"]
-                else "how fine it is, is unknown"
-            )
+            if own["one_image"] is None:
+                return f"all differences are equal, and nothing says how fine {claim.metric} is"
+            image = f"one image is {own['one_image']:.2f} points"
             return f"all differences are equal, and the validation set cannot see the margin of {margin}: {image}"
         case states.WORSE:
             return f"{below} 0"

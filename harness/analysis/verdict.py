@@ -210,11 +210,15 @@ def compared_arms(claim: Claim, runs: pl.DataFrame) -> list[Comparison]:
     """Return the comparisons of a claim, each with its pairs of runs; `runs` as for `judge`."""
     rows = runs.to_dicts()
     cells = sorted({row["cell"] for row in rows}, key=natural_key) or [""]
-    return [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1)]
+    numbers = [row[name] for row in rows for name in ("value", "last")]
+    worst = claim.scale.worst(
+        value for value in numbers if value is not None and math.isfinite(value)
+    )
+    return [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1, worst)]
 
 
 def _compared(
-    claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool
+    claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool, worst: float
 ) -> Iterator[Comparison]:
     """Yield the comparisons of a cell: where there are several cells, of the treatments that it has, if any."""
     here = [row for row in rows if row["cell"] == cell]
@@ -232,7 +236,7 @@ def _compared(
                 tuple(
                     PairedRuns.select(
                         claim.factor, levels, here, _claimed(claim, here, treatment, several),
-                        (tuned, value), claim.scale.worst,
+                        (tuned, value), worst,
                     )
                     for tuned in baselines
                 ),
@@ -296,7 +300,9 @@ def _judged(
         "complete_pairs": figures["verdict"],
         "verdict": verdict,
         "left_out": _left_out(one.against),
-        "intention_to_treat": imputed | {"filled": imputations} if imputations else None,
+        "intention_to_treat": imputed | {"filled": imputations, "worst": runs.worst}
+        if imputations
+        else None,
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
         "lrs": list(runs.lrs()),

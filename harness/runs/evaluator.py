@@ -19,7 +19,7 @@ from harness.training.averages import RECALIBRATION_IMAGES
 from harness.training.batches import EvalBatches
 from harness.training.distributed import World
 from harness.training.loop import Row, TrainState, TrainStep
-from harness.training.metrics import compute
+from harness.training.metrics import compute, refuse_infinite
 
 _NONE = np.empty(0, np.bool_)
 
@@ -111,9 +111,7 @@ class Evaluator:
         outputs: list[tuple[Tensor, Tensor]] | None = [] if self.setup.metrics else None
         name, device = split.partition("@")[0], self.setup.device
         devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(
-            devices
-        ):  # what code of the user's draws here changes no training
+        with torch.random.fork_rng(devices):  # code of the user's may draw, and changes no training
             row = step.evaluate(network, batches, name, correct, outputs)
             self._correct[split] = correct
             if outputs is None or math.isnan(row[f"{name}/acc"]):
@@ -123,6 +121,9 @@ class Evaluator:
             self._gather([one for one, _ in outputs], batches, logits)
             self._gather([one for _, one in outputs], batches, labels)
             own = {metric: compute(metric, logits, labels) for metric in self.setup.metrics}
+        if "@" not in split:  # an average without a number has none, and the run goes on
+            for metric, value in own.items():
+                refuse_infinite(metric, value)
         return row | {f"{name}/{metric}": value for metric, value in own.items()}
 
     def _attempt(self, split: str, batches: EvalBatches) -> Evaluation:

@@ -16,15 +16,18 @@ _TRIED = 100  # images, at least
 
 
 def compute(name: str, logits: Tensor, labels: Tensor) -> float:
-    """Return the metric `name`. Raises `ConfigError` where its code does, and for what is no finite number."""
+    """Return the metric `name`. Raises `ConfigError` where its code does."""
     metric = METRICS[name]()
     with extensions.own_code(metric, "update"):
         metric.update(logits.clone(), labels.clone())
     with extensions.own_code(metric, "compute"):
-        value = float(metric.compute())
+        return float(metric.compute())
+
+
+def refuse_infinite(name: str, value: float) -> None:
+    """Raise `ConfigError` unless the `value` of the metric `name` is finite."""
     if not math.isfinite(value):
         raise ConfigError(f"metrics=[{name}]: compute gives {value}; must be a finite number")
-    return value
 
 
 def check(names: Sequence[str], classes: int) -> None:
@@ -33,4 +36,5 @@ def check(names: Sequence[str], classes: int) -> None:
     drawn = torch.Generator().manual_seed(0)
     for name in names:
         with torch.random.fork_rng():
-            compute(name, torch.randn(len(labels), classes, generator=drawn), labels)
+            logits = torch.randn(len(labels), classes, generator=drawn)
+            refuse_infinite(name, compute(name, logits, labels))
