@@ -18,8 +18,12 @@ from benchmarks.usual import IMAGES, ROOT, Epoch
 from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.config.schema import Config
-from harness.runs.setup import build
+from harness.runs.context import PhaseTimer
+from harness.runs.evaluator import Evaluator
+from harness.runs.setup import build, prepare
 from harness.training import batches, datasets, schedules
+from harness.training.averages import Averages, planned
+from harness.training.distributed import SINGLE_PROCESS
 from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, updates
 
 CPU = torch.device("cpu")
@@ -33,6 +37,7 @@ _LARGE = (
     "dataset=synthetic", "dataset.image_size=224", "dataset.channels=3", "dataset.images=512",
     "dataset.flip=true", "scheduler=cosine", "tracking=none",
 )  # fmt: skip
+_DIGITS_EPOCHS = 5  # a figure; one has 8 updates
 _AUGMENTATIONS = {
     "none": ("dataset.crop=0", "dataset.flip=false"),
     "crop, mirror images": (),
@@ -248,6 +253,46 @@ def augmentations(repeats: int) -> list[tuple[str, str, str]]:
     }
     figures = interleaved(repeats, fit)
     return rows + [(f"{name}, images/s", _median(values), "") for name, values in figures.items()]
+
+
+def averages_beside(repeats: int) -> list[tuple[str, str, str]]:
+    """Compare updates and evaluations with three exponential averages of the weights with those without."""
+    base = ("dataset=digits", "scheduler=cosine", "tracking=none", "trainer.log_every=1")
+    epochs = _DIGITS_EPOCHS * (repeats + 1)
+    plain = Loop(settings(epochs, base=base))
+    config = settings(epochs, "averages.ema=[0.9,0.99,0.999]", base=base)
+    loop, setup = Loop(config), prepare(config, PhaseTimer())
+    averages = Averages(loop.state.network, planned(config.averages, loop.plan))
+    loop.state.averages = averages
+    evaluator = Evaluator(SINGLE_PROCESS, setup, loop.step, loop.state)
+
+    def fit(loop: Loop) -> float:
+        return sum(loop.epoch(evaluations=False)[0] for _ in range(_DIGITS_EPOCHS))
+
+    def milliseconds(evaluate: Callable[[], Row]) -> float:
+        begin = time.perf_counter()
+        evaluate()
+        return 1e3 * (time.perf_counter() - begin)
+
+    fits = interleaved(repeats, {"with": partial(fit, loop), "without": partial(fit, plain)})
+    evaluations = interleaved(
+        repeats,
+        {
+            "without": partial(milliseconds, loop.evaluate),
+            "with": partial(milliseconds, evaluator.val),
+        },
+    )
+    pairs = zip(evaluations["with"], evaluations["without"], strict=True)
+    each = [(both - own) / len(averages.planned) for both, own in pairs]
+    return [
+        (
+            "updates with three averages, seconds of those without",
+            ratio(fits, "with", "without"),
+            "",
+        ),
+        ("evaluation of the run, ms", _median(evaluations["without"]), ""),
+        ("… of an average, batch norms recalibrated, ms", _median(each), ""),
+    ]
 
 
 def _batches_alone(config: Config) -> float:
