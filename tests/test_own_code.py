@@ -58,8 +58,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         return replace(config, **{node.section: node()})
 
     yield loaded
-    for kinds in (*registry.KINDS.values(), registry.METRICS):
+    for kinds in registry.KINDS.values():
         kinds.pop("mine", None)
+    registry.METRICS.pop("mine", None)
     registry.group_files.cache_clear()
 
 

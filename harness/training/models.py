@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -139,7 +141,7 @@ def build(model: Model, shape: DatasetShape) -> nn.Module:
     if not extensions.source(model):
         return model.build(shape)
     with extensions.own_code(model, "build"):
-        network = model.build(shape)
+        network: Any = model.build(shape)
     if not isinstance(network, nn.Module):
         fault = f"build returns a {type(network).__name__}, not an nn.Module"
     elif any(map(is_lazy, network.parameters())):
