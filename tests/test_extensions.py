@@ -433,9 +433,12 @@ def test_processes_of_torchrun_load_it_and_go_on_when_they_were_killed(tmp_path:
         where = (f"hydra.run.dir={run}", f"store.dir={run}.store")
         command = torchrun(2, ROOT / "train.py", *words, *where)
         if name == "killed":
-            with subprocess.Popen(command, cwd=tmp_path, env=environment(), start_new_session=True) as started:  # fmt: skip
+            with subprocess.Popen(command, cwd=tmp_path, env=environment()) as started:
                 wait_for_rows(run, 100)
-                os.killpg(started.pid, signal.SIGKILL)
+                for worker in (
+                    Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+                ):
+                    os.kill(int(worker), signal.SIGKILL)
         done = subprocess.run(
             command, cwd=tmp_path, env=environment(), capture_output=True, text=True
         )
