@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
-from conftest import ROOT
+from conftest import ROOT, essential
 from PIL import Image
+from test_distributed import environment, torchrun, wait_for_rows
 from test_faults import TINY
+
+from harness.config.hydra_private import last_given
 
 EXAMPLES = {
     "own_model": "model=small_cnn",
@@ -204,6 +209,27 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, given: str, line: str
     assert line in said
 
 
+@pytest.mark.parametrize(
+    ("files", "words", "line"),
+    [
+        (["a/mine.py", "b/mine.py"], "extensions=[a/mine.py,b/mine.py]", "Python has another module mine"),
+        (["lab/mine.py"], "extensions=[./lab]", "lab]: is a folder; name the file in it that registers a class"),
+        (["mine.ipynb"], "extensions=[mine.ipynb]", "must have a name that Python can import, as in mine.py"),
+        (["mine.py"], "extensions=[mine]", "ModuleNotFoundError: No module named 'mine'; did you mean mine.py?"),
+    ],
+)  # fmt: skip
+def test_files_that_are_named_wrongly(
+    tmp_path: Path, files: list[str], words: str, line: str
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(GOOD)
+    done = forked.complete("train.py", words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert line in done.stderr
+
+
 @pytest.mark.parametrize("name", ["random.py", "torch.py", "my-model.py"])
 def test_a_file_that_python_cannot_import_by_its_name_is_to_be_renamed(
     tmp_path: Path, name: str
@@ -311,6 +337,51 @@ def test_the_folder_does_not_count(tmp_path: Path) -> None:
     assert last_result(tmp_path)["updates_trained"] == 0
 
 
+PACKAGE = {  # where code may be, and the word that names it; `shared.py` is imported by it
+    "beside the file": ("mine.py", "shared.py", "from shared import WIDTH", "FOLDER/mine.py"),
+    "below it": ("mine.py", "parts/shared.py", "from parts.shared import WIDTH", "FOLDER/mine.py"),
+    "beside it, by another": ("mine.py", "shared.py", "from between import WIDTH", "FOLDER/mine.py"),
+    "in the package": ("lab/mine.py", "lab/shared.py", "from .shared import WIDTH", "lab.mine"),
+    "a module of the package": ("lab/mine.py", "lab/shared.py", "from . import shared; WIDTH = shared.WIDTH", "lab.mine"),
+    "in a package above": ("lab/nets/mine.py", "lab/shared.py", "from ..shared import WIDTH", "lab.nets.mine"),
+    "the whole package": ("lab/__init__.py", "lab/shared.py", "from .shared import WIDTH", "lab"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", essential(PACKAGE))
+def test_a_module_that_it_imports_was_edited(tmp_path: Path, where: str) -> None:
+    """The environment names it; the checkpoints of the code of then are not used."""
+    own, shared, line, word = PACKAGE[where]
+    for name in (own, shared):
+        for folder in (tmp_path / name).relative_to(tmp_path).parents[:-1]:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "between.py").write_text("from shared import WIDTH\n")
+    (tmp_path / own).write_text(f"{line}\n{GOOD}")
+    word = word.replace("FOLDER", str(tmp_path))
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "HARNESS_EXTENSIONS": word}
+    small = [one for one in TINY if not one.startswith("model.")]
+    fresh = not word.endswith(".py")  # it is found by PYTHONPATH, which a forked process has read
+    found = []
+    for number, value in enumerate(("WIDTH = 3", "WIDTH = 3", "WIDTH = 4")):
+        (tmp_path / shared).write_text(f"{value}\n")
+        here = (f"store.dir={tmp_path}/store", f"hydra.run.dir={tmp_path}/run{number}")
+        log = tmp_path / f"log{number}"
+        program = forked.Program(log, "train.py", "model=mine", *small, *here, env=env, fresh=fresh)
+        assert program.wait() == 0, program.said
+        found.append((last_result(tmp_path), "other code" in program.said))
+    (first, _), (again, said), (edited, warned) = found
+    assert (again["fingerprint"], again["updates_trained"], said) == (
+        first["fingerprint"],
+        0,
+        False,
+    )
+    assert (edited["updates_reused"], warned) == (0, True)
+    assert edited["fingerprint"] != first["fingerprint"]
+    copies = {path.relative_to(tmp_path / "run0/extensions").as_posix() for path in (tmp_path / "run0/extensions").rglob("*.py")}  # fmt: skip
+    assert {own, shared} <= copies
+
+
 # --- whose code is loaded ------------------------------------------------------------------------
 
 
@@ -364,6 +435,73 @@ def test_a_sweep_does_not_go_on_with_code_that_was_edited(tmp_path: Path) -> Non
     found = {"HARNESS_EXTENSIONS": f"{tmp_path}/mine.py"}
     said = forked.complete("scripts/verify_sweep.py", tmp_path / "sweep", env=os.environ | found)
     assert "model=mine: its code is not that of then" in said.stderr
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_load_it_and_go_on_when_they_were_killed(tmp_path: Path) -> None:
+    """With a path from where the command is given, which is not the checkout."""
+    write(tmp_path, GOOD)
+    small = [word for word in TINY if not word.startswith("model.")]
+    long = ("trainer.epochs=60", "scheduler.t_0=60", "trainer.device=cpu", "trainer.batch_size=15", "trainer.checkpoint_every=0.05")  # fmt: skip
+    words = ("extensions=[mine.py]", "model=mine", *last_given([*small, *long]))
+    ends = []
+    for name in ("killed", "whole"):
+        run = tmp_path / name
+        where = (f"hydra.run.dir={run}", f"store.dir={run}.store")
+        command = torchrun(2, ROOT / "train.py", *words, *where)
+        if name == "killed":
+            with subprocess.Popen(command, cwd=tmp_path, env=environment()) as started:
+                wait_for_rows(run, 100)
+                for worker in (
+                    Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+                ):
+                    os.kill(int(worker), signal.SIGKILL)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        ends.append(json.loads((run / "result.json").read_text()))
+    assert ends[0]["updates_reused"] > 0
+    assert ends[0]["numerics"]["processes"] == 2
+    assert ends[0]["weights_sha256"] == ends[1]["weights_sha256"]
+    assert ends[0]["config"]["extensions"] == [str(tmp_path / "mine.py")]
+
+
+def test_a_yaml_file_beside_it_has_other_defaults(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/wide.yaml").write_text(
+        "defaults: [/schema/model/mine@_here_, _self_]\nwidth: 7\n"
+    )
+    small = [word for word in TINY if not word.startswith("model.")]
+    for words in (("--config-dir", str(tmp_path)), (f"hydra.searchpath=[{tmp_path}]",)):
+        code, said = train(tmp_path, write(tmp_path, GOOD), *words, "model=wide", *small)
+        assert code == 0, said
+        assert last_result(tmp_path)["config"]["model"]["width"] == 7
+
+
+def test_a_plan_that_names_other_code_is_refused(tmp_path: Path) -> None:
+    """The plan of a sweep that somebody else has written: its code is not loaded, and the mismatch is named."""
+    override = write(tmp_path, GOOD)
+    small = [word for word in TINY if not word.startswith("model.")]
+    words = ("-m", "model=mine", *small, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
+    done = forked.complete("train.py", override, *words)
+    assert done.returncode == 0, done.stderr
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    for folder in (own, theirs):
+        folder.mkdir()
+    sign = tmp_path / "sign"
+    write(theirs, f"{GOOD}\nopen({str(sign)!r}, 'w').close()\n")
+    for path in (tmp_path / "sweep/plan.json", *tmp_path.glob("sweep/*/*.json")):
+        path.write_text(
+            path.read_text().replace(str(tmp_path / "mine.py"), str(theirs / "mine.py"))
+        )
+    found = os.environ | {"HARNESS_EXTENSIONS": str(tmp_path / "mine.py")}
+    verified = forked.complete("scripts/verify_sweep.py", tmp_path / "sweep", env=found)
+    assert "all rows hold" in verified.stdout, verified.stderr
+    forked.complete("scripts/report.py", tmp_path / "sweep")
+    done = forked.complete("train.py", write(own, f"{GOOD}\n# another\n"), *words)
+    assert "holds the sweep of other code, model=mine was edited since" in done.stderr
+    assert not sign.exists()
 
 
 def test_help_lists_what_an_extension_adds(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_config
 from PIL import Image
 from test_store import fingerprint, tiny
 from torch import nn
@@ -17,6 +18,8 @@ from harness.config.fields import added, number
 from harness.config.registry import KINDS
 from harness.config.schema import Config
 from harness.config.values import from_dict, to_dict
+from harness.runs.context import PhaseTimer
+from harness.runs.setup import prepare
 from harness.store.identity import weights_sha256
 
 MODEL = ("model=torchvision", "model.arch=resnet18", "model.stem=small")
@@ -134,6 +137,31 @@ BY_CONTENT = {  # data sets that are not here: their content and their own split
     *(f"dataset/{kind}.{f.name}" for kind in ("torchvision", "image_folder")
       for f in dataclasses.fields(KINDS["dataset"][kind])),
 }  # fmt: skip
+
+
+SMALL = (
+    "trainer.batch_size=32", "trainer.epochs=3", "dataset=synthetic", "dataset.images=400", "dataset.classes=4",
+    "model.width=4", "scheduler=cosine_warm", "scheduler.t_0=1",
+)  # fmt: skip
+BEFORE = {  # run ids by the code of 3bc0094, before extensions, groups, averages and augmentation image by image
+    (): "53d7fe9ba10d9013",
+    ("scheduler.interval=epoch",): "460bea437475fdd1",
+    ("trainer.precision=bf16",): "3f82f8d8b01c311c",
+    ("trainer.label_smoothing=0.1", "trainer.deterministic=true"): "b07a91106e51ba40",
+    ("optimizer.nesterov=true", "optimizer.weight_decay=1e-3"): "5bafec21bb15ba10",
+    ("optimizer=adamw", "optimizer.lr=1e-3"): "1cdd72881c0ba30d",
+    ("dataset.crop=1", "dataset.flip=true", "dataset.channels=3"): "ef01ba69b41e70c8",
+    ("dataset.train_size=100", "dataset.split_seed=3", "seed=7"): "aab859bc62913b74",
+    ("scheduler=wsd", "scheduler.cooldown=1"): "22df5baac678f9a0",
+}
+
+
+@pytest.mark.parametrize("change", BEFORE, ids=" ".join)
+def test_runs_are_named_as_before(change: tuple[str, ...]) -> None:
+    """So the stores of before hold them: test_golden has a store, and records of whole runs."""
+    words = [word for word in SMALL if "scheduler=wsd" not in change or "scheduler" not in word]
+    config = make_config(*words, *change)
+    assert prepare(config, PhaseTimer()).identity.run_id == BEFORE[change]
 
 
 @pytest.mark.parametrize(

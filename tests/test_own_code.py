@@ -178,7 +178,6 @@ RUN = {  # said when the run, or the sweep, is set up
     "changed shapes": (step("p.data = torch.zeros(3)"), "optimizer=mine: step changes the shape of parameters"),
     "gradients of the step": (step("p.add_(p.grad)").replace("@torch.no_grad()\n", "\n"), "a leaf Variable that requires grad is being used in an in-place operation. (FILE, line"),
     "a count of its own": (step("self.count += 1", "p.add_(p.grad, alpha=-g['lr'] / self.count)"), f"optimizer=mine: {AGAIN}"),
-    "a count in a group": (step("g['k'] = g.get('k', 0) + 1", "p.add_(p.grad, alpha=-g['lr'] / g['k'])"), f"optimizer=mine: {AGAIN}"),
     "one class": (data("return (pixels, 0 * labels), None, ['a']"), "dataset=mine: read gives 1 class; must be two or more"),
     "a class without images": (data("return (pixels, 0 * labels), None, classes"), "class b has no image, and each part needs one; add some"),
     "a pair alone": (data("return pixels, labels"), f"dataset=mine: read gives (ndarray, ndarray); {READ}"),

@@ -92,7 +92,7 @@ def test_a_run_that_diverged_at_once_counts_against_its_arm() -> None:
 
 # --- mirrored ------------------------------------------------------------------------------------
 
-_NEGATED = ("mean", "difference", "baseline", "treatment", "value")
+_NEGATED = ("mean", "difference", "baseline", "treatment", "value", "worst")
 _TURNED = ("ci95", "ci90", "bootstrap_t95")
 _SWAPPED = (("low", "high"), ("above", "below"))
 
