@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import weakref
@@ -25,7 +26,7 @@ from harness.config.schema import DatasetShape
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.loop import Precision, TrainStep
+from harness.training.loop import Precision, TrainState, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
@@ -55,6 +56,11 @@ def no_compilation() -> Iterator[None]:
         yield
     finally:
         torch.compiler.set_stance("default")
+
+
+def parameters_and_momenta(state: TrainState) -> list[Tensor]:
+    momenta = [one["momentum_buffer"] for one in state.optimizer.state.values()]
+    return [*state.network.parameters(), *momenta]
 
 
 def doubled(*overrides: str) -> Training:
@@ -223,6 +229,29 @@ def test_a_gradient_scaler_keeps_torchs_own_optimizer() -> None:
     assert type(t.state.optimizer) is compiled.SGD
     assert type(state.optimizer) is torch.optim.SGD
     assert step.mode == "default"
+
+
+def test_updates_that_a_scaler_skips_leave_weights_and_momenta_alone() -> None:
+    """torch's fused SGD leaves momenta uninitialised where its first step is skipped."""
+    t = prepare("scheduler=constant")
+    scaled, step = build(t.config, t.splits, CPU, Precision("fp16", CPU))
+    step = dataclasses.replace(step, precision=Precision("fp32", CPU), loss_weight=4.0)
+    plain, plain_step = build(t.config, t.splits, CPU, step.precision)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # gradients overflow
+    images, labels = next(t.batches.epoch(0))
+
+    before = [tensor.detach().clone() for tensor in parameters_and_momenta(scaled)]
+    assert not any(momentum.any() for momentum in before[len(before) // 2 :])
+    step.train(scaled, images, labels)
+    assert all(map(torch.equal, before, parameters_and_momenta(scaled)))
+    while torch.equal(before[0], parameters_and_momenta(scaled)[0]):
+        step.train(scaled, images, labels)
+    assert scaled.updates > 2
+    dataclasses.replace(plain_step, loss_weight=4.0).train(plain, images, labels)
+    for own, without in zip(
+        parameters_and_momenta(scaled), parameters_and_momenta(plain), strict=True
+    ):
+        torch.testing.assert_close(own, without)
 
 
 # --- with code generation ------------------------------------------------------------------------

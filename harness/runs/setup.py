@@ -134,6 +134,8 @@ def build(
             optimizer = config.optimizer.build(parameters)
         else:
             optimizer = config.optimizer.compiled(parameters, mode)
+    if by_scaler:
+        optimizers.start_momenta(optimizer)
     accumulate = config.optimizer.accumulate
     updates_per_epoch = datasets.updates_per_epoch(
         len(splits.train.labels), trainer.batch_size, accumulate
