@@ -117,8 +117,11 @@ def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Single runs in this process leave no pictures and no page, which take longer than they; but in tests of those."""
-    if "with_pages" not in request.fixturenames:
+    """Single runs in this process leave no pictures and no page, which take longer than they; but in tests of those.
+
+    Tests marked `gpu` leave none anyway, and pass where what makes pages is not installed (scripts/gpu_check.sh).
+    """
+    if not (request.node.get_closest_marker("gpu") or "with_pages" in request.fixturenames):
         monkeypatch.setattr("harness.sweeps.callback.end_run", print)
 
 
