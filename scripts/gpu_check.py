@@ -99,7 +99,7 @@ def _part(name: str, device: str) -> None:
     os.setsid()
     held = True
     try:
-        for row in _PARTS[name].rows(torch.device(device)):
+        for row in _PARTS[name].rows(torch.device(device, 0)):
             _print(row)
             held = held and row.holds
     except Exception as error:

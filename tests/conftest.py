@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -113,6 +115,18 @@ def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
     """Cases of a parametrized test; those after the first `count` are slow tests."""
     every = list(cases)
     return [*every[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in every[count:])]
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Where whatever waits for the GPU raises RuntimeError."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_config
+from conftest import make_config, no_waiting
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
@@ -608,12 +608,9 @@ def test_updates_on_the_gpu_never_wait_for_it(accumulate: int) -> None:
     t = prepare(*more, device=torch.device("cuda"))
     epoch = t.batches.epoch(0)
     t.step.train(t.state, *next(epoch), islice(epoch, accumulate - 1))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for images, labels in epoch:
             t.step.train(t.state, images, labels, islice(epoch, accumulate - 1))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert t.state.updates == UPDATES_PER_EPOCH // accumulate
 
 
