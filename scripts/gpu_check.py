@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 _PARTS = {
     "waits": Part(gpu_promises.no_waits, 40),
-    "eager": Part(gpu_speed.eager, 90),
+    "eager": Part(gpu_speed.eager, 120),
     "killed": Part(gpu_promises.killed_runs, 120),
     "resumed": Part(gpu_promises.resumed_states, 120),
     "scaler": Part(gpu_promises.skipped_updates, 40),
@@ -43,7 +43,7 @@ _PARTS = {
     "compiled": Part(gpu_speed.compiled, 240),
     "usual": Part(gpu_speed.usual_programs, 60),
     "together": Part(gpu_speed.together, 90),
-    "features": Part(gpu_speed.what_features_cost, 90),
+    "features": Part(gpu_speed.what_features_cost, 120),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_speed import NETS, Row, Rows, base, loop, waiting
+from benchmarks.gpu_speed import Row, Rows, images, loop, setting, waiting
 from benchmarks.training import Loop, settings
 from benchmarks.usual import ROOT
 from harness.config.one_line_errors import explain
@@ -23,7 +23,7 @@ from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
 from harness.training.loop import updates
 
-_NET = NETS["ResNet-8, 28 px"]
+_NET = "ResNet-8, 28 px"
 _STEPS = {
     "bf16": ("trainer.precision=bf16",),
     "fp16": ("trainer.precision=fp16",),
@@ -43,7 +43,7 @@ def no_waits(device: torch.device) -> Rows:
         yield Row("an update waits for the GPU", "not on a CPU")
         return
     for name, overrides in _STEPS.items():
-        own = loop(device, *_NET, *overrides)
+        own = loop(device, _NET, *overrides)
         steps = _updates(own)
         for _ in range(3):
             next(steps)
@@ -65,7 +65,7 @@ def killed_runs(device: torch.device) -> Rows:
     kills = 3 if device.type == "cuda" else 1
     recipes = {
         name: [
-            sys.executable, "scripts/verify_resume.py", "--kills", str(kills), *_NET, *base(device),
+            sys.executable, "scripts/verify_resume.py", "--kills", str(kills), *setting(device, _NET),
             "trainer.deterministic=true", "trainer.epochs=4", "scheduler.t_max=4", *overrides,
         ]
         for name, overrides in _recipes(device).items()
@@ -87,7 +87,7 @@ def killed_runs(device: torch.device) -> Rows:
 
 def _recipes(device: torch.device) -> dict[str, tuple[str, ...]]:
     if device.type == "cpu":
-        return {"fp32": ("trainer.epochs=8", "scheduler.t_max=8", "trainer.device=cpu")}
+        return {"fp32": ("trainer.epochs=8", "scheduler.t_max=8")}
     return {
         "bf16, EMA": ("trainer.precision=bf16", "averages.ema=[0.99]"),
         "fp16": ("trainer.precision=fp16",),
@@ -104,7 +104,7 @@ def resumed_states(device: torch.device) -> Rows:
         ("fp32", "default"),
     ]
     for precision, compile_ in cases if device.type == "cuda" else cases[2:3]:
-        own = (*_NET, f"trainer.precision={precision}", f"trainer.compile={compile_}")
+        own = (_NET, f"trainer.precision={precision}", f"trainer.compile={compile_}")
         for strict in ("true", "false") if compile_ == "none" else ("true",):
             deterministic = (*own, f"trainer.deterministic={strict}")
             ends = [_end(device, deterministic, stop) for stop in (None, None, 0.7)]
@@ -147,7 +147,7 @@ def skipped_updates(device: torch.device) -> Rows:
     precision = "fp16" if device.type == "cuda" else "fp32"
     for optimizer in ("sgd", "adamw"):
         for scale in (2.0**16, 2.0**100):
-            own = loop(device, *_NET, f"trainer.precision={precision}", f"optimizer={optimizer}")
+            own = loop(device, _NET, f"trainer.precision={precision}", f"optimizer={optimizer}")
             own.state.scaler = torch.amp.GradScaler(device.type, init_scale=scale)
             skipped, touched = _count_skipped(own, 20 if device.type == "cpu" else 200)
             done, moments = own.state.updates, _all(own.state.optimizer.state_dict()["state"])
@@ -186,16 +186,16 @@ def out_of_memory(device: torch.device) -> Rows:
         yield Row("a batch larger than the GPU's memory", "not on a CPU")
         return
     whole = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(2**31 / whole, device)  # 2 GiB
-    own = (*NETS["ResNet-18, 64 px"], "reuse=false")
-    said = _error(settings(1, *own, "trainer.batch_size=16384", base=base(device)))
+    torch.cuda.set_per_process_memory_fraction(2**32 / whole, device)  # 4 GiB
+    base = (*setting(device, "ResNet-18, 64 px"), "reuse=false")
+    said = _error(settings(1, "trainer.batch_size=2048", base=base))
     yield Row(
         "a batch larger than the GPU's memory",
         said,
         "one line",
         said.startswith("out of memory: lower "),
     )
-    after = _error(settings(1, *own, "dataset.images=1000", base=base(device)))
+    after = _error(settings(1, images(4), base=base))
     yield Row("… and the next run in the same process", after or "complete", "complete", not after)
 
 

@@ -35,14 +35,22 @@ from harness.training.datasets import InMemoryImages
 from harness.training.device import reset
 
 _BATCH = 128
-_RESNET_8 = ("model=resnet8", "dataset.image_size=28", "dataset.channels=1", "dataset.crop=2")
 _COLOURS = ("dataset.channels=3", "dataset.crop=4")
+
+
+def images(updates: int) -> str:
+    """Return the override of a data set, an epoch of which has so many updates."""
+    return f"dataset.images={updates * _BATCH + 400}"
+
+
 NETS = {
-    "ResNet-8, 28 px": _RESNET_8,
-    "ResNet-20, 32 px": ("model=resnet20", "dataset.image_size=32", *_COLOURS),
-    "ResNet-18, 32 px": ("model=resnet18", "dataset.image_size=32", *_COLOURS),
-    "ResNet-18, 64 px": ("model=resnet18", "dataset.image_size=64", *_COLOURS),
-}
+    "ResNet-8, 28 px": (
+        "model=resnet8", "dataset.image_size=28", "dataset.channels=1", "dataset.crop=2", images(120),
+    ),
+    "ResNet-20, 32 px": ("model=resnet20", "dataset.image_size=32", *_COLOURS, images(80)),
+    "ResNet-18, 32 px": ("model=resnet18", "dataset.image_size=32", *_COLOURS, images(60)),
+    "ResNet-18, 64 px": ("model=resnet18", "dataset.image_size=64", *_COLOURS, images(30)),
+}  # fmt: skip
 _EAGER, _GRAPHS = "eager", "compiled, CUDA graphs"
 _MODES = {_EAGER: "none", "compiled": "default", _GRAPHS: "reduce-overhead"}
 _WINDOW = 3.0  # seconds for which runs go on at once
@@ -58,51 +66,48 @@ class Row(NamedTuple):
 Rows = Iterator[Row]
 
 
-def base(device: torch.device) -> tuple[str, ...]:
-    """Return the overrides of all that is measured; on a CPU, where it is only tried, it is small."""
-    updates = 200 if device.type == "cuda" else 10  # a row of the history
+def setting(device: torch.device, net: str) -> tuple[str, ...]:
+    """Return the overrides of all that is measured with a network; on a CPU, where it is only tried, it is small."""
+    small = () if device.type == "cuda" else ("model.width=2", images(10))
     return (
-        "dataset=synthetic", f"dataset.images={updates * _BATCH + 400}", "dataset.val_size=200",
-        "dataset.test_size=200", "dataset.flip=true", "optimizer.lr=0.01", "scheduler=cosine",
-        f"trainer.batch_size={_BATCH}", "tracking=none",
-        *(() if device.type == "cuda" else ("model.width=2",)),
+        "dataset=synthetic", "dataset.val_size=200", "dataset.test_size=200", "dataset.flip=true",
+        "optimizer.lr=0.01", "scheduler=cosine", f"trainer.batch_size={_BATCH}", "tracking=none",
+        f"trainer.device={device.type}", *NETS[net], *small,
     )  # fmt: skip
 
 
-def loop(device: torch.device, *overrides: str, epochs: int = 12) -> Loop:
-    config = settings(epochs, *overrides, base=base(device))
+def loop(device: torch.device, net: str, *overrides: str, epochs: int = 12) -> Loop:
+    config = settings(epochs, *overrides, base=setting(device, net))
     reset(config, device)
     return Loop(config, device)
 
 
 def eager(device: torch.device) -> Rows:
     names = ("bf16", "fp32") if device.type == "cpu" else ("bf16", "fp16", "fp32")
-    for (net, overrides), precision in product(_nets(device), names):
-        yield _against_the_floor(device, net, overrides, (precision, _EAGER))
+    for net, precision in product(_nets(device), names):
+        yield _against_the_floor(device, net, precision, _EAGER)
 
 
 def compiled(device: torch.device) -> Rows:
-    """The most telling first: all take minutes of compiling."""
-    nets = dict(_nets(device))
+    """The most telling first: each is compiled for half a minute."""
+    nets = _nets(device)
     if device.type == "cpu":
-        todo = [(*nets, "fp32", "compiled")]
+        todo = [(nets[0], "fp32", "compiled")]
     else:
-        all_bf16 = [(net, "bf16", _GRAPHS) for net in nets]
-        small = [(net, p, _GRAPHS) for p in ("fp32", "fp16") for net in list(nets)[:2]]
-        todo = all_bf16 + small + [(net, "bf16", "compiled") for net in list(nets)[:3]]
+        todo = [(net, "bf16", _GRAPHS) for net in nets]
+        todo += [
+            (nets[0], p, m) for p, m in (("bf16", "compiled"), ("fp32", _GRAPHS), ("fp16", _GRAPHS))
+        ]
     for net, precision, mode in todo:
-        yield _against_the_floor(device, net, nets[net], (precision, mode))
+        yield _against_the_floor(device, net, precision, mode)
 
 
-def _nets(device: torch.device) -> list[tuple[str, tuple[str, ...]]]:
-    return list(NETS.items())[: None if device.type == "cuda" else 1]
+def _nets(device: torch.device) -> list[str]:
+    return list(NETS)[: None if device.type == "cuda" else 1]
 
 
-def _against_the_floor(
-    device: torch.device, net: str, overrides: tuple[str, ...], how: tuple[str, str]
-) -> Row:
-    precision, mode = how
-    plain = [*overrides, f"trainer.precision={precision}"]
+def _against_the_floor(device: torch.device, net: str, precision: str, mode: str) -> Row:
+    plain = [net, f"trainer.precision={precision}"]
     own = [*plain, f"trainer.compile={_MODES[mode]}"]
     with _Peak(device) as peak:
         begin = now(device)
@@ -193,12 +198,11 @@ class _Pictures(Dataset[tuple[Any, int]]):
 def usual_programs(device: torch.device) -> Rows:
     """A tutorial's loop in bfloat16, `channels_last`, whose workers augment image by image."""
     cores = len(os.sched_getaffinity(0))
-    for net, overrides in _nets(device):
-        rates = {n: _usual_rate(device, overrides, n) for n in sorted({min(4, cores), cores})}
-        fit = loop(device, *overrides, "trainer.precision=auto")
-        own = statistics.median(
-            [fit.images / fit.epoch(evaluations=False)[0] for _ in range(4)][1:]
-        )
+    for net in _nets(device):
+        rates = {n: _usual_rate(device, net, n) for n in sorted({min(4, cores), cores})}
+        fit = loop(device, net, "trainer.precision=auto")
+        rate = [fit.images / fit.epoch(evaluations=False)[0] for _ in range(4)][1:]
+        own = statistics.median(rate)
         each = ", ".join(f"{rate:,.0f} with {n} workers" for n, rate in rates.items())
         yield Row(
             f"{net}: `DataLoader` program, images/s",
@@ -206,8 +210,8 @@ def usual_programs(device: torch.device) -> Rows:
         )
 
 
-def _usual_rate(device: torch.device, overrides: tuple[str, ...], workers: int) -> float:
-    config = settings(9, *overrides, base=base(device))
+def _usual_rate(device: torch.device, net: str, workers: int) -> float:
+    config = settings(9, base=setting(device, net))
     network = models.build(config.model, datasets.load(config.dataset).shape)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
@@ -225,38 +229,38 @@ def _usual_rate(device: torch.device, overrides: tuple[str, ...], workers: int) 
 
 def what_features_cost(device: torch.device) -> Rows:
     """`fit` with an average of weights, with augmentations by the batch on the GPU and one by one on the CPU."""
-    few = f"dataset.images={20 * _BATCH + 400}" if device.type == "cuda" else "seed=0"
-    none = ("dataset.crop=0", "dataset.flip=false")
+    yield from _whole_run(device)
+    few = images(20) if device.type == "cuda" else "seed=0"
     contenders = {
         "crops and mirror images, by the batch on the device": (),
-        "without": none,
+        "without": ("dataset.crop=0", "dataset.flip=false"),
         "with averages.ema=[0.999]": ("averages.ema=[0.999]",),
         "with dataset.erase=0.25, one by one on the CPU": ("dataset.erase=0.25", few),
         "with dataset.rand_augment=9, one by one on the CPU": ("dataset.rand_augment=9", few),
     }
-    for net, overrides in _nets(device)[:3]:
-        for mode in (
-            (_EAGER, _GRAPHS) if device.type == "cuda" and net in list(NETS)[:1] else (_EAGER,)
-        ):
-            compile_ = f"trainer.compile={_MODES[mode]}"
-            loops = {what: loop(device, *overrides, compile_, *c) for what, c in contenders.items()}
-            fit = {
-                what: lambda own=own: own.images / own.epoch(evaluations=False)[0]
-                for what, own in loops.items()
-            }
-            for what, values in interleaved(3, fit).items():
-                yield Row(
-                    f"{net}, {mode}: `fit`, {what}, images/s", f"{statistics.median(values):,.0f}"
-                )
-    yield from _whole_run(device)
+    cases = list(
+        product(_nets(device)[:2], (_EAGER, _GRAPHS) if device.type == "cuda" else (_EAGER,))
+    )
+    for net, mode in cases[:3]:
+        own = (net, f"trainer.compile={_MODES[mode]}")
+        loops = {what: loop(device, *own, *words) for what, words in contenders.items()}
+        fit = {
+            what: lambda one=one: one.images / one.epoch(evaluations=False)[0]
+            for what, one in loops.items()
+        }
+        for what, values in interleaved(3, fit).items():
+            yield Row(
+                f"{net}, {mode}: `fit`, {what}, images/s", f"{statistics.median(values):,.0f}"
+            )
 
 
 def _whole_run(device: torch.device) -> Rows:
     """All that a run does beside its updates: history, store, evaluations."""
     epochs = 10 if device.type == "cuda" else 2
     for compile_ in ("none", "reduce-overhead") if device.type == "cuda" else ("none",):
-        config = settings(epochs, *_RESNET_8, f"trainer.compile={compile_}",
-                          f"trainer.device={device.type}", base=base(device))  # fmt: skip
+        config = settings(
+            epochs, f"trainer.compile={compile_}", base=setting(device, "ResNet-8, 28 px")
+        )
         with TemporaryDirectory() as folder:
             config.store.dir = f"{folder}/store"
             result = run(RunContext(config, RunInfo(Path(folder, "run"), "run")))
@@ -278,8 +282,7 @@ def together(device: torch.device) -> Rows:
         ("ResNet-18, 32 px", _EAGER),
     ]
     for net, mode in cases if device.type == "cuda" else cases[:1]:
-        overrides = (*NETS[net], f"trainer.compile={_MODES[mode]}")
-        rates = _side_by_side(device, overrides, (1, 2, 4))
+        rates = _side_by_side(device, (net, f"trainer.compile={_MODES[mode]}"), (1, 2, 4))
         yield Row(
             f"{net}, {mode}: one, two, four runs at once, images/s of all",
             ", ".join(f"{rate:,.0f}" for rate in rates.values())
@@ -289,7 +292,7 @@ def together(device: torch.device) -> Rows:
 
 
 def _side_by_side(
-    device: torch.device, overrides: tuple[str, ...], numbers: tuple[int, ...]
+    device: torch.device, what: tuple[str, str], numbers: tuple[int, ...]
 ) -> Mapping[int, float]:
     """Return by number of runs the images/s of all. All are started, and the first so many train."""
     context = multiprocessing.get_context("fork")  # of a process that has not used the GPU
@@ -300,7 +303,7 @@ def _side_by_side(
     for index in range(most):
         here, there = context.Pipe(duplex=False)
         ends.append(here)
-        arguments = (device, overrides, index, numbers, barrier, there)
+        arguments = (device, what, index, numbers, barrier, there)
         processes.append(context.Process(target=_one_of_several, args=arguments))
         processes[-1].start()
         there.close()
@@ -315,14 +318,14 @@ def _side_by_side(
 
 def _one_of_several(
     device: torch.device,
-    overrides: tuple[str, ...],
+    what: tuple[str, str],
     index: int,
     numbers: tuple[int, ...],
     barrier: Barrier,
     there: Connection,
 ) -> None:
     torch.set_num_threads(1)
-    own = loop(device, *overrides, epochs=300)
+    own = loop(device, *what, epochs=300)
     own.epoch(evaluations=False)
     for number in numbers:
         barrier.wait(120)
