@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch._dynamo.config as dynamo
 from conftest import no_waiting
-from test_loop import CPU, Doubled, Training, assert_resumes, prepare
+from test_loop import CPU, CUDA, Doubled, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -279,12 +279,12 @@ def test_compiled_training_is_the_plain_one_but_for_rounding() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of what it uses itself
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled_updates_on_the_gpu_never_wait_and_follow_the_plain_ones(mode: str) -> None:
-    cuda = torch.device("cuda")
     budget = (*BUDGET, "optimizer.lr=0.001", "trainer.precision=fp32", "trainer.log_every=100")
-    plain = prepare(*budget, device=cuda)
-    whole = prepare(*budget, f"trainer.compile={mode}", device=cuda)
+    plain = prepare(*budget, device=CUDA)
+    whole = prepare(*budget, f"trainer.compile={mode}", device=CUDA)
     losses: list[list[Tensor]] = [[], []]
     for index, (images, labels) in enumerate(whole.batches.epoch(0)):
         with no_waiting() if index >= 4 else nullcontext():  # it is compiled and captured
