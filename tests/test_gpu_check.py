@@ -17,7 +17,7 @@ from gpu_check import Part
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [ROOT / "scripts/gpu_check.sh", "--device", "cpu", *arguments]
+    words = [str(ROOT / "scripts/gpu_check.sh"), "--device", "cpu", *arguments]
     own = {"PYTHON": sys.executable}
     return subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | own)
 

@@ -207,7 +207,8 @@ class TrainBatches:
             part = slice(begin, begin + len(rows))
             begin = part.stop
             images = self.normalise(augment.apply(padded, rows, moves[part], self.size))
-            yield from zip(images.split(self.own_size), labels.split(self.own_size), strict=True)
+            parts = (torch.split(whole, self.own_size) for whole in (images, labels))
+            yield from zip(*parts, strict=True)
 
 
 class EvalBatches:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset
 
@@ -177,7 +176,7 @@ def waiting(update: Callable[[], object]) -> str:
     return ""
 
 
-class _Pictures(Dataset[tuple[Any, int]]):
+class _Pictures(Dataset[Any]):
     """Images one by one, as torchvision's CIFAR10 gives them: through PIL and the transforms."""
 
     def __init__(self, config: Config) -> None:
@@ -215,10 +214,10 @@ def _usual_rate(device: torch.device, net: str, workers: int) -> float:
     network = models.build(config.model, datasets.load(config.dataset).shape)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    batches: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+    batches: usual.Batches = DataLoader(
         _Pictures(config), _BATCH, shuffle=True, drop_last=True, num_workers=workers,
         persistent_workers=True, pin_memory=device.type == "cuda",
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     scheduler = CosineAnnealingLR(optimizer, 9 * len(batches))
     usual.train_epoch(batches, network, optimizer, scheduler)
     begin = now(device)
