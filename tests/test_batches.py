@@ -23,7 +23,13 @@ from torch._subclasses.fake_tensor import (
 
 from harness.config.schema import Config
 from harness.training import datasets as data
-from harness.training.batches import EvalBatches, TrainBatches, _generator
+from harness.training.batches import (
+    EvalBatches,
+    TrainBatches,
+    _batches_at_once,
+    _FromMemory,
+    _generator,
+)
 from harness.training.datasets import InMemoryImages, Splits
 
 
@@ -230,6 +236,30 @@ def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(
 ) -> None:
     with FakeTensorMode(), pytest.raises(error):
         mistake(torch.zeros(2, 1, 8, 8, device="cuda"))
+
+
+def test_batches_that_are_made_together_are_the_same(augmented: tuple[Config, Splits]) -> None:
+    config, splits = augmented
+    train = TrainBatches(splits, config, CPU)
+    assert isinstance(train.fetch, _FromMemory)
+    train.fetch.batch_size *= 3
+    assert len(list(train.epoch(1))) % 3
+    assert equal(list(train.epoch(1)), batches(config, splits, epoch=1))
+    assert equal(list(train.epoch(1, start=4)), batches(config, splits, epoch=1, start=4))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "together"),
+    [
+        pytest.param(128, 2**24 // (4 * 128 * 8 * 8), id="small"),
+        pytest.param(2**20, 1, id="large"),
+        pytest.param(3, 1, id="others would begin elsewhere than tensors of their own"),
+    ],
+)
+def test_a_gpu_makes_batches_together_up_to_a_size(
+    augmented: tuple[Config, Splits], batch_size: int, together: int
+) -> None:
+    assert _batches_at_once(batch_size, augmented[1]) == together
 
 
 @pytest.mark.gpu

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_config
+from conftest import make_config, no_waiting
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
@@ -29,6 +29,7 @@ from harness.training import datasets as data
 from harness.training import schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import InMemoryImages, Splits
+from harness.training.device import reset
 from harness.training.loop import (
     DivergedError,
     LogSchedule,
@@ -41,6 +42,7 @@ from harness.training.loop import (
 from harness.training.schedules import LRPlan
 
 CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
 composed = cache(make_config)  # many runs here begin alike
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.image_size=8", "dataset.classes=4",
@@ -77,6 +79,8 @@ class Training:
 
 def prepare(*overrides: str, tiny: tuple[str, ...] = TINY, device: torch.device = CPU) -> Training:
     config = composed(*tiny, *overrides)
+    if device.type == "cuda":
+        reset(config, device)
     splits = data.load(config.dataset)
     batches = TrainBatches(splits, config, device)
     plan = schedules.lr_plan(config, batches.updates_per_epoch)
@@ -633,7 +637,7 @@ def test_gradients_are_clipped_as_they_are_without_a_scaler() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_snapshot_of_a_gpu_holds_its_generator_and_its_scaler(precision: str) -> None:
-    device = torch.device("cuda")
+    device = CUDA
     t = prepare(f"trainer.precision={precision}", device=device).fit(until=3)
     saved = t.state.snapshot()
     torch.cuda.manual_seed(99)
@@ -651,15 +655,12 @@ def test_updates_on_the_gpu_never_wait_for_it(accumulate: int) -> None:
         "optimizer.clip=1",
         "optimizer.no_decay=norm_bias",
     )
-    t = prepare(*more, device=torch.device("cuda"))
+    t = prepare(*more, device=CUDA)
     epoch = t.batches.epoch(0)
     t.step.train(t.state, *next(epoch), islice(epoch, accumulate - 1))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         for images, labels in epoch:
             t.step.train(t.state, images, labels, islice(epoch, accumulate - 1))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert t.state.updates == UPDATES_PER_EPOCH // accumulate
 
 
@@ -667,5 +668,5 @@ def test_updates_on_the_gpu_never_wait_for_it(accumulate: int) -> None:
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
 def test_every_precision_trains_on_the_gpu(precision: str) -> None:
     t = prepare(f"trainer.precision={precision}", "trainer.epochs=3", "scheduler.t_0=3",
-                device=torch.device("cuda")).fit()  # fmt: skip
+                device=CUDA).fit()  # fmt: skip
     assert t.rows[-1]["train/loss"] < t.rows[0]["train/loss"]

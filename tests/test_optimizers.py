@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo.config as dynamo
-from test_loop import CPU, Doubled, Training, assert_resumes, prepare
+from conftest import no_waiting
+from test_loop import CPU, CUDA, Doubled, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -25,7 +27,7 @@ from harness.config.schema import DatasetShape
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.loop import Precision, TrainStep
+from harness.training.loop import Precision, TrainState, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
@@ -55,6 +57,11 @@ def no_compilation() -> Iterator[None]:
         yield
     finally:
         torch.compiler.set_stance("default")
+
+
+def parameters_and_momenta(state: TrainState) -> list[Tensor]:
+    momenta = [one["momentum_buffer"] for one in state.optimizer.state.values()]
+    return [*state.network.parameters(), *momenta]
 
 
 def doubled(*overrides: str) -> Training:
@@ -225,6 +232,29 @@ def test_a_gradient_scaler_keeps_torchs_own_optimizer() -> None:
     assert step.mode == "default"
 
 
+def test_updates_that_a_scaler_skips_leave_weights_and_momenta_alone() -> None:
+    """torch's fused SGD leaves momenta uninitialised where its first step is skipped."""
+    t = prepare("scheduler=constant")
+    scaled, step = build(t.config, t.splits, CPU, Precision("fp16", CPU))
+    step = dataclasses.replace(step, precision=Precision("fp32", CPU), loss_weight=4.0)
+    plain, plain_step = build(t.config, t.splits, CPU, step.precision)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # gradients overflow
+    images, labels = next(t.batches.epoch(0))
+
+    before = [tensor.detach().clone() for tensor in parameters_and_momenta(scaled)]
+    assert not any(momentum.any() for momentum in before[len(before) // 2 :])
+    step.train(scaled, images, labels)
+    assert all(map(torch.equal, before, parameters_and_momenta(scaled)))
+    while torch.equal(before[0], parameters_and_momenta(scaled)[0]):
+        step.train(scaled, images, labels)
+    assert scaled.updates > 2
+    dataclasses.replace(plain_step, loss_weight=4.0).train(plain, images, labels)
+    for own, without in zip(
+        parameters_and_momenta(scaled), parameters_and_momenta(plain), strict=True
+    ):
+        torch.testing.assert_close(own, without)
+
+
 # --- with code generation ------------------------------------------------------------------------
 
 
@@ -249,18 +279,17 @@ def test_compiled_training_is_the_plain_one_but_for_rounding() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of what it uses itself
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled_updates_on_the_gpu_never_wait_and_follow_the_plain_ones(mode: str) -> None:
-    cuda = torch.device("cuda")
     budget = (*BUDGET, "optimizer.lr=0.001", "trainer.precision=fp32", "trainer.log_every=100")
-    plain = prepare(*budget, device=cuda)
-    whole = prepare(*budget, f"trainer.compile={mode}", device=cuda)
+    plain = prepare(*budget, device=CUDA)
+    whole = prepare(*budget, f"trainer.compile={mode}", device=CUDA)
     losses: list[list[Tensor]] = [[], []]
     for index, (images, labels) in enumerate(whole.batches.epoch(0)):
-        torch.cuda.set_sync_debug_mode("error" if index >= 4 else "default")  # compiled, captured
-        for t, kept in zip((plain, whole), losses, strict=True):
-            kept.append(t.step.train(t.state, images, labels))
-        torch.cuda.set_sync_debug_mode("default")
+        with no_waiting() if index >= 4 else nullcontext():  # it is compiled and captured
+            for t, kept in zip((plain, whole), losses, strict=True):
+                kept.append(t.step.train(t.state, images, labels))
     first, second = (torch.stack(kept) for kept in losses)
     torch.testing.assert_close(second, first, rtol=1e-2, atol=1e-2)  # TF32
     assert len(set(second.tolist())) == len(second)  # none was overwritten

@@ -300,9 +300,7 @@ def _judged(
         "complete_pairs": figures["verdict"],
         "verdict": verdict,
         "left_out": _left_out(one.against),
-        "intention_to_treat": imputed | {"filled": imputations, "worst": runs.worst}
-        if imputations
-        else None,
+        "intention_to_treat": _filled(imputed, imputations, runs.worst),
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
         "lrs": list(runs.lrs()),
@@ -314,6 +312,10 @@ def _judged(
         "invalid": one.invalid,
     }
     return own | {"sentence": sentences.comparison(claim, own)}
+
+
+def _filled(figures: Figures, imputations: list[dict[str, Any]], worst: float) -> Figures | None:
+    return figures | {"filled": imputations, "worst": worst} if imputations else None
 
 
 def _one_image(claim: Claim, runs: PairedRuns) -> float | None:

@@ -156,6 +156,8 @@ def build(
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
     parameters = parameter_groups(network, config.optimizer)
     optimizer = optimizers.build(config.optimizer, parameters, "none" if by_scaler else mode)
+    if by_scaler:
+        optimizers.start_momenta(optimizer)
     accumulate = config.optimizer.accumulate
     updates_per_epoch = datasets.updates_per_epoch(
         len(splits.train.labels), trainer.batch_size, accumulate

@@ -20,6 +20,12 @@ from harness.training.datasets import ImageFiles, InMemoryImages, Source, Splits
 from harness.training.distributed import SINGLE_PROCESS, World
 
 _EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
+_AT_ONCE = (
+    2**24
+)  # bytes of training batches that a GPU makes together: so many small ones wait for the CPU
+_ALIGNED = (
+    512  # bytes: where tensors begin on a GPU, on which may depend how they are computed with
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,16 @@ def _fetcher(
     crop: int,
     device: torch.device,
     per_image: PerImage | None = None,
+    at_once: int = 1,
 ) -> _FromMemory | _OneByOne:
     if isinstance(source, InMemoryImages) and per_image is None:
-        return _FromMemory(source, batch_size, crop, device)
+        return _FromMemory(source, at_once * batch_size, crop, device)
     return _OneByOne(_Images(source, per_image), batch_size, crop, device)
+
+
+def _batches_at_once(batch_size: int, splits: Splits) -> int:
+    size = 4 * batch_size * splits.channels * splits.image_size**2
+    return max(1, _AT_ONCE // size) if size % _ALIGNED == 0 else 1
 
 
 class TrainBatches:
@@ -166,7 +178,8 @@ class TrainBatches:
         self.normalise = Normalise.of(splits, device, config.trainer.channels_last)
         self.own_size = self.shard.stop - self.shard.start
         per_image = PerImage.of(config, splits)
-        self.fetch = _fetcher(splits.train, self.own_size, self.crop, device, per_image)
+        at_once = _batches_at_once(self.own_size, splits) if device.type == "cuda" else 1
+        self.fetch = _fetcher(splits.train, self.own_size, self.crop, device, per_image, at_once)
 
     def beside(self) -> TrainBatches:
         """Return the same batches, to be read while an epoch of these is under way."""
@@ -189,9 +202,13 @@ class TrainBatches:
         own = used.view(-1, self.batch_size)[:, self.shard].flatten()
         order = torch.randperm(self.images, generator=generator)[own]
         moves = augment.sample(self.images, self.crop, self.flip, generator)[own].to(self.device)
-        for index, (padded, rows, labels) in enumerate(self.fetch(order, epoch)):
-            batch = slice(index * self.own_size, (index + 1) * self.own_size)
-            yield self.normalise(augment.apply(padded, rows, moves[batch], self.size)), labels
+        begin = 0
+        for padded, rows, labels in self.fetch(order, epoch):
+            part = slice(begin, begin + len(rows))
+            begin = part.stop
+            images = self.normalise(augment.apply(padded, rows, moves[part], self.size))
+            parts = (torch.split(whole, self.own_size) for whole in (images, labels))
+            yield from zip(*parts, strict=True)
 
 
 class EvalBatches:

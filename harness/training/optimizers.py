@@ -140,6 +140,17 @@ def _fault(settings: Optimizer, built: Any) -> str | None:
     return None
 
 
+def start_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Give torch's SGD momenta of zero before its first step, which then gives what it would give without.
+
+    Where a gradient scaler skips the first step, its fused kernel would leave them uninitialised.
+    """
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 class SGD(torch.optim.SGD):
     """torch's, with a compiled step. Its state and `param_groups` are torch's, the LR a float."""
 

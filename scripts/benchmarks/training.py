@@ -21,8 +21,7 @@ from harness.config.schema import Config
 from harness.runs.context import PhaseTimer
 from harness.runs.evaluator import Evaluator
 from harness.runs.setup import build, prepare
-from harness.training import batches, datasets, schedules
-from harness.training.averages import Averages, planned
+from harness.training import averages, batches, datasets, schedules
 from harness.training.distributed import SINGLE_PROCESS
 from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, updates
 
@@ -86,13 +85,17 @@ def settings(epochs: float, *overrides: str, base: Sequence[str] = SETTING) -> C
 class Loop:
     """The harness's own loop, epoch by epoch, with validation or without."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: torch.device = CPU) -> None:
+        self.device = device
+        self.precision = Precision.resolve(config.trainer.precision, device)
         splits = datasets.load(config.dataset)
-        self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
-        self.batches = batches.TrainBatches(splits, config, CPU)
-        self.val = batches.EvalBatches(splits.val, splits, config, CPU)
+        self.state, self.step = build(config, splits, device, self.precision)
+        self.batches = batches.TrainBatches(splits, config, device)
+        self.val = batches.EvalBatches(splits.val, splits, config, device)
         self.plan = schedules.lr_plan(config, self.batches.updates_per_epoch)
         self.log_every = config.trainer.log_every
+        if planned := averages.planned(config.averages, self.plan):
+            self.state.averages = averages.Averages(self.state.network, planned)
 
     def epoch(self, evaluations: bool) -> tuple[float, float]:
         """Return seconds, and validation accuracy in percent (0 without validation)."""
@@ -100,30 +103,46 @@ class Loop:
         plan = replace(self.plan, lr=self.plan.lr[:end])
         log_schedule = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
         rows: list[Row] = []
-        begin = time.perf_counter()
+        begin = now(self.device)
         for lr in updates(self.state, self.step, plan, self.batches):
             if log_schedule.is_row(self.state.updates):
                 rows.append(self.state.row(plan, lr))
                 if self.state.updates in log_schedule.evaluations:
                     rows[-1] |= self.evaluate()
-        return time.perf_counter() - begin, float(rows[-1].get("val/acc", 0))
+        return now(self.device) - begin, float(rows[-1].get("val/acc", 0))
 
     def evaluate(self) -> Row:
         return self.step.evaluate(self.state.network, self.val, "val")
+
+    def floor(self, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
+        """Return the seconds of forward, backward and SGD on one fixed batch, `updates` times, not compiled."""
+        network, optimizer = self.state.network, self.state.optimizer
+        begin = now(self.device)
+        for _ in range(updates):
+            with self.precision.autocast():
+                loss = F.cross_entropy(network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+        return now(self.device) - begin
+
+    def step_alone(self, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
+        """Return the seconds of the harness's own update on one fixed batch, `updates` times."""
+        begin = now(self.device)
+        for _ in range(updates):
+            self.step.train(self.state, images, labels)
+        return now(self.device) - begin
 
     @property
     def images(self) -> int:
         return self.plan.updates_per_epoch * self.batches.batch_size
 
 
-def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
-    """Return the seconds of forward, backward and SGD on one fixed batch, `updates` times."""
-    begin = time.perf_counter()
-    for _ in range(updates):
-        F.cross_entropy(state.network(images), labels).backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-    return time.perf_counter() - begin
+def now(device: torch.device) -> float:
+    """Return a time in seconds at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def against_the_floor(repeats: int) -> list[tuple[str, str, str]]:
@@ -141,7 +160,7 @@ def against_the_floor(repeats: int) -> list[tuple[str, str, str]]:
         repeats,
         {
             "fit": lambda: loop.images / loop.epoch(evaluations=False)[0],
-            "floor": lambda: loop.images / floor(bare.state, images, labels, updates),
+            "floor": lambda: loop.images / bare.floor(images, labels, updates),
             "evaluation": evaluation,
         },
     )
@@ -262,8 +281,6 @@ def averages_beside(repeats: int) -> list[tuple[str, str, str]]:
     plain = Loop(settings(epochs, base=base))
     config = settings(epochs, "averages.ema=[0.9,0.99,0.999]", base=base)
     loop, setup = Loop(config), prepare(config, PhaseTimer())
-    averages = Averages(loop.state.network, planned(config.averages, loop.plan))
-    loop.state.averages = averages
     evaluator = Evaluator(SINGLE_PROCESS, setup, loop.step, loop.state)
 
     def fit(loop: Loop) -> float:
@@ -283,7 +300,7 @@ def averages_beside(repeats: int) -> list[tuple[str, str, str]]:
         },
     )
     pairs = zip(evaluations["with"], evaluations["without"], strict=True)
-    each = [(both - own) / len(averages.planned) for both, own in pairs]
+    each = [(both - own) / len(config.averages.names()) for both, own in pairs]
     return [
         (
             "updates with three averages, seconds of those without",
