@@ -146,9 +146,9 @@ WRONG: dict[str, tuple[str, tuple[str, ...], str]] = {
     "a value out of bounds": (GOOD, ("model=mine", "model.width=10"), "model.width=10: must be a whole number ≥ 1 and ≤ 9"),
     "a typo in the choice": (GOOD, ("model=mien",), "model=mien: did you mean mine?"),
     "a build that raises": (MODEL.format("shape.size"), ("model=mine",), "model=mine: build: AttributeError: 'DatasetShape' object has no attribute 'size' (mine.py, line 11)"),
-    "too few outputs": (MODEL.format(NET.format(3)), ("model=mine",), "model=mine: gives (2, 3) for 2 images; must give logits of (2, 4), one for each class"),
+    "too few outputs": (MODEL.format(NET.format(3)), ("model=mine",), "model=mine: gives torch.float32 (2, 3) for 2 images, in evaluation; must give logits of (2, 4), one for each class"),
     "no network": (MODEL.format("5"), ("model=mine",), "model=mine: build returns a int, not an nn.Module"),
-    "a misfit in forward": (MODEL.format("nn.Linear(3, 4)"), ("model=mine",), "model=mine: forward: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+    "a misfit in forward": (MODEL.format("nn.Linear(3, 4)"), ("model=mine",), "model=mine: forward, in evaluation: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     "a NaN": (SCHEDULE.format("float('nan') if step > 5 else 1.0"), ("scheduler=mine",), "scheduler=mine: the LR of update 7 is nan; must be a number ≥ 0"),
     "a negative LR": (SCHEDULE.format("1 - step"), ("scheduler=mine",), "scheduler=mine: the LR of update 3 is -0.1; must be a number ≥ 0"),
     "a schedule that raises": (SCHEDULE.format("1 / (4 - step)"), ("scheduler=mine",), "scheduler=mine: step: ZeroDivisionError: division by zero (mine.py, line 8)"),
@@ -354,7 +354,7 @@ def test_a_module_that_it_imports_was_edited(tmp_path: Path, where: str) -> None
     own, shared, line, word = PACKAGE[where]
     for name in (own, shared):
         for folder in (tmp_path / name).relative_to(tmp_path).parents[:-1]:
-            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "between.py").write_text("from shared import WIDTH\n")
     (tmp_path / own).write_text(f"{line}\n{GOOD}")
