@@ -123,6 +123,11 @@ def test_which_weights_an_average_takes(given: str, name: str, steps: tuple[int,
             id="the last weights alone",
         ),
         pytest.param(
+            ["averages.tail=[0.5]", "trainer.epochs=1", "scheduler=linear"],
+            "averages.tail=[0.5]: the last 0.5 of the training has one epoch end; raise trainer.epochs, or leave it out",
+            id="one epoch",
+        ),
+        pytest.param(
             ["averages.ema=[0.9,0.5]"],
             "averages.ema=[0.9,0.5]: must be rising numbers, each once",
             id="falling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,16 @@ def test_two_sweeps_are_pooled_only_where_they_agree(
     one, other = run(0), run(1, **settings)
     assert found([one, other]) == cells
     assert found([other, one]) == cells[::-1], "whatever the order of the folders"
+
+
+def test_runs_share_a_cell_where_the_code_of_the_claims_metric_agrees() -> None:
+    claim = dataclasses.replace(CLAIM, metric="val/mine", better="lower", unit="")
+    one, other = (run(0, metric_sources={"mine": "a", "other": text}) for text in "ab")
+    edited = run(1, metric_sources={"mine": "b", "other": "a"})
+    assert found([one, other, edited], claim) == [
+        "metric_sources.mine=a", "metric_sources.mine=a", "metric_sources.mine=b",
+    ]  # fmt: skip
+    assert found([one, other, edited]) == ["", "", ""]
 
 
 def test_names_and_arms_say_what_sets_cells_apart() -> None:

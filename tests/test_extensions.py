@@ -504,6 +504,24 @@ def test_a_plan_that_names_other_code_is_refused(tmp_path: Path) -> None:
     assert not sign.exists()
 
 
+def test_a_sweep_does_not_go_on_with_a_metric_that_was_edited(tmp_path: Path) -> None:
+    text = METRIC.format('better = "lower"')
+    sweep = tmp_path / "sweep"
+    words = ("-m", write(tmp_path, text), "metrics=[mine]", *TINY, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={sweep}")  # fmt: skip
+    done = forked.complete("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    write(tmp_path, text.replace("1.0", "2.0"))
+    done = forked.complete("train.py", *words)
+    assert done.returncode == 1
+    edited = "metrics=[mine] was edited since; undo that"
+    assert f"holds the sweep of other code, {edited}" in done.stderr
+    found = {"HARNESS_EXTENSIONS": f"{tmp_path}/mine.py"}
+    said = forked.complete("scripts/verify_sweep.py", sweep, env=os.environ | found)
+    assert "metrics=[mine]: its code is not that of then" in said.stderr
+    said = forked.complete("scripts/verify_sweep.py", sweep)
+    assert "metrics=[mine]: is of an extension; name it in the environment" in said.stderr
+
+
 def test_help_lists_what_an_extension_adds(tmp_path: Path) -> None:
     code, said = train(tmp_path, write(tmp_path, GOOD), "--help")
     assert code == 0

@@ -580,8 +580,18 @@ def test_what_changes_nothing_is_not_in_the_hash_of_a_run(scheduler: str, keys: 
         ),
         pytest.param(
             "scheduler=piecewise scheduler.points=[0:1,36:0]",
-            "scheduler.points=36: does not fit into the budget, trainer.epochs=35; lower scheduler.points, or raise trainer.epochs",
+            "scheduler.points: the last point, 36, does not fit into the budget, trainer.epochs=35; lower the last point, or raise trainer.epochs",
             id="a point beyond the budget",
+        ),
+        pytest.param(
+            "scheduler=piecewise scheduler.points=[0:0,1:0,1:1,1:0,3:0]",
+            "scheduler.points=[0:0,1:0,1:1,1:0,3:0]: has three points at 1; a jump takes two",
+            id="a peak of no length",
+        ),
+        pytest.param(
+            "scheduler=piecewise scheduler.points=[0:0,1:0,1.00001:1,1.00002:0,3:0]",
+            "scheduler=piecewise: the LR of all updates is 0; one must be above 0",
+            id="a peak within one update",
         ),
         pytest.param(
             "scheduler=piecewise scheduler.points=[0:1,20.9:0]",

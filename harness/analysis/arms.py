@@ -22,6 +22,12 @@ NO_SETTINGS = (*SAME_RUN, "claim.", "averages.")  # keys that make no other run 
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
+def makes_no_cell(key: str, metric: str) -> bool:
+    """Return whether a key makes no other run of it: its metrics' code does for a claim about that `metric` alone."""
+    other = key.startswith("metric_sources.") and key.partition(".")[2] != metric.partition("/")[2]
+    return other or key.startswith(NO_SETTINGS)
+
+
 def override_values(overrides: Sequence[str]) -> dict[str, str]:
     """Return the overrides `["a=1", "+b=2"]` of a job as `{"a": "1", "b": "2"}`."""
     parts = (override.partition("=") for override in overrides)
@@ -58,15 +64,17 @@ def config_differences(
     Keys that follow the seed (`seeded`) do not count. Several differences of the schedule count as one, named `scheduler`; so do those that come with another
     kind of a section.
     """
-    settings = [
-        {
-            key: value
-            for key, value in flat(config).items()
-            if not key.startswith(NO_SETTINGS) and key not in seeded
-        }
-        for config in configs
-    ]
-    return name_differences(settings)
+    flats = [*map(flat, configs)]
+    return name_differences(
+        [
+            {
+                key: value
+                for key, value in own.items()
+                if not makes_no_cell(key, own.get("claim.metric", "")) and key not in seeded
+            }
+            for own in flats
+        ]
+    )
 
 
 def name_differences(flats: Sequence[dict[str, Any]]) -> list[dict[str, str]]:

@@ -279,6 +279,9 @@ class Piecewise(Scheduler):
         rising = all(low <= high <= 1e9 for low, high in pairwise(places))
         if len(places) < 2 or places[0] != 0 or not rising:
             raise ConfigError(f"{given}: must be two or more, rising from 0, as in [0:1,30:0]")
+        for place in places:
+            if places.count(place) > 2:
+                raise ConfigError(f"{given}: has three points at {show(place)}; a jump takes two")
         _check_shares(given, [share for _, share in self._points()])
 
     def _points(self) -> list[tuple[float, float]]:
@@ -303,7 +306,7 @@ class Piecewise(Scheduler):
         return LambdaLR(optimizer, partial(_interpolate, places, shares))
 
     def check(self, durations: Durations) -> None:
-        durations.check_fits("points", self._points()[-1][0])
+        durations.check_fits("points", self._points()[-1][0], "the last point")
 
 
 @dataclass

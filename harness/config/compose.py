@@ -105,7 +105,9 @@ def load(composed: DictConfig) -> Config:
         if key in KINDS:
             names = ", ".join(group_files()[key])
             raise ConfigError(f"{key}: a run needs one; choose from {names}") from None
-        raise ConfigError(f"{key}: has no value; give one with {key}=VALUE") from None
+        given, entry, _ = key.partition("[")
+        fix = f"'{given}=[{{{key.rpartition('.')[2]}: VALUE}}]'" if entry else f"{key}=VALUE"
+        raise ConfigError(f"{key}: has no value; give one with {fix}") from None
     assert isinstance(config, Config)
     extensions.check_loaded(config.extensions)
     config.extensions = extensions.loaded()

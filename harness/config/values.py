@@ -19,14 +19,19 @@ _BASES: dict[str, type[Section]] = {
 def to_dict(config: Config) -> dict[str, Any]:
     """Return `config` as plain values, each section with its `kind`: for W&B, results and hashes.
 
-    A section of the user's own code has the hash of that as `source`.
+    A section of the user's own code has the hash of that as `source`; of metrics, where there are any,
+    `metric_sources` has them by name.
     """
-    return {
+    values = {
         f.name: _section_to_dict(value)
         if isinstance(value := getattr(config, f.name), Section)
         else value
         for f in dataclasses.fields(config)
     }
+    if config.metrics:
+        codes = {name: extensions.source(registry.METRICS[name]) for name in config.metrics}
+        values["metric_sources"] = {n: code and code.sha256 for n, code in sorted(codes.items())}
+    return values
 
 
 def _section_to_dict(section: Section) -> dict[str, Any]:
@@ -111,29 +116,36 @@ def from_dict(values: dict[str, Any]) -> Config:
     Keys that were `added` since then have the value of before they existed.
     """
     try:
+        for name, sha256 in values.get("metric_sources", {}).items():
+            _refuse_other_code(f"metrics=[{name}]", registry.METRICS.get(name), sha256)
         parts = {
             name: section_from_dict(name, value) if name in registry.KINDS else value
             for name, value in values.items()
+            if name != "metric_sources"
         }
         return Config(**_before(Config) | parts)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"a recorded configuration is not of this version: {error}") from error
 
 
 def section_from_dict(group: str, values: dict[str, Any]) -> Section:
     """Return one section of a recorded configuration. Raises KeyError or TypeError if it does not fit."""
-    node = registry.KINDS[group].get(values["kind"])
-    if node is None and "source" in values:
+    node, given = registry.KINDS[group].get(values["kind"]), f"{group}={values['kind']}"
+    if node is None and "source" not in values:
+        raise KeyError(given)
+    node = _refuse_other_code(given, node, values.get("source"))
+    return node(**_before(node) | {k: v for k, v in values.items() if k not in ("kind", "source")})
+
+
+def _refuse_other_code(given: str, node: type[Section] | None, sha256: str | None) -> type[Section]:
+    """Return the class that a choice names. Raises `ConfigError` unless it is there, and its code that of then."""
+    if node is None:
         raise ConfigError(
-            f"{group}={values['kind']}: is of an extension; name it in the environment as {extensions.VARIABLE}"
+            f"{given}: is of an extension; name it in the environment as {extensions.VARIABLE}"
         )
-    node = registry.KINDS[group][values["kind"]]
-    section = node(
-        **_before(node) | {k: v for k, v in values.items() if k not in ("kind", "source")}
-    )
-    code = extensions.source(section)
-    if values.get("source") != (code and code.sha256):
+    code = extensions.source(node)
+    if sha256 != (code and code.sha256):
         raise ConfigError(
-            f"{group}={values['kind']}: its code is not that of then; {code and code.path} was edited, or is another"
+            f"{given}: its code is not that of then; {code and code.path} was edited, or is another"
         )
-    return section
+    return node

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.config import extensions, registry
+from harness.config import extensions
 from harness.config.fields import Section
 from harness.config.schema import Config, Dataset
 from harness.config.values import without_added
@@ -50,8 +50,7 @@ def fingerprint(config: Config, data: str, precision: str, code: bool = True) ->
         "precision": precision,
     }
     if config.metrics:  # whose values the rows of a checkpoint have
-        codes = {name: extensions.source(registry.METRICS[name]) for name in config.metrics}
-        shaping["metrics"] = {name: code and code.sha256 for name, code in sorted(codes.items())}
+        shaping["metrics"] = c["metric_sources"]
     for name in ("model", "dataset", "optimizer", "scheduler"):
         shaping |= _own_code(name, getattr(config, name), c[name])
         if not code and isinstance(own := shaping.get(name), dict):

@@ -91,9 +91,9 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
 
 def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
     """Do as `plan_sweep` with jobs that are known, and no question."""
-    composed = []
+    composed, several = [], len(jobs) > 1
     for job in jobs:
-        with _exit_on_error(job["name"]):
+        with _exit_on_error(job["name"] if several else ""):
             composed.append(_compose_job(job, config))
     _refuse_duplicates(jobs, composed)
     _refuse_own_stages(config, composed)
@@ -110,7 +110,7 @@ def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
         )
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
-        with _exit_on_error(job["name"]):
+        with _exit_on_error(job["name"] if several else ""):
             runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
     return PlannedSweep(jobs, composed, runs, Question(None))
 
@@ -256,11 +256,11 @@ def key_of(config: DictConfig, overrides: Sequence[str]) -> str | None:
 
 @contextmanager
 def _exit_on_error(name: str) -> Iterator[None]:
-    """Print an error of the job `name` and exit: a sweep with a job that does not fit is not begun."""
+    """Print an error of a job, one of several with its `name`, and exit: a sweep with a job that does not fit is not begun."""
     try:
         yield
     except Exception as error:
-        report(error, f"{name}: ")
+        report(error, f"{name}: " if name else "")
         raise SystemExit(1) from None
 
 

@@ -150,7 +150,11 @@ def _edited(before: dict[str, Any], now: dict[str, Any]) -> str | None:
         own = [flat(plan["config"] | one["differs"]) for plan, one in ((before, then), (now, run))]
         for key in own[1]:
             group, _, name = key.partition(".")
-            if name == "source" and own[0].get(key) != own[1][key]:
+            if own[0].get(key) == own[1][key]:
+                continue
+            if group == "metric_sources":
+                return f"metrics=[{name}]"
+            if name == "source":
                 return f"{group}={own[1][f'{group}.kind']}"
     return None
 

@@ -54,10 +54,11 @@ def planned(settings: schema.Averages, plan: LRPlan) -> tuple[Average, ...]:
     for share in settings.tail:
         steps = _tail(share, plan)
         if len(steps) < 2:
-            least = min(2 * plan.updates_per_epoch / plan.updates, 1)
+            least = 2 * plan.updates_per_epoch / plan.updates
+            fix = "raise trainer.epochs" if least >= 2 else f"give {min(least, 1):.2g} or more"
             raise ConfigError(
                 f"averages.tail={show(settings.tail)}: the last {show(share)} of the training has one "
-                f"epoch end; give {least:.2g} or more, or leave it out"
+                f"epoch end; {fix}, or leave it out"
             )
         found.append(Average(schema.average("tail", share), None, steps))
     return tuple(found)

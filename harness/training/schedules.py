@@ -178,14 +178,18 @@ class Durations:
                 f"scheduler.{name}={show(lr)}: must be below the peak, optimizer.lr={show(self.peak_lr)}"
             )
 
-    def check_fits(self, name: str, length: float) -> None:
-        """Raise `ConfigError` unless `length` epochs (or batches) and warm-up fit into the budget."""
+    def check_fits(self, name: str, length: float, part: str = "") -> None:
+        """Raise `ConfigError` unless `length` epochs (or batches) and warm-up fit into the budget.
+
+        `part` says what of a key it is that has this length, where that is not its value.
+        """
         if self.warmup + self.steps(name, length) > self.total:
-            warmup = self.config.warmup
+            warmup, key = self.config.warmup, f"scheduler.{name}"
+            given = f"{key}: {part}, {show(length)}," if part else f"{key}={show(length)}:"
             raise ConfigError(
-                f"scheduler.{name}={show(length)}: does not fit into the budget, {self.budget}"
+                f"{given} does not fit into the budget, {self.budget}"
                 + (f" with scheduler.warmup={show(warmup)}" if warmup else "")
-                + f"; lower scheduler.{name}, or raise trainer.epochs"
+                + f"; lower {part or key}, or raise trainer.epochs"
             )
 
 

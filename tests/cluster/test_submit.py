@@ -527,9 +527,7 @@ def test_a_waiting_sweep_of_two_tasks_survives_preemption(
             "hydra/launcher=parallel: ",
             id="another launcher",
         ),
-        pytest.param(
-            "submit", ["seed=-1"], "run: seed=-1: must be a whole number", id="a bad value"
-        ),
+        pytest.param("submit", ["seed=-1"], "seed=-1: must be a whole number", id="a bad value"),
         pytest.param(
             "status",
             ["none"],
