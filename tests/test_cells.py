@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from harness.analysis.arms import config_differences
 from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
 
@@ -59,6 +60,7 @@ def found(runs: Sequence[dict[str, Any]], claim: Claim = CLAIM) -> list[str]:
         pytest.param({"store__dir": "/b"}, ["", ""], id="store"),
         pytest.param({"tracking": {"kind": "wandb"}}, ["", ""], id="tracking"),
         pytest.param({"claim__margin": 0.5}, ["", ""], id="claim"),
+        pytest.param({"metrics": ["mine"], "metric_sources": {"mine": "a"}}, ["", ""], id="metrics"),
         pytest.param({"reuse": False, "retry": True}, ["", ""], id="reuse and retry"),
         pytest.param({"trainer__checkpoint_every": 5.0}, ["", ""], id="checkpoints"),
         pytest.param({"trainer__device": "cuda", "trainer__precision": "bf16"}, ["", ""], id="numerics"),
@@ -262,3 +264,8 @@ def test_a_key_that_is_tuned_over_takes_what_follows_from_it() -> None:
         for kind, w in (("sgd", 16), ("adamw", 16))
     ]
     assert found(kinds, claim) == ["", ""]
+
+
+def test_runs_that_differ_in_metrics_alone_are_compared() -> None:
+    configs = [CONFIG, CONFIG | {"metrics": ["mine"], "metric_sources": {"mine": "a"}}]
+    assert config_differences(configs) == [{}, {}]

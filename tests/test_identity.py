@@ -179,6 +179,12 @@ def test_the_fingerprint_holds_what_shapes_the_weights_and_nothing_else(
     assert (fingerprint(before) != fingerprint(after)) == moves
 
 
+def test_the_order_of_groups_makes_no_other_run() -> None:
+    groups = ["{params: head.*, lr_factor: 2}", "{params: stem.*, lr_factor: 3}"]
+    one, other = (tiny(f"optimizer.groups=[{', '.join(own)}]") for own in (groups, groups[::-1]))
+    assert fingerprint(one) == fingerprint(other)
+
+
 def test_every_field_is_classified() -> None:
     fields = {
         f"{group}/{kind}.{f.name}"

@@ -18,7 +18,7 @@ from harness.config.values import SAME_RUN, flat
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-NO_SETTINGS = (*SAME_RUN, "claim.", "averages.")  # keys that make no other run of it
+NO_SETTINGS = (*SAME_RUN, "claim.", "averages.", "metrics")  # keys that make no other run of it
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 

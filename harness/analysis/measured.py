@@ -63,7 +63,7 @@ def of_metric(runs: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
-    """Return `runs` with `value` (null of incomplete runs), `last`, `test` and `images` of the claim's metric.
+    """Return `runs` with `value` (null of incomplete runs), `last`, `test`, `images` and `code` of the claim's metric.
 
     Raises `ConfigError` if a run recorded that the metric has another direction or unit than the claim says.
     """
@@ -72,8 +72,14 @@ def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
     images = "test_images" if of_test else "val_images"
     counted = pl.col(images) if images in runs.columns and name == "acc" else pl.lit(None, pl.Int64)
     last, complete = pl.col("test" if of_test else "final"), pl.col("status") == "complete"
+    texts = runs["config"].to_list() if "config" in runs.columns else [None] * len(runs)
+    configs = [json.loads(text or "null") or {} for text in texts]
+    codes = [one.get("metric_sources", {}).get(name) for one in configs]
     return of_metric(runs, name).with_columns(
-        pl.when(complete).then(last).alias("value"), last.alias("last"), images=counted
+        pl.when(complete).then(last).alias("value"),
+        last.alias("last"),
+        images=counted,
+        code=pl.Series(codes, dtype=pl.String),
     )
 
 

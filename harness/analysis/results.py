@@ -34,7 +34,7 @@ _HISTORY = {
 }  # fmt: skip
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking", "commit",
-    "dirty",
+    "dirty", "weights_sha256",
 )  # fmt: skip
 _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 
@@ -48,7 +48,7 @@ def read(sweep: Path | str) -> pl.DataFrame:
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
-    commit, dirty (of the program that trained); begun_again (starts of the run but the first);
+    commit, dirty (of the program that trained); weights_sha256 (at the end); begun_again (starts of the run but the first);
     average (of the weights, `last` for those after the last update);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused

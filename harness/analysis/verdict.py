@@ -20,6 +20,7 @@ from harness.analysis import looks, sentences, states
 from harness.analysis import paired_stats as paired
 from harness.analysis.figures import FamilySize, Figures, of_family, of_pairs, over_cells
 from harness.analysis.pairing import PairedRuns, level_key, natural_key
+from harness.analysis.pooled import why_not_pooled
 from harness.analysis.scale import Scale
 from harness.config import measures
 
@@ -154,7 +155,7 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     value (of the metric, in its own sign, after the last update), last (recorded), budget (epochs), aligned,
     nearest_aligned (epochs); and, where they are known, test (the metric on the test set), lr (the peak), images (of
     the metric's set, where one image makes a step of it), numerics (JSON), refused, tuned (the value of
-    `tuned_over`). The order of the rows does not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
+    `tuned_over`), weights_sha256 (at the end), code (a hash of that of the metric). The order of the rows does not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
     """
     compared = compared_arms(claim, runs)
     pairs = [runs for one in compared for runs in one.against]
@@ -172,10 +173,12 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
         comparisons.append(_judged(claim, one, complete[part], everyone[part], size))
     _add_rivals(claim, compared, comparisons)
     over = over_cells(claim, comparisons)
+    if not_pooled := why_not_pooled(runs.to_dicts()) if over else "":
+        over = []
     return {
         "version": VERSION,
         "claim": claim.to_dict(),
-        "sentence": sentences.answer(claim, comparisons, over),
+        "sentence": f"{sentences.answer(claim, comparisons, over)} {not_pooled}".rstrip(),
         "comparisons": comparisons,
         "over_cells": over,
     } | ({"looks": looks.described(claim, comparisons)} if claim.looks else {})

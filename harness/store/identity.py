@@ -40,6 +40,8 @@ def fingerprint(config: Config, data: str, precision: str, code: bool = True) ->
     """
     c = without_added(config)
     del c["optimizer"]["lr"]  # in the plan
+    if groups := c["optimizer"].get("groups"):  # whose order changes nothing
+        groups.sort(key=lambda group: str(group["params"]))
     shaping: dict[str, Any] = {
         "seed": c["seed"],
         "model": c["model"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -91,6 +91,7 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
 
 def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
     """Do as `plan_sweep` with jobs that are known, and no question."""
+    _refuse_what_is_evaluated(jobs[0]["swept"])
     composed, several = [], len(jobs) > 1
     for job in jobs:
         with _exit_on_error(job["name"] if several else ""):
@@ -103,16 +104,25 @@ def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
 
     shape_once.cache_clear()
     runs = []
-    if swept := [key for key in jobs[0]["swept"] if key.startswith("averages.")]:
-        raise ConfigError(
-            f"{swept[0]}: is swept, and averages ride on one run; give them all to it, as in "
-            "'averages.ema=[0.99,0.999]' claim.factor=average"
-        )
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
         with _exit_on_error(job["name"] if several else ""):
             runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
     return PlannedSweep(jobs, composed, runs, Question(None))
+
+
+def _refuse_what_is_evaluated(swept: Iterable[str]) -> None:
+    """Raise `ConfigError` for a swept key that changes nothing of what is trained: its values make no other runs."""
+    for key in swept:
+        if key.startswith("averages."):
+            raise ConfigError(
+                f"{key}: is swept, and averages ride on one run; give them all to it, as in "
+                "'averages.ema=[0.99,0.999]' claim.factor=average"
+            )
+        if key == "metrics":
+            raise ConfigError(
+                "metrics: is swept, and metrics change no run; give all to each, as in metrics=[a,b]"
+            )
 
 
 def _settings_of_stage(settings: ClaimSettings, tuned: Tuned | None) -> ClaimSettings:
