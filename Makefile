@@ -47,8 +47,8 @@ data/FashionMNIST:
 bench: $(VENV)/installed-dev ## what the harness costs, beside usual programs and Lightning; over an hour
 	$(BIN)/python scripts/bench.py
 
-bench-gpu: $(VENV)/installed-dev ## eager against compiled updates on a GPU; a table
-	$(BIN)/python scripts/bench_gpu.py
+bench-gpu: $(VENV)/installed-dev ## what the harness does and costs on a GPU; a table, in ten minutes
+	scripts/gpu_check.sh
 
 audit: $(VENV)/installed-dev ## look the versions of constraints.txt up among the known vulnerabilities
 	$(BIN)/python -m pip install --quiet pip-audit

@@ -23,7 +23,6 @@ from harness.config.one_line_errors import one_line_errors
 from harness.runs.job import hydra_job
 from harness.sweeps.sweeper import register_sweeper
 
-register()
 register_sweeper()
 take_options_anywhere()
 
@@ -37,4 +36,5 @@ def job(composed: DictConfig) -> float:
 if __name__ == "__main__":
     os.environ.pop(streams.BARS, None)  # of a sweep that this command is no job of
     with one_line_errors():
+        register(sys.argv[1:])
         job()

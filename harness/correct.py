@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +17,25 @@ from harness.files import read as read_bytes
 
 FILE = "correct.npz"  # in a run's folder
 SPLITS = ("val", "test")
+_NAME = re.compile(
+    rf"({'|'.join(SPLITS)})(@(ema|cycle_ends|tail):[\d.e-]{{1,30}})?(?P<number>_images)?"
+)
 _MOST_BYTES = 2**26  # 250 million images a split
 
 Bits = NDArray[np.bool_]
 
 
+def metric(split: str) -> str:
+    """Return the accuracy that the bits of a split give: `val/acc`, of an average of weights `val/acc@ema:0.99`."""
+    name, at, average = split.partition("@")
+    return f"{name}/acc{at}{average}"
+
+
 def write(path: Path, correct: Mapping[str, Bits]) -> None:
     """Write, by atomic rename, the bits of some of `SPLITS`, (images,) each, in the order of the split's indices.
 
-    A split has two arrays in the file: its bits, packed by `numpy.packbits`, and `SPLIT_images`, their number.
+    Those of an average of weights are a split `val@ema:0.99`. A split has two arrays in the file: its bits,
+    packed by `numpy.packbits`, and `SPLIT_images`, their number.
     """
     arrays: dict[str, Any] = {split: np.packbits(bits) for split, bits in correct.items()}
     arrays |= {f"{split}_images": np.int64(len(bits)) for split, bits in correct.items()}
@@ -40,12 +51,13 @@ def read(path: Path) -> dict[str, Bits]:
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
             raise ValueError("it is compressed")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            if strange := set(arrays.files) - {*SPLITS, *(f"{split}_images" for split in SPLITS)}:
+            names = {name: _NAME.fullmatch(name) for name in arrays.files}
+            if strange := [name for name, known in names.items() if not known]:
                 raise ValueError(f"it has {min(strange)}")
             return {
-                split: _unpacked(arrays[split], arrays[f"{split}_images"])
-                for split in SPLITS
-                if split in arrays.files
+                name: _unpacked(arrays[name], arrays[f"{name}_images"])
+                for name, known in names.items()
+                if known and not known["number"]
             }
     except Exception as error:  # a foreign file can make numpy raise anything
         reason = " ".join(str(error).split())[:200]

@@ -22,6 +22,8 @@ from benchmarks import commands, training, verdicts
 _SECTIONS = {
     "floor": training.against_the_floor,
     "usual": training.against_usual_programs,
+    "augmentation": training.augmentations,
+    "averages": training.averages_beside,
     "starts": commands.starts,
     "run": commands.one_more_run,
     "sharing": commands.sharing,

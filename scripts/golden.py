@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,22 @@ CASES: dict[str, list[list[str]]] = {
     "linear": [[*_SMALL, "scheduler=linear"]],
     "wsd": [[*_SMALL, "scheduler=wsd", "scheduler.cooldown=1"]],
     "one_cycle": [[*_SMALL, "scheduler=one_cycle"]],
+    "polynomial": [[*_SMALL, "scheduler=polynomial"]],
+    "piecewise": [[*_SMALL, "scheduler=piecewise", "scheduler.points=[0:0.5,1:1,3:0.1]"]],
+    "list": [[*_SMALL, "scheduler=list", "scheduler.values=[0.5,1,0.1]"]],
+    "cycle_warmup": [
+        [*_SMALL, *_WARM, "scheduler.decay=0.5", "scheduler.cycle_warmup=0.5"],
+    ],
     "adamw": [[*_SMALL, *_WARM, "optimizer=adamw", "optimizer.lr=1e-3"]],
     "dropout": [
         [*_TRAINER, *_DATA, *_WARM, "dataset.image_size=32", "model=torchvision",
          "model.arch=mobilenet_v3_small", "trainer.label_smoothing=0.1"],
     ],
     "crop_flip": [[*_SMALL, *_WARM, "dataset.crop=1", "dataset.flip=true", "dataset.channels=3"]],
+    "per_image": [
+        [*_SMALL, *_WARM, "dataset.channels=3", "dataset.resized_crop=0.3", "dataset.rand_augment=9",
+         "dataset.erase=0.5"],
+    ],
     "evals_within_epochs": [[*_SMALL, *_WARM, "trainer.evals_per_epoch=3"]],
     "unit_batch": [[*_SMALL, "scheduler=cosine_warm", "scheduler.unit=batch", "scheduler.t_0=5"]],
     "interval_epoch": [[*_SMALL, *_WARM, "scheduler.interval=epoch"]],
@@ -121,11 +131,11 @@ def _cpu() -> str:
     return f"{next(names, 'unknown')}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def train(checkout: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Train all cases with the code of `checkout`, a process each; return their records."""
+def train(checkout: Path, folder: Path, cases: Iterable[str] = CASES) -> dict[str, dict[str, Any]]:
+    """Train `cases` with the code of `checkout`, a process each; return their records."""
     write_images(folder / "images")
     found = {}
-    for case in CASES:
+    for case in cases:
         for overrides in commands(case, folder):
             command = [sys.executable, "train.py", *overrides]
             if limit := INTERRUPTED_AFTER.get(case):
@@ -160,12 +170,14 @@ def _worktree(commit: str) -> Iterator[Path]:
 
 
 def compare(commit: str) -> int:
-    """Print every case that differs between `commit` and this checkout; return how many do."""
+    """Print every case that differs between `commit`, which has it, and this checkout; return how many do."""
     with tempfile.TemporaryDirectory(prefix="golden.") as folder, _worktree(commit) as checkout:
-        then = train(checkout, Path(folder) / "then")
-        now = train(ROOT, Path(folder) / "now")
+        records = checkout / RECORDS.relative_to(ROOT)
+        cases = [case for case in CASES if (records / f"{case}.json").exists()]
+        then = train(checkout, Path(folder) / "then", cases)
+        now = train(ROOT, Path(folder) / "now", cases)
     unlike = 0
-    for case in CASES:
+    for case in cases:
         names = [name for name in now[case] if now[case][name] != then[case][name]]
         unlike += bool(names)
         print(f"{case}: {'differs in ' + ', '.join(names) if names else 'equal, bit for bit'}")

@@ -36,9 +36,9 @@ def main() -> None:
         help="where no run is recorded that says how long an epoch takes, train a few updates to measure it",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py")
-    register()
     options_in_one_line(parser)
     with one_line_errors():
+        register()  # before the options are read: what is refused of them names keys
         preview(parser.parse_intermixed_args())
 
 
@@ -50,6 +50,7 @@ def preview(arguments: argparse.Namespace) -> None:
         folder = Path(arguments.config_dir).absolute().as_posix()
         overrides = [f"hydra.searchpath=[{json.dumps(f'file://{folder}')}]", *overrides]
     refuse_repeated(arguments.overrides)
+    register(arguments.overrides)
     with multirun_config(conf, overrides) as composed:
         planned = plan_sweep(composed)
     show(planned, arguments.time)

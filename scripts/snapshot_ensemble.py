@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from harness.analysis import results
+from harness.analysis import run_tables
 from harness.choices.builtin import register
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
@@ -80,7 +80,7 @@ def main() -> None:
 
 def table(runs: pl.DataFrame) -> str:
     """Return the test accuracies of ensembles (percent, mean ± standard deviation over runs): a row an arm."""
-    found = results.snapshots(runs) or []
+    found = run_tables.snapshots(runs) or []
     arms = list(dict.fromkeys(one["arm"] for one in found))
     most = max(one["members"] for one in found)
     cells = {
@@ -89,7 +89,7 @@ def table(runs: pl.DataFrame) -> str:
         for one in found
     }
     header = ["test/acc %, by members", *map(str, range(1, most + 1))]
-    return results.columns(
+    return run_tables.columns(
         header, [[arm, *(cells.get((arm, m), "-") for m in range(1, most + 1))] for arm in arms]
     )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from harness.analysis.results import columns
+from harness.analysis.run_tables import columns
 from harness.config.fields import decimal
 from harness.files import read_json
 from harness.store.checkpoint import (

@@ -31,7 +31,7 @@ from harness.files import atomic, read_json, write_json
 
 _ABOUT_TABLES = (
     "Accuracies are means over seeds, in percent, ± half a 95 % t interval. Differences are paired by seed, "
-    "in points after the last update."
+    "after the last update: in points, or the unit of the claim's other metric, which then stands for accuracy."
 )
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--plan", action="store_true", help="say what it costs, and train nothing")
     arguments = parser.parse_intermixed_args()
     with one_line_errors():
-        register()
+        register(arguments.words)
         study = load(arguments.words)
         from harness.sweeps.study_cost import study_cost
 

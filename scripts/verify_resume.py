@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
     arguments = parser.parse_args()
-    register()
+    register(arguments.overrides)
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = compose(
             ["trainer.epochs=15", "tracking=none", "trainer.log_every=1", *arguments.overrides]

@@ -7,7 +7,9 @@ and, where the store keeps it, the checkpoint of its end:
   configuration  result.json, config.json and plan.json agree
   LR             lr.npy is what torch's scheduler gives for the configuration; each row used it
   history        it has every row that the run had to record; final and best are in it
+  metrics        which is better, and the unit, are those of the metrics' code
   weights        the checkpoint has the weights, the rows and the test result of result.json
+  averages       their metrics are there; means of weights are those of the stored checkpoints
 
 Prints each difference as a line, and exits with 1 if there is one. Trains nothing and reads no images.
 """
@@ -17,21 +19,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from harness.analysis import results, verify
+from harness.analysis import measured, results, verify
+from harness.analysis.averages import of_runs
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.choices.builtin import register
+from harness.config import measures
 from harness.config.one_line_errors import one_line_errors
 from harness.config.values import from_dict
 from harness.store.checkpoint import Checkpoint, CorruptCheckpointError, read_checkpoint, read_state
 from harness.store.identity import fingerprint, plan_hashes, stem, weights_sha256
-from harness.training import schedules
+from harness.training import averages, schedules
 from harness.training.loop import LogSchedule
 from harness.training.schedules import LRPlan
 
@@ -56,7 +61,8 @@ def verify_sweep(sweep: Path) -> int:
     complete, checkpoints, missing = 0, 0, 0
     without: list[str] = []
     folders = results.folders(sweep)
-    unneeded = results.read(sweep)["status"].is_in([NOT_NEEDED, WAITING]).sum()
+    runs = of_runs(results.read(sweep))
+    unneeded = runs["status"].is_in([NOT_NEEDED, WAITING]).sum()
     for folder in tqdm(folders, unit="run", disable=not sys.stderr.isatty()):
         result = results.result(folder)
         missing += not result
@@ -96,6 +102,10 @@ def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
         found.append("lr.npy is not the LR plan of its configuration")
     if result["plan"] != plan.describe():
         found.append("its restarts, cycle ends or LRs are not those of its LR plan")
+    if "metrics" in result and measured.measures_of(result) != measures.measures(config.metrics):
+        found.append(
+            "which of its metrics are better, or their units, are not what their code says"
+        )
     precision = result["numerics"]["precision"]
     if result["fingerprint"] != fingerprint(config, result["data_sha256"], precision):
         found.append("its fingerprint is not that of its configuration and data")
@@ -106,13 +116,15 @@ def check_run(folder: Path, result: dict[str, Any]) -> list[str]:
 
 
 def check_rows(folder: Path, result: dict[str, Any], plan: LRPlan) -> list[str]:
-    """Check that the history has every row that the configuration asks for."""
-    rows = [
-        {name: value for name, value in row.items() if value is not None}
-        for row in results.history(folder).to_dicts()
-    ]
-    due = LogSchedule.of(plan, from_dict(result["config"]).trainer)
-    return [] if due.covers(rows, plan.updates) else ["history.jsonl lacks rows that were due"]
+    """Check that the history has every row that the configuration asks for, and the test of every average."""
+    config = from_dict(result["config"])
+    due = LogSchedule.of(plan, config.trainer, averages.planned(config.averages, plan))
+    found = []
+    if not due.covers(results.rows(folder), plan.updates):
+        found.append("history.jsonl lacks rows that were due")
+    if result["test"] and not due.tells(result["test"], "test/acc", plan.updates):
+        found.append("its test result lacks an average")
+    return found
 
 
 def check_checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
@@ -125,24 +137,54 @@ def check_checkpoint(folder: Path, result: dict[str, Any]) -> list[str]:
         return [_NO_CHECKPOINT]
     try:
         prefix = read_checkpoint(path)
-        return list(_compare_checkpoint(folder, result, prefix))
+        state = read_state(prefix)
+        return [
+            *_compare_checkpoint(folder, result, prefix, state),
+            *_check_means(plan, path, state),
+        ]
     except CorruptCheckpointError as error:
         return [f"its checkpoint is damaged: {error}"]
 
 
-def _compare_checkpoint(folder: Path, result: dict[str, Any], prefix: Checkpoint) -> Iterator[str]:
-    weights = weights_sha256(read_state(prefix)["network"])
+def _compare_checkpoint(
+    folder: Path, result: dict[str, Any], prefix: Checkpoint, state: dict[str, Any]
+) -> Iterator[str]:
+    """Yield what differs; another run may have stored the end with other averages."""
+    weights = weights_sha256(state["network"])
     if weights != result["weights_sha256"]:
         yield f"its checkpoint has other weights ({weights[:16]}, {result['weights_sha256'][:16]} recorded)"
     same_images = prefix.test_sha256 == result["test_sha256"]
-    if prefix.test and same_images and prefix.test != result["test"]:
+    if prefix.test and same_images and _differ(result["test"], prefix.test):
         yield f"its checkpoint has the test result {prefix.test}, it {result['test']}"
     stored = {row["step"]: row for row in prefix.rows}
-    for row in results.history(folder).to_dicts():
-        kept = stored.get(row["step"], {})
-        if any(value != kept.get(name) for name, value in row.items() if value is not None):
+    for row in results.rows(folder):
+        if _differ(row, stored.get(row["step"], {})):
             yield f"its checkpoint has another row of update {row['step']}"
             return
+
+
+def _differ(row: Mapping[str, float], stored: Mapping[str, float]) -> bool:
+    """Return whether a stored row has another value, or lacks one that is not an average's."""
+    return any(
+        value != stored.get(name)
+        for name, value in row.items()
+        if "@" not in name or name in stored
+    )
+
+
+def _check_means(plan: LRPlan, path: Path, state: dict[str, Any]) -> Iterator[str]:
+    """Compare means of weights at the end with the checkpoints that they are of, where all are stored."""
+    for name, own in state.get("averages", {}).items():
+        hashes = plan_hashes(plan, own["steps"] or ())
+        paths = [path.with_name(f"{stem(step, sha256)}.json") for step, sha256 in hashes]
+        if not paths or not all(one.exists() for one in paths):
+            continue
+        taken = [read_state(read_checkpoint(one))["network"] for one in paths]
+        for parameter, mean in own["weights"].items():
+            expected = torch.stack([one[parameter].double() for one in taken]).mean(0)
+            if not torch.allclose(mean.double(), expected, rtol=1e-4, atol=1e-6):
+                yield f"its {name} is not the mean of the stored {parameter}"
+                break
 
 
 if __name__ == "__main__":

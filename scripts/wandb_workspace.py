@@ -102,6 +102,14 @@ class Sweep:
         metric = (self.plan["claim"] or {}).get("metric", "val/acc")
         return "val/acc.last" if metric == "val/acc" else metric
 
+    def averaged(self, metric: str) -> list[str]:
+        """Return `metric` of the last weights and, of a claim about averages, of each average."""
+        from harness.analysis import averages
+
+        about = (self.plan["claim"] or {}).get("factor") == averages.FACTOR
+        names = averages.levels(self.configs[0])[1:] if about else []
+        return [metric, *(f"{metric.removesuffix('.last')}@{name}" for name in names)]
+
     @property
     def runs(self) -> str:
         """Return the filter for its runs, without the sweep's own run, which has the verdict.
@@ -125,14 +133,16 @@ def sections(wr: Any, sweep: Sweep) -> dict[str, list[Any]]:
     def place(x: int, w: int) -> Any:
         return wr.Layout(x=x, y=0, w=w, h=8)
 
-    def curve(metric: str, title: str, x: int) -> Any:
+    def curve(metrics: list[str], title: str, x: int) -> Any:
         return wr.LinePlot(
-            title=title, x="epoch", y=[metric], title_x="epoch", layout=place(x, 12), **over_seeds
+            title=title, x="epoch", y=metrics, title_x="epoch", layout=place(x, 12), **over_seeds
         )
 
+    claimed = sweep.metric.removesuffix(".last").replace("test/", "val/", 1)
+    others = [] if claimed == "val/acc" else [claimed]  # whose curves are wanted too
     bars = wr.BarPlot(
         title=f"{sweep.metric}, mean ± standard deviation over seeds",
-        metrics=[sweep.metric],
+        metrics=sweep.averaged(sweep.metric),
         layout=place(0, 12),
         **over_seeds,
     )
@@ -151,10 +161,20 @@ def sections(wr: Any, sweep: Sweep) -> dict[str, list[Any]]:
     )
     return {
         "Curves": [
-            curve("lr", "learning rate", 0),
-            curve("val/acc", "validation accuracy, %, mean ± standard deviation over seeds", 12),
+            curve(["lr"], "learning rate", 0),
+            curve(
+                sweep.averaged("val/acc"),
+                "validation accuracy, %, mean ± standard deviation over seeds",
+                12,
+            ),
+            *(
+                curve(sweep.averaged(name), f"{name}, mean ± standard deviation over seeds", 24)
+                for name in others
+            ),
         ],
-        "Final accuracy": [bars, dots] if sweep.factor else [bars],
+        "Final accuracy" if not others else f"Final {sweep.metric}": [bars, dots]
+        if sweep.factor
+        else [bars],
         "Swept keys": [parallel],
     }
 

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -115,10 +117,25 @@ def essential(cases: Iterable[Any], count: int = 1) -> list[Any]:
     return [*every[:count], *(pytest.param(case, marks=pytest.mark.slow) for case in every[count:])]
 
 
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Where whatever waits for the GPU raises RuntimeError."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.fixture(autouse=True)
 def without_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Single runs in this process leave no pictures and no page, which take longer than they; but in tests of those."""
-    if "with_pages" not in request.fixturenames:
+    """Single runs in this process leave no pictures and no page, which take longer than they; but in tests of those.
+
+    Tests marked `gpu` leave none anyway, and pass where what makes pages is not installed (scripts/gpu_check.sh).
+    """
+    if not (request.node.get_closest_marker("gpu") or "with_pages" in request.fixturenames):
         monkeypatch.setattr("harness.sweeps.callback.end_run", print)
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, Main, make_config
 
 from harness.config.errors import ConfigError
-from harness.config.schema import Model
+from harness.config.schema import DatasetShape, Model
 from harness.runs.setup import lr_plan
 from harness.training import models, schedules
 
@@ -175,7 +175,7 @@ def test_a_network_that_does_not_go_with_the_images_names_one_that_does(
         for _ in range(2):  # one piece of advice is enough
             words = [f"{key}={value}" for key, value in overrides.items()]
             try:
-                models.without_weights(torchvisions(*words), 3, size, 4)
+                models.without_weights(torchvisions(*words), DatasetShape(100, 3, size, 4))
                 break
             except ConfigError as error:
                 advice = str(error).rpartition("use ")[2]

@@ -10,6 +10,7 @@ from conftest import make_config
 
 from harness.analysis import arms
 from harness.config.errors import ConfigError
+from harness.config.measures import BUILTIN
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,9 @@ def test_the_claim_is_chosen_or_inferred(
     swept: list[dict[str, str]], settings: dict[str, Any], reported: Any
 ) -> None:
     jobs = [{"swept": job, "seed": int(job.get("seed", 0))} for job in swept]
-    question = arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
+    question = arms.infer_question(
+        dataclasses.replace(make_config().claim, **settings), jobs, BUILTIN["acc"]
+    )
     claim = question.claim
     assert (claim is None) == question.text().startswith("no verdict: ")
     found = claim and (claim.factor, claim.baseline, claim.treatments, claim.inferred)
@@ -93,5 +96,7 @@ def test_a_claim_that_the_sweep_cannot_answer_is_refused(
 ) -> None:
     jobs = [{"swept": {"scheduler.t_mult": m}, "seed": 0} for m in "12"]
     with pytest.raises(ConfigError) as error:
-        arms.infer_question(dataclasses.replace(make_config().claim, **settings), jobs)
+        arms.infer_question(
+            dataclasses.replace(make_config().claim, **settings), jobs, BUILTIN["acc"]
+        )
     assert str(error.value) == message

@@ -84,11 +84,13 @@ def refused(tmp_path: Path, main: Main) -> Callable[..., str]:
 
 NUMBERS = (
     "scheduler.t_0", "scheduler.t_mult", "scheduler.eta_min", "scheduler.warmup", "optimizer.lr",
+    "scheduler.decay", "scheduler.cycle_warmup",
     "optimizer.momentum", "optimizer.weight_decay", "trainer.epochs", "trainer.batch_size",
     "trainer.label_smoothing", "trainer.evals_per_epoch", "trainer.log_every", "dataset.images",
     "trainer.checkpoint_every", "dataset.val_size", "dataset.test_size", "dataset.train_size",
     "dataset.split_seed", "dataset.crop", "dataset.noise", "dataset.classes", "dataset.image_size",
     "dataset.channels", "model.depth", "model.width", "claim.margin", "claim.level", "seed",
+    "dataset.resized_crop", "dataset.rand_augment", "dataset.erase",
 )  # fmt: skip
 WRONG = ("-1", "nan", "inf", "1e30", "", "[]", "[1,2]", "{a: 1}", "two", "???")
 SENSIBLE = {("trainer.checkpoint_every", "1e30")}  # never
@@ -134,7 +136,7 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "interval": (["scheduler.interval=step"], "scheduler.interval=step: ", "batch, epoch"),
     "unit": (["scheduler.unit=seconds"], "scheduler.unit=seconds: ", "epoch, batch"),
     "keep": (["store.keep=all"], "store.keep=all: ", "choose from cycles, last, none"),
-    "metric": (["claim.metric=val/loss"], "claim.metric=val/loss: ", "choose from val/acc, test/acc"),
+    "metric": (["claim.metric=val/los"], "claim.metric=val/los: ", "did you mean val/loss? choose from val/acc, test/acc"),
     "mode": (["tracking=wandb", "tracking.mode=on"], "tracking.mode=on: ", "choose from auto, online"),
     "tags": (["tracking=wandb", "tracking.tags=a"], "tracking.tags=a: ", "list of texts"),
     "milestones": (["scheduler=multistep", "scheduler.milestones=[2,1]"], "scheduler.milestones=[2,1]", "rising"),
@@ -180,6 +182,9 @@ CASES: dict[str, tuple[list[str], str, str]] = {  # overrides; how the line begi
     "warmup of all": (["scheduler.warmup=2"], "scheduler.warmup=2: ", "trainer.epochs=2"),
     "one_cycle with warmup": (["scheduler=one_cycle", "scheduler.warmup=1"], "scheduler.warmup=1: ", "pct_start"),
     "cooldown beyond the budget": (["scheduler=wsd", "scheduler.cooldown=3"], "scheduler.cooldown=3: ", "trainer.epochs=2"),
+    "LRs as points": (["scheduler=piecewise", "scheduler.points=[0:0.1,2:0]"], "scheduler.points=[0:0.1,2:0]: ", "give optimizer.lr=0.1"),
+    "too many values": (["scheduler=list", "scheduler.values=[1,1,1]"], "scheduler.values: ", "trainer.epochs=2 takes 2"),
+    "no file of values": (["scheduler=list", "scheduler.file=/none/of/it"], "scheduler.file=/none/of/it: ", "No such file"),
     "floor above the peak": (["scheduler.eta_min=1"], "scheduler.eta_min=1: ", "optimizer.lr=0.1"),
     "nesterov without momentum": (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov=true: ", "momentum > 0"),
     "batches with epochs": (["scheduler.unit=batch", "scheduler.interval=epoch"], "scheduler.unit=batch: ", "interval=batch"),

@@ -39,7 +39,11 @@ def planned(folder: Path, runs: int = 3, **changes: Any) -> Path:
         }
         for seed in range(runs)
     ]  # fmt: skip
-    plan = {"claim": None, "config": {"trainer": {"batch_size": 8}}, "arms": entries} | changes
+    plan = {
+        "claim": None,
+        "config": {"trainer": {"batch_size": 4}, "optimizer": {"accumulate": 2}},
+        "arms": entries,
+    } | changes
     folder.mkdir(exist_ok=True)
     sweep_plan.write_plan(folder / "plan.json", plan)
     return folder

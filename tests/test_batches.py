@@ -23,7 +23,13 @@ from torch._subclasses.fake_tensor import (
 
 from harness.config.schema import Config
 from harness.training import datasets as data
-from harness.training.batches import EvalBatches, TrainBatches, _generator
+from harness.training.batches import (
+    EvalBatches,
+    TrainBatches,
+    _batches_at_once,
+    _FromMemory,
+    _generator,
+)
 from harness.training.datasets import InMemoryImages, Splits
 
 
@@ -32,17 +38,41 @@ def augmented() -> tuple[Config, Splits]:
     return make("dataset=digits", "dataset.crop=2", "dataset.flip=true")
 
 
-@pytest.mark.parametrize("start", [0, 1, 17, 34])
+PER_IMAGE = ("dataset.resized_crop=0.3", "dataset.rand_augment=9", "dataset.erase=0.5")
+
+
+@pytest.fixture(scope="module", params=["crop and flip", "per image"])
+def either(
+    request: pytest.FixtureRequest, augmented: tuple[Config, Splits]
+) -> tuple[Config, Splits]:
+    """Images augmented by the batch, or one by one too."""
+    if request.param == "crop and flip":
+        return augmented
+    return make_synthetic("dataset.crop=0", "dataset.flip=true", *PER_IMAGE)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.03, 0.5, 0.97])
 def test_an_epoch_from_a_batch_on_is_the_tail_of_the_epoch(
-    augmented: tuple[Config, Splits], start: int
+    either: tuple[Config, Splits], part: float
 ) -> None:
-    whole = batches(*augmented, epoch=3)
-    assert len(whole) == 1150 // 32 == 35
-    assert equal(batches(*augmented, epoch=3, start=start), whole[start:])
+    whole = batches(*either, epoch=3)
+    assert len(whole) in (1150 // 32, 128 // 32)
+    start = int(part * len(whole))
+    assert equal(batches(*either, epoch=3, start=start), whole[start:])
 
 
-def test_batches_are_a_function_of_seed_and_epoch(augmented: tuple[Config, Splits]) -> None:
-    config, splits = augmented
+def test_an_image_is_augmented_alike_in_batches_of_any_size() -> None:
+    def shown(size: int) -> dict[tuple[int, bytes], int]:
+        config, splits = make_synthetic("dataset.crop=0", *PER_IMAGE, f"trainer.batch_size={size}")
+        every = batches(config, splits, epoch=2)
+        images, labels = (torch.cat(parts) for parts in zip(*every, strict=True))
+        return labelled(InMemoryImages(pixels(images, splits), labels.numpy()))
+
+    assert shown(32) == shown(8) == shown(128)
+
+
+def test_batches_are_a_function_of_seed_and_epoch(either: tuple[Config, Splits]) -> None:
+    config, splits = either
     torch.manual_seed(1)
     first = batches(config, splits)
     torch.manual_seed(2)
@@ -57,9 +87,9 @@ def test_batches_are_a_function_of_seed_and_epoch(augmented: tuple[Config, Split
 
 
 def test_the_order_of_the_epochs_asked_for_does_not_matter(
-    augmented: tuple[Config, Splits],
+    either: tuple[Config, Splits],
 ) -> None:
-    config, splits = augmented
+    config, splits = either
     train = TrainBatches(splits, config, CPU)
     list(islice(train.epoch(7), 3))
     assert equal(list(train.epoch(2)), batches(config, splits, epoch=2))
@@ -76,6 +106,20 @@ def test_an_epoch_holds_every_image_at_most_once_with_its_own_label() -> None:
     assert taken.total() == 125
     assert max(taken.values()) == 1
     assert taken < labelled(splits.train)
+
+
+def test_batches_of_updates_that_take_several_are_those_of_large_ones() -> None:
+    config, splits = make_synthetic(
+        "trainer.batch_size=10", "optimizer.accumulate=3", "dataset.crop=1"
+    )
+    large, _ = make_synthetic("trainer.batch_size=30", "dataset.crop=1")
+    for start in (0, 2):
+        small = list(TrainBatches(splits, config, CPU).epoch(1, start))
+        whole = list(TrainBatches(splits, large, CPU).epoch(1, start))
+        assert len(small) == 3 * len(whole) == 3 * (4 - start), "of 128 images, 8 are left out"
+        for number, batch in enumerate(whole):
+            images, labels = zip(*small[3 * number : 3 * number + 3], strict=True)
+            assert equal([(torch.cat(images), torch.cat(labels))], [batch])
 
 
 def test_the_images_that_an_epoch_leaves_out_change() -> None:
@@ -169,7 +213,7 @@ def test_batches_and_the_forward_pass_stay_on_the_gpu_and_wait_for_nothing(
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = config.model.build(splits.channels, splits.image_size, splits.classes)
+            network = config.model.build(splits.shape)
         train = TrainBatches(splits, config, cuda).epoch(0)
         val = iter(EvalBatches(splits.val, splits, config, cuda))
         for images, labels in (next(train), next(train), next(val)):
@@ -194,9 +238,33 @@ def test_pretended_gpu_tensors_show_mixed_devices_and_synchronisation(
         mistake(torch.zeros(2, 1, 8, 8, device="cuda"))
 
 
-@pytest.mark.gpu
-def test_batches_are_the_same_on_the_gpu(augmented: tuple[Config, Splits]) -> None:
+def test_batches_that_are_made_together_are_the_same(augmented: tuple[Config, Splits]) -> None:
     config, splits = augmented
+    train = TrainBatches(splits, config, CPU)
+    assert isinstance(train.fetch, _FromMemory)
+    train.fetch.batch_size *= 3
+    assert len(list(train.epoch(1))) % 3
+    assert equal(list(train.epoch(1)), batches(config, splits, epoch=1))
+    assert equal(list(train.epoch(1, start=4)), batches(config, splits, epoch=1, start=4))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "together"),
+    [
+        pytest.param(128, 2**24 // (4 * 128 * 8 * 8), id="small"),
+        pytest.param(2**20, 1, id="large"),
+        pytest.param(3, 1, id="others would begin elsewhere than tensors of their own"),
+    ],
+)
+def test_a_gpu_makes_batches_together_up_to_a_size(
+    augmented: tuple[Config, Splits], batch_size: int, together: int
+) -> None:
+    assert _batches_at_once(batch_size, augmented[1]) == together
+
+
+@pytest.mark.gpu
+def test_batches_are_the_same_on_the_gpu(either: tuple[Config, Splits]) -> None:
+    config, splits = either
     on_gpu = TrainBatches(splits, config, torch.device("cuda")).epoch(1)
     for (images, labels), (x, y) in zip(on_gpu, batches(config, splits, epoch=1), strict=True):
         torch.testing.assert_close(images.cpu(), x, rtol=1e-6, atol=1e-6)

@@ -15,7 +15,7 @@ def test_a_section_that_is_not_one_of_them_is_refused(
     monkeypatch.setattr(sys, "argv", ["bench.py", "floor", "flor"])
     with pytest.raises(SystemExit):
         bench.main()
-    assert "error: flor: choose from floor, usual, starts, " in capsys.readouterr().err
+    assert "error: flor: choose from floor, usual, augmentation, " in capsys.readouterr().err
 
 
 def test_contenders_take_turns_and_the_first_time_does_not_count() -> None:

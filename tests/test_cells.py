@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from harness.analysis.arms import config_differences
 from harness.analysis.cells import assign_cells
 from harness.analysis.verdict import Claim
 
@@ -58,6 +60,7 @@ def found(runs: Sequence[dict[str, Any]], claim: Claim = CLAIM) -> list[str]:
         pytest.param({"store__dir": "/b"}, ["", ""], id="store"),
         pytest.param({"tracking": {"kind": "wandb"}}, ["", ""], id="tracking"),
         pytest.param({"claim__margin": 0.5}, ["", ""], id="claim"),
+        pytest.param({"metrics": ["mine"], "metric_sources": {"mine": "a"}}, ["", ""], id="metrics"),
         pytest.param({"reuse": False, "retry": True}, ["", ""], id="reuse and retry"),
         pytest.param({"trainer__checkpoint_every": 5.0}, ["", ""], id="checkpoints"),
         pytest.param({"trainer__device": "cuda", "trainer__precision": "bf16"}, ["", ""], id="numerics"),
@@ -71,6 +74,16 @@ def test_two_sweeps_are_pooled_only_where_they_agree(
     one, other = run(0), run(1, **settings)
     assert found([one, other]) == cells
     assert found([other, one]) == cells[::-1], "whatever the order of the folders"
+
+
+def test_runs_share_a_cell_where_the_code_of_the_claims_metric_agrees() -> None:
+    claim = dataclasses.replace(CLAIM, metric="val/mine", better="lower", unit="")
+    one, other = (run(0, metric_sources={"mine": "a", "other": text}) for text in "ab")
+    edited = run(1, metric_sources={"mine": "b", "other": "a"})
+    assert found([one, other, edited], claim) == [
+        "metric_sources.mine=a", "metric_sources.mine=a", "metric_sources.mine=b",
+    ]  # fmt: skip
+    assert found([one, other, edited]) == ["", "", ""]
 
 
 def test_names_and_arms_say_what_sets_cells_apart() -> None:
@@ -251,3 +264,8 @@ def test_a_key_that_is_tuned_over_takes_what_follows_from_it() -> None:
         for kind, w in (("sgd", 16), ("adamw", 16))
     ]
     assert found(kinds, claim) == ["", ""]
+
+
+def test_runs_that_differ_in_metrics_alone_are_compared() -> None:
+    configs = [CONFIG, CONFIG | {"metrics": ["mine"], "metric_sources": {"mine": "a"}}]
+    assert config_differences(configs) == [{}, {}]

@@ -102,7 +102,7 @@ def test_accuracies_are_averaged_by_arm_and_epoch(tmp_path: Path) -> None:
         history(tmp_path / "a0", [50.0, 60.0]), history(tmp_path / "a1", [54.0, 60.0]),
         history(tmp_path / "b0", [40.0]),
     ])  # fmt: skip
-    points = charts.accuracies(runs)
+    points = charts.evaluations(runs)
     assert points["run"].to_list() == [0, 0, 1, 1, 2]
     found = charts.means(points).sort("arm", "epoch").select("arm", "epoch", "seeds", "mean", "sd")
     assert found.rows() == [
@@ -113,9 +113,9 @@ def test_accuracies_are_averaged_by_arm_and_epoch(tmp_path: Path) -> None:
 def test_a_run_without_a_whole_line_has_no_point(tmp_path: Path) -> None:
     runs = pl.DataFrame([history(tmp_path / "a0", [50.0])])
     (tmp_path / "a0/history.jsonl").write_text('{"step": 1, "epoch": 1.0, "val/a')
-    assert charts.accuracies(runs).is_empty()
+    assert charts.evaluations(runs).is_empty()
 
 
 def test_no_runs_have_no_point() -> None:
     runs = pl.DataFrame(schema={"folder": pl.String, "arm": pl.String})
-    assert charts.means(charts.accuracies(runs)).is_empty()
+    assert charts.means(charts.evaluations(runs)).is_empty()

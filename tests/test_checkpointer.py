@@ -11,6 +11,7 @@ import torch
 from conftest import Clock, make_config
 
 from harness.choices.models import ResNet
+from harness.choices.optimizers import SGD
 from harness.runs.context import PhaseTimer
 from harness.runs.setup import build, prepare
 from harness.store import checkpointer as module
@@ -156,3 +157,24 @@ def test_a_deep_network_of_many_small_tensors_is_restored(tmp_path: Path) -> Non
     Checkpointer(store, SETUP.identity, SETUP.numerics, saved, [], None, frozenset(), 1e6).save()
     assert module.restore(store, SETUP.identity, again) is not None
     assert again.updates == 3
+
+
+class Large(torch.optim.SGD):
+    """Keeps more than any optimizer of torch's, as one that preconditions does."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            self.state[p]["factors"] = torch.ones(2**10, 2**6)
+
+
+def test_a_large_state_of_an_optimizer_of_ones_own_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SGD, "build", lambda self, parameters: Large(parameters, lr=self.lr))
+    saved, again = make(tmp_path, "last"), make(tmp_path, "last").state
+    saved.state.optimizer.step()
+    saved.state.updates = 3
+    saved.save()
+    assert module.restore(Store(tmp_path), SETUP.identity, again) is not None
+    assert again.updates == 3
+    assert len(again.optimizer.state_dict()["state"]) == len(list(again.network.parameters()))

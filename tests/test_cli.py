@@ -26,7 +26,7 @@ TINY = [
 ]  # fmt: skip
 TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))
 WARM = "is not a key of the scheduler cosine_warm"
-WARM_KEYS = "choose from warmup, interval, unit, t_0, t_mult, eta_min"
+WARM_KEYS = "choose from warmup, interval, unit, t_0, t_mult, eta_min, decay, cycle_warmup"
 WHOLE = "must be a whole number ≥ 1 and ≤ 1000000"
 GRAMMAR = (
     "cannot be read; brackets must close, special characters need quotes: "
@@ -68,8 +68,8 @@ MISTAKES = {
     ),
     "misspelt choice": (
         ["scheduler=cosin"],
-        "scheduler=cosin: did you mean cosine? choose from constant, cosine, cosine_warm, linear, "
-        "multistep, one_cycle, step, wsd",
+        "scheduler=cosin: did you mean cosine? choose from constant, cosine, cosine_warm, linear, list, "
+        "multistep, one_cycle, piecewise, polynomial, step, wsd",
     ),
     "misspelt group": (
         ["schedular=cosine"],

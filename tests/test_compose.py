@@ -11,8 +11,16 @@ from test_schema import CHOICES, CONF, SECTION_CHOICES, compose_choice, schema_o
 from harness.choices.datasets import TorchvisionDataset
 from harness.choices.schedulers import Cosine
 from harness.config.compose import unused_folder
+from harness.config.errors import ConfigError
 from harness.config.registry import group_files, kind
 from harness.config.schema import Config
+
+
+def test_a_group_without_a_pattern_is_told_where_it_is_given() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_config("optimizer.groups=[{lr_factor: 2}]")
+    fix = "give one with 'optimizer.groups=[{params: VALUE}]'"
+    assert str(error.value) == f"optimizer.groups[0].params: has no value; {fix}"
 
 
 @pytest.mark.parametrize("file", CHOICES)

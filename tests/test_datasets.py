@@ -321,11 +321,31 @@ def test_larger_images_are_resized_and_their_centre_is_cut_out(tmp_path: Path) -
     assert decoded.shape == (8, 8, 3)
     assert decoded.dtype == torch.uint8
     assert (decoded[:, 1:-1] == 200).all()
+    assert image_files.decode(tmp_path / "wide.png", None).shape == (32, 96, 3)
 
 
-@pytest.mark.parametrize("start", [0, 2])
-def test_worker_processes_change_nothing(folder: Path, start: int) -> None:
-    alone, two = make_folder(folder), make_folder(folder, "dataset.workers=2")
+def test_resized_crops_are_of_the_whole_file(folder: Path, tmp_path: Path) -> None:
+    """The centre alone would never show what is left and right of it."""
+    root = Path(shutil.copytree(folder, tmp_path / "wide"))
+    stripes = np.tile(np.arange(96, dtype=np.uint8), (32, 1))
+    for path in root.glob("train/*/*.png"):
+        Image.fromarray(stripes).save(path)
+    config, splits = make_folder(root, "dataset.crop=0", "dataset.resized_crop=0.1")
+    shown = np.concatenate([pixels(images, splits) for images, _ in batches(config, splits)])
+    assert shown.shape[1:] == (8, 8, 3)
+    assert shown.min() < 10
+    assert shown.max() > 85
+
+
+PER_IMAGE = ("dataset.crop=0", "dataset.resized_crop=0.3", "dataset.rand_augment=9", "dataset.erase=0.5")  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "augmented"), [(0, ()), (2, ()), (2, PER_IMAGE)])
+def test_worker_processes_change_nothing(
+    folder: Path, start: int, augmented: tuple[str, ...]
+) -> None:
+    alone = make_folder(folder, *augmented)
+    two = make_folder(folder, "dataset.workers=2", *augmented)
     assert alone[1].sha256 == two[1].sha256
     train = TrainBatches(two[1], two[0], CPU)
     next(train.epoch(5))  # left in the middle, as at the end of a budget
@@ -333,10 +353,13 @@ def test_worker_processes_change_nothing(folder: Path, start: int) -> None:
         assert equal(list(train.epoch(epoch, start)), batches(*alone, epoch, start))
 
 
-def test_streamed_batches_are_those_of_the_same_images_in_memory(folder: Path) -> None:
-    config, splits = make_folder(folder, "dataset.flip=true")
-    assert isinstance(splits.train, data.ImageFiles)
-    decoded = np.stack([splits.train[i][0].numpy() for i in range(len(splits.train))])
+@pytest.mark.parametrize("augmented", [(), PER_IMAGE], ids=["crop and flip", "per image"])
+def test_streamed_batches_are_those_of_the_same_images_in_memory(
+    folder: Path, augmented: tuple[str, ...]
+) -> None:
+    config, splits = make_folder(folder, "dataset.flip=true", *augmented)
+    train = splits.train
+    decoded = np.stack([train.image(i, whole=False).numpy() for i in range(len(train.labels))])
     resident = dataclasses.replace(splits, train=InMemoryImages(decoded, splits.train.labels))
     assert equal(batches(config, splits), batches(config, resident))
 
@@ -393,7 +416,7 @@ def test_a_folder_without_training_images_is_refused_with_the_fix(
     with pytest.raises(ConfigError) as error:
         make_folder(copied)
     assert str(error.value).startswith(f"dataset.root={copied}: ")
-    assert str(error.value).endswith("needs train/CLASS/IMAGE files")
+    assert str(error.value).endswith("needs train/CLASS/IMAGE or CLASS/IMAGE files")
 
 
 @pytest.mark.parametrize("lacking", ["class0", "class1", "class2"])

@@ -42,6 +42,13 @@ SMALL = (
     "optimizer.lr=0.01", "scheduler=constant", "trainer.log_every=1", "trainer.evals_per_epoch=2",
 )  # fmt: skip
 UPDATES_PER_EPOCH = 12
+OPTIMIZER = (
+    "optimizer.groups=[{params: head.*, lr_factor: 3}]", "optimizer.no_decay=norm_bias",
+    "optimizer.accumulate=2", "optimizer.clip=0.5",
+)  # fmt: skip
+AUGMENTED = (
+    "dataset.rand_augment=9", "dataset.erase=0.5", "averages.ema=[0.5,0.9]", "averages.tail=[1]",
+)  # fmt: skip
 # `train.py` in float64, where rounding hides no error: in float32 an activation that rounding takes to
 # the other side of ReLU's kink changes weights by 1e-5 within an epoch or two.
 DOUBLE = """
@@ -49,7 +56,7 @@ import runpy, sys
 from harness.choices import models
 from harness.training import batches
 build, normalise = models.ResNet.build, batches.Normalise.__call__
-models.ResNet.build = lambda self, *shape: build(self, *shape).double()
+models.ResNet.build = lambda self, shape: build(self, shape).double()
 batches.Normalise.__call__ = lambda self, pixels: normalise(self, pixels).double()
 """
 # … and with a network that has no batch norm.
@@ -57,8 +64,8 @@ PLAIN = """
 import runpy, sys
 from torch import nn
 from harness.choices import models
-models.ResNet.build = lambda self, channels, image_size, classes: nn.Sequential(
-    nn.Conv2d(channels, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, classes))
+models.ResNet.build = lambda self, shape: nn.Sequential(
+    nn.Conv2d(shape.channels, 4, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, shape.classes))
 """
 
 
@@ -96,9 +103,11 @@ def test_a_batch_with_less_than_an_image_a_process_is_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("source", ["memory", "disk"])
+@pytest.mark.parametrize("source", ["memory", "disk", "per image"])
 def test_the_parts_of_a_batch_are_the_batch(source: str, size: int, tmp_path: Path) -> None:
     settings = ["dataset.crop=1", "dataset.flip=true", "trainer.batch_size=31"]
+    if source == "per image":
+        settings += ["dataset=synthetic", "dataset.images=200", "dataset.rand_augment=9"]
     if source == "disk":
         root = write_images(tmp_path)
         settings += ["dataset=image_folder", f"dataset.root={root}", "dataset.image_size=8"]
@@ -230,23 +239,35 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_train_what_one_does(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "epochs", "overrides", "updates"),
+    [
+        pytest.param(2, 1, (), UPDATES_PER_EPOCH, id="2"),
+        pytest.param(3, 1, (), UPDATES_PER_EPOCH, id="3"),
+        pytest.param(2, 1, OPTIMIZER, UPDATES_PER_EPOCH // 2, id="2, accumulating in groups"),
+        pytest.param(2, 2, AUGMENTED, 2 * UPDATES_PER_EPOCH, id="2, augmented, with averages"),
+    ],
+)
+def test_several_processes_train_what_one_does(
+    size: int, epochs: int, overrides: tuple[str, ...], updates: int, tmp_path: Path
+) -> None:
     double, several = script(tmp_path, DOUBLE), tmp_path / "several"
+    words = (f"trainer.epochs={epochs}", *overrides)
     subprocess.run(
-        torchrun(size, double, *settings(several, "trainer.epochs=1")),
+        torchrun(size, double, *settings(several, *words)),
         capture_output=True, check=True, env=environment(), cwd=tmp_path,
     )  # fmt: skip
     result = json.loads((several / "result.json").read_text())
     others = files(tmp_path)
-    alone = train(tmp_path / "one", "trainer.epochs=1", size=1, script=double)
-    assert_close(tmp_path / "several", tmp_path / "one", UPDATES_PER_EPOCH, 1e-12)
+    alone = train(tmp_path / "one", *words, size=1, script=double)
+    assert_close(tmp_path / "several", tmp_path / "one", updates, 1e-12)
     assert result["numerics"] == alone["numerics"] | {"processes": size}
     for key in ("run_id", "fingerprint", "status", "updates_trained", "exact", "restarts"):
         assert result[key] == alone[key], key
     assert result["test"] == pytest.approx(alone["test"], rel=1e-5)
     bits, of_one = (correct.read(tmp_path / name / correct.FILE) for name in ("several", "one"))
-    assert (list(bits), len(bits["val"])) == (["val", "test"], 288)
+    assert (list(bits)[:2], len(bits["val"])) == (["val", "test"], 288)
+    assert list(bits) == list(of_one)
     assert all(np.array_equal(bits[split], of_one[split]) for split in bits)
     assert [correct.read(path) for path in Path(f"{several}.store").glob("*/*.npz")]
     assert files(tmp_path / "several") == files(tmp_path / "one")
@@ -348,6 +369,7 @@ def test_going_on_draws_the_same_dropout(tmp_path: Path) -> None:
 EXACT = """
 import sys, torch
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from harness.training import distributed, ranks as processes
 from harness.training.loop import Precision, TrainStep, TrainState
 from harness.training.schedules import Schedule
@@ -363,10 +385,19 @@ with world.process_group():
     network = world.convert_sync_batch_norm(network.train(), cpu)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     state = TrainState(network, optimizer, Never(), torch.amp.GradScaler("cpu", enabled=False))
-    step = TrainStep(world.wrap_ddp(network, cpu), Precision("fp32", cpu), 0.1, world, world.loss_weight(7))
-    own = world.shard(7)
-    for x, y in zip(images, labels):
-        state.pending_losses.append(step.train(state, x[own], y[own]))
+    own, together, exchanges = world.shard(7), int(sys.argv[2]), []
+    forward, weight = world.wrap_ddp(network, cpu), world.loss_weight(7) / together
+    def count(group, bucket):
+        exchanges.append(bucket.index())
+        return allreduce_hook(group, bucket)
+    if world.size > 1:
+        forward.register_comm_hook(None, count)
+    step = TrainStep(forward, Precision("fp32", cpu), 0.1, world, weight, accumulate=together, clip=0.5)
+    parts = [(x[own], y[own]) for x, y in zip(images, labels)]
+    for begin in range(0, len(parts), together):
+        first, *more = parts[begin : begin + together]
+        state.pending_losses.append(step.train(state, *first, more))
+    assert len(exchanges) == (world.size > 1) * len(parts) / together, exchanges
     state.last_loss = lambda: None
     result = {"losses": torch.stack(state.pending_losses), **network.state_dict()}
     torch.save(result, f"{sys.argv[1]}/{world.size}.{world.rank}.pt")
@@ -374,12 +405,18 @@ with world.process_group():
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(tmp_path: Path) -> None:
-    """In float64, where rounding cannot hide an error: seven images, on one and three processes."""
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_are_those_of_the_whole_batch_to_the_last_digits(
+    accumulate: int, tmp_path: Path
+) -> None:
+    """In float64, where rounding cannot hide an error: seven images, on one and three processes.
+
+    They are exchanged once an update, and clipped after that.
+    """
     exact = tmp_path / "exact.py"
     exact.write_text(EXACT)
     for size in (1, 3):
-        run_together(size, exact, str(tmp_path), cwd=ROOT)
+        run_together(size, exact, str(tmp_path), str(accumulate), cwd=ROOT)
     alone = torch.load(tmp_path / "1.0.pt")
     first = torch.load(tmp_path / "3.0.pt")
     for rank in range(3):
@@ -517,7 +554,7 @@ def test_means_and_sums_are_of_all_processes_and_a_nan_of_one_ends_all(tmp_path:
 
 # --- stopped, killed, refused --------------------------------------------------------------------
 
-LONG = ("trainer.epochs=20", "trainer.checkpoint_every=0.2")
+LONG = ("trainer.epochs=20", "trainer.checkpoint_every=0.2", "averages.ema=[0.9]")
 
 
 def free_port() -> int:
@@ -621,10 +658,10 @@ BROKEN = """
 import os, runpy, sys
 from harness.training.loop import TrainStep
 train = TrainStep.train
-def broken(self, state, images, labels):
+def broken(self, state, *batches):
     if state.updates == 5 and os.environ["SLURM_PROCID"] == "1":
         raise ArithmeticError("it does not add up")
-    return train(self, state, images, labels)
+    return train(self, state, *batches)
 TrainStep.train = broken
 """
 

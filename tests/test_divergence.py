@@ -52,8 +52,8 @@ def metric(split: str, value: float, number: int) -> Callable[..., Row]:
 def weight(name: str, value: float, update: int) -> Callable[..., Tensor]:
     """The update whose number is `update` leaves `value` in the tensor `name`, and a finite loss."""
 
-    def train(self: TrainStep, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        loss = TRAIN(self, state, images, labels)
+    def train(self: TrainStep, state: TrainState, *batches: Any) -> Tensor:
+        loss = TRAIN(self, state, *batches)
         if state.updates == update:
             with torch.no_grad():
                 state.network.state_dict()[name].view(-1)[0] = value

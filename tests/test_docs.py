@@ -74,7 +74,7 @@ def commands() -> Iterator[str]:
             words = re.sub(r"^(python )?(\S+\.py )?", "", " ".join(command.split()))
             words = re.sub(r"(^| )-m ", " ", re.split(r" [#>&|]| 2>", words)[0])
             if not re.search(
-                r"…|(^| )-|\b[A-Z]{1,8}\b(?!')|arm=step", words
+                r"…|(^| )-|\b[A-Z]{1,8}\b(?!')|arm=step|extensions=", words
             ):  # placeholders, options
                 yield words.strip()
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from test_looks import CLAIM as LOOKS
 from test_looks import HOPELESS, TWO, arm
+from test_scale import losses
 from test_verdict import CLAIM, WEAK, around, judged, lost, noise, only, rows
 
 from harness.analysis import states
@@ -45,6 +46,18 @@ def screen(
 ) -> FirstScreen:
     return first_screen(
         runs("complete", "complete") if table is None else table, verdict, TRAINED, no_claim
+    )
+
+
+def test_words_where_lower_is_better() -> None:
+    claim = dataclasses.replace(CLAIM, metric="val/loss", better="lower", unit="", margin=0.02)
+    (answer,) = screen(judged(losses(around(-0.3)), claim)).answers
+    assert (answer.word, answer.number) == (states.SUPPORTED, "−0.300 in val/loss")
+    assert answer.measured == "95 % interval −0.374 to −0.226, 6 pairs"
+    assert screen(judged(losses(around(-0.3)), claim)).words == (
+        "val/loss is loss on the validation images, after the last update; lower is better, so that a difference below 0 "
+        "is a gain. A pair: a baseline run and a treatment run with the same seed. The margin, the smallest difference "
+        "that matters: 0.02."
     )
 
 
@@ -235,7 +248,7 @@ def test_one_run_is_its_own_headline() -> None:
 
 _HEADINGS = {  # of the page, and the term of the glossary that each needs
     "Looks": "look", "Paired differences": "paired difference", "Other images": "other images",
-    "Tuning": "tuning", "Validation accuracy": "accuracy", "The ends": "accuracy", "Phase": "phase", "Arms": "arm",
+    "Tuning": "tuning", "{{ curves }}": "metric", "The ends": "accuracy", "Phase": "phase", "Arms": "arm",
     "Anytime": "anytime", "Snapshot ensembles": "snapshot ensemble", "Runs": "run",
     "How it was made": "commit",
 }  # fmt: skip

@@ -23,6 +23,7 @@ from PIL import Image
 
 from harness.choices.datasets import ImageFolder
 from harness.config.errors import ConfigError
+from harness.config.hydra_private import last_given
 from harness.training import datasets as data
 from harness.training import image_files
 
@@ -186,6 +187,14 @@ def make(root: Path, each: int = 8) -> Path:
     return root
 
 
+def flatten(root: Path) -> None:
+    """Make `root/CLASS/*` of `root/train/CLASS/*`."""
+    for folder in (root / "train").iterdir():
+        folder.rename(root / folder.name)
+    (root / "train").rmdir()
+    shutil.rmtree(root / "test", ignore_errors=True)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make(tmp_path / "images")
@@ -327,7 +336,24 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: [shutil.rmtree(root / "test"), (root / "test").symlink_to("nowhere")],
         "needs test/CLASS/IMAGE files",
     ),
-    "no training images": (lambda root: shutil.rmtree(root / "train"), "needs train/CLASS/IMAGE files"),
+    "no training images": (
+        lambda root: shutil.rmtree(root / "train"), "needs train/CLASS/IMAGE or CLASS/IMAGE files",
+    ),
+    "nothing": (
+        lambda root: (shutil.rmtree(root), root.mkdir()), "needs train/CLASS/IMAGE or CLASS/IMAGE files",
+    ),
+    "a split under another name": (
+        lambda root: (flatten(root), (root / "Validation").mkdir()),
+        "needs train/CLASS/IMAGE or CLASS/IMAGE files",
+    ),
+    "one class alone": (
+        lambda root: (flatten(root), shutil.rmtree(root / "dog")),
+        "has one class only, cat; needs a folder for each of at least two classes, CLASS/IMAGE",
+    ),
+    "a class without images": (
+        lambda root: (flatten(root), (root / "bird").mkdir()),
+        "bird has no image; add some, or remove it",
+    ),
 }  # fmt: skip
 
 
@@ -346,7 +372,9 @@ def test_a_root_that_is_one_level_off_is_answered_with_the_right_one(
     root: Path, main: Main, given: str
 ) -> None:
     line = refused(root, main, *words(root), f"dataset.root={(root / given).resolve()}")
-    assert line.endswith(f"needs train/CLASS/IMAGE files; did you mean dataset.root={root}?")
+    assert line.endswith(
+        f"needs train/CLASS/IMAGE or CLASS/IMAGE files; did you mean dataset.root={root}?"
+    )
 
 
 def test_a_class_that_a_split_leaves_empty_is_called_by_its_name(root: Path, main: Main) -> None:
@@ -561,7 +589,7 @@ def test_a_folder_without_a_test_set_is_trained_and_says_so(
     shutil.rmtree(root / "test")
     done = main("-m", *words(root, "scheduler.t_mult=1,2"))
     assert done.returncode == 0, done.stderr
-    assert "none to test: there is no test/" in done.stderr
+    assert "none to test: no test/, no dataset.test_size" in done.stderr
     assert "no test/acc: there is no test set" in done.stderr
     one = result(root.parent / "sweep/0")
     assert (one["status"], one["test"], one["no_test"]) == ("complete", {}, "there is no test set")
@@ -588,8 +616,52 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
     swept = ("-m", "scheduler.t_mult=1,2") if sweep else ()
     line = refused(root, main, *swept, *words(root, "claim.metric=test/acc"))
     assert line.removeprefix("t_mult=1: ") == (
-        f"claim.metric=test/acc: dataset.root={root} has no test/; add it, or use claim.metric=val/acc"
+        f"claim.metric=test/acc: dataset.root={root} has no test/; set dataset.test_size, "
+        "or use claim.metric=val/acc"
     )
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_test_images_are_split_off_where_there_is_no_test_set(
+    root: Path, main: Main, flat: bool
+) -> None:
+    shutil.rmtree(root / "test")
+    if flat:
+        flatten(root)
+    given = ("dataset.test_size=0.25", "dataset.val_size=0.25", "claim.metric=test/acc")
+    done = main(*words(root, *given))
+    assert done.returncode == 0, done.stderr
+    assert "2 classes, 9 images to train, 3 to validate, 4 to test" in done.stderr
+    assert result(root.parent / "run")["images"] == {"train": 9, "val": 3, "test": 4}
+    config = settings(root, *given)
+    assert data.training_shape(config).train == 9
+    splits = data.load(config)
+    sources = [splits.train, splits.val, splits.test]
+    assert all(isinstance(source, data.ImageFiles) for source in sources)
+    paths = [str(path) for source in sources for path in source.paths]  # type: ignore[union-attr]
+    before = "" if flat else "train/"
+    assert sorted(paths) == sorted(f"{before}{c}/{n}.png" for c in ("cat", "dog") for n in range(8))
+    test = splits.test
+    assert test is not None
+    assert test.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_size_of_a_test_set_that_is_there_is_refused(root: Path, main: Main) -> None:
+    assert refused(root, main, *words(root, "dataset.test_size=4")) == (
+        f"dataset.test_size=4: dataset.root={root} has its own test/; set dataset.test_size=null"
+    )
+
+
+def test_a_flat_folder_is_the_training_set_of_one_with_a_split(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    with_train = data.load(settings(root))
+    flatten(root)
+    flat = data.load(settings(root))
+    for one, other in ((with_train.train, flat.train), (with_train.val, flat.val)):
+        assert isinstance(one, data.ImageFiles)
+        assert isinstance(other, data.ImageFiles)
+        assert one.paths.tolist() == [f"train/{path}" for path in other.paths]
+        assert one.labels.tolist() == other.labels.tolist()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -624,14 +696,11 @@ def test_a_test_set_that_breaks_while_a_run_lasts_costs_the_test_accuracy_alone(
 @pytest.mark.slow
 def test_images_are_streamed_beside_w_and_b_in_a_fresh_process(root: Path, tmp_path: Path) -> None:
     """W&B's hooks on imports fail in the processes that read images: nothing may be imported there first."""
-    script = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        *words(root),
-        "tracking=wandb",
-        "tracking.mode=offline",
-    ]
-    script = [word for word in script if word != "tracking=none"]
+    given = words(
+        root, "dataset.workers=2", "dataset.crop=0", "dataset.resized_crop=0.3", "dataset.rand_augment=9",
+        "dataset.erase=0.5", "tracking=wandb", "tracking.mode=offline",
+    )  # fmt: skip
+    script = [sys.executable, str(ROOT / "train.py"), *last_given(given)]
     for _ in range(2):  # the second time without looking at the images first
         done = subprocess.run(
             [*script, "retry=true", "reuse=false"],

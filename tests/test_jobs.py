@@ -21,6 +21,7 @@ from test_sweep_plan import S
         pytest.param(["scheduler.t_0=1,1.0"], "error: t_0=1.0: is the same run as t_0=1;", id="a level twice"),
         pytest.param(["experiment=article_t_mult,phase_claim"],
                      "error: experiment=article_t_mult: brings a sweep of its own (scheduler.t_mult, seed)", id="sweeps of experiments"),
+        pytest.param(["metrics=[],[a]"], "error: metrics: is swept, and metrics change no run; give all to each, as in metrics=[a,b]", id="metrics"),
         pytest.param(["claim.factor=model.width", "seed=0,1"], "claim.factor=model.width: is not swept", id="a factor that is not swept"),
         pytest.param(["claim.factor=seed", "seed=0,1"], "claim.factor=seed: seeds make the pairs", id="seeds as a factor"),
     ],

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
+import numpy as np
+import polars as pl
 import pytest
-from conftest import Main
+from conftest import ROOT, Main, verified
 
 TINY = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.batch_size=500", "model.width=1", "tracking=none",
         "scheduler.t_mult=1,3")  # fmt: skip
@@ -181,3 +185,106 @@ def test_image_counts_are_recorded(sweep: Sweep) -> None:
     result = json.loads((folder / "0" / "result.json").read_text())
     assert result["images"]["val"] == 288
     assert verdict(folder)["comparisons"][0]["one_image"] == pytest.approx(100 / 288)
+
+
+# --- other metrics -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_claim_about_loss_is_judged_by_gains(sweep: Sweep, report: Main, tmp_path: Path) -> None:
+    words = ("seed=range(0,6)", "claim.metric=val/loss", "claim.margin=0.02", "trainer.epochs=5")
+    folder, said = sweep(
+        "lrs", *words, "scheduler.t_mult=1", "optimizer.lr=0.05,0.0001", "claim.factor=optimizer.lr"
+    )
+    assert "val/loss after the last update, lower is better, margin 0.02\n" in said
+    (own,) = verdict(folder)["comparisons"]
+    results = [json.loads((folder / str(n) / "result.json").read_text()) for n in range(12)]
+    assert results[0]["metrics"]["loss"].keys() == {"better", "unit", "best"}
+    finals = {(r["config"]["optimizer"]["lr"], r["config"]["seed"]): r for r in results}
+    for pair in own["pairs"]:
+        one, other = (finals[lr, pair["seed"]]["final"]["val/loss"] for lr in (0.05, 0.0001))
+        assert (pair["baseline"], pair["treatment"]) == (one, other)
+        assert pair["difference"] == pytest.approx(other - one, abs=1e-9)
+    assert own["verdict"] == "worse", "the loss at the least LR is higher"
+    assert own["mean"] > 0
+    assert own["test"]["mean"] == pytest.approx(
+        np.mean(
+            [
+                finals[0.0001, n]["test"]["test/loss"] - finals[0.05, n]["test"]["test/loss"]
+                for n in range(6)
+            ]
+        )
+    )
+    assert "in val/loss, lower is better (95 % interval +" in own["sentence"]
+    assert "images" not in own
+    table = pl.read_csv(folder / "runs.csv")
+    assert table["final.loss"].to_list() == [r["final"]["val/loss"] for r in results]
+    assert table["best.loss"].to_list() == [r["metrics"]["loss"]["best"] for r in results]
+    page = (folder / "report.html").read_text()
+    assert "baseline (val/loss, lower is better)" in page, "the title of an axis"
+    assert "val/loss and learning rate by epoch" in page
+    assert (folder / "val_loss.png").exists()
+    assert not (folder / "val_acc.png").exists()
+    assert verified(folder)
+    again = judged(report, tmp_path, folder)
+    assert again["comparisons"] == verdict(folder)["comparisons"]
+
+
+@pytest.mark.slow
+def test_looks_and_tuning_follow_the_metric(sweep: Sweep) -> None:
+    folder, said = sweep(
+        "tuned", "trainer.epochs=4", "claim.metric=val/loss", "claim.margin=0.02", "claim.until=decided", "claim.most=8",
+        "claim.tune=optimizer.lr", "claim.grid=[0.0001,0.01,0.05]", "claim.tuning_seeds=2", "scheduler.t_mult=1,3",
+    )  # fmt: skip
+    assert "pairs; in val/loss, lower is better (repeated 95 % interval):" in said
+    tuned = json.loads((folder / "plan.json").read_text())["tuning"]
+    assert (tuned["metric"], tuned["better"]) == ("val/loss", "lower")
+    for arm in tuned["arms"]:
+        means = {value: sum(own) / len(own) for value, own in arm["tried"].items()}
+        assert arm["best"] == min(means, key=lambda value: means[value])
+    assert "Mean val/loss after the last update" in (folder / "report.html").read_text()
+    assert verified(folder)
+
+
+@pytest.mark.slow
+def test_a_metric_of_ones_own_is_judged_and_reported_without_its_code(tmp_path: Path) -> None:
+    small = [word for word in TINY if not word.startswith("scheduler.t_mult")]
+    words = (
+        "-m", *small, "extensions=[examples/own_metric.py]", "metrics=[calibration]", "scheduler.t_mult=1,2",
+        "claim.metric=val/calibration", "claim.margin=0.5", "seed=range(0,6)", f"store.dir={tmp_path}/store",
+    )  # fmt: skip
+    folder = tmp_path / "sweep"
+    done = forked.complete("train.py", *words, f"hydra.sweep.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    claim = verdict(folder)["claim"]
+    assert (claim["better"], claim["metric"], "unit" in claim) == (
+        "lower",
+        "val/calibration",
+        False,
+    )
+    assert "points of val/calibration, lower is better" in verdict(folder)["sentence"]
+    header = (folder / "runs.csv").read_text().partition("\n")[0]
+    assert header.endswith("final.calibration,best.calibration,test.calibration")
+    assert "val/calibration" in pl.read_parquet(folder / "history.parquet").columns
+    before = verdict(folder)["comparisons"]
+    environment = {k: v for k, v in os.environ.items() if k != "HARNESS_EXTENSIONS"}
+    done = forked.complete("scripts/report.py", folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert verdict(folder)["comparisons"] == before
+    code = {"HARNESS_EXTENSIONS": str(ROOT / "examples/own_metric.py")}
+    done = forked.complete("scripts/verify_sweep.py", folder, env=os.environ | code)
+    assert "all rows hold" in done.stdout, done.stderr
+    result = folder / "3/result.json"
+    document = json.loads(result.read_text())
+    document["metrics"]["calibration"]["better"] = "higher"
+    result.write_text(json.dumps(document))
+    done = forked.complete("scripts/report.py", folder, env=environment)
+    assert (
+        "claim.metric=val/calibration: lower is better (in %) by the claim, higher (in %) by the run"
+        in done.stderr
+    )
+    done = forked.complete("scripts/verify_sweep.py", folder, env=os.environ | code)
+    assert (
+        "which of its metrics are better, or their units, are not what their code says"
+        in done.stderr
+    )

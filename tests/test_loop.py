@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_config
+from conftest import make_config, no_waiting
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
+from harness.choices.models import ResNet
+from harness.choices.optimizers import SGD
 from harness.config.errors import ConfigError
 from harness.config.schema import Config
 from harness.runs.setup import build
@@ -25,6 +29,7 @@ from harness.training import datasets as data
 from harness.training import schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import InMemoryImages, Splits
+from harness.training.device import reset
 from harness.training.loop import (
     DivergedError,
     LogSchedule,
@@ -37,6 +42,7 @@ from harness.training.loop import (
 from harness.training.schedules import LRPlan
 
 CPU = torch.device("cpu")
+CUDA = torch.device("cuda", 0)
 composed = cache(make_config)  # many runs here begin alike
 TINY = (
     "dataset=synthetic", "dataset.images=200", "dataset.image_size=8", "dataset.classes=4",
@@ -73,6 +79,8 @@ class Training:
 
 def prepare(*overrides: str, tiny: tuple[str, ...] = TINY, device: torch.device = CPU) -> Training:
     config = composed(*tiny, *overrides)
+    if device.type == "cuda":
+        reset(config, device)
     splits = data.load(config.dataset)
     batches = TrainBatches(splits, config, device)
     plan = schedules.lr_plan(config, batches.updates_per_epoch)
@@ -88,7 +96,7 @@ def fresh_network(t: Training) -> nn.Module:
     """The network that `t` begins with, without the harness."""
     torch.manual_seed(t.config.seed)
     s = t.splits
-    network = t.config.model.build(s.channels, s.image_size, s.classes)
+    network = t.config.model.build(s.shape)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -146,6 +154,84 @@ def test_training_is_a_plain_torch_loop_bit_for_bit(
     assert t.state.updates == 18
     assert [row["train/loss"] for row in t.rows] == losses
     assert_same_weights(t.state.network, network)
+
+
+def plain_loop(t: Training, clip: float | None) -> tuple[nn.Module, list[float]]:
+    """Three epochs of `t` in plain torch: `accumulate` batches an update, and the norm of its gradients clipped."""
+    network, count = fresh_network(t), t.config.optimizer.accumulate
+    plain = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, fused=True)
+    epoch_updates = t.plan.updates_per_epoch
+    scheduler = CosineAnnealingWarmRestarts(plain, T_0=epoch_updates, T_mult=2)
+    losses: list[float] = []
+    for epoch in range(3):
+        every = list(t.batches.epoch(epoch))
+        assert len(every) == count * epoch_updates
+        for begin in range(0, len(every), count):
+            parts = []
+            for images, labels in every[begin : begin + count]:
+                loss = F.cross_entropy(network(images), labels) / count
+                loss.backward()  # type: ignore[no-untyped-call]
+                parts.append(loss.detach())
+            if clip:
+                norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
+                assert norm > clip or len(losses) > 3
+            plain.step()
+            plain.zero_grad()
+            scheduler.step()
+            losses.append(sum(parts, start=torch.zeros(())).item())
+    return network, losses
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "clip", "updates_per_epoch"),
+    [(4, None, 1), (2, 0.25, 3), (1, 0.25, 6)],
+)
+def test_accumulating_and_clipping_is_a_plain_torch_loop_bit_for_bit(
+    accumulate: int, clip: float | None, updates_per_epoch: int
+) -> None:
+    budget = ("seed=3", "scheduler.t_0=1", "trainer.epochs=3", "trainer.log_every=1")
+    new = (f"optimizer.accumulate={accumulate}", f"optimizer.clip={clip or 'null'}")
+    t = prepare(*budget, *new)
+    network, losses = plain_loop(t, clip)
+    t.fit()
+    assert t.state.updates == 3 * updates_per_epoch
+    assert [row["train/loss"] for row in t.rows] == losses
+    assert_same_weights(t.state.network, network)
+
+
+class Doubled(TrainBatches):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in super().epoch(epoch, start):
+            yield images.double(), labels
+
+
+def test_accumulated_batches_are_one_large_batch_to_a_network_without_batch_norm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float64, where rounding hides no error."""
+    monkeypatch.setattr(
+        ResNet,
+        "build",
+        lambda self, shape: nn.Sequential(
+            nn.Conv2d(shape.channels, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(144, shape.classes)
+        ).double(),
+    )
+    budget = ("trainer.epochs=3", "scheduler.t_0=1", "trainer.log_every=1")
+
+    def fit(*more: str) -> Training:
+        t = prepare(*budget, *more)
+        t.batches = Doubled(t.splits, t.config, CPU)
+        t.log_schedule = LogSchedule(1, frozenset())
+        return t.fit()
+
+    large = fit("trainer.batch_size=60")
+    small = fit("trainer.batch_size=20", "optimizer.accumulate=3")
+    assert small.state.updates == large.state.updates == 6
+    for row, expected in zip(small.rows, large.rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(
+        small.state.network.state_dict(), large.state.network.state_dict(), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -387,6 +473,9 @@ def test_an_evaluation_counts_every_image_once_whatever_the_batches(
         pytest.param(
             "scheduler=step scheduler.step_size=1 scheduler.interval=epoch", 7, id="LR by epoch"
         ),
+        pytest.param(
+            "scheduler.t_0=1 optimizer.accumulate=2 optimizer.clip=0.25", 4, id="accumulating"
+        ),
     ],
 )
 def test_going_on_from_a_snapshot_is_as_if_nothing_had_stopped(overrides: str, stop: int) -> None:
@@ -399,6 +488,50 @@ def test_going_on_from_a_snapshot_draws_the_same_dropout() -> None:
     network = ("model=torchvision", "model.arch=mobilenet_v3_small", "trainer.batch_size=8")
     budget = ("trainer.epochs=2", "scheduler.t_0=2", "trainer.log_every=1")
     assert_resumes(lambda: prepare(*network, *budget, tiny=small), stop=4)
+
+
+class ScheduleFree(torch.optim.Optimizer):
+    """What Schedule-Free SGD (Defazio et al. 2024) counts in its parameter groups and keeps of each parameter."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "updates": 0, "weight_sum": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["updates"] += 1
+            group["largest"] = max(group.get("largest", 0.0), group["lr"])
+            group["weight_sum"] = group["weight_sum"] + group["largest"] ** 2
+            share = group["largest"] ** 2 / group["weight_sum"]
+            for p in group["params"]:
+                base = self.state[p].setdefault("base", p.clone())
+                base.sub_(p.grad, alpha=group["lr"] / math.sqrt(group["updates"]))
+                p.lerp_(base, share)
+
+
+@pytest.mark.parametrize("own", [ScheduleFree, torch.optim.Adafactor])  # whose moments are rows
+def test_going_on_keeps_what_an_optimizer_of_any_kind_keeps(
+    own: Callable[..., torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SGD, "build", lambda self, parameters: own(parameters, lr=self.lr))
+    budget = ("trainer.epochs=3", "trainer.log_every=1", "scheduler.t_0=1", "optimizer.lr=0.01")
+    assert_resumes(lambda: prepare(*budget), stop=7)
+
+
+def test_a_snapshot_that_does_not_fit_leaves_parameter_groups_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SGD, "build", lambda self, parameters: ScheduleFree(parameters, self.lr))
+    saved, fresh = prepare().fit(until=2).state.snapshot(), prepare().state
+    begin, built = fresh.snapshot(), copy.deepcopy(fresh.optimizer.param_groups[0])
+    assert saved["param_groups"][0].keys() == {"updates", "weight_sum", "largest"}
+    with pytest.raises(KeyError):
+        fresh.restore({name: value for name, value in saved.items() if name != "rng"})
+    assert fresh.optimizer.param_groups[0]["updates"] == 2
+    fresh.restore(begin)
+    assert "param_groups" not in fresh.snapshot()
+    for name in ("updates", "weight_sum", "lr"):
+        assert fresh.optimizer.param_groups[0][name] == built[name]
 
 
 def assert_resumes(prepare_it: Callable[[], Training], stop: int) -> None:
@@ -488,13 +621,23 @@ def test_the_scaler_of_fp16_goes_on_from_a_snapshot() -> None:
     assert_same_weights(resumed.state.network, whole.state.network)
 
 
+def test_gradients_are_clipped_as_they_are_without_a_scaler() -> None:
+    def fit(scale: float | None) -> Training:
+        t = prepare("trainer.epochs=2", "scheduler.t_0=1", "optimizer.clip=0.25")
+        if scale:  # a power of two, so that nothing rounds
+            t.state.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+        return t.fit()
+
+    assert_same_weights(fit(None).state.network, fit(2.0**10).state.network)
+
+
 # --- on a GPU ------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_snapshot_of_a_gpu_holds_its_generator_and_its_scaler(precision: str) -> None:
-    device = torch.device("cuda")
+    device = CUDA
     t = prepare(f"trainer.precision={precision}", device=device).fit(until=3)
     saved = t.state.snapshot()
     torch.cuda.manual_seed(99)
@@ -505,22 +648,25 @@ def test_a_snapshot_of_a_gpu_holds_its_generator_and_its_scaler(precision: str) 
 
 
 @pytest.mark.gpu
-def test_updates_on_the_gpu_never_wait_for_it() -> None:
-    t = prepare(device=torch.device("cuda"))
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_updates_on_the_gpu_never_wait_for_it(accumulate: int) -> None:
+    more = (
+        f"optimizer.accumulate={accumulate}",
+        "optimizer.clip=1",
+        "optimizer.no_decay=norm_bias",
+    )
+    t = prepare(*more, device=CUDA)
     epoch = t.batches.epoch(0)
-    t.step.train(t.state, *next(epoch))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    t.step.train(t.state, *next(epoch), islice(epoch, accumulate - 1))
+    with no_waiting():
         for images, labels in epoch:
-            t.step.train(t.state, images, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert t.state.updates == UPDATES_PER_EPOCH
+            t.step.train(t.state, images, labels, islice(epoch, accumulate - 1))
+    assert t.state.updates == UPDATES_PER_EPOCH // accumulate
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
 def test_every_precision_trains_on_the_gpu(precision: str) -> None:
     t = prepare(f"trainer.precision={precision}", "trainer.epochs=3", "scheduler.t_0=3",
-                device=torch.device("cuda")).fit()  # fmt: skip
+                device=CUDA).fit()  # fmt: skip
     assert t.rows[-1]["train/loss"] < t.rows[0]["train/loss"]

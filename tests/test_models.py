@@ -11,11 +11,14 @@ from conftest import make_config
 from torch import Tensor, nn
 
 from harness.config.errors import ConfigError
+from harness.config.schema import DatasetShape
 from harness.training.models import Block
 
 
 def build(overrides: str, channels: int = 3, image_size: int = 32, classes: int = 10) -> nn.Module:
-    return make_config(*overrides.split()).model.build(channels, image_size, classes)
+    return make_config(*overrides.split()).model.build(
+        DatasetShape(100, channels, image_size, classes)
+    )
 
 
 def shapes_after(

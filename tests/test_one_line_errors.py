@@ -82,7 +82,7 @@ EXPLAINED = {
     "key inside a section": (
         ["optimizer={lr: 1, momentun: 0}"],
         "optimizer={lr: 1, momentun: 0}: optimizer.momentun: is not a key of the optimizer sgd; "
-        "did you mean momentum? choose from lr, weight_decay, momentum, nesterov",
+        "did you mean momentum? choose from lr, weight_decay, no_decay, groups, accumulate, clip, momentum, nesterov",
     ),
     "a group that is not a key": (["arms=times_1"], f"arms=times_1: is neither a key nor a group; did you mean arm? choose from {TOP}"),
     "key that cannot go": (

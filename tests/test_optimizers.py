@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo.config as dynamo
-from test_loop import CPU, Training, assert_resumes, prepare
+from conftest import no_waiting
+from test_loop import CPU, CUDA, Doubled, Training, assert_resumes, prepare
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
@@ -21,24 +23,19 @@ from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from harness.config.schema import DatasetShape
 from harness.runs.setup import build
 from harness.training import batches
 from harness.training import optimizers as compiled
-from harness.training.batches import TrainBatches
-from harness.training.loop import Precision, TrainStep
+from harness.training.loop import Precision, TrainState, TrainStep
 
 logging.getLogger("torch.__trace").propagate = False  # or pytest collects what torch logs to nobody
 
 BUDGET = ("trainer.epochs=2", "scheduler.t_0=1", "scheduler.t_mult=1", "trainer.log_every=1")
+GROUPS = "optimizer.groups=[{params:head.*,lr_factor:2}] optimizer.no_decay=norm_bias"
 SGD = pytest.param(("optimizer.lr=0.01",), id="SGD")
 ADAMW = pytest.param(("optimizer=adamw", "optimizer.lr=1e-3"), id="AdamW")
 SLOW_ADAMW = pytest.param(*ADAMW.values, id="AdamW", marks=pytest.mark.slow)
-
-
-class Doubled(TrainBatches):
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in super().epoch(epoch, start):
-            yield images.double(), labels
 
 
 @cache
@@ -62,6 +59,11 @@ def no_compilation() -> Iterator[None]:
         torch.compiler.set_stance("default")
 
 
+def parameters_and_momenta(state: TrainState) -> list[Tensor]:
+    momenta = [one["momentum_buffer"] for one in state.optimizer.state.values()]
+    return [*state.network.parameters(), *momenta]
+
+
 def doubled(*overrides: str) -> Training:
     t = prepare(*BUDGET, *overrides)
     t.state.network.double()
@@ -81,8 +83,20 @@ def weights(t: Training) -> dict[str, Tensor]:
         pytest.param("", 1e-12, id="SGD"),
         pytest.param("optimizer.momentum=0", 1e-12, id="SGD without momentum"),
         pytest.param("optimizer.nesterov=true", 1e-12, id="Nesterov"),
+        pytest.param(
+            f"{GROUPS} optimizer.accumulate=2 optimizer.clip=0.25",
+            1e-12,
+            id="groups",
+            marks=pytest.mark.slow,
+        ),
         # torch has the bias corrections of compiled code in float32
         pytest.param("optimizer=adamw optimizer.lr=1e-3", 1e-6, id="AdamW", marks=pytest.mark.slow),
+        pytest.param(
+            f"{GROUPS} optimizer=adamw optimizer.lr=1e-3",
+            1e-6,
+            id="AdamW in groups",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_in_float64_compiled_updates_are_the_plain_ones(overrides: str, tolerance: float) -> None:
@@ -104,7 +118,7 @@ def test_compiled_code_reads_the_plans_lr_and_is_not_compiled_again(
     def train(*more: str) -> None:
         t = prepare("trainer.epochs=2", "trainer.compile=default", *overrides, *more)
         used: list[float] = []
-        t.state.optimizer.register_step_post_hook(lambda o, *_: used.append(o._lr.item()))
+        t.state.optimizer.register_step_post_hook(lambda o, *_: used.append(o._lrs[0].item()))
         t.fit()
         assert used[-11:] == t.plan.lr[1:].tolist()  # the first update makes the optimizer's state
         assert len(set(used)) > 5
@@ -204,7 +218,7 @@ def test_the_loss_waits_for_nothing_on_a_gpu() -> None:
     cuda = torch.device("cuda")
     with FakeTensorMode():
         with cuda:
-            network = t.config.model.build(1, 8, 4)
+            network = t.config.model.build(DatasetShape(80, 1, 8, 4))
         step = TrainStep(network, Precision("fp32", cuda), 0.1)
         images, labels = next(batches.TrainBatches(t.splits, t.config, cuda).epoch(0))
         assert step.loss(images, labels).device.type == "cuda"
@@ -216,6 +230,29 @@ def test_a_gradient_scaler_keeps_torchs_own_optimizer() -> None:
     assert type(t.state.optimizer) is compiled.SGD
     assert type(state.optimizer) is torch.optim.SGD
     assert step.mode == "default"
+
+
+def test_updates_that_a_scaler_skips_leave_weights_and_momenta_alone() -> None:
+    """torch's fused SGD leaves momenta uninitialised where its first step is skipped."""
+    t = prepare("scheduler=constant")
+    scaled, step = build(t.config, t.splits, CPU, Precision("fp16", CPU))
+    step = dataclasses.replace(step, precision=Precision("fp32", CPU), loss_weight=4.0)
+    plain, plain_step = build(t.config, t.splits, CPU, step.precision)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # gradients overflow
+    images, labels = next(t.batches.epoch(0))
+
+    before = [tensor.detach().clone() for tensor in parameters_and_momenta(scaled)]
+    assert not any(momentum.any() for momentum in before[len(before) // 2 :])
+    step.train(scaled, images, labels)
+    assert all(map(torch.equal, before, parameters_and_momenta(scaled)))
+    while torch.equal(before[0], parameters_and_momenta(scaled)[0]):
+        step.train(scaled, images, labels)
+    assert scaled.updates > 2
+    dataclasses.replace(plain_step, loss_weight=4.0).train(plain, images, labels)
+    for own, without in zip(
+        parameters_and_momenta(scaled), parameters_and_momenta(plain), strict=True
+    ):
+        torch.testing.assert_close(own, without)
 
 
 # --- with code generation ------------------------------------------------------------------------
@@ -242,18 +279,17 @@ def test_compiled_training_is_the_plain_one_but_for_rounding() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of what it uses itself
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_compiled_updates_on_the_gpu_never_wait_and_follow_the_plain_ones(mode: str) -> None:
-    cuda = torch.device("cuda")
     budget = (*BUDGET, "optimizer.lr=0.001", "trainer.precision=fp32", "trainer.log_every=100")
-    plain = prepare(*budget, device=cuda)
-    whole = prepare(*budget, f"trainer.compile={mode}", device=cuda)
+    plain = prepare(*budget, device=CUDA)
+    whole = prepare(*budget, f"trainer.compile={mode}", device=CUDA)
     losses: list[list[Tensor]] = [[], []]
     for index, (images, labels) in enumerate(whole.batches.epoch(0)):
-        torch.cuda.set_sync_debug_mode("error" if index >= 4 else "default")  # compiled, captured
-        for t, kept in zip((plain, whole), losses, strict=True):
-            kept.append(t.step.train(t.state, images, labels))
-        torch.cuda.set_sync_debug_mode("default")
+        with no_waiting() if index >= 4 else nullcontext():  # it is compiled and captured
+            for t, kept in zip((plain, whole), losses, strict=True):
+                kept.append(t.step.train(t.state, images, labels))
     first, second = (torch.stack(kept) for kept in losses)
     torch.testing.assert_close(second, first, rtol=1e-2, atol=1e-2)  # TF32
     assert len(set(second.tolist())) == len(second)  # none was overwritten

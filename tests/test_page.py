@@ -456,7 +456,6 @@ def test_hostile_names_are_text(tmp_path: Path, show: Callable[..., Page]) -> No
         tracking=lambda num: links[num // 2],
     )  # fmt: skip
     verdict = make_verdict(runs, sentence=HOSTILE[1])
-    verdict["claim"]["metric"] = HOSTILE[2]
     verdict["comparisons"].append(verdict["comparisons"][0] | {"cell": HOSTILE[1]})
     about = dict.fromkeys(ABOUT, HOSTILE[1]) | {
         "commands": list(HOSTILE), "warnings": list(HOSTILE), "versions": {HOSTILE[0]: HOSTILE[1]},
@@ -531,7 +530,7 @@ def test_a_run_under_way_is_drawn_up_to_its_last_whole_line(
     runs = results.read(tmp_path)
     page = show(report.write_page(tmp_path, runs, None, ABOUT))
     assert marks(page, "overview", "line") == 1 + 1 + 2
-    before = len(charts.accuracies(runs))
+    before = len(charts.evaluations(runs))
     assert before == 40
 
 

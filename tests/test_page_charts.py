@@ -13,6 +13,7 @@ import vl_convert
 from test_page import ABOUT, write_sweep
 
 from harness.analysis import results
+from harness.analysis.scale import Scale
 from harness.report import charts, page_charts
 from harness.report import page as report
 
@@ -122,3 +123,26 @@ def test_lines_stand_out_from_the_paper_of_both_themes() -> None:
         for colour in [*charts.COLOURS, charts.GREY]:
             bright, dim = sorted(map(luminance, (colour, paper)), reverse=True)
             assert (bright + 0.05) / (dim + 0.05) >= least, (colour, paper)
+
+
+def test_a_claim_about_loss_has_curves_of_loss(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path, ["arm=0", "arm=1"], 2)
+    for number, folder in enumerate(runs["folder"]):
+        path = Path(folder, "history.jsonl")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            if "val/acc" in row:
+                row["val/loss"] = 2 / row["step"] + 0.1 + 0.01 * (number // 2)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scale = Scale("test/loss", "lower", "", 0.005)
+    overview = page_charts.overview(runs, ["arm=0", "arm=1"], None, scale)
+    assert overview
+    assert overview.ends
+    assert "val/loss" in texts(overview.chart)
+    (low, high), *_ = (json.loads(one) for one in domains(overview.ends, "y"))
+    ended = [2 / 20 / 1 + 0.1]
+    assert low < min(ended)
+    assert high < 1, "far worse values are left out"
+    nothing = page_charts.overview(runs, ["arm=0", "arm=1"], None, Scale("val/f1", "higher", "", 0))
+    assert nothing
+    assert not nothing.has_values

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from calibration.phase import CYCLES, phase_rates
 
-from harness.analysis import phase, results
+from harness.analysis import phase, run_tables
 
 PER_EPOCH = 4  # evaluations; an update each
 
@@ -222,7 +222,7 @@ def test_size_and_power() -> None:
 
 
 def test_anytime_by_hand(tmp_path: Path) -> None:
-    (one,) = results.anytime(runs(tmp_path, [peaks_at_ends], cycles=2)) or []
+    (one,) = run_tables.anytime(runs(tmp_path, [peaks_at_ends], cycles=2)) or []
     assert list(one["epochs_to"]) == ["85.0", "88.0", "89.0", "90.0"]
     assert list(one["epochs_to"].values()) == [2.5, 4, 4.5, 5]
     rising = np.array([80 + 2 * t / 4 for t in range(1, 21)])
@@ -231,5 +231,5 @@ def test_anytime_by_hand(tmp_path: Path) -> None:
 
 def test_a_goal_that_one_run_does_not_reach_has_no_time(tmp_path: Path) -> None:
     table = runs(tmp_path, [lambda t, k: 80 + 2 * t, lambda t, k: 76 + 2 * t], cycles=2)
-    (one,) = results.anytime(table) or []  # ends of 90 and 86, goals from their mean
+    (one,) = run_tables.anytime(table) or []  # ends of 90 and 86, goals from their mean
     assert one["epochs_to"] == {"83.0": 2.5, "86.0": 4.0, "87.0": None, "88.0": None}

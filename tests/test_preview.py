@@ -47,6 +47,7 @@ def test_the_preview_says_what_is_unfair_before_anything_is_trained(tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (["seed=-1"], "seed=-1: must be a whole number ≥ 0 and < 9223372036854775808"),
         (["--lr", "0.1"], "--lr: is no option; did you mean optimizer.lr=VALUE?"),
         (["--tiem", "seed=0,1"], "--tiem: is no option; did you mean --time?"),
         (["--time=yes"], "--time: takes no value; leave =yes out"),

@@ -33,7 +33,7 @@ def test_an_instance_has_the_name_of_its_class() -> None:
 
 
 def test_the_groups_are_the_sections_of_a_configuration_and_folders_of_conf() -> None:
-    plain = {"reuse", "retry", "seed"}
+    plain = {"extensions", "metrics", "reuse", "retry", "seed"}
     assert registry.KINDS.keys() == {f.name for f in dataclasses.fields(Config)} - plain
     assert all((ROOT / "conf" / group).is_dir() for group in registry.KINDS)
 

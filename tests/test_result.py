@@ -71,6 +71,26 @@ def test_an_exception_says_how_the_run_ends(error: BaseException, outcome: Outco
     assert outcome_of(error) == outcome
 
 
+def test_the_metrics_have_the_best_of_the_evaluations() -> None:
+    result = begun()
+    result.metrics = {
+        "acc": {"better": "higher", "unit": "%"}, "loss": {"better": "lower", "unit": ""},
+    }  # fmt: skip
+    assert result.to_json()["metrics"] == result.metrics
+    rows = [
+        {"step": n, "val/acc": 9.0 * n, "val/loss": loss}
+        for n, loss in ((1, 2.0), (2, 1.5), (3, 1.75))
+    ]
+    result.evaluated([*rows, {"step": 4}])
+    result.outcome = Complete("e" * 64)
+    document = result.to_json()
+    assert document["metrics"] == {
+        "acc": {"better": "higher", "unit": "%", "best": 27.0},
+        "loss": {"better": "lower", "unit": "", "best": 1.5},
+    }
+    assert RunResult.from_json(document).metrics == document["metrics"]
+
+
 def test_the_file_has_the_keys_of_what_the_run_got_to() -> None:
     result, whole = begun(), complete()
     assert result.to_json().keys() == HEAD

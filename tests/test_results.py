@@ -79,3 +79,12 @@ def test_a_file_that_is_no_lr_plan_is_refused(tmp_path: Path, foreign: object) -
     np.save(tmp_path / "lr.npy", foreign, allow_pickle=True)  # type: ignore[arg-type]
     with pytest.raises(UnreadableError, match=r"lr\.npy: is not of this version"):
         results.lr(tmp_path)
+
+
+def test_a_sweep_of_before_a_key_has_the_value_that_it_had_then() -> None:
+    """So that its runs are in the cells of new ones."""
+    sweep = Path(__file__).parent / "golden/version_0.1/sweep"
+    assert "accumulate" not in (sweep / "plan.json").read_text()
+    for config in results.read(sweep)["config"]:
+        optimizer = json.loads(config)["optimizer"]
+        assert (optimizer["accumulate"], optimizer["no_decay"]) == (1, "none")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from conftest import essential, make_config
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_schedulers import PEAK, cycles
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR
 
 from harness.choices.schedulers import (
     WSD,
@@ -26,12 +28,14 @@ from harness.choices.schedulers import (
     Linear,
     MultiStep,
     OneCycle,
+    Piecewise,
+    Polynomial,
     Step,
 )
 from harness.config.errors import ConfigError
 from harness.config.schema import Config, Scheduler
 from harness.training import schedules
-from harness.training.schedules import Schedule
+from harness.training.schedules import Durations, Schedule
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +233,188 @@ def test_budgets_that_a_misalignment_names_are_aligned(t_0: int) -> None:
         assert schedules.lr_plan(make_config(*overrides, f"trainer.epochs={budget}"), 391).aligned
 
 
+# --- what a schedule does not say is derived from its LRs ---------------------------------------
+
+
+def underived(scheduler: Scheduler) -> Scheduler:
+    """The same schedule, which does not say where its cycles end."""
+    silent = type("Silent", (type(scheduler),), {"cycle_ends": lambda self, durations: None})
+    values = {f.name: getattr(scheduler, f.name) for f in dataclasses.fields(scheduler)}
+    return cast(Scheduler, silent(**values))
+
+
+def shortest_cycle(config: Config, updates_per_epoch: int) -> int:
+    """Scheduler steps in the shortest fall of the LR that the schedule may have."""
+    durations = Durations.of(config, updates_per_epoch)
+    match config.scheduler:
+        case CosineWarm(t_0=length, cycle_warmup=warmup):
+            return durations.steps("t_0", length) - durations.steps("cycle_warmup", warmup)
+        case Cosine(t_max=float() | int() as length):
+            return durations.steps("t_max", length)
+        case WSD(cooldown=length):
+            return durations.steps("cooldown", length)
+    return durations.total - durations.warmup
+
+
+@given(st.data())
+def test_what_is_derived_from_the_lrs_is_what_the_built_in_schedules_say(
+    base: Config, data: st.DataObject
+) -> None:
+    scheduler = data.draw(st.composite(any_scheduler)())
+    updates_per_epoch = data.draw(st.integers(1, 7))
+    epochs = data.draw(st.integers(20 * updates_per_epoch, 40 * updates_per_epoch))
+    config = with_schedule(base, scheduler, epochs / updates_per_epoch)
+    # the LR falls in no cycle of one step; equal cycles of two are also CosineAnnealingLR's with t_max=1
+    assume(shortest_cycle(config, updates_per_epoch) > 1)
+    said = schedules.lr_plan(config, updates_per_epoch)
+    derived = schedules.lr_plan(
+        dataclasses.replace(config, scheduler=underived(scheduler)), updates_per_epoch
+    )
+    assert derived.describe() == said.describe()
+
+
+@given(
+    t_0=st.integers(2, 30), t_mult=st.integers(1, 3), warmup=st.integers(0, 5),
+    by_epoch=st.booleans(), unit=st.sampled_from(["epoch", "batch"]), more=st.integers(0, 200),
+    updates_per_epoch=st.integers(1, 5), eta_min=st.sampled_from([0.0, 0.01]), up_and_down=st.booleans(),
+)  # fmt: skip
+def test_derived_cycles_of_warm_restarts_and_of_cosines(
+    base: Config, t_0: int, t_mult: int, warmup: int, by_epoch: bool, unit: str, more: int,
+    updates_per_epoch: int, eta_min: float, up_and_down: bool,
+) -> None:  # fmt: skip
+    interval = "epoch" if by_epoch else "batch"
+    unit = "epoch" if by_epoch else unit
+    common: dict[str, Any] = {"warmup": warmup, "interval": interval, "unit": unit, "eta_min": eta_min}  # fmt: skip
+    scheduler: Scheduler = CosineWarm(**common, t_0=t_0, t_mult=t_mult)
+    if up_and_down:
+        scheduler = Cosine(**common, t_max=t_0)
+    least = (warmup + t_0) * (updates_per_epoch if unit == "epoch" else 1)
+    config = with_schedule(base, scheduler, (least + more) / updates_per_epoch)
+    silent = dataclasses.replace(config, scheduler=underived(scheduler))
+    derived = schedules.lr_plan(silent, updates_per_epoch)
+    said = schedules.lr_plan(config, updates_per_epoch)
+    assert derived.describe() == said.describe()
+
+
+@dataclass
+class Shape(Scheduler):
+    """A schedule of the user's, which says nothing of cycles: a function of step and number of steps."""
+
+    shape: Any = None
+
+    def build(self, optimizer: Optimizer, durations: Durations) -> LambdaLR:
+        return LambdaLR(
+            optimizer, lambda step: self.shape(step, durations.total - durations.warmup)
+        )
+
+
+def listed(*shares: float) -> Callable[[int, int], float]:
+    """Those LRs, and no further ones but where a scheduler is stepped after the last update."""
+    return lambda step, total: [*shares, shares[-1]][step]
+
+
+def saw(step: int, total: int) -> float:
+    return 1 - step % 4 / 4
+
+
+SHAPES: dict[str, tuple[Callable[[int, int], float], int, list[int], list[int], list[int]]] = {
+    # shape, budget; restarts, cycle ends, nearest aligned budgets, for 1 update an epoch
+    "equal cycles": (saw, 12, [4, 8], [4, 8, 12], []),
+    "equal cycles, one cut off": (saw, 10, [4, 8], [4, 8], [8, 12]),
+    "less than the first cycle": (saw, 3, [], [], [4]),
+    "decayed peaks": (
+        lambda step, total: saw(step, 0) * 0.3 ** (step // 4), 14, [4, 8, 12], [4, 8, 12], [12, 16],
+    ),
+    "peaks that grow": (lambda step, total: saw(step, 0) * (1 + step // 4), 9, [4, 8], [4, 8], [8, 12]),
+    "a minimum that is held": (
+        lambda step, total: max(0.5, saw(step, 0)), 9, [4, 8], [4, 8], [8, 12],
+    ),
+    "a rise of several steps": (
+        lambda step, total: [0.4, 0.7, 1, 0.5, 0.2, 0.1][step % 6], 12, [6], [6, 12], [],
+    ),
+    "a line down and up": (lambda step, total: abs(5 - step % 10) / 5, 20, [], [5, 15], [15, 25]),
+    "slowly up": (
+        lambda step, total: [1, 0.5, 0, 0.25, 0.5, 0.75][step % 6], 11, [3, 9], [3, 9], [9, 15],
+    ),
+    "a warm-up of its own": (lambda step, total: min(1, (step + 1) / 5), 20, [], [], []),
+    "a fall without a rise": (lambda step, total: 1 / (1 + step), 20, [], [], []),
+    "a constant with rounding": (lambda step, total: 1 + step % 2 * 1e-15, 20, [], [], []),
+    "a minimum with rounding": (
+        lambda step, total: saw(step, 0) if step % 4 < 2 else 0.3 + step % 2 * 1e-15, 8, [4], [4, 8], [],
+    ),
+    "shares of the budget": (lambda step, total: 1 - step / total, 20, [], [20], []),
+    "three cycles, whatever the budget": (
+        lambda step, total: 1 - step % (total / 3) / (total / 3), 12, [4, 8], [4, 8, 12], [],
+    ),
+    "a rise over the budget": (lambda step, total: (step + 1) / total, 20, [], [], []),
+    "of one length, at its minimum": (listed(1, 0.5, 1, 0.5, 0.2), 5, [2], [2, 5], []),
+    "of one length, not at its minimum": (listed(1, 0.5, 1, 0.5, 0.6), 5, [2, 4], [2, 4], [4]),
+    "cycles, then the minimum for good": (
+        lambda step, total: saw(step, 0) if step < 8 else 0.1, 10, [4], [4, 10], [],
+    ),
+    "a last fall to what the LR stays at": (
+        lambda step, total: saw(step, 0) if step < 7 else 0.1, 7, [4], [4, 7], [],
+    ),
+    "cycles, then the peak for good": (
+        lambda step, total: saw(step, 0) if step < 8 else 1, 10, [4, 8], [4, 8], [8],
+    ),
+    "a first cycle of more than four budgets": (
+        lambda step, total: 1 - step % 50 / 50, 10, [], [], [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "epochs", "restarts", "ends", "nearest"), SHAPES.values(), ids=SHAPES)  # fmt: skip
+def test_cycles_are_derived_from_the_lrs(
+    base: Config,
+    shape: Callable[[int, int], float],
+    epochs: int,
+    restarts: list[int],
+    ends: list[int],
+    nearest: list[int],
+) -> None:
+    for warmup, interval, per_epoch in ((0, "batch", 1), (0, "epoch", 3), (2, "batch", 1)):
+        if warmup and shape(0, epochs) < 1:
+            continue  # the LR then falls where warm-up ends
+        scheduler = Shape(warmup=warmup, interval=interval, unit="epoch", shape=shape)
+        config = with_schedule(base, scheduler, warmup + epochs)
+        plan = schedules.lr_plan(config, per_epoch)
+        for found, expected in (
+            (plan.restarts, restarts),
+            (plan.cycle_ends, ends),
+            (plan.nearest_aligned, nearest),
+        ):
+            assert list(found) == [(warmup + step) * per_epoch for step in expected]
+        assert plan.aligned == (not nearest)
+        assert (schedules.misalignment(plan) is None) == plan.aligned
+
+
+def test_half_an_epoch_ends_the_last_cycle_of_a_schedule_that_depends_on_the_budget(
+    base: Config,
+) -> None:
+    scheduler = Shape(
+        warmup=0, interval="epoch", unit="epoch", shape=lambda step, total: 1 - step / total
+    )
+    plan = schedules.lr_plan(with_schedule(base, scheduler, 9.5), 4)
+    assert (plan.cycle_ends, plan.aligned) == ((38,), True)
+
+
+@pytest.mark.parametrize(("ahead", "most"), [(10_000, 400), (50, 150)])
+def test_deriving_takes_a_limited_number_of_steps(
+    base: Config, monkeypatch: pytest.MonkeyPatch, ahead: int, most: int
+) -> None:
+    monkeypatch.setattr(schedules, "_MOST_STEPS_AHEAD", ahead)
+    steps = []
+
+    def counted(step: int, total: int) -> float:
+        steps.append(step)
+        return 1.0
+
+    scheduler = Shape(warmup=0, interval="epoch", unit="epoch", shape=counted)
+    schedules.lr_plan(with_schedule(base, scheduler, 100), 1)
+    assert max(steps) == most
+
+
 # --- units ---------------------------------------------------------------------------------------
 
 
@@ -302,11 +488,19 @@ def any_scheduler(draw: st.DrawFn) -> Scheduler:
                 Cosine(**common, t_max=length, eta_min=eta_min),
                 Cosine(**common, t_max=None, eta_min=eta_min),
                 CosineWarm(**common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=eta_min),
+                CosineWarm(
+                    **common, t_0=length, t_mult=draw(st.integers(1, 3)), eta_min=0, decay=0.7
+                ),
+                CosineWarm(
+                    **common | {"warmup": 0}, t_0=length + 4, t_mult=2, eta_min=0, cycle_warmup=2
+                ),
                 Step(**common, step_size=length, gamma=gamma),
                 MultiStep(**common, milestones=[length, length + 3], gamma=gamma),
                 Linear(**common),
                 Constant(**common),
-                WSD(**common, cooldown=length),
+                Polynomial(**common, power=draw(st.sampled_from([0.5, 2.0]))),
+                WSD(**common, cooldown=length, shape=draw(st.sampled_from(["1-sqrt", "cosine"]))),
+                Piecewise(**common, points=["0:0.5", f"{length}:1", f"{length + 1}:0.2"]),
                 OneCycle(
                     **common | {"warmup": 0}, pct_start=0.3, div_factor=25, final_div_factor=1e4
                 ),

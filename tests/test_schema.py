@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, make_config
+from omegaconf import MISSING
 
 from harness.choices.models import ResNet
 from harness.config import one_line_errors as errors
@@ -30,7 +31,7 @@ CHOICES: list[Any] = [
 ]
 SECTION_CHOICES = [case for case in CHOICES if case.values[0].parent.name in KINDS]
 TOP = ", ".join(sorted({*group_files(), *(f.name for f in dataclasses.fields(Config))}))
-ROOT_OF_IMAGES = "dataset.root=/images"  # the one value that no file gives
+ROOT_OF_IMAGES = "dataset.root=/images"  # which no file gives
 
 
 def sections() -> list[tuple[str, type[Section]]]:
@@ -46,8 +47,8 @@ def schema_of(file: Path) -> tuple[str, str]:
 
 @cache
 def compose_choice(group: str, name: str) -> Config:
-    root = [ROOT_OF_IMAGES] if name == "image_folder" else []
-    return make_config(f"{group}={name}", *root)
+    needed = {"image_folder": [ROOT_OF_IMAGES], "list": ["scheduler.values=[1]"]}
+    return make_config(f"{group}={name}", *needed.get(name, []))
 
 
 # --- conf/ ---------------------------------------------------------------------------------------
@@ -215,6 +216,14 @@ REFUSED = {
         ["optimizer.nesterov=true", "optimizer.momentum=0"],
         "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false",
     ),
+    "two ways to crop": (
+        ["dataset.resized_crop=0.25"],
+        "dataset.resized_crop=0.25: takes the place of dataset.crop; set dataset.crop=0",
+    ),
+    "a magnitude beyond RandAugment's": (
+        ["dataset.rand_augment=31"],
+        "dataset.rand_augment=31: must be a whole number ≥ 0 and ≤ 30 or null",
+    ),
     "batches with epochs": (
         ["scheduler.unit=batch", "scheduler.interval=epoch"],
         "scheduler.unit=batch: periods in batches need scheduler.interval=batch",
@@ -223,6 +232,53 @@ REFUSED = {
         ["scheduler=one_cycle", "scheduler.warmup=1.5"],
         "scheduler.warmup=1.5: one_cycle rises by itself; "
         "set scheduler.pct_start and leave scheduler.warmup=0",
+    ),
+    "a point of one number": (
+        ["scheduler=piecewise", "scheduler.points=[0:1,30]"],
+        "scheduler.points=30: must be epoch:share, as in [0:1,30:0]; in a file in quotes, "
+        '["0:1", "30:0"]',
+    ),
+    "points that do not begin at 0": (
+        ["scheduler=piecewise", "scheduler.points=[1:1,30:0]"],
+        "scheduler.points=[1:1,30:0]: must be two or more, rising from 0, as in [0:1,30:0]",
+    ),
+    "a single point": (
+        ["scheduler=piecewise", "scheduler.points=[0:1]"],
+        "scheduler.points=[0:1]: must be two or more, rising from 0, as in [0:1,30:0]",
+    ),
+    "points out of order": (
+        ["scheduler=piecewise", "scheduler.points=[0:1,9:0,5:1]"],
+        "scheduler.points=[0:1,9:0,5:1]: must be two or more, rising from 0, as in [0:1,30:0]",
+    ),
+    "a point that is nowhere": (
+        ["scheduler=piecewise", "scheduler.points=[0:1,nan:0]"],
+        "scheduler.points=[0:1,nan:0]: must be two or more, rising from 0, as in [0:1,30:0]",
+    ),
+    "points of LRs": (
+        ["scheduler=piecewise", "scheduler.points=[0:0.4,30:0]"],
+        "scheduler.points=[0:0.4,30:0]: are shares of the peak, of which the largest is 1, not 0.4; for LRs "
+        "divide them by 0.4 and give optimizer.lr=0.4",
+    ),
+    "points below 0": (
+        ["scheduler=piecewise", "scheduler.points=[0:1,30:-0.1]"],
+        "scheduler.points=[0:1,30:-0.1]: must be numbers from 0 to 1, shares of the peak",
+    ),
+    "values below the peak": (
+        ["scheduler=list", "scheduler.values=[0.5,0.1]"],
+        "scheduler.values=[0.5,0.1]: are shares of the peak, of which the largest is 1, not 0.5; for LRs "
+        "divide them by 0.5 and give optimizer.lr=0.5",
+    ),
+    "no values": (
+        ["scheduler=list"],
+        "scheduler.values: a list of shares of the peak, or scheduler.file=PATH; give one of them",
+    ),
+    "values and a file": (
+        ["scheduler=list", "scheduler.values=[1]", "scheduler.file=shares.txt"],
+        "scheduler.values: a list of shares of the peak, or scheduler.file=PATH; give one of them",
+    ),
+    "a shape that is none": (
+        ["scheduler=wsd", "scheduler.shape=sqrt"],
+        "scheduler.shape=sqrt: did you mean 1-sqrt? choose from linear, 1-sqrt, cosine",
     ),
     "title of too many words": (
         [f"claim.title='{'very ' * 15}long'"],
@@ -246,7 +302,7 @@ REFUSED = {
     "key added by force": (
         ["++scheduler.t_mul=true"],
         "scheduler.t_mul=true: is not a key of the scheduler cosine_warm; did you mean t_mult? "
-        "choose from warmup, interval, unit, t_0, t_mult, eta_min",
+        "choose from warmup, interval, unit, t_0, t_mult, eta_min, decay, cycle_warmup",
     ),
     "key added where there is none": (
         ["+tracking.tags=[a,b]"],
@@ -324,9 +380,9 @@ def test_no_number_of_any_section_may_be_endless_or_negative(examples, group, no
 
 @pytest.mark.parametrize(("group", "node"), sections())
 def test_a_section_made_by_hand_without_a_value_says_which(group, node):
-    fields = dataclasses.fields(node)
-    if not fields:
+    required = [f.name for f in dataclasses.fields(node) if f.default == MISSING]
+    if not required:
         assert node() == node()
         return
-    with pytest.raises(ConfigError, match=rf"^{group}\.{fields[0].name}: has no value; give one"):
+    with pytest.raises(ConfigError, match=rf"^{group}\.{required[0]}: has no value; give one"):
         node()

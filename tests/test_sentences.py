@@ -47,7 +47,7 @@ def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> Non
     needed = comparison["pairs_needed"]["as large as here"]
     shown = f"shows among all comparisons; about {needed} pairs would show so large a difference, with 80 % power."
     assert shown in comparison["sentence"]
-    assert sentences.by_itself(comparison) == "above 0 by itself, but not among all 6"
+    assert sentences.by_itself(CLAIM.scale, comparison) == "above 0 by itself, but not among all 6"
     assert "inconclusive (above 0 by itself, but not among all 6)" in judged(arms)["sentence"]
 
 
@@ -62,7 +62,7 @@ def test_the_sentence_of_several_comparisons() -> None:
     effect = "+0.30 points of val/acc (95 % interval +0.30 to +0.30, 10 pairs), supported"
     assert document["sentence"] == (
         "scheduler.t_mult against 1, 3 comparisons (3 supported): "
-        f"2 at epochs=5 {effect}; 2 at epochs=15 {effect}; 2 at epochs=35 {effect}. Over 3 cells, "
+        f"t_mult=2 at epochs=5: {effect}; t_mult=2 at epochs=15: {effect}; t_mult=2 at epochs=35: {effect}. Over 3 cells, "
         "scheduler.t_mult=2: supported, +0.30 points (+0.30 to +0.30; sd between cells 0.00)."
     )
     many = cells(*(f"c{number}" for number in range(9)), differences=around(0.0))

@@ -62,7 +62,14 @@ def test_runs_that_differ_in_their_seed_share_a_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["optimizer.lr=0.2", "trainer.epochs=15", "trainer.batch_size=32", "scheduler.t_0=1"]
+    "other",
+    [
+        "optimizer.lr=0.2",
+        "trainer.epochs=15",
+        "trainer.batch_size=32",
+        "scheduler.t_0=1",
+        "optimizer.accumulate=2",
+    ],
 )
 def test_runs_that_differ_in_what_the_plan_follows_from_do_not_share_it(other: str) -> None:
     first, second = lr_plan(make_config(*TINY)), lr_plan(make_config(*TINY, other))
@@ -74,8 +81,8 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
 ) -> None:
     config = make_config(*images, "claim.metric=test/acc")
     said = (
-        f"claim.metric=test/acc: dataset.root={tmp_path} has no test/; add it, "
-        "or use claim.metric=val/acc"
+        f"claim.metric=test/acc: dataset.root={tmp_path} has no test/; "
+        "set dataset.test_size, or use claim.metric=val/acc"
     )
     for refusing in (lambda: lr_plan(config), lambda: prepare(config, PhaseTimer())):
         with pytest.raises(ConfigError) as error:
@@ -83,9 +90,22 @@ def test_a_claim_about_a_test_set_that_is_not_there_is_refused(
         assert str(error.value) == said
 
 
-def test_a_batch_that_is_larger_than_the_training_set_is_refused() -> None:
-    config = make_config(*TINY, "trainer.batch_size=300")
-    said = "trainer.batch_size=300: must be at most the number of training images, 128"
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "trainer.batch_size=300",
+            "trainer.batch_size=300: must be at most the number of training images, 128",
+        ),
+        (
+            "optimizer.accumulate=9",
+            "optimizer.accumulate=9: must be at most 8, the batches of trainer.batch_size=16 in 128 "
+            "training images",
+        ),
+    ],
+)
+def test_updates_that_are_larger_than_the_training_set_are_refused(given: str, said: str) -> None:
+    config = make_config(*TINY, given)
     for refusing in (lambda: lr_plan(config), lambda: prepare(config, PhaseTimer())):
         with pytest.raises(ConfigError) as error:
             refusing()

@@ -121,6 +121,34 @@ def test_sweeps_that_judge_different_claims_are_refused(
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_sweeps_that_disagree_in_which_is_better_are_refused(tmp_path: Path, report: Main) -> None:
+    arms = {"1": complete(90, 91), "2": complete(91, 92)}
+    claim = dataclasses.replace(TWO, metric="val/score", unit="")
+    first = made(tmp_path / "first", arms, claim)
+    second = made(tmp_path / "second", arms, dataclasses.replace(claim, better="lower"))
+    done = report(first, second, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: these sweeps disagree in whether higher or lower is better of val/score: report them one by one"
+    )
+
+
+def test_a_run_that_recorded_another_direction_than_the_claim_is_refused(
+    tmp_path: Path, report: Main
+) -> None:
+    claim = dataclasses.replace(TWO, metric="val/score", unit="")
+    sweep = made(tmp_path / "sweep", {"1": complete(90, 91), "2": complete(91, 92)}, claim)
+    path = sweep / "2/result.json"
+    metrics = {"score": {"better": "lower", "unit": ""}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": metrics}))
+    done = report(sweep)
+    assert "verdict" not in done.stdout
+    assert (
+        "claim.metric=val/score: higher is better by the claim, lower by the run t_mult=2, seed=0; report what agrees"
+    ) in done.stderr
+    assert not (sweep / "verdict.json").exists()
+
+
 def test_the_treatments_and_seeds_of_several_sweeps_add_up(tmp_path: Path, report: Main) -> None:
     first = made(tmp_path / "first", {"1": complete(90, 91), "2": complete(91, 93)}, TWO)
     claim = dataclasses.replace(TWO, treatments=("3",), seeds=(1, 7))

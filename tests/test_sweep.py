@@ -16,7 +16,7 @@ import forked
 import pytest
 from conftest import ROOT, essential, make_config
 
-from harness.analysis import results
+from harness.analysis import results, run_tables
 from harness.analysis.verdict import Claim
 from harness.config.hydra_private import last_given
 from harness.runs.context import PhaseTimer, RunContext
@@ -181,7 +181,7 @@ def test_results_say_where_runs_come_from(main_job: Sweep) -> None:
     assert treated["plan"]["restart_epochs"] == [1]
     assert first["config"]["scheduler"] == {
         "kind": "cosine_warm", "warmup": 0.0, "interval": "batch", "unit": "epoch",
-        "t_0": 1.0, "t_mult": 1, "eta_min": 0.0,
+        "t_0": 1.0, "t_mult": 1, "eta_min": 0.0, "decay": 1.0, "cycle_warmup": 0.0,
     }  # fmt: skip
     assert first["numerics"]["device"] == "cpu"
 
@@ -375,11 +375,11 @@ def test_an_interrupted_run_is_whole_on_wandb_after_it_went_on(tmp_path: Path) -
 def test_the_reader_flags_runs_that_begin_alike_but_differ(main_job: Sweep, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(main_job.folder, copy)
-    assert results.disagreements(results.read(copy)) == []
+    assert run_tables.disagreements(results.read(copy)) == []
     path = copy / "5/history.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["train/loss"] += 1e-9
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert results.disagreements(results.read(copy)) == [
+    assert run_tables.disagreements(results.read(copy)) == [
         "t_mult=1, seed=1 and t_mult=2, seed=1 begin alike but differ at update 8"
     ]

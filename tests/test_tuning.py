@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -57,6 +58,18 @@ def test_nothing_is_chosen_where_each_value_diverged() -> None:
 def test_one_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="two tuning seeds"):
         choose({"0.1": [90], "0.2": [91]})
+
+
+def test_where_lower_is_better_the_choice_is_that_of_the_negatives() -> None:
+    tried: Tried = {"0.1": [0.5, 0.7], "0.2": [0.4, 0.5], "0.4": [0.45, 0.43], "0.8": [0.3, None]}
+    negatives: Tried = {
+        value: [None if one is None else -one for one in own] for value, own in tried.items()
+    }
+    found, other = choose(tried, -1), choose(negatives)
+    assert found
+    assert other
+    assert found == dataclasses.replace(other, mean=-other.mean)
+    assert (found.value, found.best, found.ruled_out) == ("0.2", "0.4", ("0.8",))
 
 
 GRID = ["0.05", "0.1", "0.2"]

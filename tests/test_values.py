@@ -14,14 +14,17 @@ from harness.choices.optimizers import SGD
 from harness.config import registry
 from harness.config.errors import ConfigError
 from harness.config.fields import added, number
-from harness.config.values import changes, flat, from_dict, to_dict, without_added
+from harness.config.values import changes, completed, flat, from_dict, to_dict, without_added
 
 CHOICES = [
     f"{group}={path.stem}"
     for group in registry.KINDS
     for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
 ]
-NEEDED = {"dataset=image_folder": ["dataset.root=images"]}
+NEEDED = {
+    "dataset=image_folder": ["dataset.root=images"],
+    "scheduler=list": ["scheduler.values=[1]"],
+}
 composed = cache(make_config)
 
 
@@ -85,11 +88,12 @@ def test_flat_values_have_the_section_in_their_name() -> None:
 @pytest.mark.usefixtures("later")
 def test_a_key_that_was_added_later_is_left_out_while_it_changes_nothing() -> None:
     config = composed()
-    old = to_dict(config)["optimizer"] | {"kind": "later"}
-    values = {name: value for name, value in old.items() if name != "kind"}
+    values = without_added(config)["optimizer"]
+    old, now = values | {"kind": "later"}, to_dict(config)["optimizer"] | {"kind": "later"}
+    del values["kind"]
     same = dataclasses.replace(config, optimizer=Later(**values, centred=0.0))
     other = dataclasses.replace(config, optimizer=Later(**values, centred=0.5))
-    assert to_dict(same)["optimizer"] == old | {"centred": 0.0}
+    assert to_dict(same)["optimizer"] == now | {"centred": 0.0}
     assert without_added(same)["optimizer"] == old
     assert without_added(other)["optimizer"] == old | {"centred": 0.5}
     assert from_dict(without_added(same)) == same
@@ -111,6 +115,21 @@ def test_values_of_another_version_are_refused(key: str, value: object) -> None:
 def test_changes_are_told_key_by_key() -> None:
     then, now = make_config("tracking=none"), make_config("scheduler=linear", "reuse=false")
     assert changes(to_dict(then), to_dict(now)) == [
+        "scheduler.cycle_warmup=null (was 0)", "scheduler.decay=null (was 1)",
         "scheduler.eta_min=null (was 0)", "scheduler.kind=linear (was cosine_warm)",
         "scheduler.t_0=null (was 5)", "scheduler.t_mult=null (was 2)",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("later")
+def test_a_record_of_before_a_key_has_the_value_that_changes_nothing() -> None:
+    config = composed()
+    now = to_dict(config) | {"optimizer": to_dict(config)["optimizer"] | {"kind": "later"}}
+    new = {"no_decay": "none", "groups": None, "accumulate": 1, "clip": None, "centred": 0.0}
+    then = now | {"optimizer": {k: v for k, v in now["optimizer"].items() if k not in new}}
+    assert completed(then) == now | {"optimizer": now["optimizer"] | new}
+    assert changes(then, completed(now)) == changes(completed(now), then) == []
+    other = now | {"optimizer": now["optimizer"] | {"accumulate": 4}}
+    assert changes(then, other) == ["optimizer.accumulate=4 (was 1)"]
+    unregistered = {"optimizer": {"kind": "of somebody else's"}, "seed": 0}
+    assert completed(unregistered)["optimizer"]["accumulate"] == 1

@@ -429,7 +429,24 @@ def test_levels_match_as_numbers(claimed: str, level: str, equal: bool) -> None:
     [
         pytest.param({"treatments": ()}, "f: needs a treatment beside the baseline 1", id="none"),
         pytest.param({"treatments": ("2", "1.0")}, "levels of f must differ: 1, 2, 1.0", id="same"),
-        pytest.param({"metric": "val/loss"}, "metric=val/loss: must be one of which", id="loss"),
+        pytest.param(
+            {"metric": "val/loss", "unit": ""},
+            "metric=val/loss: lower is better, not higher",
+            id="loss",
+        ),
+        pytest.param({"metric": "loss"}, "metric=loss: must be val/NAME or test/NAME", id="no set"),
+        pytest.param({"metric": "val/a'b"}, "metric=val/a'b: must be val/NAME", id="no name"),
+        pytest.param(
+            {"metric": "val/f1", "unit": "'"}, "unit=': must be a short text", id="no unit"
+        ),
+        pytest.param(
+            {"metric": "val/f1", "better": "more"},
+            "better=more: must be higher or lower",
+            id="no direction",
+        ),
+        pytest.param(
+            {"margin": 100}, "margin=100: must be 0 points or more and less than 100", id="all"
+        ),
         pytest.param({"margin": -0.1}, "margin=-0.1: must be 0 points or more", id="margin"),
         pytest.param({"margin": float("nan")}, "margin=nan: must be 0", id="no margin"),
         pytest.param({"level": 0.5}, "level=0.5: must lie between 1e-6 and 0.5", id="level"),

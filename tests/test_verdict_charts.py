@@ -12,8 +12,10 @@ import pytest
 import vl_convert
 from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_page import make_verdict, write_sweep
-from test_verdict import judged, rows
+from test_scale import losses, negated
+from test_verdict import around, judged, rows
 
+from harness.analysis.verdict import Claim
 from harness.report import verdict_charts
 
 
@@ -145,3 +147,27 @@ def test_only_so_many_paths_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [texts(panel)[0] for panel in drawn_paths(judged(cells, CLAIM))] == [
         "t_mult=2 against 1 at a", "t_mult=2 against 1 at b",
     ]  # fmt: skip
+
+
+def test_where_lower_is_better_the_axes_and_the_legend_say_so() -> None:
+    lower: dict[str, Any] = {"metric": "val/loss", "better": "lower", "unit": ""}
+    drawn = json.dumps(
+        verdict_charts.forest(judged(losses(around(-0.3)), Claim("f", "1", ("2",), **lower))),
+        ensure_ascii=False,
+    )
+    assert '"treatment − baseline (val/loss, lower is better)"' in drawn
+    verdict = judged(list(map(negated, rows(GAIN))), dataclasses.replace(CLAIM, **lower))
+    paths = verdict_charts.paths(verdict)
+    text = json.dumps(paths, ensure_ascii=False)
+    assert '"difference (val/loss, lower is better)"' in text
+    assert (
+        "datum.value == 'above' ? 'a mean above rules out a gain of 0.2' : 'a mean below shows a gain'"
+        in text
+    )
+    higher = verdict_charts.paths(judged(rows(GAIN), CLAIM))
+    decided, mirrored = (
+        {(row["pairs"], row["side"], abs(row["mean"])) for row in rows_of(chart, "side")}
+        for chart in (higher, paths)
+    )
+    other = {"above": "below", "below": "above"}
+    assert mirrored == {(pairs, other[side], mean) for pairs, side, mean in decided}

@@ -12,6 +12,8 @@ import forked
 import pytest
 from test_sweep_plan import S, verify
 
+from harness.analysis.verify import _is_value
+
 
 def _changed(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
@@ -135,3 +137,20 @@ def test_a_row_that_does_not_hold_is_named(whole: Path, tmp_path: Path, fault: s
     assert "t_mult=1 " in reported or "row" in fault, "it names the row"
     assert "Traceback" not in done.stderr
     assert done.stdout.endswith("faults\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("[{params:*.bias,lr_factor:2}]", True),
+        ("[{params: '*.bias', weight_decay_factor: 1.0, lr_factor: 2}]", True),
+        ("[{params:*.bias,lr_factor:3}]", False),
+        ("[{params:*.bias},{params:head.*}]", False),
+        ("[{params:*.bias,lr:2}]", False),
+        ("[{", False),
+        ("null", False),
+    ],
+)
+def test_parameter_groups_are_known_by_what_was_given_of_them(text: str, holds: bool) -> None:
+    groups = [{"params": "*.bias", "lr_factor": 2.0, "weight_decay_factor": 1.0}]
+    assert _is_value(text, groups) == holds

@@ -25,6 +25,10 @@ RECIPES = {
         "model=torchvision", "model.arch=resnet18", "model.stem=small", "trainer.epochs=3",
         "scheduler.t_0=1",
     ),
+    "per_image": (
+        "dataset=synthetic", "dataset.images=600", "dataset.channels=3", "dataset.resized_crop=0.3",
+        "dataset.rand_augment=9", "dataset.erase=0.5", "trainer.epochs=6", "scheduler.t_0=2",
+    ),
 }  # fmt: skip
 
 

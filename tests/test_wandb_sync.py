@@ -49,7 +49,7 @@ def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
 
 
 def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Path) -> None:
-    train(tmp_path, None, *SHORT)
+    train(tmp_path, None, *SHORT, "averages.ema=[0.99]")
     folder = read(tmp_path / "out/result.json")["tracking"]
     tool = [str(Path(sys.executable).parent / "wandb"), "sync", folder]
     subprocess.run(tool, env=environment(server), check=True, capture_output=True)

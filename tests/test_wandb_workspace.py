@@ -137,6 +137,25 @@ def test_final_accuracy_is_the_last_and_stands_against_the_factor(written: dict[
     assert [column["accessor"] for column in parallel["columns"]] == [dots["xAxis"], dots["yAxis"]]
 
 
+def test_averages_that_are_judged_have_curves_and_bars(
+    sweep: Path, alone: str, tmp_path: Path
+) -> None:
+    folder = copy(sweep, tmp_path / "averages")
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["claim"]["factor"] = "average"
+    (folder / "plan.json").write_text(json.dumps(plan))
+    for path in folder.glob("*/result.json"):
+        result = json.loads(path.read_text())
+        result["config"]["averages"] |= {"ema": [0.99], "tail": [0.5]}
+        path.write_text(json.dumps(result))
+    document = write(folder, tmp_path / "averages.json", alone)
+    beside = ["val/acc@ema:0.99", "val/acc@tail:0.5"]
+    assert [panel["config"]["metrics"] for panel in sections(document)[0]] == [
+        ["lr"], ["val/acc", *beside],
+    ]  # fmt: skip
+    assert sections(document)[1][0]["config"]["metrics"] == ["val/acc.last", *beside]
+
+
 def test_what_is_drawn_is_in_the_runs_on_wandb(sweep: Path, written: dict[str, Any]) -> None:
     (log,) = (sweep / "3").glob("wandb/offline-run-*/*.wandb")
     wandb = Path(sys.executable).parent / "wandb"

@@ -8,16 +8,24 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis import averages
 from harness.config.errors import ConfigError, closest
 from harness.config.fields import show
+from harness.config.measures import Measure
 from harness.config.schema import ClaimSettings
 from harness.config.values import SAME_RUN, flat
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-NO_SETTINGS = (*SAME_RUN, "claim.")  # keys that make no other run of it
+NO_SETTINGS = (*SAME_RUN, "claim.", "averages.", "metrics")  # keys that make no other run of it
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
+
+
+def makes_no_cell(key: str, metric: str) -> bool:
+    """Return whether a key makes no other run of it: its metrics' code does for a claim about that `metric` alone."""
+    other = key.startswith("metric_sources.") and key.partition(".")[2] != metric.partition("/")[2]
+    return other or key.startswith(NO_SETTINGS)
 
 
 def override_values(overrides: Sequence[str]) -> dict[str, str]:
@@ -56,15 +64,17 @@ def config_differences(
     Keys that follow the seed (`seeded`) do not count. Several differences of the schedule count as one, named `scheduler`; so do those that come with another
     kind of a section.
     """
-    settings = [
-        {
-            key: value
-            for key, value in flat(config).items()
-            if not key.startswith(NO_SETTINGS) and key not in seeded
-        }
-        for config in configs
-    ]
-    return name_differences(settings)
+    flats = [*map(flat, configs)]
+    return name_differences(
+        [
+            {
+                key: value
+                for key, value in own.items()
+                if not makes_no_cell(key, own.get("claim.metric", "")) and key not in seeded
+            }
+            for own in flats
+        ]
+    )
 
 
 def name_differences(flats: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -121,7 +131,7 @@ class Question:
         each += f", rivals {', '.join(claim.rivals)}" * bool(claim.rivals)
         return (
             f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
-            + f", {claim.metric} after the last update, margin {claim.margin:g} points"
+            + f", {claim.metric} after the last update{claim.scale.note}, margin {claim.scale.amount(claim.margin)}"
             + f", at {', '.join(map(str, claim.looks))} pairs until decided" * bool(claim.looks)
         )
 
@@ -153,12 +163,25 @@ class Question:
         )
 
 
-def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+def infer_question(
+    settings: ClaimSettings,
+    jobs: Sequence[dict[str, Any]],
+    measure: Measure,
+    configured: Sequence[Sequence[str]] = (),
+) -> Question:
     """Return what `jobs` (each with `swept` and `seed`) are judged by: as `settings` say, else inferred.
 
+    `measure` is that of the claim's metric, `configured` are the levels of the factor `average` that each job has.
     The factor is the one key of the scheduler that is swept, else the one key that is. Raises
     `ConfigError` for a factor or a level that the sweep does not have.
     """
+    if settings.factor == averages.FACTOR:
+        if not any(len(own) > 1 for own in configured):
+            raise ConfigError(
+                "claim.factor=average: no average of the weights is kept; give some, as in "
+                "'averages.ema=[0.99,0.999]'"
+            )
+        jobs = averages.variants(jobs, configured)
     swept = list(dict.fromkeys(key for job in jobs for key in job["swept"] if key != "seed"))
     of_schedule = [key for key in swept if key.partition(".")[0] in ("scheduler", "arm")]
     candidates = of_schedule or swept
@@ -170,6 +193,8 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
             if len(jobs) > 1
             else "there is one run, and nothing to compare it with"
         )
+        if any(len(own) > 1 for own in configured):
+            alone += "; claim.factor=average compares the averages of the weights"
         return Question(None, several if candidates else alone)
     if factor not in swept:
         if factor == "seed" and any("seed" in job["swept"] for job in jobs):
@@ -178,26 +203,36 @@ def infer_question(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Q
     if (over := settings.tuned_over) and over not in swept:
         raise ConfigError(_not_swept("tuned_over", over, swept))
     levels = list(dict.fromkeys(job["swept"][factor] for job in jobs if factor in job["swept"]))
-    claim = _make_claim(settings, factor, levels, tuple(dict.fromkeys(job["seed"] for job in jobs)))
+    seeds = tuple(dict.fromkeys(job["seed"] for job in jobs))
+    claim = _make_claim(settings, factor, levels, seeds, measure)
     return Question(claim, "", *_count(claim, jobs))
 
 
 def _not_swept(name: str, key: str, swept: Sequence[str]) -> str:
-    meant = closest(key, swept)
+    meant = closest(key, [*swept, averages.FACTOR])
     fix = f"did you mean {meant}?" if meant else f"sweep it, as in {key}=A,B"
     return f"claim.{name}={key}: is not swept; {fix}"
 
 
-def infer_question_afterwards(settings: ClaimSettings, jobs: Sequence[dict[str, Any]]) -> Question:
+def infer_question_afterwards(
+    settings: ClaimSettings,
+    jobs: Sequence[dict[str, Any]],
+    measure: Measure,
+    configured: Sequence[Sequence[str]] = (),
+) -> Question:
     """Return what `jobs` that have been trained are judged by; an error is the reason for no claim."""
     try:
-        return infer_question(settings, jobs)
+        return infer_question(settings, jobs, measure, configured)
     except ConfigError as error:
         return Question(None, str(error))
 
 
 def _make_claim(
-    settings: ClaimSettings, factor: str, levels: list[str], seeds: tuple[int, ...]
+    settings: ClaimSettings,
+    factor: str,
+    levels: list[str],
+    seeds: tuple[int, ...],
+    measure: Measure,
 ) -> Claim:
     from harness.analysis.pairing import level_key
     from harness.analysis.verdict import Claim
@@ -226,6 +261,8 @@ def _make_claim(
             looks=_looks(settings, len(seeds)),
             decide=settings.decide if settings.until else "zero",
             title=settings.title,
+            better=measure.better,
+            unit=measure.unit,
         )
     except ValueError as error:
         raise ConfigError(f"claim: {error}") from error

@@ -99,7 +99,7 @@ def _compared_settings(
             if key in swept:
                 kept[key] = value
             elif (
-                _makes_no_cell(key)
+                _makes_no_cell(key, claim.metric)
                 or key in by_tuned.get(plan, ())
                 or (tuned and _is_part(key, tuned))
             ):
@@ -115,8 +115,8 @@ def _compared_settings(
     return found
 
 
-def _makes_no_cell(key: str) -> bool:
-    return key == "seed" or key in _NUMERICS or key.startswith(arms.NO_SETTINGS)
+def _makes_no_cell(key: str, metric: str) -> bool:
+    return key == "seed" or key in _NUMERICS or arms.makes_no_cell(key, metric)
 
 
 def _is_part(key: str, of: str) -> bool:

@@ -42,7 +42,7 @@ def of_family(
     figures = [of_pairs(claim, own) for own in pairs]
     valid = [at for at, runs in enumerate(compared) if not runs.invalid]
     ends = np.array(
-        [(figures[at]["ci95"] or _NO_ENDS, figures[at]["ci90"] or _NO_ENDS) for at in valid]
+        [[_gains(claim, figures[at][name]) for name in ("ci95", "ci90")] for at in valid]
     )
     if not valid:
         return figures
@@ -68,6 +68,10 @@ def of_family(
     return figures
 
 
+def _gains(claim: Claim, ends: Sequence[float] | None) -> tuple[float, float]:
+    return claim.scale.turned(ends) if ends else (math.nan, math.nan)
+
+
 def _joint(claim: Claim, compared: Sequence[PairedRuns], pairs: Sequence[Sequence[Pair]]) -> JointP:
     """Return the p of comparisons, adjusted for all; with `tuned_over`, at each of the baseline's values by itself.
 
@@ -84,19 +88,18 @@ def _joint(claim: Claim, compared: Sequence[PairedRuns], pairs: Sequence[Sequenc
         differences = np.full((len(rows), len(units)), np.nan)
         for row, at in enumerate(rows):
             for pair in pairs[at]:
-                differences[row, units[compared[at].cell, pair.seed]] = pair.difference
+                differences[row, units[compared[at].cell, pair.seed]] = (
+                    claim.scale.sign * pair.difference
+                )
         p = paired.max_t(differences, claim.margin)
         found[:, rows] = [p.above_zero, p.below_zero, p.above_margin, p.below_margin]
     return JointP(*found)
 
 
-_NO_ENDS = (math.nan, math.nan)
-
-
 def of_pairs(
     claim: Claim, pairs: Sequence[Pair], levels: tuple[float, float] | None = None
 ) -> Figures:
-    """Return the pairs and their statistics; null for what they are too few or too equal for.
+    """Return the pairs and their statistics, in the metric's own sign; null for what they are too few or too equal for.
 
     `ci95` and `ci90` are at 1 - `levels`, else at the claim's 1 - level and 1 - 2 level.
     """
@@ -106,21 +109,20 @@ def of_pairs(
     )
     some, several = len(pairs) > 0, len(pairs) > 1
     varied = several and np.ptp(a) > 0 and np.ptp(b) > 0
-    levels = levels or (claim.level, 2 * claim.level)
-    student = (
-        [tuple(map(float, paired.interval(d, level))) for level in levels] if several else None
-    )
-    resampled = paired.bootstrap_t(d, levels) if several else None
-    better = paired.improvement(d, levels[0]) if some else None
+    levels, scale = levels or (claim.level, 2 * claim.level), claim.scale
+    gains = scale.sign * d
+    student = [scale.turned(paired.interval(gains, one)) for one in levels] if several else None
+    resampled = paired.bootstrap_t(gains, levels) if several else None
+    better = paired.improvement(gains, levels[0]) if some else None
     return {
         "pairs": [dataclasses.asdict(pair) | {"difference": pair.difference} for pair in pairs],
         "n": len(pairs),
-        "mean": float(paired.mean(d)) if some else None,
+        "mean": scale.sign * float(paired.mean(gains)) if some else None,
         "sd": float(paired.sample_std(d)) if several else None,
         "correlation": float(np.corrcoef(a, b)[0, 1]) if varied else None,
         "ci95": student and list(student[0]),
         "ci90": student and list(student[1]),
-        "bootstrap_t95": _finite(resampled[0]) if resampled else None,
+        "bootstrap_t95": _finite(scale.turned(resampled[0])) if resampled else None,
         "by_bootstrap_t": _by_bootstrap_t(claim, resampled),
         "p": float(paired.sign_flip(d)) if some else None,
         "p_adjusted": None,
@@ -164,7 +166,7 @@ def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str,
     needed = {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
     if figures["verdict"] in states.OPEN and figures["by_itself"] != figures["verdict"]:
         line = 0.0 if figures["verdict"] == states.INCONCLUSIVE else claim.margin
-        needed[AS_HERE] = among_all(abs(figures["mean"] - line))
+        needed[AS_HERE] = among_all(abs(claim.scale.sign * figures["mean"] - line))
     return needed
 
 
@@ -198,19 +200,21 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
 
 def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Figures]]) -> Figures:
     """Return the random-effects mean over cells; a spread counts as no less than what rounding to images makes."""
-    means = np.array([figures["mean"] for _, figures in cells])
+    scale = claim.scale
+    means = np.array([scale.sign * figures["mean"] for _, figures in cells])
+    largest = float(np.abs(means).max()) or 1.0  # equal differences have no spread
     least = [(own["one_image"] or 0) / math.sqrt(6) for own, _ in cells]  # of differences of two
     errors = np.array(
         [
-            max(own["sd"], low, 1e-9) / math.sqrt(own["n"])
+            max(own["sd"], low, 1e-9 * largest) / math.sqrt(own["n"])
             for (_, own), low in zip(cells, least, strict=True)
         ]
     )
     pooled: dict[str, Any] = paired.over_cells(means, errors, (level, 2 * level))
     outer, inner = pooled["intervals"]
     return {
-        "mean": float(pooled["mean"]),
-        "ci95": [float(end) for end in outer],
+        "mean": scale.sign * float(pooled["mean"]),
+        "ci95": [*scale.turned(outer)],
         "between_cells_sd": float(pooled["tau"]),
         "i2": float(pooled["i2"]),
         "verdict": str(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import scipy
 from numpy.typing import NDArray
 
 from harness import correct
-from harness.analysis import paired_stats, results, states
+from harness.analysis import averages, paired_stats, results, states
 from harness.analysis.pairing import level_key
 from harness.correct import Bits
 from harness.files import UnreadableError
@@ -30,7 +31,7 @@ _REMEMBERED = 256  # runs whose bits are kept in memory: a baseline's are used w
 def read_correct(folder: Path) -> dict[str, Bits] | None:
     """Return by split (`val`, `test`) which images a run classified correctly at its end; None if it kept none.
 
-    Arrays (images,), in the order of the split's indices. Raises `UnreadableError` for another kind of file.
+    Those of an average of weights are under `val@ema:0.99`. Arrays (images,), in the order of the split's indices. Raises `UnreadableError` for another kind of file.
     """
     path = folder / correct.FILE
     return correct.read(path) if path.exists() else None
@@ -135,13 +136,17 @@ class _Run:
     fault: str = ""
 
 
-def _read_run(folder: Path) -> _Run:
+def _read_run(folder: Path, average: str) -> _Run:
     result = results.result(folder)
     with results.this_version(folder / "result.json"):
-        recorded = {**result.get("final", {}), **result.get("test", {})}
+        recorded = averages.metrics_of(
+            {**result.get("final", {}), **result.get("test", {})}, average
+        )
         data = {"val": result.get("data_sha256"), "test": result.get("test_sha256")}
     try:
-        bits = read_correct(folder) or {}
+        every = read_correct(folder) or {}
+        names = {averages.metric(split, average): split for split in correct.SPLITS}
+        bits = {split: every[name] for name, split in names.items() if name in every}
     except UnreadableError as error:
         return _Run(recorded, {}, data, str(error))
     for split, own in bits.items():
@@ -157,11 +162,11 @@ def add_images(judged: dict[str, Any], runs: pl.DataFrame, level: float) -> None
     Where that cannot be had a split has `ci95` null and the `reason`. `runs` has the columns folder, cell, level,
     seed, status and, with `tuned_over`, tuned. Raises `UnreadableError` for a result.json that is not of this version.
     """
-    folders: dict[tuple[Any, ...], list[Path]] = {}
-    for run in runs.to_dicts():
+    folders: dict[tuple[Any, ...], list[tuple[Path, str]]] = {}
+    for run, average in zip(runs.to_dicts(), averages.of_table(runs), strict=True):
         if run["status"] == "complete" and run["level"] is not None:
             key = (run["cell"], level_key(run["level"]), run.get("tuned"), run["seed"])
-            folders.setdefault(key, []).append(Path(run["folder"]))
+            folders.setdefault(key, []).append((Path(run["folder"]), average))
     read = lru_cache(_REMEMBERED)(_read_run)
     metric = judged["claim"]["metric"]
     for comparison in judged["comparisons"]:
@@ -177,15 +182,15 @@ def _runs_of(
     comparison: dict[str, Any],
     arm: str,
     metric: str,
-    folders: dict[tuple[Any, ...], list[Path]],
-    read: Callable[[Path], _Run],
+    folders: dict[tuple[Any, ...], list[tuple[Path, str]]],
+    read: Callable[[Path, str], _Run],
 ) -> list[_Run]:
     """Return the runs of an arm's pairs, in their order: of a seed the one that has the pair's value."""
     found = []
     tuned = (comparison.get("tuned") or {}).get(arm)
     for pair in comparison["pairs"]:
         key = (comparison["cell"], level_key(comparison[arm]), tuned, pair["seed"])
-        runs = map(read, folders.get(key, []))
+        runs = starmap(read, folders.get(key, []))
         found += [run for run in runs if run.recorded.get(metric) == pair[arm]][:1]
     return found
 

@@ -17,7 +17,6 @@ import scipy  # which imports scipy.stats, a second's work, where it is used
 
 from harness.analysis import sequential, states
 from harness.analysis.figures import Figures, of_pairs
-from harness.analysis.number_text import signed
 from harness.analysis.pairing import PairedRuns, level_key
 from harness.analysis.sentences import comparison_label
 from harness.analysis.sequential import Design, Standing
@@ -35,8 +34,8 @@ DECIDED, UNDECIDABLE = "decided", "undecidable"
 class Path:
     """The looks that a comparison has taken, and the one that waits for pairs.
 
-    `looks` has an entry a look: pairs, mean, low and high (of the repeated interval, points), p (one-sided, of
-    its boundary), verdict, and the means (points) that are decided: those from `above` and those up to `below`;
+    `looks` has an entry a look: pairs, mean, low and high (of the repeated interval), p (one-sided, of
+    its boundary), verdict, and the means that are decided: those from `above` and those up to `below`;
     null where differences are too coarse. `ahead` has pairs, above and below of the looks after the last one, as
     they would be at its standard deviation.
     """
@@ -71,10 +70,10 @@ def paths(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
 def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
     """Return the paths of comparisons that are judged together; a look waits until all of them have its pairs."""
     design = Design(claim.looks, claim.level, claim.margin, claim.decide)
-    differences = np.full((len(compared), len(claim.seeds)), np.nan)
+    gains, sign = np.full((len(compared), len(claim.seeds)), np.nan), claim.scale.sign
     for row, runs in enumerate(compared):
-        by_seed = {pair.seed: pair.difference for pair in runs.pairs(impute=True)}
-        differences[row] = [by_seed.get(seed, np.nan) for seed in claim.seeds]
+        by_seed = {pair.seed: sign * pair.difference for pair in runs.pairs(impute=True)}
+        gains[row] = [by_seed.get(seed, np.nan) for seed in claim.seeds]
     steps = np.array([runs.step() for runs in compared])
     taken: list[list[dict[str, Any]]] = [[] for _ in compared]
     ahead: list[list[dict[str, Any]]] = [[] for _ in compared]
@@ -83,11 +82,11 @@ def _of_family(claim: Claim, compared: Sequence[PairedRuns]) -> list[Path]:
         going = np.full(len(compared), True) if standing is None else ~standing.settled
         if not going.any():
             break
-        if np.isnan(differences[going, :pairs]).any():
+        if np.isnan(gains[going, :pairs]).any():
             waits = pairs
             break
-        coarse = (np.ptp(differences[:, :pairs], axis=-1) == 0) & (steps > claim.margin)
-        standing = sequential.look(design, number, differences, standing, unclear=coarse)
+        coarse = (np.ptp(gains[:, :pairs], axis=-1) == 0) & (steps > claim.margin)
+        standing = sequential.look(design, number, gains, standing, unclear=coarse)
         for row in map(int, np.flatnonzero(going)):
             decides = _decides(claim, number, standing, row)
             ahead[row] = decides[1:]
@@ -110,12 +109,13 @@ def _stopped(standing: Standing | None, row: int) -> str | None:
 
 
 def _entry(claim: Claim, number: int, standing: Standing, row: int) -> dict[str, Any]:
-    evidence = standing.evidence
+    evidence, scale = standing.evidence, claim.scale
+    low, high = scale.turned((evidence.low[row], evidence.high[row]))
     return {
         "pairs": claim.looks[number],
-        "mean": float(standing.mean[row]),
-        "low": float(evidence.low[row]),
-        "high": float(evidence.high[row]),
+        "mean": scale.sign * float(standing.mean[row]),
+        "low": low,
+        "high": high,
         "p": sequential.boundaries(claim.looks, claim.level / 2)[number],
         "verdict": str(standing.state[row]),
     }
@@ -138,14 +138,13 @@ def _decides(claim: Claim, number: int, standing: Standing, row: int) -> list[di
 
     half = float(standing.evidence.high[row] - standing.mean[row])
     sd = half / critical(number, 1)
-    return [
-        {
-            "pairs": claim.looks[at],
-            "above": line + sd * critical(at, left),
-            "below": claim.margin - sd * critical(at, 1),
-        }
-        for at in range(number, len(claim.looks))
-    ]
+    sides = ("below", "above") if claim.scale.sign > 0 else ("above", "below")
+    found = []
+    for at in range(number, len(claim.looks)):
+        lines = (claim.margin - sd * critical(at, 1), line + sd * critical(at, left))
+        ends = [claim.scale.sign * one for one in lines]
+        found.append({"pairs": claim.looks[at]} | dict(zip(sides, ends, strict=True)))
+    return found
 
 
 def taken_pairs(claim: Claim, runs: PairedRuns, path: Path) -> PairedRuns:
@@ -182,7 +181,8 @@ def figures(claim: Claim, runs: PairedRuns, path: Path) -> Figures:
     own = of_pairs(claim, pairs, (outer, inner)) | {"p": None}
     if path.looks:
         state = path.looks[-1]["verdict"]
-        alone = Evidence.of_intervals(own["ci95"], own["ci90"], claim.margin)
+        gains, inner_gains = (claim.scale.turned(own[name]) for name in ("ci95", "ci90"))
+        alone = Evidence.of_intervals(gains, inner_gains, claim.margin)
         by_itself = str(states.decide(alone, claim.margin))
         own |= {
             "verdict": state,
@@ -205,6 +205,7 @@ def progress(claim: Claim, own: Figures) -> str:
     last = own["path"][-1]
     label = comparison_label(own, claim.factor)
     alone = f" (“{own['by_itself']}” by itself)" * (own["by_itself"] != last["verdict"])
+    signed = claim.scale.signed
     interval = f"{signed(last['low'])} to {signed(last['high'])}"
     text = f"{label}: {signed(last['mean'])} ({interval}), {last['verdict']}{alone}"
     most = claim.looks[-1]

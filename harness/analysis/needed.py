@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import looks, results
+from harness.analysis import looks, measured, results
 from harness.analysis.pairing import level_key
 from harness.analysis.verdict import Claim, compared_arms, judge
 
@@ -19,7 +19,7 @@ def mark(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
     """Return `runs` (`results.read`) with the status `not needed` or `waiting` for missing ones that no look needs yet."""
     if not claim.looks:
         return runs
-    table = results.with_values(runs, claim.metric)
+    table = measured.with_values(runs, claim)
     compared = [pairs for one in compared_arms(claim, table) for pairs in one.against]
     now, later = looks.wanted(claim, compared)
     statuses = []
@@ -52,13 +52,13 @@ def progress(sweep: Path) -> list[str]:
     if not (plan["claim"] or {}).get("looks"):
         return []
     claim = Claim.from_dict(plan["claim"])
-    judged = judge(claim, results.with_values(results.read(sweep), claim.metric))
+    judged = judge(claim, measured.with_values(results.read(sweep), claim))
     lines = []
     if taken := judged["looks"]["look"]:
         pairs = f"{claim.looks[taken - 1]} of at most {len(claim.seeds)} pairs"
         interval = f"repeated {100 * (1 - claim.level):g} % interval"
         lines = [
-            f"look {taken} of {len(claim.looks)}, {pairs}; points of {claim.metric} ({interval}):"
+            f"look {taken} of {len(claim.looks)}, {pairs}; {claim.scale.of_what}{claim.scale.note} ({interval}):"
         ]
         lines += [f"  {looks.progress(claim, one)}" for one in judged["comparisons"] if one["path"]]
     if held := [f"{name} ({status})" for name, status in _not_ended(judged).items()]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
+from harness.analysis.scale import Scale
 from harness.analysis.sentences import MOST_PAIRS_NEEDED
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
@@ -98,7 +99,7 @@ def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> st
     """Return how many pairs, of new seeds, would answer all comparisons that are open."""
     several = len(verdict["comparisons"]) > 1
     of = f"{len(unanswered)} of {len(verdict['comparisons'])} are open: " * several
-    number, margin = max(map(_needed, unanswered)), verdict["claim"]["margin"]
+    number, scale = max(map(_needed, unanswered)), Scale.of(verdict["claim"])
     if "looks" in verdict:
         most = verdict["looks"]["pairs"][-1]
         return (
@@ -111,8 +112,8 @@ def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> st
             "(more validation images, longer training)"
         )
     answers = {
-        states.INCONCLUSIVE: f"show a gain of {margin:g} points or rule it out",
-        states.SUPPORTED_UNSURE: f"show {2 * margin:g} points to be above the margin",
+        states.INCONCLUSIVE: f"show a gain of {scale.amount(scale.margin)} or rule it out",
+        states.SUPPORTED_UNSURE: f"show {scale.gain(2 * scale.margin)} to be {scale.side('above')} the margin",
     }
     found = {answers[one["verdict"]] for one in unanswered}
     pairs = f"about {number} pairs would {found.pop() if len(found) == 1 else 'answer them'}"

@@ -9,5 +9,10 @@ def fixed(value: float, places: int = 2) -> str:
 
 
 def signed(value: float, places: int = 2) -> str:
-    """Return `value` with its sign; that of zero is +."""
+    """Return `value` with its sign; that of zero is +.
+
+    With three places or more, for numbers of any size, one that they cannot show has three digits and an exponent.
+    """
+    if places > 2 and value and not 0.5 * 10**-places <= abs(value) < 1e6:
+        return f"{value:+.3g}".replace("-", "−")
     return f"{round(value, places) + 0.0:+.{places}f}".replace("-", "−")

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 POWER = 0.8
-TIE_RESOLUTION = 1e9  # a point has this many units in which differences tie: 98.3 - 98.1 and 0.2 do
 _FLIPS = 100_000  # patterns of signs drawn where there are too many to count each
 _ENUMERATED = 20  # pairs up to which `sign_flip` counts every pattern of signs
 _ENUMERATED_JOINTLY = 12  # the same of `max_t`
@@ -26,6 +25,16 @@ _JOINT_FLIPS = 20_000
 _MOST_FLIPPED = 20_000_000  # signs, or sums, that `max_t` keeps at once
 _RESAMPLES = 9_999
 _SD_CONFIDENCE = 0.8  # of the limit of the standard deviation that `pairs_needed` reckons with
+
+
+def tie_resolution(largest: float) -> float:
+    """Return how many units 1 has in which differences tie, so that 98.3 - 98.1 and 0.2 do: 10⁹.
+
+    Where the `largest` number is far from 1, so many that it has about as many itself.
+    """
+    if largest == 0 or 1e-3 <= largest <= 1e6:
+        return 1e9
+    return float(10.0 ** (9 - math.floor(math.log10(largest))))
 
 
 def fewest_pairs(level: float, cells: int = 1) -> int:
@@ -73,7 +82,8 @@ def sign_flip(differences: Floats) -> Floats:
     Exact up to 20 pairs, ties included; beyond, over 100,000 drawn patterns and the observed one
     (Phipson & Smyth 2010).
     """
-    units = np.rint(differences * TIE_RESOLUTION).astype(np.int64)
+    resolution = tie_resolution(float(np.abs(differences).max(initial=0)))
+    units = np.rint(differences * resolution).astype(np.int64)
     pairs, observed = units.shape[-1], np.abs(units.sum(axis=-1, keepdims=True))
     if pairs <= _ENUMERATED:
         sums = units[..., :1]  # the other half of the patterns mirrors this one
@@ -112,9 +122,10 @@ def max_t(differences: Floats, margin: float, flips: int = _JOINT_FLIPS) -> Join
     signs = _signs(differences.shape[-1], flips).T
     there = ~np.isnan(differences)
     count = there.sum(axis=-1)[..., None]
+    resolution = tie_resolution(max(margin, float(np.abs(differences[there]).max(initial=0))))
 
     def t(shift: float) -> Floats:
-        units = np.where(there, np.rint((np.nan_to_num(differences) - shift) * TIE_RESOLUTION), 0)
+        units = np.where(there, np.rint((np.nan_to_num(differences) - shift) * resolution), 0)
         return _studentized(units @ signs, (units**2).sum(axis=-1)[..., None], count)
 
     of_zero, of_margin = t(0), t(margin)

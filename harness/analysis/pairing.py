@@ -12,12 +12,9 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import Any
 
-from harness.analysis.paired_stats import TIE_RESOLUTION
+from harness.analysis.paired_stats import tie_resolution
 
 Row = dict[str, Any]
-
-IMPUTATION = "the last value recorded, else 0 %"
-WORST = 0.0  # percent: imputed for a run that recorded no value
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,9 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """In points, treatment less baseline."""
-        return round((self.treatment - self.baseline) * TIE_RESOLUTION) / TIE_RESOLUTION
+        """Treatment less baseline, in the metric's own sign."""
+        units = tie_resolution(max(abs(self.treatment), abs(self.baseline)))
+        return round((self.treatment - self.baseline) * units) / units
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class PairedRuns:
     not_claimed: tuple[Row, ...]
     invalid: str  # why the two must not be compared, or ""
     tuned: tuple[str, str] = ("", "")  # with `Claim.tuned_over`: its values in the two arms
+    worst: float = 0.0  # imputed for a run that diverged and recorded no value
 
     @classmethod
     def select(
@@ -55,6 +54,7 @@ class PairedRuns:
         rows: Sequence[Row],
         claimed: Sequence[int],
         tuned: tuple[str, str] = ("", ""),
+        worst: float = 0.0,
     ) -> PairedRuns:
         """Select those of `rows`, of one cell, with the level of the baseline or of the treatment.
 
@@ -78,11 +78,13 @@ class PairedRuns:
             {label: [*arm.values()] for label, arm in zip(labels, arms, strict=True)}
         )
         cell = rows[0]["cell"] if rows else ""
-        return cls(factor, *levels, cell, arms[0], arms[1], seeds, tuple(others), reason, tuned)
+        return cls(
+            factor, *levels, cell, arms[0], arms[1], seeds, tuple(others), reason, tuned, worst
+        )  # fmt: skip
 
     def pairs(self, impute: bool) -> list[Pair]:
         """Return the seeds of which both runs have a value; `impute`: or one that `imputed` lists."""
-        value = _imputed_value if impute else _value
+        value = self._imputed_value if impute else _value
         both = [
             (seed, value(self.baseline_runs.get(seed)), value(self.treatment_runs.get(seed)))
             for seed in self.seeds
@@ -90,7 +92,7 @@ class PairedRuns:
         return [Pair(seed, a, b) for seed, a, b in both if a is not None and b is not None]
 
     def test_pairs(self) -> list[Pair]:
-        """Return the seeds of which both runs are complete and have a test accuracy."""
+        """Return the seeds of which both runs are complete and have the metric on the test set."""
         both = [
             (seed, _test(self.baseline_runs.get(seed)), _test(self.treatment_runs.get(seed)))
             for seed in self.seeds
@@ -125,9 +127,10 @@ class PairedRuns:
         return min((int(run.get("plan") or 0) for run in self.treatment_runs.values()), default=0)
 
     def step(self) -> float:
-        """Return how many points one image of the validation set makes.
+        """Return how much of the metric one image makes, in points.
 
-        Where their number was not recorded, the least difference between two accuracies that are there;
+        Where their number was not recorded, and of metrics that have no such step, the least difference between two
+        values that are there;
         infinite if there is none.
         """
         runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
@@ -152,18 +155,25 @@ class PairedRuns:
 
     def treatment_imputed(self) -> bool:
         runs = self.treatment_runs.values()
-        return any(_value(run) is None and _imputed_value(run) is not None for run in runs)
+        return any(_value(run) is None and self._imputed_value(run) is not None for run in runs)
 
     def unfinished(self) -> bool:
         """Return whether a run has not ended, or ended for reasons outside of its configuration."""
         runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
-        return any(run["status"] != "complete" and _imputed_value(run) is None for run in runs)
+        return any(run["status"] != "complete" and self._imputed_value(run) is None for run in runs)
 
     def imputed(self) -> list[dict[str, Any]]:
         """List the runs whose value is imputed when all runs count, with that value."""
         runs = [*self.baseline_runs.values(), *self.treatment_runs.values()]
-        without = [run for run in runs if _value(run) is None and _imputed_value(run) is not None]
-        return [{"name": run["name"], "value": _imputed_value(run)} for run in without]
+        imputed = [(run, self._imputed_value(run)) for run in runs if _value(run) is None]
+        return [{"name": run["name"], "value": own} for run, own in imputed if own is not None]
+
+    def _imputed_value(self, run: Row | None) -> float | None:
+        """Return the run's value; of one that diverged, or whose network cannot be built, the last one, else the worst."""
+        if run is None or not (run["status"] == "diverged" or run.get("refused")):
+            return _value(run)
+        last = _finite(run["last"])
+        return self.worst if last is None else last
 
 
 def _by_seed(rows: Sequence[Row]) -> dict[int, Row]:
@@ -185,14 +195,6 @@ def _by_name(row: Row) -> tuple[str, int, str, str]:
 
 def _value(run: Row | None) -> float | None:
     return _finite(run["value"]) if run and run["status"] == "complete" else None
-
-
-def _imputed_value(run: Row | None) -> float | None:
-    """Return the run's value; of one that diverged, or whose network cannot be built, the last one, else 0 %."""
-    if run is None or not (run["status"] == "diverged" or run.get("refused")):
-        return _value(run)
-    last = _finite(run["last"])
-    return WORST if last is None else last
 
 
 def _numerics(run: Row) -> dict[str, Any]:
@@ -244,7 +246,8 @@ def _why_invalid(arms: dict[str, list[Row]]) -> str:
             valid = f"; the nearest budgets that end one: {_any_of(nearest)}" if nearest else ""
             reasons.append(f"{label} is in mid-cycle {where}{valid}")
     ids = [
-        {run["seed"]: run["run_id"] for run in runs if run.get("run_id")} for runs in arms.values()
+        {run["seed"]: (run["run_id"], run.get("average")) for run in runs if run.get("run_id")}
+        for runs in arms.values()
     ]
     if len(ids) == 2 and ids[0] and ids[0] == ids[1]:
         reasons.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import ledger, results
+from harness.analysis import averages, ledger, results, run_tables
 from harness.analysis.ledger import Entry
 from harness.analysis.pairing import level_key
 from harness.config.fields import show
@@ -40,7 +40,7 @@ def provenance(
     of plans that are the cells of a study (`cell`) is no other claim. docs/verdict.md has the fields. The second
     value is what is wrong with the ledger, a line each. Raises OSError for a run without its LR plan.
     """
-    ids = _judged_ids(claim, runs)
+    ids, runs = _judged_ids(claim, runs), averages.of_runs(runs)
     entry = replace(
         Entry.now(_plan_sha256(claim, plans, ids), claim, ids, sweep), tuning=sorted(tuning)
     )
@@ -141,7 +141,7 @@ def existed_before(runs: pl.DataFrame) -> int:
 def _trains(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether `one`, of the same fingerprint, made updates that `other` has too."""
     plan, begun = (results.lr(Path(run["folder"])) for run in (other, one))
-    return bool(one["updates_reused"] < len(plan) == results.common(plan, begun))
+    return bool(one["updates_reused"] < len(plan) == run_tables.common(plan, begun))
 
 
 def commits(runs: pl.DataFrame) -> list[str]:

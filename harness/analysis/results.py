@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
+from harness.analysis import averages, measured
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.config.values import flat, section_from_dict
+from harness.config.measures import Measure
+from harness.config.schema import ClaimSettings
+from harness.config.values import completed, flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
+
+if TYPE_CHECKING:
+    pass
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
@@ -29,7 +34,7 @@ _HISTORY = {
 }  # fmt: skip
 _FROM_RESULT = (
     "fingerprint", "run_id", "updates_trained", "updates_reused", "exact", "tracking", "commit",
-    "dirty",
+    "dirty", "weights_sha256",
 )  # fmt: skip
 _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 
@@ -37,14 +42,18 @@ _TAIL_BYTES = 4096  # of a history that `last_row` reads first
 def read(sweep: Path | str) -> pl.DataFrame:
     """Return one row a run of the plan of the sweep in a folder; a run that left no result has the status `missing`.
 
+    Of a claim about averages (`claim.factor=average`): one row for each average of each run.
+
     Columns: num, folder, name, arm, seed; level (of the claim's factor) and cell (what else is
     swept); status, error; `final`, `best` (val/acc in percent), `test` (test/acc in percent);
     budget and nearest_aligned (epochs), aligned; restarts (of the LR), lr_share_at_end;
     fingerprint, run_id, updates_per_epoch, updates_trained, updates_reused, exact, seconds;
-    commit, dirty (of the program that trained); begun_again (starts of the run but the first);
+    commit, dirty (of the program that trained); weights_sha256 (at the end); begun_again (starts of the run but the first);
+    average (of the weights, `last` for those after the last update);
     tracking (W&B page or folder), claim_sha256 (of the claim when the run began); lr (the peak),
     val_images and test_images (of the two sets), tuned (the value of the claim's `tuned_over`), refused
-    (the network cannot be built); numerics, config, swept and overrides (JSON).
+    (the network cannot be built); numerics, config, swept and overrides (JSON); metrics (JSON: by name of all
+    metrics, acc too, `better`, `unit`, and `final`, `best` and `test`, null where not known).
 
     A run that a claim with looks does not need is `not needed` or `waiting` in place of `missing`.
     Name, arm, seed, level and cell are those that the run recorded, of the plan while it left no
@@ -66,8 +75,9 @@ def read(sweep: Path | str) -> pl.DataFrame:
 def rows_of(plan: dict[str, Any], run_folders: Sequence[Path], path: Path) -> pl.DataFrame:
     """Do as `read` with a plan whose runs are in `run_folders`; `path` is named in errors."""
     rows = [
-        _row(folder, run, plan, recorded="gathered" not in plan)
+        row
         for folder, run in zip(run_folders, plan["arms"], strict=True)
+        for row in _rows(folder, run, plan, recorded="gathered" not in plan)
     ]
     with this_version(path):
         return pl.DataFrame(rows, infer_schema_length=None)
@@ -112,7 +122,7 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
     configs, seeded = [], set[str]()
     for folder in run_folders:
         with this_version(folder / "config.json"):
-            configs.append(read_json(folder / "config.json")["config"])
+            configs.append(completed(read_json(folder / "config.json")["config"]))
             given = arms_of.override_values(result(folder).get("overrides", []))
             seeded |= {key for key, text in given.items() if "${seed}" in text}
     runs = []
@@ -123,7 +133,8 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         run |= arms_of.label_run(swept)
     with this_version(run_folders[0] / "config.json"):
         settings: Any = section_from_dict("claim", configs[0]["claim"])
-    question = arms_of.infer_question_afterwards(settings, runs)
+        known = [measured.measures_of(result(folder)) for folder in run_folders]
+    question = _question(settings, runs, known, configs)
     claim = question.claim and replace(question.claim, seeds=())  # nobody planned any
     return {
         "gathered": True,
@@ -131,6 +142,21 @@ def gathered(paths: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
         "arms": runs,
         "command": ["scripts/report.py", *map(str, paths)],
     }, run_folders
+
+
+def _question(
+    settings: ClaimSettings,
+    runs: list[dict[str, Any]],
+    known: Sequence[dict[str, Measure]],
+    configs: Sequence[dict[str, Any]],
+) -> arms_of.Question:
+    """Return what runs without a plan are judged by, their metric as the first one that has it recorded it."""
+    name = settings.metric.partition("/")[2]
+    measure = next((one[name] for one in known if name in one), None)
+    if measure is None:
+        return arms_of.Question(None, f"claim.metric={settings.metric}: no run has recorded it")
+    levels = [*map(averages.levels, configs)]
+    return arms_of.infer_question_afterwards(settings, runs, measure, levels)
 
 
 def _run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -170,16 +196,55 @@ def this_version(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _row(
+def _rows(
     folder: Path, planned: dict[str, Any], plan: dict[str, Any], recorded: bool
-) -> dict[str, Any]:
-    """Return a run's row; `recorded`: with the names that the run recorded, else those of the plan."""
+) -> list[dict[str, Any]]:
+    """Return a run's row, in a claim about averages or of a run alone one for each; `recorded` as for `_row`."""
     own = result(folder)
+    about = (plan["claim"] or {}).get("factor") == averages.FACTOR
+    alone = "gathered" in plan and len(plan["arms"]) == 1
+    with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
+        config = own.get("config") or _planned_config(plan, planned) or {}
+        levels = averages.levels(config) if about or alone else [averages.LAST]
+        if levels == [averages.LAST] and not about:
+            return [_row(folder, planned, plan, recorded, own) | {"average": averages.LAST}]
+        rows = []
+        for level in levels:
+            labels = [
+                arms_of.label_run(one.get("swept", planned["swept"]) | {averages.FACTOR: level})
+                for one in (planned, own)
+            ]
+            best = _best(folder, level, measured.measures_of(own)) if own else {}
+            found = averages.as_run(own, level, best) | (labels[1] if own else {})
+            row = _row(folder, planned | labels[0], plan, recorded, found)
+            rows.append(row | {"average": level})
+        return rows
+
+
+def _best(folder: Path, average: str, measures: Mapping[str, Measure]) -> dict[str, Any]:
+    """Return the best validation value of each metric of an average, by the metric's name."""
+    table = history(folder, average, measured.own_names(measures))
+    columns = {name: table[f"val/{name}"].drop_nans() for name in measures}
+    return {
+        name: columns[name].max() if measure.better == "higher" else columns[name].min()
+        for name, measure in measures.items()
+    }
+
+
+def _row(
+    folder: Path,
+    planned: dict[str, Any],
+    plan: dict[str, Any],
+    recorded: bool,
+    own: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the row of a run whose result is `own`; `recorded`: with the names in that, else those of the plan."""
     with this_version(folder / "result.json" if own else folder.parent / "plan.json"):
         named = own if own and recorded else planned
         swept = named.get("swept", planned["swept"])
-        schedule, shape = own.get("plan", {}), planned["plan"]
+        shape = planned["plan"]
         config = own.get("config") or _planned_config(plan, planned)
+        config = config and completed(config)
         factor, tuned_over = ((plan["claim"] or {}).get(k) for k in ("factor", "tuned_over"))
         images = own.get("images") or {}
         return {
@@ -195,16 +260,11 @@ def _row(
             "final": own.get("final", {}).get("val/acc"),
             "best": own.get("best", {}).get("val/acc"),
             "test": own.get("test", {}).get("test/acc"),
-            "budget": shape["budget_epochs"],
-            "aligned": shape.get("aligned"),
-            "nearest_aligned": shape.get("nearest_aligned_epochs"),
-            "restarts": len(schedule["restart_epochs"]) if schedule else None,
-            "lr_share_at_end": schedule.get("lr_share_at_end"),
+            **_of_schedule(shape, own.get("plan", {})),
             "seconds": own.get("seconds", {}).get("total"),
             **{name: own.get(name) for name in _FROM_RESULT},
             "begun_again": own.get("restarts"),
             "claim_sha256": own.get("claim_sha256") if recorded else None,
-            "updates_per_epoch": shape.get("updates_per_epoch"),
             "lr": (config or {}).get("optimizer", {}).get("lr"),
             "val_images": images.get("val"),
             "test_images": images.get("test"),
@@ -214,19 +274,20 @@ def _row(
             "config": json.dumps(config, sort_keys=True),
             "swept": json.dumps(swept),
             "overrides": json.dumps(own.get("overrides") or planned.get("overrides") or []),
+            "metrics": json.dumps(measured.of_result(own)),
         }
 
 
-def with_values(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """Return `runs` with `value` (null of incomplete runs), `last` and `images` of the `metric`."""
-    of_test = metric == "test/acc"
-    accuracy = pl.col("test" if of_test else "final")
-    images = "test_images" if of_test else "val_images"
-    counted = pl.col(images) if images in runs.columns else pl.lit(None, pl.Int64)
-    complete = pl.col("status") == "complete"
-    return runs.with_columns(
-        pl.when(complete).then(accuracy).alias("value"), accuracy.alias("last"), images=counted
-    )
+def _of_schedule(shape: dict[str, Any], schedule: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns about a schedule, of its shape in the plan and of what the run recorded."""
+    return {
+        "budget": shape["budget_epochs"],
+        "updates_per_epoch": shape.get("updates_per_epoch"),
+        "aligned": shape.get("aligned"),
+        "nearest_aligned": shape.get("nearest_aligned_epochs"),
+        "restarts": len(schedule["restart_epochs"]) if schedule else None,
+        "lr_share_at_end": schedule.get("lr_share_at_end"),
+    }
 
 
 def _planned_config(plan: dict[str, Any], planned: dict[str, Any]) -> dict[str, Any] | None:
@@ -241,18 +302,36 @@ def _tuned(key: str | None, swept: dict[str, str], config: dict[str, Any] | None
     return show(settings[key]) if key in settings else swept.get(key)
 
 
-def history(folder: Path | str) -> pl.DataFrame:
+def history(
+    folder: Path | str, average: str = averages.LAST, metrics: Sequence[str] = ()
+) -> pl.DataFrame:
     """Return the rows of a run's `history.jsonl`, null where a row lacks a metric; none without the file.
 
-    A last line that is being written is left out, and so are keys that are no metric of ours.
+    Validation metrics are those of the last weights, or of an `average`; `metrics` are names of others than acc
+    and loss, of which the column val/NAME is wanted. A last line that is being written is left out, and so are keys
+    that are no metric of ours.
     """
     path = Path(folder, "history.jsonl")
     content = read_bytes(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
+    schema = _HISTORY | {f"val/{name}": pl.Float64 for name in metrics}
     if not whole:
-        return pl.DataFrame(schema=_HISTORY)
+        return pl.DataFrame(schema=schema)
+    names = {
+        name: averages.metric(name, average) if name.startswith("val/") else name for name in schema
+    }
+    schema = {names[name]: dtype for name, dtype in schema.items()}
     with this_version(path):
-        return pl.read_ndjson(BytesIO(whole), schema=_HISTORY)
+        table = pl.read_ndjson(BytesIO(whole), schema=schema)
+        return table.rename({own: name for name, own in names.items()})
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the whole rows of a run's history as they were written, with the metrics of its averages."""
+    path = folder / "history.jsonl"
+    content = read_bytes(path)
+    with this_version(path):
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
 def last_row(folder: Path, metric: str = "step") -> dict[str, Any]:
@@ -286,46 +365,10 @@ def lr(folder: Path | str) -> NDArray[np.float64]:
     return np.asarray(lrs)
 
 
-def disagreements(runs: pl.DataFrame) -> list[str]:
-    """List the pairs of runs whose histories differ although their trajectories are the same so far.
-
-    Equal work must give equal results, so each is a fault: of determinism, or of the data.
-    """
-    found = []
-    begun = runs.filter(pl.col("fingerprint").is_not_null())
-    for (_,), same_beginning in begun.group_by("fingerprint", maintain_order=True):
-        plans = [(lr(Path(run["folder"])), run) for run in same_beginning.to_dicts()]
-        plans.sort(key=lambda pair: pair[0].astype(">f8").tobytes())  # long common prefixes adjoin
-        for (one, run), (other, after) in pairwise(plans):
-            step = _first_difference(Path(run["folder"]), Path(after["folder"]), common(one, other))
-            if step is not None:
-                found.append(
-                    f"{run['name']} and {after['name']} begin alike but differ at update {step}"
-                )
-    return found
-
-
-def common(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
-    """Return how many updates two LR plans have in common from the first on."""
-    shorter = min(len(one), len(other))
-    different = np.flatnonzero(one[:shorter] != other[:shorter])
-    return int(different[0]) if len(different) else shorter
-
-
-def _first_difference(one: Path, other: Path, updates: int) -> int | None:
-    """Return the first update with a metric that both histories have with different values."""
-    rows = history(one).filter(pl.col("step") <= updates)
-    both = rows.join(history(other), on="step", suffix=" of the other")
-    metrics = [name for name in _HISTORY if name != "step"]
-    differ = [pl.col(name) != pl.col(f"{name} of the other") for name in metrics]
-    step: int | None = both.filter(pl.any_horizontal(differ))["step"].min()  # type: ignore[assignment]
-    return step
-
-
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
-    Accuracies are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
+    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
     """
     done = pl.col("status") == "complete"
     accuracies = ["final", "best", "test"]
@@ -338,91 +381,3 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
         pl.col("lr_share_at_end").max(),
         pl.col("seconds").sum(),
     )
-
-
-def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """Return, for each arm, how good the best accuracy so far is during training, on average over its runs.
-
-    `area` is its mean over epochs (percent); `epochs_to` the mean number of epochs until it reaches
-    an accuracy, null unless all runs do. The accuracies are 5, 2, 1 and 0 points below the first
-    arm's mean final one. A maximum over epochs is optimistic: none of this enters a verdict.
-    """
-    done = runs.filter(pl.col("status") == "complete")
-    if done.is_empty():
-        return None
-    first = done.filter(pl.col("arm") == done["arm"][0])["final"].mean()
-    assert isinstance(first, float)
-    goals = [round(first - below, 2) for below in (5, 2, 1, 0)]
-    found = []
-    for (arm,), group in done.group_by("arm", maintain_order=True):
-        curves = [_best_so_far(Path(folder)) for folder in group["folder"]]
-        areas = [np.average(best, weights=np.diff(epoch, prepend=0)) for epoch, best in curves]
-        epochs_to = {
-            str(goal): float(np.mean([epoch[np.argmax(best >= goal)] for epoch, best in curves]))
-            if all(best[-1] >= goal for _, best in curves)
-            else None
-            for goal in goals
-        }
-        found.append({"arm": arm, "area": float(np.mean(areas)), "epochs_to": epochs_to})
-    return found
-
-
-def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = history(folder).filter(pl.col("val/acc").is_not_null())
-    return rows["epoch"].to_numpy(), np.maximum.accumulate(rows["val/acc"].to_numpy())
-
-
-def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """Return, for each arm, the test accuracy of the mean prediction of its runs' last m cycle ends.
-
-    From the `snapshots.json` that `scripts/snapshot_ensemble.py` writes into run folders.
-    """
-    rows = [
-        {"arm": run["arm"], "members": members, "acc": acc}
-        for run in runs.to_dicts()
-        if (path := Path(run["folder"]) / "snapshots.json").exists()
-        for members, acc in enumerate(read_json(path)["test/acc"], start=1)
-    ]
-    if not rows:
-        return None
-    table = pl.DataFrame(rows).group_by("arm", "members", maintain_order=True)
-    return table.agg(
-        pl.col("acc").mean().alias("test_acc_mean"), pl.col("acc").std().alias("sd")
-    ).to_dicts()
-
-
-def table(runs: pl.DataFrame) -> str:
-    """Return the table of the arms as text."""
-    header = ["arm", "seeds", "final val/acc %", "best val/acc %", "test/acc %", "restarts",
-              "LR at end, % of peak", "seconds, all seeds"]  # fmt: skip
-    return columns(header, [_cells(row) for row in arms(runs).to_dicts()])
-
-
-def columns(header: list[str], rows: list[list[str]]) -> str:
-    """Return a table as text: the first column aligned to the left, the others to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [header, rule, *rows]
-    )
-
-
-def _cells(arm: dict[str, Any]) -> list[str]:
-    def accuracy(name: str) -> str:
-        if arm[name] is None:
-            return "-"
-        sd = arm[f"{name}_sd"]
-        return f"{arm[name]:.2f}" + (f" ± {sd:.2f}" if sd is not None else "")
-
-    seeds = str(arm["seeds"]) if arm["seeds"] == arm["of"] else f"{arm['seeds']} of {arm['of']}"
-    share = "-" if arm["lr_share_at_end"] is None else f"{arm['lr_share_at_end']:.1%}"
-    seconds = "-" if arm["seconds"] is None else f"{arm['seconds']:.1f}"
-    restarts = "-" if arm["restarts"] is None else str(arm["restarts"])
-    return [
-        arm["arm"], seeds, *map(accuracy, ["final", "best", "test"]), restarts, share, seconds,
-    ]  # fmt: skip

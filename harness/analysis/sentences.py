@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import paired_stats as paired
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
-from harness.analysis.number_text import signed
-from harness.analysis.pairing import IMPUTATION
+from harness.analysis.scale import Scale
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
@@ -50,9 +48,9 @@ def comparison(claim: Claim, own: Figures) -> str:
     if own["verdict"] == states.INVALID:
         return " ".join([*words, *_left_out(own)])
     interim = own["verdict"] == states.INTERIM
-    if (skewed := _skewed(own)) and not interim:
+    if (skewed := _skewed(claim, own)) and not interim:
         words.append(skewed)
-    if (reduced := _reduced(own)) and not interim:
+    if (reduced := _reduced(claim, own)) and not interim:
         words.append(reduced)
     if own["numerics"]:
         words.append(f"The arms did not run alike: {'; '.join(own['numerics'])}.")
@@ -60,13 +58,13 @@ def comparison(claim: Claim, own: Figures) -> str:
         words.append(lrs)
     words += _left_out(own)
     if everyone := own["intention_to_treat"]:
-        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {IMPUTATION}"
+        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {claim.scale.imputed(everyone['worst'])}"
         state = "" if interim else f"{everyone['verdict']}: "
         words.append(f"{filled}: {state}{measured(claim, everyone)}.")
     test = own["test"]
     if test and test["mean"] * (own["mean"] or 0) < 0:
         words.append(
-            f"On the test set the difference has the other sign: {_points(claim, test['mean'])} points "
+            f"On the test set the difference has the other sign: {_size(claim, test['mean'])} "
             f"({_range(claim, test['ci95'])})."
         )
     return " ".join(words)
@@ -120,10 +118,11 @@ def measured(claim: Claim, figures: Figures) -> str:
         if ends
         else "no interval"
     )
-    return f"{_points(claim, figures['mean'])} points of {claim.metric} ({share}, {pairs})"
+    scale = claim.scale
+    return f"{scale.signed(figures['mean'])} {scale.of_what}{scale.note} ({share}, {pairs})"
 
 
-def _short(own: Figures) -> str:
+def _short(claim: Claim, own: Figures) -> str:
     verdict = own["verdict"]
     if verdict == states.INTERIM:
         return f"interim of {own['planned']} pairs"
@@ -131,31 +130,31 @@ def _short(own: Figures) -> str:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
     rival = f" (but not above {' and '.join(explained)})" if explained else ""
-    alone = f" ({hindered})" if (hindered := by_itself(own)) else ""
-    return f"{verdict}{' (skewed pairs)' if _skewed(own) else ''}{alone}{rival}"
+    alone = f" ({hindered})" if (hindered := by_itself(claim.scale, own)) else ""
+    return f"{verdict}{' (skewed pairs)' if _skewed(claim, own) else ''}{alone}{rival}"
 
 
 def _reason(claim: Claim, own: Figures) -> str:
-    margin = f"{claim.margin:g}"
+    scale, margin = claim.scale, f"{claim.margin:g}"
+    above, below = scale.side("above"), scale.side("below")
     match own["verdict"]:
         case states.TOO_FEW:
             fewest = paired.fewest_pairs(claim.level)
             return f"fewer than {fewest} pairs cannot reach p < {claim.level:g}"
         case states.TOO_COARSE:
-            image = (
-                f"one image is {own['one_image']:.2f} points"
-                if own["one_image"]
-                else "how fine it is, is unknown"
-            )
+            if own["one_image"] is None:
+                return f"all differences are equal, and nothing says how fine {claim.metric} is"
+            image = f"one image is {own['one_image']:.2f} points"
             return f"all differences are equal, and the validation set cannot see the margin of {margin}: {image}"
         case states.WORSE:
-            return "below 0"
+            return f"{below} 0"
         case states.SUPPORTED:
-            return f"above the margin of {margin}"
+            return f"{above} the margin of {scale.line}"
         case states.SUPPORTED_SMALLER:
-            return f"above 0 and below the margin of {margin}"
+            return f"{above} 0 and {below} the margin of {scale.line}"
         case states.SUPPORTED_UNSURE:
-            return f"above 0; whether above the margin of {margin} is open" + _needed(claim, own)
+            open_ = f"whether {above} the margin of {scale.line} is open"
+            return f"{above} 0; {open_}{_needed(claim, own)}"
         case states.EQUIVALENT:
             share = f"{100 * (1 - 2 * claim.level):g} % interval"
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
@@ -169,13 +168,13 @@ def _needed(claim: Claim, own: Figures) -> str:
     """Return how many pairs would answer what is open, if more are needed than there are."""
     needed = own["pairs_needed"] or {}
     if AS_HERE in needed:
-        side = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
+        of_gain = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
+        side = claim.scale.side(of_gain)
         margin = f" to be {side} it" * (own["verdict"] == states.SUPPORTED_UNSURE)
         answers = {f"show so large a difference{margin}": needed[AS_HERE]}
     elif own["verdict"] == states.SUPPORTED_UNSURE:
-        answers = {
-            f"show {2 * claim.margin:g} points to be above it": needed.get("above the margin")
-        }
+        question = f"show {claim.scale.gain(2 * claim.margin)} to be {claim.scale.side('above')} it"
+        answers = {question: needed.get("above the margin")}
     else:
         above, none = needed.get("above 0"), needed.get(states.NO_GAIN)
         answers = {f"show a gain of {claim.margin:g}": above, "rule it out": none}
@@ -196,29 +195,30 @@ def format_pairs(number: int, more_than: str = "more than ") -> str:
 
 
 _ALONE = {
-    states.WORSE: "below 0",
-    states.SUPPORTED: "above the margin",
-    states.SUPPORTED_SMALLER: "above 0 and below the margin",
-    states.SUPPORTED_UNSURE: "above 0",
+    states.WORSE: "{below} 0",
+    states.SUPPORTED: "{above} the margin",
+    states.SUPPORTED_SMALLER: "{above} 0 and {below} the margin",
+    states.SUPPORTED_UNSURE: "{above} 0",
 }
 
 
-def by_itself(own: Figures) -> str:
+def by_itself(scale: Scale, own: Figures) -> str:
     """Return in a few words what a comparison of a `verdict.json` shows by itself, but not among all; else ""."""
     alone, found = own.get("by_itself"), own.get("complete_pairs")
     decided = (states.WORSE, states.SUPPORTED, states.SUPPORTED_SMALLER)
     if alone == found or alone not in _ALONE or found in decided or found != own["verdict"]:
         return ""
-    return f"{_ALONE[alone]} by itself, but not among all {own['comparisons']}"
+    shown = _ALONE[alone].format(above=scale.side("above"), below=scale.side("below"))
+    return f"{shown} by itself, but not among all {own['comparisons']}"
 
 
-def _reduced(own: Figures) -> str:
+def _reduced(claim: Claim, own: Figures) -> str:
     """Return what the comparison is by itself, where the others take something away."""
     state = own["by_itself"]
     if own["complete_pairs"] == state or own["complete_pairs"] not in states.STATES[4:]:
         return ""
     if own.get("path"):
-        return _reduced_at_looks(own)
+        return _reduced_at_looks(claim, own)
     if own["n"] < own["fewest_pairs"]:
         return (
             f"It is “{state}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
@@ -228,21 +228,21 @@ def _reduced(own: Figures) -> str:
     return f"It is “{state}” by itself, but not among {own['comparisons']} comparisons (adjusted p = {p:.2g})."
 
 
-def _reduced_at_looks(own: Figures) -> str:
+def _reduced_at_looks(claim: Claim, own: Figures) -> str:
     """Return the same of a comparison with looks, at which what was shown once stays so."""
     shown = (states.WORSE, *states.ANY_SUPPORTED)
     earlier = [one["pairs"] for one in own["path"] if one["verdict"] in shown]
     if own["complete_pairs"] in shown and own["by_itself"] not in shown:
-        return f"That it is above 0 was shown with {earlier[0]} pairs."
+        return f"That it is {claim.scale.side('above')} 0 was shown with {earlier[0]} pairs."
     return f"It is “{own['by_itself']}” by itself, but not among the comparisons of its sweep."
 
 
-def _skewed(own: Figures) -> str:
-    decided = own["complete_pairs"] not in (states.TOO_FEW, states.TOO_COARSE)
+def _skewed(claim: Claim, own: Figures) -> str:
+    decided = own["complete_pairs"] not in (states.INVALID, states.TOO_FEW, states.TOO_COARSE)
     if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
         return ""
     ends = own["bootstrap_t95"]
-    interval = f" ({signed(ends[0])} to {signed(ends[1])})" if ends else ""
+    interval = f" ({_range(claim, ends)})" if ends else ""
     return f"The pairs are skewed; by bootstrap-t{interval} it is “{own['by_bootstrap_t']}”."
 
 
@@ -305,10 +305,11 @@ def rivals(claim: Claim, own: Figures) -> str:
 def looked(verdict: Mapping[str, Any]) -> str:
     """Return what was asked at the looks of a `verdict.json`, how many there were, and what they spared."""
     looks, comparisons = verdict["looks"], verdict["comparisons"]
-    margin, most = f"{verdict['claim']['margin']:g} points", looks["pairs"][-1]
+    scale, most = Scale.of(verdict["claim"]), looks["pairs"][-1]
+    above, line = scale.side("above"), f"{scale.line} {scale.unit_of_differences}".rstrip()
     asked = {
-        "zero": f"above zero, or is a gain of {margin} ruled out",
-        "margin": f"above the margin of {margin}, or is a gain of that size ruled out",
+        "zero": f"{above} zero, or is a gain of {scale.amount(scale.margin)} ruled out",
+        "margin": f"{above} the margin of {line}, or is a gain of that size ruled out",
     }
     number, taken = len(looks["pairs"]), looks["look"]
     last = f", the last with {looks['pairs'][taken - 1]} of at most {most} pairs" if taken else ""
@@ -338,19 +339,17 @@ def tuned(tuning: Mapping[str, Any]) -> str:
     ]
     cell = f"{tuning['cell']}: " if "cell" in tuning else ""
     return (
-        f"{cell}{' and '.join(tuning['keys'])} {'were' if len(tuning['keys']) > 1 else 'was'} chosen by val/acc on {len(tuning['seeds'])} other seeds "
+        f"{cell}{' and '.join(tuning['keys'])} {'were' if len(tuning['keys']) > 1 else 'was'} chosen by {tuning.get('metric', 'val/acc')} on {len(tuning['seeds'])} other seeds "
         f"({tuning['runs']} runs, {tuning['seconds']:,.0f} s): {', '.join(chosen)}"
     )
 
 
 def _range(claim: Claim, ends: Sequence[float]) -> str:
-    return f"{_points(claim, ends[0])} to {_points(claim, ends[1])}"
+    return f"{claim.scale.signed(ends[0])} to {claim.scale.signed(ends[1])}"
 
 
-def _points(claim: Claim, number: float) -> str:
-    """Return a difference with the margin's precision, at least hundredths."""
-    places = max(2, 1 - math.floor(math.log10(claim.margin))) if claim.margin else 2
-    return signed(number, places)
+def _size(claim: Claim, number: float) -> str:
+    return f"{claim.scale.signed(number)} {claim.scale.unit_of_differences}".rstrip()
 
 
 def _is_open(own: Figures) -> bool:
@@ -366,9 +365,10 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     if len(comparisons) == 1:
         return str(comparisons[0]["sentence"])
     counted = Counter(one["verdict"] for one in comparisons)
+    key = claim.factor.rpartition(".")[2]
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{one['treatment']}{_lr(one)}{_at(one)} {measured(claim, one)}{_closest(one)}, {_short(one)}"
+        f"{key}={one['treatment']}{_lr(one)}{_at(one)}: {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
@@ -383,8 +383,8 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     notes += f" {lrs}" if (lrs := given_lrs(vars(claim), comparisons)) else ""
     together = [
         f" Over {one['cells']}{_of(one)} cells, {claim.factor}={one['treatment']}: {one['verdict']}, "
-        f"{_points(claim, one['mean'])} points ({_range(claim, one['ci95'])}; sd between cells "
-        f"{one['between_cells_sd']:.2f})."
+        f"{_size(claim, one['mean'])} ({_range(claim, one['ci95'])}; sd between cells "
+        f"{one['between_cells_sd']:.{claim.scale.places_shown}f})."
         for one in over
     ]
     return (

@@ -77,7 +77,7 @@ class Design:
     """When a family of comparisons is judged, and what is asked: fixed before the first update.
 
     `looks` are numbers of pairs, the last of them N; `decide` is "zero" (is there a gain?) or "margin" (is it
-    larger than `margin`, in points?). Raises ValueError for what is no such design.
+    larger than `margin`?). Raises ValueError for what is no such design.
     """
 
     looks: tuple[int, ...]
@@ -119,7 +119,7 @@ def look(
     before: Standing | None,
     unclear: Bools | None = None,
 ) -> Standing:
-    """Judge a family at a look (its index) by the first pairs of `differences` (..., comparisons, pairs), points.
+    """Judge a family at a look (its index) by the first pairs of gains, `differences` (..., comparisons, pairs).
 
     Comparisons that were settled `before` keep what they had, and their differences are not read. Repeated
     intervals are d̄ ± t⁻¹₍ₙ₋₁₎(1-pₖ)·s/√n. What lies beside 0 or the margin must pass Holm's procedure on

@@ -110,8 +110,9 @@ def _dataset(section: dict[str, Any]) -> str:
 
 def _model(section: dict[str, Any]) -> str:
     """Return a network's name as papers write it, with its width where that is not the usual one."""
-    if "depth" not in section:
-        return str(section.get("arch") or section.get("kind", ""))
+    kind = str(section.get("kind", ""))
+    if kind != "resnet":
+        return str(section["arch"]) if kind == "torchvision" else kind
     width = section.get("width", _USUAL_WIDTH)
     named = f" (width {width})" if width != _USUAL_WIDTH else ""
     return f"ResNet-{section['depth']}{named}"

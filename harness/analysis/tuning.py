@@ -22,7 +22,7 @@ MOST_ADDED = 3  # values, beyond the edges of a grid
 
 @dataclass(frozen=True)
 class Choice:
-    """The value that was chosen, and of what: the `best` by `mean` (percent), with its standard error.
+    """The value that was chosen, and of what: the `best` by `mean`, with its standard error.
 
     `edge` says that the best is the smallest or largest number that was tried, so that a better one may lie
     beyond. Values of which a run diverged are `ruled_out`.
@@ -36,8 +36,9 @@ class Choice:
     ruled_out: tuple[Value, ...]
 
 
-def choose(tried: Mapping[Value, Sequence[float | None]]) -> Choice | None:
-    """Choose by what the tuning seeds came to (percent; None: diverged) at each value that was tried.
+def choose(tried: Mapping[Value, Sequence[float | None]], sign: int = 1) -> Choice | None:
+    """Choose by what the tuning seeds came to (None: diverged) at each value that was tried; `sign` is -1 where lower
+    is better.
 
     The smallest value whose mean is within one standard error of the best one's mean (Breiman, Friedman, Olshen
     & Stone 1984, § 3.4.3); what are not all numbers is smaller where it stands earlier. None if all values are
@@ -46,7 +47,9 @@ def choose(tried: Mapping[Value, Sequence[float | None]]) -> Choice | None:
     values = [*tried]
     if numbers := _numbers(values):
         values.sort(key=numbers.__getitem__)
-    results = {value: np.array(tried[value], np.float64) for value in values}  # None becomes NaN
+    results = {
+        value: sign * np.array(tried[value], np.float64) for value in values
+    }  # None becomes NaN
     if any(len(runs) < 2 for runs in results.values()):
         raise ValueError("a choice needs two tuning seeds or more")
     means = {
@@ -61,7 +64,7 @@ def choose(tried: Mapping[Value, Sequence[float | None]]) -> Choice | None:
     return Choice(
         value=next(value for value, mean in means.items() if mean >= means[best] - se),
         best=best,
-        mean=means[best],
+        mean=sign * means[best],
         se=se,
         edge=bool(numbers) and best in (values[0], values[-1]),
         ruled_out=tuple(value for value in values if value not in means),

@@ -20,6 +20,9 @@ from harness.analysis import looks, sentences, states
 from harness.analysis import paired_stats as paired
 from harness.analysis.figures import FamilySize, Figures, of_family, of_pairs, over_cells
 from harness.analysis.pairing import PairedRuns, level_key, natural_key
+from harness.analysis.pooled import why_not_pooled
+from harness.analysis.scale import Scale
+from harness.config import measures
 
 VERSION = 2  # of what `judge` returns; 1 had none
 
@@ -28,10 +31,10 @@ VERSION = 2  # of what `judge` returns; 1 had none
 class Claim:
     """The hypothesis, fixed before the first update: each treatment beats the baseline.
 
-    `metric` is in percent, taken after the last update, and higher is better; `margin`, in points,
-    is the smallest difference that matters. Without `seeds`, every seed of the table counts. `rivals`
-    are treatments that may explain what another one gains. With `tuned_over`, a key, a treatment must
-    beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
+    `metric`, as val/acc, is taken after the last update; whether higher or lower is `better`, and its `unit`, come
+    with it. `margin`, in that unit (of % in points), is the smallest difference that matters. Without `seeds`, every
+    seed of the table counts. `rivals` are treatments that may explain what another one gains. With `tuned_over`, a
+    key, a treatment must beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
     judged at each of them until what it must `decide` ("zero" or "margin") is, with `seeds` in that order.
     `title` is the report's, and no part of what is judged.
     Raises ValueError for what cannot be judged.
@@ -50,6 +53,8 @@ class Claim:
     looks: tuple[int, ...] = ()
     decide: str = "zero"
     title: str | None = None
+    better: str = "higher"
+    unit: str = "%"
 
     def __post_init__(self) -> None:
         texts = (self.baseline, *self.treatments)
@@ -65,13 +70,22 @@ class Claim:
             raise ValueError(
                 f"tuned_over={self.tuned_over}: must be another key than the factor and seed"
             )
-        if self.metric.endswith("loss"):
-            raise ValueError(f"metric={self.metric}: must be one of which more is better: val/acc")
-        if not 0 <= self.margin < math.inf:
-            raise ValueError(f"margin={self.margin}: must be 0 points or more")
+        if not measures.is_metric(self.metric):
+            raise ValueError(f"metric={self.metric}: must be val/NAME or test/NAME, as val/acc")
+        own = measures.Measure(self.better, self.unit)
+        if own != (known := measures.BUILTIN.get(self.scale.name, own)):
+            raise ValueError(f"metric={self.metric}: {known.better} is better, not {self.better}")
+        most = 100 if self.unit == "%" else math.inf
+        if not 0 <= self.margin < most:
+            below = " and less than 100" * (most == 100)
+            raise ValueError(f"margin={self.margin}: must be {self.scale.amount(0)} or more{below}")
         if not 1e-6 <= self.level < 0.5:
             raise ValueError(f"level={self.level}: must lie between 1e-6 and 0.5")
         self._check_looks()
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.metric, self.better, self.unit, self.margin)
 
     def _check_looks(self) -> None:
         if self.decide not in ("zero", "margin"):
@@ -112,10 +126,12 @@ class Claim:
         fields |= {name: list(fields[name]) for name in _LISTS}
         if not self.looks:
             del fields["decide"]
+        fields = {k: v for k, v in fields.items() if (k, v) not in _OF_ACCURACY.items()}
         return {k: v for k, v in fields.items() if v or k not in ("rivals", "tuned_over", "looks")}
 
 
 _LISTS = ("treatments", "seeds", "rivals", "looks")
+_OF_ACCURACY = {"better": "higher", "unit": "%"}  # of claims that do not say it
 
 
 @dataclass(frozen=True)
@@ -136,10 +152,10 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     """Return the core of `verdict.json`, one comparison a cell and treatment.
 
     `runs` has one row a planned run: name, level (of the factor, as text), cell, seed, status,
-    value (of the metric after the last update), last (recorded), budget (epochs), aligned,
-    nearest_aligned (epochs); and, where they are known, test (percent), lr (the peak), images (of the
-    metric's set), numerics (JSON), refused, tuned (the value of `tuned_over`). The order of the rows does
-    not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
+    value (of the metric, in its own sign, after the last update), last (recorded), budget (epochs), aligned,
+    nearest_aligned (epochs); and, where they are known, test (the metric on the test set), lr (the peak), images (of
+    the metric's set, where one image makes a step of it), numerics (JSON), refused, tuned (the value of
+    `tuned_over`), weights_sha256 (at the end), code (a hash of that of the metric). The order of the rows does not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
     """
     compared = compared_arms(claim, runs)
     pairs = [runs for one in compared for runs in one.against]
@@ -157,10 +173,12 @@ def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
         comparisons.append(_judged(claim, one, complete[part], everyone[part], size))
     _add_rivals(claim, compared, comparisons)
     over = over_cells(claim, comparisons)
+    if not_pooled := why_not_pooled(runs.to_dicts()) if over else "":
+        over = []
     return {
         "version": VERSION,
         "claim": claim.to_dict(),
-        "sentence": sentences.answer(claim, comparisons, over),
+        "sentence": f"{sentences.answer(claim, comparisons, over)} {not_pooled}".rstrip(),
         "comparisons": comparisons,
         "over_cells": over,
     } | ({"looks": looks.described(claim, comparisons)} if claim.looks else {})
@@ -195,11 +213,15 @@ def compared_arms(claim: Claim, runs: pl.DataFrame) -> list[Comparison]:
     """Return the comparisons of a claim, each with its pairs of runs; `runs` as for `judge`."""
     rows = runs.to_dicts()
     cells = sorted({row["cell"] for row in rows}, key=natural_key) or [""]
-    return [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1)]
+    numbers = [row[name] for row in rows for name in ("value", "last")]
+    worst = claim.scale.worst(
+        value for value in numbers if value is not None and math.isfinite(value)
+    )
+    return [one for cell in cells for one in _compared(claim, cell, rows, len(cells) > 1, worst)]
 
 
 def _compared(
-    claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool
+    claim: Claim, cell: str, rows: Sequence[dict[str, Any]], several: bool, worst: float
 ) -> Iterator[Comparison]:
     """Yield the comparisons of a cell: where there are several cells, of the treatments that it has, if any."""
     here = [row for row in rows if row["cell"] == cell]
@@ -217,7 +239,7 @@ def _compared(
                 tuple(
                     PairedRuns.select(
                         claim.factor, levels, here, _claimed(claim, here, treatment, several),
-                        (tuned, value),
+                        (tuned, value), worst,
                     )
                     for tuned in baselines
                 ),
@@ -262,8 +284,9 @@ def _judged(
         for runs, *figures in zip(one.against, complete, everyone, strict=True)
     ]
     verdict = states.least_favourable(*verdicts)
-    means = [math.inf if own["mean"] is None else own["mean"] for own in complete]
-    shown = min(range(len(means)), key=lambda at: (verdicts[at] != verdict, means[at]))
+    means = [own["mean"] for own in complete]
+    gains = [math.inf if mean is None else claim.scale.sign * mean for mean in means]
+    shown = min(range(len(gains)), key=lambda at: (verdicts[at] != verdict, gains[at]))
     runs, figures, imputed = one.against[shown], complete[shown], everyone[shown]
     least = min(one.against, key=lambda runs: len(runs.pairs(impute=True)) - len(runs.seeds))
     there = len(least.pairs(impute=True))
@@ -280,20 +303,27 @@ def _judged(
         "complete_pairs": figures["verdict"],
         "verdict": verdict,
         "left_out": _left_out(one.against),
-        "intention_to_treat": imputed | {"filled": imputations} if imputations else None,
+        "intention_to_treat": _filled(imputed, imputations, runs.worst),
         "test": _test(claim, runs),
         "numerics": runs.numerics(),
         "lrs": list(runs.lrs()),
-        "tuned": _tuned(claim, one, complete, verdicts) | {"baseline": runs.tuned[0]}
-        if claim.tuned_over
-        else None,
+        "tuned": _tuned(claim, one, complete, verdicts, shown) if claim.tuned_over else None,
         "rivals": [],
         "comparisons": size.comparisons,
         "fewest_pairs": size.fewest_pairs(claim.level),
-        "one_image": runs.step() if math.isfinite(runs.step()) else None,
+        "one_image": _one_image(claim, runs),
         "invalid": one.invalid,
     }
     return own | {"sentence": sentences.comparison(claim, own)}
+
+
+def _filled(figures: Figures, imputations: list[dict[str, Any]], worst: float) -> Figures | None:
+    return figures | {"filled": imputations, "worst": worst} if imputations else None
+
+
+def _one_image(claim: Claim, runs: PairedRuns) -> float | None:
+    step = runs.step() if claim.scale.name == "acc" else math.inf
+    return step if math.isfinite(step) else None
 
 
 def _both(runs: PairedRuns, complete: Figures, everyone: Figures) -> str:
@@ -316,7 +346,7 @@ def _left_out(against: Sequence[PairedRuns]) -> list[dict[str, str]]:
 
 def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
     """Return the paired difference on the test set, which is never judged; None for a claim about it."""
-    pairs = runs.test_pairs() if claim.metric == "val/acc" else []
+    pairs = runs.test_pairs() if claim.metric.startswith("val/") else []
     if len(pairs) < 2:
         return None
     return {
@@ -327,14 +357,23 @@ def _test(claim: Claim, runs: PairedRuns) -> Figures | None:
 
 
 def _tuned(
-    claim: Claim, one: Comparison, complete: Sequence[Figures], verdicts: Sequence[str]
+    claim: Claim,
+    one: Comparison,
+    complete: Sequence[Figures],
+    verdicts: Sequence[str],
+    shown: int,
 ) -> dict[str, Any]:
-    """Return what the treatment comes to against each of the baseline's values of `tuned_over`."""
+    """Return what the treatment comes to against each of the baseline's values of `tuned_over`; `shown` is its row."""
     against = [
         {"value": runs.tuned[0], "verdict": verdict, **{k: own[k] for k in ("n", "mean", "ci95")}}
         for runs, own, verdict in zip(one.against, complete, verdicts, strict=True)
     ]
-    return {"key": claim.tuned_over, "treatment": one.tuned, "against": against}
+    return {
+        "key": claim.tuned_over,
+        "treatment": one.tuned,
+        "against": against,
+        "baseline": against[shown]["value"],
+    }
 
 
 def _add_rivals(
@@ -357,7 +396,7 @@ def _add_rivals(
                 and theirs["verdict"] in states.ANY_SUPPORTED
             ]
             if of_rival and level_key(rival) != level_key(own["treatment"]):
-                other, _ = max(of_rival, key=lambda pair: pair[1]["mean"])
+                other, _ = max(of_rival, key=lambda pair: claim.scale.sign * pair[1]["mean"])
                 own["rivals"].append(_against_rival(claim, rival, one, other))
         own["sentence"] += sentences.rivals(claim, own)
 
@@ -373,7 +412,7 @@ def _against_rival(claim: Claim, rival: str, one: Comparison, other: Comparison)
     else:
         (figures,) = of_family(claim, [runs], FamilySize(1, 1), impute=True)
     enough = figures["n"] >= paired.fewest_pairs(claim.level)
-    ruled_out = enough and figures["ci95"][1] < claim.margin
+    ruled_out = enough and claim.scale.turned(figures["ci95"])[1] < claim.margin
     exceeded = figures["verdict"] == states.SUPPORTED
     return {
         "rival": rival, "explains": ruled_out or (None if not exceeded else False),

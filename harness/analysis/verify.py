@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from harness.analysis import results, sweep_plan, tuning
+from harness.analysis import measured, results, sweep_plan, tuning
 from harness.analysis.pairing import level_key
 from harness.config.fields import show
 from harness.config.values import SAME_RUN, changes, flat
@@ -42,20 +42,25 @@ def _check_tuning(sweep: Path, plan: dict[str, Any]) -> list[str]:
     faults = [f"{tuned}: {fault}" for fault in check_records(tuned)]
     if sha256 != tuning.record_sha256(record):
         faults.append(f"{sweep / 'plan.json'}: what was tuned is not what its hash says")
+    sign = -1 if record.get("better") == "lower" else 1
+    name = record.get("metric", "val/acc").partition("/")[2]
     for arm in record["arms"]:
-        choice = tuning.choose({tuning.from_text(v): own for v, own in arm["tried"].items()})
+        values = {tuning.from_text(v): own for v, own in arm["tried"].items()}
+        choice = tuning.choose(values, sign)
         if choice is None or tuning.to_text(choice.value) != arm["value"]:
             faults.append(f"{arm['arm']}: its tuning runs do not lead to {arm['value']}")
     tried = sorted(
-        acc
+        value
         for arm in record["arms"]
         for own in arm["tried"].values()
-        for acc in own
-        if acc is not None
+        for value in own
+        if value is not None
     )
-    if tried != sorted(results.read(tuned).filter(status="complete")["final"].to_list()):
+    runs = measured.of_metric(results.read(tuned), name).filter(status="complete")
+    if tried != sorted(runs["final"].to_list()):
         faults.append(
-            f"{tuned}: the accuracies of its runs are not those that the values were chosen by"
+            f"{tuned}: the {'accuracies' if name == 'acc' else 'results'} of its runs are not those that the values "
+            "were chosen by"
         )
     return faults
 
@@ -139,6 +144,8 @@ def _is_value(text: str, value: Any) -> bool:
     """Return whether an override's text gives the value; True for `${…}`, where that is unknown."""
     if "${" in text:
         return True
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return _are_entries(text, value)
     given: Any = yaml.safe_load(text)
     match value:
         case None | bool():
@@ -148,6 +155,19 @@ def _is_value(text: str, value: Any) -> bool:
                 map(str, map(_as_float, value))
             )
     return level_key(str(given)) == level_key(show(value))
+
+
+def _are_entries(text: str, entries: list[Any]) -> bool:
+    """Return whether an override's text gives these dictionaries, whose keys it need not name all."""
+    from hydra.errors import HydraException  # a third of a second, which no other key costs
+
+    from harness.config.hydra_private import read_value
+
+    try:
+        pairs = zip(entries, read_value(text), strict=True)
+        return [entry | given for entry, given in pairs] == entries
+    except (HydraException, TypeError, ValueError):
+        return False
 
 
 def _as_float(item: Any) -> Any:
@@ -179,7 +199,8 @@ def _check_end(folder: Path, result: dict[str, Any]) -> list[str]:
 
 def check_history(folder: Path, result: dict[str, Any]) -> list[str]:
     """Return what is wrong in the whole history of a complete run, against its LR plan and its result."""
-    plan, rows = results.lr(folder), results.history(folder)
+    metrics = measured.measures_of(result)
+    plan, rows = results.lr(folder), results.history(folder, metrics=measured.own_names(metrics))
     found = []
     steps = rows["step"].to_list()
     if steps != sorted(set(steps)):
@@ -194,4 +215,9 @@ def check_history(folder: Path, result: dict[str, Any]) -> list[str]:
     best = rows["val/acc"].max()
     if result["best"].get("val/acc") != best:
         found.append(f"best is {result['best'].get('val/acc')}, the history's best is {best!r}")
+    for name, own in result.get("metrics", {}).items():
+        values = rows[f"val/{name}"]
+        best = values.max() if own["better"] == "higher" else values.min()
+        if own.get("best") != best:
+            found.append(f"best of {name} is {own.get('best')}, the history's best is {best!r}")
     return found

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
-from harness.config.fields import choice, number
+from harness.config.errors import ConfigError
+from harness.config.fields import choice, newer, number, show
 from harness.config.schema import Dataset, DatasetShape
 
 if TYPE_CHECKING:
     from harness.training.datasets import Source
+    from harness.training.image_files import Folder
 
 
 @dataclass(unsafe_hash=True)
@@ -87,38 +89,51 @@ class TorchvisionDataset(Dataset):
 
 @dataclass(unsafe_hash=True)
 class ImageFolder(Dataset):
-    """`root/train/CLASS/*` and `root/test/CLASS/*`, streamed from disk by worker processes."""
+    """`root/train/CLASS/*` and `root/test/CLASS/*`, or `root/CLASS/*`, streamed from disk by worker processes."""
 
     in_memory: ClassVar[bool] = False
 
     root: str = MISSING
     image_size: int = number(at_least=1, at_most=4096)
     workers: int = number(at_least=0, at_most=256)
+    test_size: float | None = newer(None, number(above=0))  # null: what is in test/
 
-    def shape(self) -> DatasetShape:
+    def _find(self) -> Folder:
         from harness.training import image_files
 
         found = image_files.find(Path(self.root))
+        if self.test_size is not None and found.test is not None:
+            raise ConfigError(
+                f"dataset.test_size={show(self.test_size)}: dataset.root={self.root} has its own test/; "
+                "set dataset.test_size=null"
+            )
+        return found
+
+    def shape(self) -> DatasetShape:
+        found = self._find()
         return DatasetShape(len(found.train.labels), 3, self.image_size, len(found.classes))
 
     def read(self) -> tuple[Source, Source | None, Sequence[str]]:
         from harness.training import datasets
 
-        return datasets.read_image_folder(self, Path(self.root), self.image_size, self.workers)
+        return datasets.read_image_folder(self, self._find(), self.image_size, self.workers)
+
+    def test_split(self) -> float | None:
+        return self.test_size
 
     def missing_test(self) -> str | None:
         from harness.training import image_files
 
-        if image_files.has_test(Path(self.root)):
+        if self.test_size is not None or image_files.has_test(Path(self.root)):
             return None
-        return f"dataset.root={self.root} has no test/; add it"
+        return f"dataset.root={self.root} has no test/; set dataset.test_size"
 
     def check(self) -> None:
         from harness.training import image_files
 
-        image_files.check(image_files.find(Path(self.root)), self.workers)
+        image_files.check(self._find(), self.workers)
 
     def unchecked(self) -> int:
         from harness.training import image_files
 
-        return image_files.unseen(image_files.find(Path(self.root)))
+        return image_files.unseen(self._find())

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from harness.config.errors import ConfigError
 from harness.config.fields import choice, number
-from harness.config.schema import Model
+from harness.config.schema import DatasetShape, Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,10 +30,10 @@ class ResNet(Model):
                 f"model.depth={self.depth}: must be 6n+2; the nearest are {low} and {low + 6}"
             )
 
-    def build(self, channels: int, image_size: int, classes: int) -> nn.Module:
+    def build(self, shape: DatasetShape) -> nn.Module:
         from harness.training import models
 
-        return models.ResNet(self.depth, self.width, channels, classes)
+        return models.ResNet(self.depth, self.width, shape.channels, shape.classes)
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Torchvision(Model):
     arch: str = MISSING
     stem: str = choice("small", "imagenet")
 
-    def build(self, channels: int, image_size: int, classes: int) -> nn.Module:
+    def build(self, shape: DatasetShape) -> nn.Module:
         from harness.training import models
 
-        return models.torchvision_classifier(self.arch, self.stem, channels, image_size, classes)
+        return models.torchvision_classifier(self.arch, self.stem, shape)

@@ -12,7 +12,9 @@ from harness.config.fields import number
 from harness.config.schema import Optimizer
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import optim
+
+    from harness.config.schema import Parameters
 
 
 @dataclass
@@ -29,20 +31,23 @@ class SGD(Optimizer):
                 "optimizer.nesterov=true: needs optimizer.momentum > 0, or optimizer.nesterov=false"
             )
 
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
+    def build(self, parameters: Parameters) -> optim.Optimizer:
         import torch
 
+        return torch.optim.SGD(parameters, fused=True, **self._options())
+
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
         from harness.training import optimizers
 
-        options: dict[str, Any] = {
+        return optimizers.SGD(parameters, mode, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "momentum": self.momentum,
             "nesterov": self.nesterov,
         }
-        if compile_mode == "none":
-            return torch.optim.SGD(parameters, fused=True, **options)
-        return optimizers.SGD(parameters, compile_mode, **options)
 
 
 @dataclass
@@ -53,17 +58,20 @@ class AdamW(Optimizer):
     beta2: float = number(at_least=0, below=1)
     eps: float = number(above=0, below=1)
 
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
+    def build(self, parameters: Parameters) -> optim.Optimizer:
         import torch
 
+        return torch.optim.AdamW(parameters, fused=True, **self._options())
+
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
         from harness.training import optimizers
 
-        options: dict[str, Any] = {
+        return optimizers.AdamW(parameters, mode, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "lr": self.lr,
             "weight_decay": self.weight_decay,
             "betas": (self.beta1, self.beta2),
             "eps": self.eps,
         }
-        if compile_mode == "none":
-            return torch.optim.AdamW(parameters, fused=True, **options)
-        return optimizers.AdamW(parameters, compile_mode, **options)

@@ -17,11 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from harness.config import hydra_private
-from harness.config.errors import ConfigError
+from harness.config import extensions, hydra_private, measures
+from harness.config.errors import ConfigError, nearest
 from harness.config.fields import Section, show
 from harness.config.hints import unknown_key
-from harness.config.registry import CONF, KINDS, group_files
+from harness.config.registry import CONF, KINDS, METRICS, group_files, is_builtin
 from harness.config.schema import Config
 from harness.config.values import SAME_RUN, flat, to_dict, without_added
 
@@ -34,6 +34,8 @@ def register_schema() -> None:
     for group, kinds in KINDS.items():
         for name, node in kinds.items():
             store.store(group=f"schema/{group}", name=name, node=node, package=group)
+            if not is_builtin(node):  # which no file of conf/ chooses
+                store.store(group=group, name=name, node=node)
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     OmegaConf.register_new_resolver("unused", unused_folder, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(CONF.parent), replace=True)
@@ -103,8 +105,19 @@ def load(composed: DictConfig) -> Config:
         if key in KINDS:
             names = ", ".join(group_files()[key])
             raise ConfigError(f"{key}: a run needs one; choose from {names}") from None
-        raise ConfigError(f"{key}: has no value; give one with {key}=VALUE") from None
+        given, entry, _ = key.partition("[")
+        fix = f"'{given}=[{{{key.rpartition('.')[2]}: VALUE}}]'" if entry else f"{key}=VALUE"
+        raise ConfigError(f"{key}: has no value; give one with {fix}") from None
     assert isinstance(config, Config)
+    extensions.check_loaded(config.extensions)
+    config.extensions = extensions.loaded()
+    if len({*config.metrics}) < len(config.metrics):
+        raise ConfigError(f"metrics={show(config.metrics)}: name each metric once")
+    for metric in config.metrics:
+        if metric not in METRICS:
+            fix = nearest(metric, sorted(METRICS)) if METRICS else "no extension registers one"
+            raise ConfigError(f"metrics={show(config.metrics)}: {metric}: {fix}")
+    measures.of_claim(config.claim.metric, config.metrics)
     for section in (config, *vars(config).values()):
         if isinstance(section, Section):
             known = {f.name for f in dataclasses.fields(section)}

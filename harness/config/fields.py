@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,23 +19,41 @@ def number(
     at_least: float | None = None,
     below: float | None = None,
     at_most: float | None = None,
+    default: Any = MISSING,
 ) -> Any:
-    """Declare a required number (or list of numbers, or null if the type says so) within bounds."""
+    """Declare a number (or list of numbers, or null if the type says so) within bounds.
+
+    Without a `default` it is required.
+    """
     bounds = {">": above, "≥": at_least, "<": below, "≤": at_most}
-    return field(
-        default=MISSING,
-        metadata={"bounds": {sign: b for sign, b in bounds.items() if b is not None}},
-    )
+    return _field(default, {"bounds": {sign: b for sign, b in bounds.items() if b is not None}})
 
 
-def duration(**least: float) -> Any:
-    """Declare a required number of epochs or updates, small enough for floats to count exactly."""
-    return number(**least, at_most=1e9)
+def _field(default: Any, metadata: dict[str, Any]) -> Any:
+    if isinstance(default, list):  # each object has its own
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def choice(*names: str) -> Any:
-    """Declare a required string, one of `names`."""
-    return field(default=MISSING, metadata={"choices": names})
+def duration(*, default: Any = MISSING, **least: float) -> Any:
+    """Declare, as by `number`, a number of epochs or updates, small enough for floats to count exactly."""
+    return number(**least, at_most=1e9, default=default)
+
+
+def choice(*names: str, default: Any = MISSING) -> Any:
+    """Declare a string, one of `names`; required without a `default`."""
+    return _field(default, {"choices": names})
+
+
+def without_effect(declared: Any) -> Any:
+    """Declare a field of one's own section, as `number` and `choice` do, that does not change what is trained.
+
+    Another value of it then takes the checkpoints that are stored, as another number of worker processes should.
+    """
+    metadata = {**declared.metadata, "shaping": False}
+    if declared.default_factory is not dataclasses.MISSING:
+        return field(default_factory=declared.default_factory, metadata=metadata)
+    return field(default=declared.default, metadata=metadata)
 
 
 def added(before: object, declared: Any = None) -> Any:
@@ -60,6 +79,7 @@ _WORDS = {
     "list[float]": "a list of numbers",
     "list[str]": "a list of texts",
     "list[int]": "a list of whole numbers",
+    "list[ParameterGroup]": "a list of groups, as in [{params: head.*, lr_factor: 10}],",
     "Any": "a text or a list",
 }
 
@@ -68,7 +88,7 @@ def describe_constraint(f: dataclasses.Field[Any]) -> str:
     """Return what fits a field, in words: `must be a whole number ≥ 1`."""
     if "choices" in f.metadata:
         return f"choose from {', '.join(map(str, f.metadata['choices']))}"
-    type_, _, null = str(f.type).partition(" | ")
+    type_, _, null = getattr(f.type, "__name__", str(f.type)).partition(" | ")
     bounds = " and ".join(
         f"{sign} {decimal(b)}" for sign, b in f.metadata.get("bounds", {}).items()
     )
@@ -85,6 +105,8 @@ def show(value: object) -> str:
             return repr(value).removesuffix(".0")
         case list():
             return f"[{','.join(map(show, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
     return str(value)
 
 
@@ -124,6 +146,19 @@ def _percent(value: object, bounds: dict[str, float]) -> str:
     return f"; {decimal(value)} % is {decimal(share)}" if _within(share, bounds) else ""
 
 
+def check_value(f: dataclasses.Field[Any], key: str, value: Any) -> None:
+    """Raise `ConfigError` for a value of `key` outside of what its field declares."""
+    plain = re.match(r"list\[(str|int|float|bool)\]", str(f.type))
+    if plain and any(isinstance(one, list | dict) for one in value or ()):
+        raise ConfigError(f"{key}={show(value)}: must be a list of plain values, as in [a,b]")
+    if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
+        constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
+        raise ConfigError(f"{key}={show(value)}: {constraint}")
+    if "choices" in f.metadata and value not in f.metadata["choices"]:
+        names = [str(name) for name in f.metadata["choices"]]
+        raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
+
+
 @dataclass
 class Section:
     """One group of the configuration; checks every field against the bounds declared with it."""
@@ -136,9 +171,4 @@ class Section:
             value = getattr(self, f.name)
             if value == MISSING:
                 raise ConfigError(f"{key}: has no value; give one with {key}=VALUE")
-            if "bounds" in f.metadata and not _within(value, f.metadata["bounds"]):
-                constraint = describe_constraint(f) + _percent(value, f.metadata["bounds"])
-                raise ConfigError(f"{key}={show(value)}: {constraint}")
-            if "choices" in f.metadata and value not in f.metadata["choices"]:
-                names = [str(name) for name in f.metadata["choices"]]
-                raise ConfigError(f"{key}={value}: {nearest(str(value), names)}")
+            check_value(f, key, value)

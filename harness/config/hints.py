@@ -20,7 +20,10 @@ _GRAMMAR = "https://hydra.cc/docs/advanced/override_grammar/basic"
 _WORDS = {  # of other programs
     "learning_rate": "optimizer.lr", "max_lr": "optimizer.lr", "wd": "optimizer.weight_decay",
     "bs": "trainer.batch_size", "max_epochs": "trainer.epochs", "gpu": "trainer.device",
+    "max_grad_norm": "optimizer.clip", "clip_grad": "optimizer.clip", "gradient_clip_val": "optimizer.clip",
+    "accumulate_grad_batches": "optimizer.accumulate", "gradient_accumulation_steps": "optimizer.accumulate",
     "amp": "trainer.precision", "data_dir": "dataset.root", "output_dir": "hydra.run.dir", "save_dir": "hydra.run.dir",
+    "cycle_decay": "scheduler.decay", "cycle_mul": "scheduler.t_mult", "min_lr": "scheduler.eta_min", "warmup_epochs": "scheduler.warmup",
 }  # fmt: skip
 _OWN = {  # choices that are no files of conf/
     "model": "; other classifiers of torchvision: model=torchvision model.arch=NAME",
@@ -107,6 +110,8 @@ def unknown_key(section: type[Section], name: str, given: str = "") -> str:
         hint = f"did you mean {meant}? " if meant else ""
         return f"is neither a key nor a group; {hint}choose from {', '.join(known)}"
     group = section.section
+    if group not in KINDS:
+        return f"is not a key of an entry; {nearest(name, names)}"
     keys = _keys_of_choices(group)
     swept = [choice for choice in keys if choice in _swept(group)]
     having = [choice for choice, of in keys.items() if name in of]
@@ -141,9 +146,12 @@ def _keys_of_choices(group: str) -> dict[str, list[str]]:
     """Return the names of the keys of each choice of a group."""
     found = {}
     for choice in group_files()[group]:
-        text = (CONF / group / f"{choice}.yaml").read_text()
-        if schema := re.search(rf"/schema/{group}/(\w+)@", text):
-            found[choice] = _names(KINDS[group][schema[1]])
+        node = KINDS[group].get(choice)
+        if (file := CONF / group / f"{choice}.yaml").exists():
+            schema = re.search(rf"/schema/{group}/(\w+)@", file.read_text())
+            node = KINDS[group].get(schema[1]) if schema else None
+        if node:
+            found[choice] = _names(node)
     return found
 
 

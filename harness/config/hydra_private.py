@@ -126,6 +126,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create(_loader()).parse_overrides(list(overrides))
 
 
+def read_value(text: str) -> Any:
+    """Return the value that `text` is in the grammar of the command line. Raises `HydraException` for none."""
+    return OverridesParser.create().parse_override(f"key={text}").value()
+
+
 def quote(text: str) -> str:
     """Return `text` as a value in the grammar of the command line."""
     return QuotedString(text, Quote.single).with_quotes()

@@ -140,6 +140,8 @@ def _explain(error: BaseException) -> str | None:
             return text + hints.half_of_fraction(text)
         case ValueError() if text.startswith(("Only one of", "Invalid defaults list")):
             return hints.instead_of(text)
+        case TypeError() if text.startswith("Index '"):
+            return f"{_override(error)}: the key before it is a list, which has no keys"
         case ValueError() | TypeError() if override := _group_override(error):
             return f"{override}: a group takes the name of one of its choices; see --help"
     return _explain_surroundings(error, text)
@@ -213,7 +215,8 @@ def _fix(error: OmegaConfBaseException, given: str) -> str:
         if isinstance(error, ConfigKeyError | ConfigAttributeError):
             return hints.unknown_key(schema, str(name), given)
         own = {f.name: f for f in dataclasses.fields(schema)}
-        if isinstance(error, ValidationError) and name in own:
+        another_type = isinstance(error, ValidationError) or "Cannot merge" in str(error)
+        if another_type and name in own:
             key = f"{schema.section}.{name}".lstrip(".")
             return describe_constraint(own[name]) + hints.about_value(key, own[name], error.value)
     elif isinstance(error, ConfigKeyError | ConfigAttributeError) and isinstance(node, DictConfig):
@@ -227,5 +230,11 @@ def _group_override(error: Exception) -> str | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not frames or not frames[-1].f_globals["__name__"].startswith("hydra."):
         return None
-    overrides = [str(getattr(f.f_locals.get("override"), "input_line", "")) for f in frames]
-    return "".join(overrides) or "GROUP=NAME"
+    return _override(error) or "GROUP=NAME"
+
+
+def _override(error: Exception) -> str:
+    """Return the override that Hydra was reading when an exception was raised; "" if none."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    overrides = (getattr(frame.f_locals.get("override"), "input_line", "") for frame in frames)
+    return "".join(map(str, overrides))

@@ -5,6 +5,7 @@ Defaults live in `conf/`, where users read them; the classes here give types, ra
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from abc import ABC, abstractmethod
@@ -18,16 +19,19 @@ from harness.config.errors import ConfigError
 from harness.config.fields import Section, added, choice, duration, newer, number, show
 
 if TYPE_CHECKING:
-    from torch import nn, optim
+    from torch import Tensor, nn, optim
     from torch.optim.lr_scheduler import LRScheduler
 
-    from harness.training.datasets import Source
+    Parameters = list[nn.Parameter] | list[dict[str, Any]]
+
+    from harness.training.datasets import Arrays, Source
     from harness.training.schedules import Durations
 
 MOST_EPOCHS = 1e6  # of a budget
 FIRST_TUNING_SEED = 1000  # claims begin at 0
 MOST_PAIRS = 10_000  # of a claim that goes on until decided
 MOST_TITLE_WORDS = 15
+SETS = ("val", "test")  # of images, on which metrics are evaluated
 
 
 @dataclass
@@ -35,7 +39,7 @@ class Model(Section, ABC):
     section: ClassVar[str] = "model"
 
     @abstractmethod
-    def build(self, channels: int, image_size: int, classes: int) -> nn.Module:
+    def build(self, shape: DatasetShape) -> nn.Module:
         """Return the network, freshly initialised from torch's global generator, in float32 on the CPU.
 
         It takes float images (batch, channels, image_size, image_size) and gives logits
@@ -63,21 +67,44 @@ class Dataset(Section, ABC):
     section: ClassVar[str] = "dataset"
     in_memory: ClassVar[bool] = True  # its splits may be kept from one run of a process to the next
 
-    val_size: float = number(above=0)
-    train_size: float | None = number(above=0)  # null: all that validation leaves
-    split_seed: int = number(at_least=0, below=2**63)
-    crop: int = number(at_least=0, at_most=64)  # pixels of zero padding that a random crop moves in
-    flip: bool = MISSING  # mirror left-right with probability 1/2
+    val_size: float = number(above=0, default=0.2)
+    train_size: float | None = number(above=0, default=None)  # null: all that validation leaves
+    split_seed: int = number(at_least=0, below=2**63, default=0)
+    crop: int = number(
+        at_least=0, at_most=64, default=0
+    )  # pixels of zero padding that a random crop moves in
+    flip: bool = False  # mirror left-right with probability 1/2
+    resized_crop: float | None = newer(
+        None, number(above=0, below=1)
+    )  # the least share of an image
+    rand_augment: int | None = newer(
+        None, number(at_least=0, at_most=30)
+    )  # RandAugment's magnitude
+    erase: float | None = newer(
+        None, number(above=0, at_most=1)
+    )  # the probability of an erased box
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resized_crop is not None and self.crop > 0:
+            raise ConfigError(
+                f"dataset.resized_crop={show(self.resized_crop)}: takes the place of dataset.crop; "
+                "set dataset.crop=0"
+            )
+
+    def shape(self) -> DatasetShape | None:
+        """Return the shape before anything is split off, without reading an image. Raises `ConfigError`.
+
+        None: it is that of what `read` returns.
+        """
+        return None
 
     @abstractmethod
-    def shape(self) -> DatasetShape:
-        """Return the shape before anything is split off, without reading an image. Raises `ConfigError`."""
-
-    @abstractmethod
-    def read(self) -> tuple[Source, Source | None, Sequence[str]]:
+    def read(self) -> tuple[Source | Arrays, Source | Arrays | None, Sequence[str]]:
         """Return the training images, the test images if the data set has its own, and the classes.
 
-        Raises `ConfigError` if they cannot be read.
+        Of a data set of one's own, images are arrays: uint8 pixels (images, height, width, channels), as high as
+        wide, and labels (images,), which count classes from 0. Raises `ConfigError` if they cannot be read.
         """
 
     def test_split(self) -> float | None:
@@ -97,16 +124,52 @@ class Dataset(Section, ABC):
 
 
 @dataclass
+class ParameterGroup(Section):
+    """The parameters whose whole name fits the pattern `params` (`*` and `?` as in file names), and their factors."""
+
+    section: ClassVar[str] = "optimizer.groups"
+
+    params: str = MISSING
+    lr_factor: float = newer(1.0, number(at_least=0, below=1e6))
+    weight_decay_factor: float = newer(1.0, number(at_least=0, below=1e6))
+
+
+@dataclass
 class Optimizer(Section, ABC):
     section: ClassVar[str] = "optimizer"
-    moments: ClassVar[int]  # numbers of state a parameter, for the size of checkpoints
+    moments: ClassVar[int] = 2  # numbers of state a parameter, for the size of checkpoints
 
     lr: float = number(above=0, below=1e6)  # the peak, from which schedules come down
-    weight_decay: float = number(at_least=0, below=1e6)
+    weight_decay: float = number(at_least=0, below=1e6, default=0.0)
+    no_decay: str = newer("none", choice("none", "norm_bias"))  # what has no weight decay
+    groups: list[ParameterGroup] | None = newer(None)
+    accumulate: int = newer(1, number(at_least=1))  # batches an update
+    clip: float | None = newer(None, number(above=0))  # largest norm of all gradients together
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.groups is not None:
+            recorded: list[Any] = self.groups
+            self.groups = [
+                ParameterGroup(**group) if isinstance(group, dict) else group for group in recorded
+            ]
+            if not self.groups:
+                raise ConfigError(
+                    "optimizer.groups=[]: must have a group, as in [{params: head.*, lr_factor: 10}], "
+                    "or be null"
+                )
 
     @abstractmethod
-    def build(self, parameters: list[nn.Parameter], compile_mode: str) -> optim.Optimizer:
-        """Return torch's optimizer, its step fused, or compiled in a mode of torch.compile but "none"."""
+    def build(self, parameters: Parameters) -> optim.Optimizer:
+        """Return torch's optimizer.
+
+        `parameters` are the network's, or groups of them as torch's optimizers take them, each with a
+        `weight_decay` and an `lr_factor`, which the schedule multiplies its LR by.
+        """
+
+    def compiled(self, parameters: Parameters, mode: str) -> optim.Optimizer:
+        """Return it with a step that is compiled in a mode of torch.compile; as it is, where there is none."""
+        return self.build(parameters)
 
 
 @dataclass
@@ -117,11 +180,12 @@ class Scheduler(Section, ABC):
     """
 
     section: ClassVar[str] = "scheduler"
-    restarts: ClassVar[bool] = False  # the LR jumps back to its peak where a cycle ends
 
-    warmup: float = duration(at_least=0)  # the LR rises linearly to its peak; the schedule follows
-    interval: str = choice("batch", "epoch")
-    unit: str = choice("epoch", "batch")
+    warmup: float = duration(
+        at_least=0, default=0.0
+    )  # the LR rises linearly to its peak; the schedule follows
+    interval: str = choice("batch", "epoch", default="batch")
+    unit: str = choice("epoch", "batch", default="epoch")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,12 +201,33 @@ class Scheduler(Section, ABC):
     def check(self, durations: Durations) -> None:
         """Raise `ConfigError` if the schedule does not fit into the budget."""
 
-    def cycle_ends(self, durations: Durations) -> Iterable[int]:
+    def cycle_ends(self, durations: Durations) -> Iterable[int] | None:
         """Return the numbers of updates after which the LR has come down to its minimum, rising.
 
-        There may be endlessly many, or, for a schedule without cycles, none.
+        There may be endlessly many, or, for a schedule without cycles, none. None: they are to be
+        derived from the LRs (`derive_cycle_ends` in `harness/training/schedules.py`).
         """
-        return ()
+        return None
+
+
+@dataclass
+class Metric(Section, ABC):
+    """A number that evaluations compute of logits and labels, beside acc and loss.
+
+    One object sees one evaluation: `update` gets all images of a split, in their order, then `compute` is asked.
+    """
+
+    section: ClassVar[str] = "metric"
+    better: ClassVar[str]  # higher or lower
+    unit: ClassVar[str] = ""  # of the number, as %
+
+    @abstractmethod
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take float32 logits (images, classes) and int64 labels (images,), on the run's device."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """Return the finite number that the history records."""
 
 
 @dataclass
@@ -232,8 +317,8 @@ class ClaimSettings(Section):
     )
     baseline: str | None = MISSING  # null: the first level of the sweep
     treatments: list[str] | None = MISSING  # null: all other levels
-    metric: str = choice("val/acc", "test/acc")  # after the last update
-    margin: float = number(at_least=0, below=100)  # points of accuracy that matter
+    metric: str = MISSING  # val/NAME or test/NAME, after the last update
+    margin: float = number(at_least=0, below=1e6)  # the smallest difference that matters
     level: float = number(above=0, below=0.5)  # of the test
     rivals: list[str] | None = newer(None)  # treatments that may explain another one's gain
     tuned_over: str | None = newer(
@@ -343,6 +428,44 @@ class Ledger(Section):
         self.path = os.path.abspath(self.path) if self.path else None
 
 
+MOST_AVERAGES = 30  # of a run: each costs as much memory as its weights
+
+
+def average(kind: str, value: float) -> str:
+    """Return the name of an average of weights: `ema:0.99`, of the key `averages.ema`."""
+    return f"{kind}:{show(value)}"
+
+
+@dataclass
+class Averages(Section):
+    """Averages of a run's weights, evaluated beside it; they never change what is trained."""
+
+    section: ClassVar[str] = "averages"
+
+    ema: list[float] = number(above=0, below=1)  # decays of exponential moving averages
+    cycle_ends: list[int] = number(at_least=2)  # means over so many last cycle ends
+    tail: list[float] = number(above=0, at_most=1)  # means over this last share of the epochs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for f in dataclasses.fields(self):
+            values = getattr(self, f.name)
+            if values != sorted({*values}):
+                raise ConfigError(
+                    f"averages.{f.name}={show(values)}: must be rising numbers, each once"
+                )
+        if (count := len(self.names())) > MOST_AVERAGES:
+            raise ConfigError(f"averages: are {count}; at most {MOST_AVERAGES} are kept of a run")
+
+    def names(self) -> list[str]:
+        """Return the names of all averages, in the order of the history."""
+        return [
+            average(f.name, value)
+            for f in dataclasses.fields(self)
+            for value in getattr(self, f.name)
+        ]
+
+
 @dataclass
 class Config(Section):
     """A whole run: with the code, all that its weights and its history follow from."""
@@ -356,6 +479,9 @@ class Config(Section):
     tracking: Tracking = MISSING
     claim: ClaimSettings = MISSING
     ledger: Ledger = added(Ledger(None))
+    averages: Averages = added(Averages([], [], []))
+    metrics: list[str] = added([])  # of extensions, evaluated beside acc and loss
+    extensions: list[str] = added([])  # files and modules of one's own, as they were loaded
     reuse: bool = MISSING  # start from what the store holds, and add to it
     retry: bool = MISSING  # train again what diverged before
     seed: int = number(at_least=0, below=2**63)

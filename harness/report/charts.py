@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from harness.analysis import results
+from harness.analysis import averages, measured, results
 
 # After Okabe & Ito (2008), whom the colour-blind can follow; all of a brightness that stands out from white paper
 # (3:1 or more) and from the page's dark paper (4.5:1 or more)
@@ -131,26 +131,29 @@ def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     return np.array(sorted(extremes | {0, len(values) - 1}))
 
 
-def accuracies(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return `run` (its row in `runs`), `arm`, `epoch` and `acc` (percent) of all evaluations of `runs`."""
+def evaluations(runs: pl.DataFrame, name: str = "acc") -> pl.DataFrame:
+    """Return `run` (its row in `runs`), `arm`, `epoch` and `value` (of the metric `name`) of all evaluations of `runs`."""
+    metric = f"val/{name}"
     frames = [
-        results.history(Path(folder))
-        .filter(pl.col("val/acc").is_finite())
-        .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", acc="val/acc")
-        for row, (folder, arm) in enumerate(runs.select("folder", "arm").iter_rows())
+        results.history(Path(folder), average, measured.own_names([name]))
+        .filter(pl.col(metric).is_finite())
+        .select(run=pl.lit(row, pl.Int64), arm=pl.lit(arm), epoch="epoch", value=metric)
+        for row, (folder, arm, average) in enumerate(
+            zip(runs["folder"], runs["arm"], averages.of_table(runs), strict=True)
+        )
     ]
-    schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "acc": pl.Float64}
+    schema = {"run": pl.Int64, "arm": pl.String, "epoch": pl.Float64, "value": pl.Float64}
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
 def means(points: pl.DataFrame) -> pl.DataFrame:
-    """Return `arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `accuracies`."""
+    """Return `arm`, `epoch`, `seeds`, `mean`, `sd` (0 for one seed), `low`, `high` of `evaluations`."""
     return (
         points.group_by("arm", "epoch", maintain_order=True)
         .agg(
             pl.len().alias("seeds"),
-            pl.col("acc").mean().alias("mean"),
-            pl.col("acc").std().fill_null(0).alias("sd"),
+            pl.col("value").mean().alias("mean"),
+            pl.col("value").std().fill_null(0).alias("sd"),
         )
         .with_columns(low=pl.col("mean") - pl.col("sd"), high=pl.col("mean") + pl.col("sd"))
     )

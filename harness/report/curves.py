@@ -16,6 +16,7 @@ import altair as alt
 import polars as pl
 
 from harness.analysis import results
+from harness.analysis.scale import Scale
 from harness.report import charts
 from harness.report.charts import COLOURS, FEW, GREY
 
@@ -28,7 +29,10 @@ _MOST_ROOM = 420  # pixels: for the names of arms beside a chart
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a sweep by the number of the arm: accuracies of runs, their means, LRs, restarts."""
+    """The curves of a sweep by the number of the arm: evaluations of runs, their means, LRs, restarts.
+
+    `scale` is that of the metric, on the validation images.
+    """
 
     names: list[str]
     run_names: list[str]
@@ -38,6 +42,7 @@ class Curves:
     lrs: pl.DataFrame
     restarts: pl.DataFrame
     end: float
+    scale: Scale
 
     @property
     def few(self) -> bool:
@@ -48,7 +53,7 @@ class Curves:
         """The last mean of each arm, with a label that says where that was if not at the end."""
         last = self.mean.sort("epoch").unique("arm", keep="last", maintain_order=True).sort("arm")
         labels = [
-            f"{mean:.2f} {self.names[arm]}{f' (epoch {epoch:g})' if epoch < self.end else ''}"
+            f"{mean:.{self.scale.places_shown}f} {self.names[arm]}{f' (epoch {epoch:g})' if epoch < self.end else ''}"
             for arm, mean, epoch in last.select("arm", "mean", "epoch").iter_rows()
         ]
         return last.with_columns(label=pl.Series(labels, dtype=pl.String))
@@ -95,12 +100,24 @@ def thinned(points: pl.DataFrame, curve: str, value: str, most: int) -> pl.DataF
     )
 
 
-def tens(mean: pl.DataFrame) -> list[int]:
-    """Return the range of accuracies, from ten to ten percent."""
+def value_range(mean: pl.DataFrame, scale: Scale) -> list[float]:
+    """Return the range of an axis: of accuracies from ten to ten percent, else with some room."""
     if mean.is_empty():
         return [0, 100]
     lowest, highest = mean.select(pl.col("low").min(), pl.col("high").max()).row(0)
-    return [max(0, 10 * floor(lowest / 10)), min(100, 10 * ceil(highest / 10))]
+    if scale.name == "acc":
+        return [max(0, 10 * floor(lowest / 10)), min(100, 10 * ceil(highest / 10))]
+    room = 0.05 * (highest - lowest) or 1.0
+    return [lowest - room, highest + room]
+
+
+def what(scale: Scale) -> str:
+    """Return what curves show, in words."""
+    return "Validation accuracy" if scale.name == "acc" else scale.metric
+
+
+def value_title(scale: Scale) -> str:
+    return "validation accuracy (%)" if scale.name == "acc" else scale.values
 
 
 # --- what charts have in common ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from harness.analysis import results
+from harness.analysis import averages, measured, results
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 
@@ -73,21 +73,32 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def runs_table(runs: pl.DataFrame) -> pl.DataFrame:
-    """Return the columns of `runs.csv`: the fixed ones, then a `swept.KEY` for each key that was swept."""
+    """Return the columns of `runs.csv`: the fixed ones, then a `swept.KEY` for each key that was swept, then
+    `final.NAME`, `best.NAME` and `test.NAME` for each metric beside acc.
+    """
     swept = [json.loads(text) for text in runs["swept"]]
     keys = dict.fromkeys(key for own in swept for key in own if key != "seed")
     own = (
         pl.Series(f"swept.{key}", [one.get(key) for one in swept], dtype=pl.String) for key in keys
     )
-    return runs.select(*_COLUMNS).with_columns(own)
+    of_metrics = (
+        measured.of_metric(runs, name)[part].alias(f"{part}.{name}")
+        for name in measured.recorded(runs)
+        if name != "acc"
+        for part in ("final", "best", "test")
+    )
+    return runs.select(*_COLUMNS).with_columns(*own, *of_metrics)
 
 
 def histories(runs: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of all histories, each with what says whose it is."""
+    others = measured.own_names(measured.recorded(runs))
     tables = [
-        results.history(row.pop("folder")).select(
+        results.history(row.pop("folder"), average, others).select(
             *(pl.lit(value, _RUN[name]).alias(name) for name, value in row.items()), pl.all()
         )
-        for row in runs.select("folder", *_RUN).to_dicts()
+        for row, average in zip(
+            runs.select("folder", *_RUN).to_dicts(), averages.of_table(runs), strict=True
+        )
     ]
     return pl.concat(tables) if tables else pl.DataFrame(schema=_RUN)

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import looks, sentences, states
+from harness.analysis import averages, looks, sentences, states
 from harness.analysis.next_steps import next_steps
-from harness.analysis.number_text import signed
+from harness.analysis.scale import Scale
 from harness.analysis.trained import either, subject
 from harness.config.schema import MOST_TITLE_WORDS
 
@@ -76,12 +76,12 @@ def first_screen(
             tuple(next_steps(verdict)),
             _words(verdict["claim"]),
         )
-    if len(runs) == 1:
-        return _single(runs.row(0, named=True), trained)
+    if (count := len(averages.of_runs(runs))) == 1:
+        return _single(runs.row(0, named=True), trained, averages.describe(averages.of_table(runs)))
     about = subject(trained)
     if runs.is_empty():
         return FirstScreen("There is no run to report", [])
-    named = f"{about}: {len(runs)} runs" if about else f"{len(runs)} runs"
+    named = f"{about}: {count} runs" if about else f"{count} runs"
     done = bool((runs["status"] == "complete").any())
     number = (no_claim or "nothing was compared") if done else "no run is complete"
     step = (
@@ -112,7 +112,7 @@ def _short(text: str) -> str:
 
 
 def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answer:
-    claim = verdict["claim"]
+    claim, scale = verdict["claim"], Scale.of(verdict["claim"])
     label = _label(verdict, own) if several else sentences.comparison_label(own, _key(verdict))
     word = str(own["verdict"])
     if word == states.INCONCLUSIVE and own.get("stopped") == looks.UNDECIDABLE:
@@ -122,19 +122,25 @@ def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answ
     planned = own.get("planned") or own["n"]
     of = f" of {planned}" * (planned != own["n"])
     pairs = f"{own['n']}{of} pair{'s' * (planned != 1)}"
-    if why := _why_not_more(own):
+    if why := _why_not_more(scale, own):
         pairs += f"; {why}"
     if own["mean"] is None:
         return Answer(label, word, "", pairs)
     kind = f"{'repeated ' * ('looks' in verdict)}{100 * (1 - (claim.get('level') or 0.05)):g} %"
     ends = own["ci95"] or [None]
-    interval = (
-        "no interval" if None in ends else f"{kind} interval {signed(ends[0])} to {signed(ends[1])}"
-    )
-    return Answer(label, word, f"{signed(own['mean'])} points", f"{interval}, {pairs}")
+    interval = "no interval" if None in ends else f"{kind} interval {_range(scale, ends)}"
+    return Answer(label, word, _number(scale, own["mean"]), f"{interval}, {pairs}")
 
 
-def _why_not_more(own: dict[str, Any]) -> str:
+def _number(scale: Scale, mean: float) -> str:
+    return f"{scale.shown(mean)} {scale.unit_of_differences or scale.of_what}"
+
+
+def _range(scale: Scale, ends: Sequence[float]) -> str:
+    return f"{scale.shown(ends[0])} to {scale.shown(ends[1])}"
+
+
+def _why_not_more(scale: Scale, own: dict[str, Any]) -> str:
     """Return what the complete pairs of a comparison show by themselves, where its word says less; else ""."""
     complete = own.get("complete_pairs")
     if (
@@ -143,16 +149,24 @@ def _why_not_more(own: dict[str, Any]) -> str:
         and own["verdict"] != states.INTERIM
     ):
         return f"{complete} without the runs that diverged"
-    return sentences.by_itself(own)
+    return sentences.by_itself(scale, own)
 
 
 def _words(claim: dict[str, Any]) -> str:
     """Return what is measured, and what a pair and the margin are."""
-    images = "test" if claim["metric"] == "test/acc" else "validation"
+    scale = Scale.of(claim)
+    images = "test" if scale.metric.startswith("test/") else "validation"
+    measured = f"Points are of {scale.metric}, the accuracy (%) on the {images} images, after the last update."
+    if scale.name != "acc":
+        unit = f" (in {scale.unit})" if scale.unit else ""
+        gain = ", so that a difference below 0 is a gain" * (scale.better == "lower")
+        measured = (
+            f"{scale.metric} is {scale.name}{unit} on the {images} images, after the last update; {scale.better} is "
+            f"better{gain}."
+        )
     return (
-        f"Points are of {claim['metric']}, the accuracy (%) on the {images} images, after the last update. A pair: a "
-        "baseline run and a treatment run with the same seed. The margin, the smallest difference that matters: "
-        f"{claim['margin']:g} points."
+        f"{measured} A pair: a baseline run and a treatment run with the same seed. The margin, the smallest difference "
+        f"that matters: {scale.amount(scale.margin)}."
     )
 
 
@@ -170,12 +184,12 @@ def _label(verdict: dict[str, Any], own: dict[str, Any]) -> str:
 
 
 def _over_cells(verdict: dict[str, Any], own: dict[str, Any]) -> Answer:
-    low, high = own["ci95"]
-    interval = f"interval {signed(low)} to {signed(high)}, {own['cells']} cells"
+    scale = Scale.of(verdict["claim"])
+    interval = f"interval {_range(scale, own['ci95'])}, {own['cells']} cells"
     return Answer(
         f"{_label(verdict, own)}, over all cells",
         str(own["verdict"]),
-        f"{signed(own['mean'])} points",
+        _number(scale, own["mean"]),
         interval,
     )
 
@@ -211,6 +225,7 @@ def _qualified(verdict: dict[str, Any]) -> list[str]:
 
 def _incomplete(runs: pl.DataFrame) -> list[str]:
     """Return how many runs are not complete, and the first error of those that failed."""
+    runs = averages.of_runs(runs)
     left = runs.filter(pl.col("status") != "complete") if len(runs) else runs
     if left.is_empty() or len(runs) == 1:
         return []
@@ -226,8 +241,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + " …"
 
 
-def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
-    """Return the first screen of one run, which nothing is compared with."""
+def _single(run: dict[str, Any], trained: dict[str, Any], averaged: str) -> FirstScreen:
+    """Return the first screen of one run, which nothing is compared with; `averaged` says what its averages are."""
     about, status = subject(trained) or str(run["name"]), str(run["status"])
     if status != "complete":
         answer = Answer("", status, "", _cut(str(run["error"] or "")))
@@ -243,5 +258,5 @@ def _single(run: dict[str, Any], trained: dict[str, Any]) -> FirstScreen:
         _short(f"{about}: {final:.1f} % val/acc" if final is not None else about),
         [Answer("", status, number, ", ".join(shown))],
         next=("one run shows no difference: a comparison takes -m KEY=A,B 'seed=range(0,6)'",),
-        words=_ACCURACIES,
+        words=f"{_ACCURACIES} {averaged}".strip(),
     )

@@ -6,8 +6,9 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from importlib.metadata import version
@@ -19,16 +20,21 @@ from typing import Any
 import jinja2
 import polars as pl
 import vl_convert
+from markupsafe import Markup, escape
 
-from harness.analysis import number_text, results, sentences, states
+from harness.analysis import averages, measured, number_text, results, sentences, states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.pairing import level_key
 from harness.analysis.provenance import claim_text
+from harness.analysis.scale import ACCURACY, Scale
 from harness.analysis.sentences import comparison_label, format_pairs
 from harness.analysis.trained import what_was_trained
 from harness.config.fields import show
+from harness.config.measures import BUILTIN, Measure
+from harness.config.schema import SETS
 from harness.files import atomic, cache_folder, read_checked, write_checked
 from harness.report import charts, folders, page_charts, verdict_charts
+from harness.report.curves import what
 from harness.report.first_screen import first_screen
 
 _NONE = "–"
@@ -52,6 +58,7 @@ _COLUMNS: dict[str, Any] = {  # of the runs; null on the page where a table lack
     "budget": pl.Float64,
     "lr_share_at_end": pl.Float64,
     "seconds": pl.Float64,
+    "metrics": pl.String,
 }
 
 
@@ -81,23 +88,14 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     named = [*runs["arm"], *(point["arm"] for point in profile)]
     arms = list(dict.fromkeys(named))
     baseline = verdict["claim"].get("baseline") if verdict else None
-    overview = page_charts.overview(runs, arms, baseline)
-    specs = {}
-    if overview:
-        specs["overview"] = overview.chart
-    if overview and overview.ends:
-        specs["ends"] = overview.ends
-    if verdict and verdict["comparisons"]:
-        specs["verdict"] = verdict_charts.forest(verdict)
-    if verdict and "looks" in verdict and (paths := verdict_charts.paths(verdict)):
-        specs["looks"] = paths
-    if profile:
-        specs["phase"] = verdict_charts.profile(profile, arms)
+    scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
+    overview = page_charts.overview(runs, arms, baseline, scale)
+    columns = metric_columns(scale, measured.recorded(runs))
     return _template().render(
         about=about,
-        arms=results.arms(runs).to_dicts() if len(runs) else [],
+        arms=_arm_rows(runs, columns),
         bundle=_bundle(),
-        charts=specs,
+        charts=_specs(overview, verdict, profile, arms),
         comparisons=_comparisons(verdict),
         first=first_screen(runs, verdict, trained, about.get("no_claim") or ""),
         most_arms=charts.MOST_ARMS,
@@ -108,13 +106,36 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         overview=overview,
         nonce=secrets.token_urlsafe(16),
         phase=phase,
-        runs=_run_rows(runs),
+        runs=_run_rows(runs, columns),
+        columns=columns,
+        scale=scale,
+        curves=what(scale.on_val),
+        several=len(averages.of_runs(runs)) > 1,
         snapshots=_snapshots(verdict),
         trained=trained,
-        tunings=[tuning_table(one) for one in (verdict or {}).get("tuning") or []],
+        tunings=[
+            tuning_table(one, scale.places_shown) for one in (verdict or {}).get("tuning") or []
+        ],
         verdict=verdict,
         warnings=about.get("warnings") or [],
     )
+
+
+def _specs(
+    overview: page_charts.Overview | None,
+    verdict: dict[str, Any] | None,
+    profile: list[dict[str, Any]],
+    arms: list[str],
+) -> dict[str, Any]:
+    """Return the charts of the page by name."""
+    drawn = {
+        "overview": overview and overview.chart,
+        "ends": overview and overview.ends,
+        "verdict": verdict and verdict["comparisons"] and verdict_charts.forest(verdict),
+        "looks": verdict and "looks" in verdict and verdict_charts.paths(verdict),
+        "phase": profile and verdict_charts.profile(profile, arms),
+    }
+    return {name: chart for name, chart in drawn.items() if chart}
 
 
 @cache
@@ -127,6 +148,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": _breakable,
         "claim_text": claim_text,
         "fixed": _fixed,
         "minus": _minus,
@@ -140,6 +162,11 @@ def _template() -> jinja2.Template:
         "mean_and_sd": _mean_and_sd,
     }
     return environment.get_template("page.html.j2")
+
+
+def _breakable(name: str) -> Markup:
+    """Return the name of an arm, whose lines may end after `=`: browsers would end them anywhere."""
+    return escape(name).replace("=", Markup("=<wbr>"))
 
 
 @cache
@@ -172,7 +199,10 @@ def with_all_columns(runs: pl.DataFrame) -> pl.DataFrame:
     if not runs.columns:
         return pl.DataFrame(schema=_COLUMNS)
     status, name = pl.col("status").fill_null("missing"), pl.col("name").fill_null("run")
-    return runs.with_columns(columns).with_columns(status, name, pl.col("arm").fill_null(name))
+    metrics = pl.col("metrics").fill_null("{}")
+    return runs.with_columns(columns).with_columns(
+        status, name, metrics, pl.col("arm").fill_null(name)
+    )
 
 
 def _finite(value: Any) -> Any:
@@ -242,10 +272,64 @@ def _open_pairs(comparison: dict[str, Any]) -> int | None:
     return None
 
 
-def _run_rows(runs: pl.DataFrame) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Column:
+    """What a column of the tables of arms and runs has: `part` (final, test or best) of the metric `name`."""
+
+    head: str
+    name: str
+    part: str
+    places: int
+
+
+def metric_columns(scale: Scale, recorded: Mapping[str, Measure]) -> list[Column]:
+    """Return the columns of the claim's metric, behind those of another one of acc, then of metrics of the user's own."""
+    own = [
+        Scale(f"val/{name}", one.better, one.unit, 0.0)
+        for name, one in recorded.items()
+        if name not in (*BUILTIN, scale.name)
+    ]
+    full = dict.fromkeys([scale.on_val, replace(ACCURACY, margin=scale.margin)])
+    shown = {one.name: one for one in [*full, *own]}
+    parts = (("final ", SETS[0], "final"), ("", SETS[1], "test"), ("best ", SETS[0], "best"))
+    return [
+        Column(
+            f"{prefix}{replace(one, metric=f'{split}/{one.name}').values}",
+            one.name,
+            part,
+            one.places_shown,
+        )
+        for one in shown.values()
+        for prefix, split, part in (parts[:2] if one in own else parts)
+    ]
+
+
+def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the rows of the arms; `values` has a mean and a standard deviation a column."""
+    if runs.is_empty():
+        return []
+    names = dict.fromkeys(column.name for column in columns)
+    by_name = {name: results.arms(measured.of_metric(runs, name)).to_dicts() for name in names}
+    return [
+        row
+        | {
+            "values": [
+                (by_name[one.name][at][one.part], by_name[one.name][at][f"{one.part}_sd"])
+                for one in columns
+            ]
+        }
+        for at, row in enumerate(by_name["acc"])
+    ]
+
+
+def _run_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Return the rows of the runs: what is shown, and whether it may be a link."""
     roots = folders.roots_of(runs)
-    return [_run(run, roots) for run in runs.to_dicts()]
+    values = [measured.of_metric(runs, one.name)[one.part].to_list() for one in columns]
+    return [
+        _run(run, roots) | {"values": own}
+        for run, *own in zip(runs.to_dicts(), *values, strict=True)
+    ]
 
 
 def _run(run: dict[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
@@ -272,11 +356,10 @@ def _snapshots(verdict: dict[str, Any] | None) -> dict[str, dict[int, dict[str, 
     return table
 
 
-def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
+def tuning_table(tuning: dict[str, Any], places: int = 2) -> dict[str, Any]:
     """Return how the arms of a sweep were tuned (an entry of `tuning` in `verdict.json`): `values`, and `rows`.
 
-    A row is an arm with a cell for each value that any arm has tried: `text` (mean ± standard error, percent) and
-    `mark`. Values are in ascending order where they are `numbers`.
+    A row is an arm with a cell for each value that any arm has tried: `text` (mean ± standard error) and `mark`. Values are in ascending order where they are `numbers`.
     """
     values = list(dict.fromkeys(value for arm in tuning["arms"] for value in arm["tried"]))
     numbers = all(isinstance(level_key(value), Decimal) for value in values)
@@ -285,7 +368,7 @@ def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
     rows = [
         arm
         | {
-            "cells": [_tuning_cell(arm, value) for value in values],
+            "cells": [_tuning_cell(arm, value, places) for value in values],
             "lowest": numbers and arm["value"] == min(arm["tried"], key=Decimal),
         }
         for arm in tuning["arms"]
@@ -293,7 +376,7 @@ def tuning_table(tuning: dict[str, Any]) -> dict[str, Any]:
     return tuning | {"values": values, "rows": rows, "numbers": numbers}
 
 
-def _tuning_cell(arm: dict[str, Any], value: str) -> dict[str, str]:
+def _tuning_cell(arm: dict[str, Any], value: str, places: int) -> dict[str, str]:
     runs = arm["tried"].get(value)
     if not runs:
         return {"text": _NONE, "mark": ""}
@@ -301,7 +384,8 @@ def _tuning_cell(arm: dict[str, Any], value: str) -> dict[str, str]:
     if len(ended) < len(runs):
         return {"text": f"{len(runs) - len(ended)} of {len(runs)} diverged", "mark": "ruled out"}
     mark = "chosen" if value == arm["value"] else "best mean" if value == arm["best"] else ""
-    return {"text": _mean_and_sd(fmean(ended), stdev(ended) / math.sqrt(len(ended))), "mark": mark}
+    text = _mean_and_sd(fmean(ended), stdev(ended) / math.sqrt(len(ended)), places)
+    return {"text": text, "mark": mark}
 
 
 # --- numbers as text -----------------------------------------------------------------------------
@@ -346,6 +430,7 @@ def variance_parts(shares: dict[str, float]) -> str:
     return " · ".join(str(b - a) for a, b in pairwise(ends)) + " %"
 
 
-def _mean_and_sd(value: Any, sd: Any) -> str:
+def _mean_and_sd(value: Any, sd: Any, places: int = 2) -> str:
     """Return `value ± sd`, without the latter where there is none."""
-    return _fixed(value) if _missing(sd) else f"{_fixed(value)} ± {_fixed(sd)}"
+    shown = _fixed(value, places)
+    return shown if _missing(sd) else f"{shown} ± {_fixed(sd, places)}"

@@ -1,4 +1,4 @@
-"""The charts of a sweep's curves, for the page and for `val_acc.png`: arms by number.
+"""The charts of a sweep's curves, for the page and for `val_acc.png` or `val_NAME.png`: arms by number.
 
 Few arms share a panel; more have a panel each, over the baseline in grey. A second chart shows the last part of
 training, with an axis that sets the ends apart.
@@ -20,6 +20,7 @@ import altair as alt
 import polars as pl
 
 from harness.analysis.pairing import level_key
+from harness.analysis.scale import ACCURACY, Scale
 from harness.report import charts, panels
 from harness.report.charts import FEW, MARKS, MOST_ARMS, WIDTH
 from harness.report.curves import (
@@ -31,8 +32,10 @@ from harness.report.curves import (
     lr_curves,
     of_field,
     restart_marks,
-    tens,
     thinned,
+    value_range,
+    value_title,
+    what,
     with_room,
 )
 
@@ -43,7 +46,7 @@ _MOST_EPOCHS = 3000  # that have a tooltip
 
 @dataclass(frozen=True)
 class Overview:
-    """Validation accuracy and LR by epoch, and its last part (`ends`).
+    """Validation accuracy, or the claim's other metric, and LR by epoch, and its last part (`ends`).
 
     `panels`: every arm has its own; `baselines`: over the curve of its baseline. `bands`: arms have several runs;
     `singles`: these are drawn one by one, too. `notes` say what was thinned or left out.
@@ -51,7 +54,7 @@ class Overview:
 
     chart: dict[str, Any]
     ends: dict[str, Any] | None
-    has_accuracy: bool
+    has_values: bool
     panels: bool
     baselines: bool
     bands: bool
@@ -60,26 +63,32 @@ class Overview:
 
 
 def overview(
-    runs: pl.DataFrame, arms: Sequence[str], baseline: str | None = None
+    runs: pl.DataFrame,
+    arms: Sequence[str],
+    baseline: str | None = None,
+    scale: Scale = ACCURACY,
 ) -> Overview | None:
     """Draw the curves of `runs`; None if none has any yet, or there are more than `MOST_ARMS` arms.
 
-    `arms` are the names behind the numbers; `baseline` is the level of the claim's baseline.
+    `arms` are the names behind the numbers; `baseline` is the level of the claim's baseline, `scale` that
+    of the claim's metric, which is drawn on the validation images.
     """
     if len(arms) > MOST_ARMS:
         return None
     numbers = {arm: number for number, arm in enumerate(arms)}
     runs = runs.with_columns(pl.col("arm").replace_strict(numbers, return_dtype=pl.Int64))
-    points, lrs = charts.accuracies(runs), lr_curves(runs)
+    points, lrs = charts.evaluations(runs, scale.name), lr_curves(runs)
     end = max([*points["epoch"], *lrs["epoch"]], default=0.0)
     if not end:
         return None
     few = len(arms) <= FEW
     behind = _baselines(runs, baseline) if baseline is not None and not few else {}
-    mean = charts.means(points).with_columns(pl.col("low", "high").clip(0, 100))
+    mean = charts.means(points)
+    if scale.name == "acc":
+        mean = mean.with_columns(pl.col("low", "high").clip(0, 100))
     curves = Curves(
         list(arms) if few else charts.without_key(arms), runs["name"].to_list(),
-        colour_of(len(arms), behind.values()), points, mean, lrs, restart_marks(runs), end,
+        colour_of(len(arms), behind.values()), points, mean, lrs, restart_marks(runs), end, scale.on_val,
     )  # fmt: skip
     bands = max(mean["seeds"], default=1) > 1
     notes: list[str] = []
@@ -128,7 +137,7 @@ def _together(curves: Curves, singles: pl.DataFrame, notes: list[str]) -> dict[s
         restarts = restarts.clear()
         notes.append("Restarts are not marked: there are too many.")
     mean = thinned(curves.mean, "arm", "mean", _MOST_POINTS // FEW)
-    few_singles = thinned(singles, "run", "acc", _MOST_POINTS // MOST_RUNS)
+    few_singles = thinned(singles, "run", "value", _MOST_POINTS // MOST_RUNS)
     if len(mean) + len(few_singles) < len(curves.mean) + len(singles):
         notes.append("Curves are thinned; peaks and troughs stay.")
     drawn = []
@@ -136,7 +145,7 @@ def _together(curves: Curves, singles: pl.DataFrame, notes: list[str]) -> dict[s
         drawn.append(_accuracy_panel(curves, mean, few_singles, restarts))
     if len(curves.lrs):
         drawn.append(_lr_panel(curves, restarts))
-    description = "Validation accuracy and learning rate by epoch, a colour an arm"
+    description = f"{what(curves.scale)} and learning rate by epoch, a colour an arm"
     chart: dict[str, Any] = (
         alt.vconcat(*drawn, spacing=18, bounds="flush", description=description)
         .resolve_scale(x="shared")
@@ -151,8 +160,11 @@ def _together(curves: Curves, singles: pl.DataFrame, notes: list[str]) -> dict[s
 def _accuracy_panel(
     curves: Curves, mean: pl.DataFrame, singles: pl.DataFrame, restarts: pl.DataFrame
 ) -> Any:
-    x, ends = charts.epochs(0, curves.end, labels=False, title=None), tens(mean)
-    y = alt.Y("mean:Q").title("validation accuracy (%)").scale(domain=ends, nice=False)
+    x, ends = (
+        charts.epochs(0, curves.end, labels=False, title=None),
+        value_range(mean, curves.scale),
+    )
+    y = alt.Y("mean:Q").title(value_title(curves.scale)).scale(domain=ends, nice=False)
     names = pl.DataFrame({"arm": range(len(curves.names)), "name": curves.names})
     named = alt.LookupData(csv(names), "arm", ["name"])
     base = alt.Chart(csv(mean)).transform_filter(SHOWN).transform_lookup("arm", named).encode(x)
@@ -161,8 +173,8 @@ def _accuracy_panel(
     layers = [
         *_rules(curves, restarts, x),
         base.mark_area(opacity=0.18).encode(of_field("low", y), alt.Y2("high:Q"), curves.colour),
-        _hover(base, x, mean["epoch"].unique().sort().to_list()),
-        *_single_runs(curves, singles, x, of_field("acc", y)),
+        _hover(base, x, mean["epoch"].unique().sort().to_list(), curves.scale),
+        *_single_runs(curves, singles, x, of_field("value", y)),
         line,
         *end_labels(curves, curves.last, ends, 300),
     ]
@@ -190,14 +202,15 @@ def _single_runs(curves: Curves, points: pl.DataFrame, x: alt.X, y: alt.Y) -> li
     return [lines.properties(name="runs")]
 
 
-def _hover(base: alt.Chart, x: alt.X, epochs: list[float]) -> Any:
+def _hover(base: alt.Chart, x: alt.X, epochs: list[float], scale: Scale) -> Any:
     """Return a column an epoch, visible under the pointer; its tooltip lists the arms that are shown."""
-    several = "' ± ' + format(datum.sd, '.2f') + ' (' + datum.seeds + ')'"
-    arm = f"datum.name + '  ' + format(datum.mean, '.2f') + (datum.seeds > 1 ? {several} : '')"
+    form = f"'.{scale.places_shown}f'"
+    several = f"' ± ' + format(datum.sd, {form}) + ' (' + datum.seeds + ')'"
+    arm = f"datum.name + '  ' + format(datum.mean, {form}) + (datum.seeds > 1 ? {several} : '')"
     values = alt.AggregatedFieldDef(op="values", field="text", **{"as": "arms"})
     every = ceil(len(epochs) / _MOST_EPOCHS)
     half = every * median([b - a for a, b in pairwise(epochs)] or [1.0]) / 2
-    tooltip = [alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("listed:N", title="val/acc (%)")]
+    tooltip = [alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("listed:N", title=scale.values)]
     return (
         base.transform_calculate(text=arm)
         .transform_aggregate([values], ["epoch"])

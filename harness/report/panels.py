@@ -20,8 +20,10 @@ from harness.report.curves import (
     csv,
     end_labels,
     of_field,
-    tens,
     thinned,
+    value_range,
+    value_title,
+    what,
     with_room,
 )
 
@@ -31,7 +33,7 @@ _FAR = 4  # how many times as far from the best end as the median an end may be 
 
 def arm_grid(curves: Curves, behind: dict[int, int]) -> dict[str, Any]:
     """Draw each arm in a panel: its mean over the one `behind` it (else over all) and, at the bottom, its LR."""
-    low, high = tens(curves.mean)
+    low, high = value_range(curves.mean, curves.scale)
     mean = thinned(curves.mean, "arm", "mean", MOST_PANEL_POINTS)
     own = mean.select("arm", "epoch", "mean", "low", "high", panel="arm", kind=pl.lit("own"))
     share = _LR_SHARE * (high - low) / (max(curves.lrs["lr"], default=0) or 1.0)
@@ -46,7 +48,7 @@ def arm_grid(curves: Curves, behind: dict[int, int]) -> dict[str, Any]:
         ),
     ]
     x = charts.epochs(0, curves.end, title=None)
-    y = alt.Y("mean:Q").title("val/acc (%) by epoch").axis(tickCount=4)
+    y = alt.Y("mean:Q").title(f"{curves.scale.values} by epoch").axis(tickCount=4)
     y = y.scale(domain=[low, high], nice=False)
 
     def of_kind(kind: str) -> alt.Chart:
@@ -99,28 +101,33 @@ def _last_part(curves: Curves) -> float:
 def ends(curves: Curves) -> dict[str, Any] | None:
     """Draw the means of the last part, with an axis that sets the ends apart, and the arms' names beside it.
 
-    None without two arms and two evaluations. Ends far below the others are left out.
+    None without two arms and two evaluations. Ends that are far worse than the others are left out.
     """
-    begin = _last_part(curves)
-    evaluated = curves.mean.filter(pl.col("epoch") >= begin)["epoch"]
+    begin, sign = _last_part(curves), curves.scale.sign
+    gains = curves.mean.with_columns(sign * pl.col("mean"))
+    evaluated = gains.filter(pl.col("epoch") >= begin)["epoch"]
     if len(curves.names) < 2 or evaluated.n_unique() < 2:
         return None
     reached = curves.last.filter(pl.col("epoch") == evaluated.max())
-    best, middle = max(reached["mean"]), median(reached["mean"])
-    near = reached.filter(pl.col("mean") >= best - _FAR * max(best - middle, 1.0))
-    room = max((best - min(near["mean"])) / 3, median(near["sd"]), 0.1)
-    low, high = min(near["mean"]) - room, min(100.0, best + room)
+    ended = sign * reached["mean"]
+    best, middle = max(ended), median(ended)
+    apart = 1.0 if curves.scale.name == "acc" else 0.1 * abs(best)  # what counts as far, at least
+    near = reached.filter(ended >= best - _FAR * max(best - middle, apart))
+    worst = min(sign * near["mean"])
+    room = max((best - worst) / 3, median(near["sd"]), apart / 10) or 1.0
+    top = min(100.0, best + room) if curves.scale.name == "acc" else best + room
+    low, high = curves.scale.turned((worst - room, top))
     height = max(240, LINE * (len(near) + 2))
-    late = _from(curves.mean, begin, low)
+    late = _from(gains, begin, worst - room).with_columns(sign * pl.col("mean"))
     x = charts.epochs(floor(late.select(pl.col("epoch").min()).item()), curves.end)
-    y = alt.Y("mean:Q").title("validation accuracy (%)").scale(domain=[low, high], nice=False)
+    y = alt.Y("mean:Q").title(value_title(curves.scale)).scale(domain=[low, high], nice=False)
     line = alt.Chart(csv(late.with_columns(pl.col("mean").clip(low, high)))).mark_line(
         strokeWidth=2
     )
     if curves.few:
         line = line.transform_filter(SHOWN)
     layers = [line.encode(x, y, curves.colour), *end_labels(curves, near, [low, high], height)]
-    description = "Validation accuracy in the last part of training"
+    description = f"{what(curves.scale)} in the last part of training"
     chart: dict[str, Any] = (
         alt.layer(*layers).properties(width=WIDTH, height=height, description=description).to_dict()
     )

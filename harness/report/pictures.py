@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import vl_convert
 
+from harness.analysis.scale import ACCURACY, Scale
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
 from harness.report import charts, page_charts, verdict_charts
@@ -22,13 +23,16 @@ def write_pictures(
 ) -> list[Path]:
     """Write `lr.png`, `val_acc.png`, `verdict.png` and `looks.png` into the sweep's folder; return those made.
 
-    Arms without any evaluation are left out of `val_acc.png`; a sweep without runs has no pictures, one with more
+    `val_acc.png` is `val_NAME.png` where the claim is about another metric. Arms without any evaluation are left out; a sweep without runs has no pictures, one with more
     than `charts.MOST_ARMS` arms no curves, one without comparisons no `verdict.png`, one without looks no `looks.png`.
     """
     begun = runs.filter(pl.col("restarts").is_not_null())
+    baseline = verdict["claim"]["baseline"] if verdict else None
+    scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     drawn: dict[str, Callable[[], bytes | None]] = {
         "lr.png": lambda: lr_png(begun),
-        "val_acc.png": lambda: val_acc_png(begun, verdict),
+        "val_acc.png": lambda: None,
+        f"val_{scale.name}.png": lambda: curves_png(begun, baseline, scale),
         "verdict.png": lambda: verdict_png(verdict),
         "looks.png": lambda: looks_png(verdict),
     }
@@ -53,11 +57,11 @@ def lr_png(runs: pl.DataFrame) -> bytes | None:
     return _png(charts.lr_panels(curves, first["arm"].to_list()).to_dict())
 
 
-def val_acc_png(runs: pl.DataFrame, verdict: dict[str, Any] | None) -> bytes | None:
+def curves_png(runs: pl.DataFrame, baseline: str | None, scale: Scale) -> bytes | None:
     """Draw the page's curves, and the last part of them; None without any."""
     arms = runs["arm"].unique(maintain_order=True).to_list()
-    overview = page_charts.overview(runs, arms, verdict["claim"]["baseline"] if verdict else None)
-    if overview is None or not overview.has_accuracy:
+    overview = page_charts.overview(runs, arms, baseline, scale)
+    if overview is None or not overview.has_values:
         return None
     shown = [chart for chart in (overview.chart, overview.ends) if chart]
     parts = json.loads(json.dumps(shown), object_hook=_on_paper)

@@ -15,9 +15,21 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import images, needed, phase, provenance, results, sentences, verify
+from harness.analysis import (
+    averages,
+    images,
+    measured,
+    needed,
+    phase,
+    provenance,
+    results,
+    run_tables,
+    sentences,
+    verify,
+)
 from harness.analysis import verdict as claims
 from harness.analysis.cells import assign_cells
+from harness.analysis.scale import Scale
 from harness.analysis.trained import commits_text, what_was_trained
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
@@ -42,10 +54,11 @@ def write_summary(
     """
     plans, planned, every = _read(sweeps, cells)
     runs = every.filter(~pl.col("status").is_in([needed.NOT_NEEDED, needed.WAITING]))
+    scale = next((Scale.of(plan["claim"]) for plan in plans if plan["claim"]), None)
     steps = Attempts(ConfigError, UnreadableError)
     lines, verdict, written = list[str](), None, list[Path]()
     with steps.step("table"):
-        lines = [results.table(runs)]
+        lines = [run_tables.table(runs, scale)]
     frozen = [s for s, plan in zip(planned, plans, strict=False) if plan.get("format")]
     warnings = _faults(runs, frozen, steps)
     lines += [f"warning: {warning}" for warning in warnings]
@@ -63,11 +76,7 @@ def write_summary(
                 lines += _add_stages(verdict, plans, every, planned)
             lines.append(f"\nverdict: {_CHANGED * verdict['claim_changed']}{verdict['sentence']}")
     with steps.step("verdict.json"):
-        if verdict:
-            write_json(out / "verdict.json", _for_others(verdict, runs))
-            written.append(out / "verdict.json")
-        else:
-            (out / "verdict.json").unlink(missing_ok=True)  # of an earlier report
+        written += _write_verdict(out / "verdict.json", verdict, runs)
     with steps.step("pictures"):
         written += write_pictures(out, runs, verdict, steps)
     written += [] if cells else write_data_files(out, runs, steps, sweeps)
@@ -75,6 +84,14 @@ def write_summary(
         details = about(out, planned, plans, runs, [*warnings, *steps.failures])
         written.append(page.write_page(out, runs, verdict, details))
     return "\n".join([*lines, "", *map(str, written)]), steps.failures
+
+
+def _write_verdict(path: Path, verdict: dict[str, Any] | None, runs: pl.DataFrame) -> list[Path]:
+    if verdict is None:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return []
+    write_json(path, _for_others(verdict, runs))
+    return [path]
 
 
 def write_run(folder: Path) -> tuple[list[Path], list[str]]:
@@ -97,7 +114,7 @@ def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list
     """Return where equal work gave other results, and records of `sweeps` that do not fit their plan, a line each."""
     found: list[str] = []
     with steps.step("comparison of runs that begin alike"):
-        pairs = results.disagreements(runs)
+        pairs = run_tables.disagreements(runs)
         found += [f"{pair}; see numerics in their result.json" for pair in pairs]
     with steps.step("check of the records"):
         found += [fault for sweep in sweeps for fault in verify.check_records(sweep)]
@@ -106,7 +123,8 @@ def _faults(runs: pl.DataFrame, sweeps: Sequence[Path], steps: Attempts) -> list
 
 def _errors(runs: pl.DataFrame) -> list[str]:
     """Return how each run ended that is not complete, a line each."""
-    ended = runs.filter(pl.col("status") != "complete").select("name", "status", "error")
+    alone = averages.of_runs(runs)
+    ended = alone.filter(pl.col("status") != "complete").select("name", "status", "error")
     return [
         f"{name}: {status}: {error or 'no reason is known'}" for name, status, error in ended.rows()
     ]
@@ -133,7 +151,7 @@ def _read(
     runs = pl.concat(numbered, how="vertical_relaxed")
     if claimed and not cells:
         runs = assign_cells(runs, _joined(claimed))
-    unique = _unique(runs)
+    unique = _unique(runs, claimed[0].scale.name if claimed else "acc")
     if repeated := len(runs) - len(unique):
         note = f"note: {repeated} of {len(runs)} runs are the same as others, and count once"
         print(note, file=sys.stderr)
@@ -209,25 +227,27 @@ def _add_stages(
             lines.append(sentences.tuned(own))
     verdict["tuning"] = found
     if "looks" in verdict:
-        saved = needed.saved(every)
+        saved = needed.saved(averages.of_runs(every))
         verdict["looks"] |= saved
         seconds = "" if saved["seconds"] is None else f", about {saved['seconds']:,.0f} s"
         lines += [f"{saved['runs']} planned runs were not needed{seconds}"] * (saved["runs"] > 0)
     return lines
 
 
-def _unique(runs: pl.DataFrame) -> pl.DataFrame:
+def _unique(runs: pl.DataFrame, metric: str) -> pl.DataFrame:
     """Return each planned run once, the complete one if there is one.
 
-    Complete runs of one arm and seed that came to different results are all kept: the verdict refuses them.
+    Complete runs of one arm and seed that came to different results, by the name of a metric, are all kept: the
+    verdict refuses them.
     """
     level = pl.coalesce("level", "arm").alias("is")
     key = ["is", "seed", "budget", "cell", "tuned"]
-    named, done = runs.with_columns(level), pl.col("status") == "complete"
-    complete = named.filter(done).unique([*key, "final"], keep="first", maintain_order=True)
+    ended = measured.of_metric(runs, metric)["final"].alias("ended")
+    named, done = runs.with_columns(level, ended), pl.col("status") == "complete"
+    complete = named.filter(done).unique([*key, "ended"], keep="first", maintain_order=True)
     others = named.filter(~done).join(complete, on=key, how="anti", nulls_equal=True)
     first = others.unique(key, keep="first", maintain_order=True)
-    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is")
+    return pl.concat([complete, first]).sort("num", maintain_order=True).drop("is", "ended")
 
 
 def verdict_document(
@@ -237,15 +257,19 @@ def verdict_document(
     if not claimed:
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
-    judged = claims.judge(claim, results.with_values(runs, claim.metric))
-    images.add_images(judged, runs, claim.level)
+    judged = claims.judge(claim, measured.with_values(runs, claim))
+    if claim.scale.name == "acc":
+        images.add_images(judged, runs, claim.level)
+    if claim.factor == averages.FACTOR:
+        said = averages.describe([claim.baseline, *claim.treatments])
+        judged["sentence"] = f"{judged['sentence']} {said}".rstrip()
     recorded = {one["sha256"] for one in claimed} | set(runs["claim_sha256"].drop_nulls())
     return {
         **judged,
         "claim_changed": not recorded <= {Claim.from_dict(one).sha256() for one in claimed},
-        "phase": phase.analyze(runs),
-        "anytime": results.anytime(runs),
-        "snapshots": results.snapshots(runs),
+        "phase": phase.analyze(averages.of_runs(runs)),
+        "anytime": run_tables.anytime(runs),
+        "snapshots": run_tables.snapshots(runs),
     }
 
 
@@ -254,6 +278,11 @@ def _joined(claimed: list[Claim]) -> Claim:
 
     The title is the first one's.
     """
+    first = claimed[0]
+    if any(one.metric == first.metric and one.better != first.better for one in claimed):
+        raise ConfigError(
+            f"these sweeps disagree in whether higher or lower is better of {first.metric}: report them one by one"
+        )
     own = {"treatments": None, "seeds": None, "title": None}
     shared = [asdict(one) | own for one in claimed]
     if any(one != shared[0] for one in shared):
@@ -282,7 +311,7 @@ def about(
     """Return how the sweeps were made, for their page in `out`; nothing is known of runs without a plan."""
     files = [sweep / "plan.json" for sweep in sweeps]
     commands = [folders.shown_command(plan["command"]) for plan in plans[: len(sweeps)]]
-    if not sweeps and len(runs) == 1:  # of a single run
+    if not sweeps and len(averages.of_runs(runs)) == 1:  # of a single run
         words = [*results.result(Path(runs["folder"][0])).get("options", ())]
         words += json.loads(runs["overrides"][0])
         commands = [folders.shown_command(["train.py", *words])]

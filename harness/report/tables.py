@@ -1,4 +1,7 @@
-"""The tables of a study, in Markdown. Accuracies are means over seeds, in percent, ± half a 95 % t interval."""
+"""The tables of a study, in Markdown. Accuracies are means over seeds, in percent, ± half a 95 % t interval.
+
+Of a claim about another metric, that stands in place of accuracy in the table of the arms.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import Any
 
 import polars as pl
 
-from harness.analysis import needed, results, states
+from harness.analysis import measured, needed, results, run_tables, states
 from harness.analysis import paired_stats as paired
-from harness.analysis.number_text import signed
 from harness.analysis.pairing import natural_key
+from harness.analysis.scale import ACCURACY, Scale
 from harness.config.fields import show
 
-_RULE = "\nMean `val/acc` on the tuning seeds; bold: chosen, the smallest value within one standard error of the best.\n"
+_RULE = "\nMean `{}` on the tuning seeds; bold: chosen, the smallest value within one standard error of the best.\n"
 
 
 def trained(sweep: Path) -> pl.DataFrame:
@@ -33,14 +36,14 @@ def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def differences(verdict: dict[str, Any]) -> str:
     """Return a row a comparison of `verdict.json`."""
-    rows = []
+    rows, scale = [], Scale.of(verdict["claim"])
     for one in verdict["comparisons"]:
         arm = ", ".join(filter(None, [one["treatment"], one["cell"]]))
         measured = ["–", "–", "–"]
         if one["ci95"] and one["verdict"] != states.INVALID:
             low, high = one["ci95"]
             p = _number(one["p_adjusted"], ".2g")  # none of a claim that was judged in looks
-            measured = [signed(one["mean"]), f"{signed(low)} to {signed(high)}", p]
+            measured = [scale.shown(one["mean"]), f"{scale.shown(low)} to {scale.shown(high)}", p]
         rows.append([arm, f"{one['n']}", *measured, one["verdict"]])
     if verdict["claim"].get("looks"):  # repeated intervals; there is no p
         rows = [[*row[:4], row[-1]] for row in rows]
@@ -49,31 +52,35 @@ def differences(verdict: dict[str, Any]) -> str:
     return _markdown(header, rows)
 
 
-def arms(runs: pl.DataFrame) -> str:
-    """Return a row an arm of `runs`, as `results.read` gives them."""
-    area = {one["arm"]: f"{one['area']:.2f}" for one in results.anytime(runs) or []}
+def arms(runs: pl.DataFrame, scale: Scale = ACCURACY) -> str:
+    """Return a row an arm of `runs`, as `results.read` gives them, with the metric of a claim, its `scale`."""
+    runs, values = (
+        measured.of_metric(runs, scale.name),
+        "" if scale.name == "acc" else f" {scale.on_val.values}",
+    )
+    area = {one["arm"]: f"{one['area']:.2f}" for one in run_tables.anytime(runs) or []}
     rows = []
     for (arm,), group in runs.group_by("arm", maintain_order=True):
         done = group.filter(status="complete")
         whole = f"{len(done)} of {len(group)}"
         lr = ", ".join(show(lr) for lr in group["lr"].drop_nulls().unique().sort())
-        means = [_plus_minus(done[name]) for name in ("final", "best", "test")]
+        means = [_plus_minus(done[name], scale.places_shown) for name in ("final", "best", "test")]
         rows.append([group["level"][0] or arm, lr, whole, *means, area.get(arm, "–")])
-    header = ["arm", "peak LR", "complete", "final", "best", "test", "anytime area"]
+    header = ["arm", "peak LR", "complete", f"final{values}", "best", "test", "anytime area"]
     return _markdown(header, rows)
 
 
-def _plus_minus(values: pl.Series) -> str:
+def _plus_minus(values: pl.Series, places: int) -> str:
     complete = values.drop_nulls().to_numpy()
     if len(complete) < 2:
         return "–"
     low, high = paired.interval(complete, 0.05)
-    return f"{complete.mean():.2f} ± {(high - low) / 2:.2f}"
+    return f"{complete.mean():.{places}f} ± {(high - low) / 2:.{places}f}"
 
 
 def snapshots(runs: pl.DataFrame) -> str:
     """Return the test accuracy of an arm's snapshot ensembles by number of members."""
-    found = results.snapshots(runs.with_columns(arm=pl.coalesce("level", "arm"))) or []
+    found = run_tables.snapshots(runs.with_columns(arm=pl.coalesce("level", "arm"))) or []
     most = max((one["members"] for one in found), default=0)
     by_arm: dict[str, list[str]] = {}
     for one in found:
@@ -109,9 +116,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def tuning(plan: dict[str, Any]) -> str:
-    """Return the mean accuracy of each arm at each value that it tried, of `plan.json`; the chosen one is bold."""
+    """Return the mean of what each arm came to at each value that it tried, of `plan.json`; the chosen one is bold."""
     tuned = plan.get("tuning") or {"arms": []}
-    factor = str(plan["claim"]["factor"]).rpartition(".")[2]
+    factor, scale = str(plan["claim"]["factor"]).rpartition(".")[2], Scale.of(plan["claim"]).on_val
     tried = {value: value.split(", ") for one in tuned["arms"] for value in one["tried"]}
     values = sorted(tried, key=lambda value: [*map(natural_key, tried[value])])
     keys = [key.rpartition(".")[2] for key in tuned.get("keys", ())]
@@ -122,19 +129,19 @@ def tuning(plan: dict[str, Any]) -> str:
             accuracies = one["tried"].get(value, ())
             shown = "diverged" if None in accuracies else "–"
             if accuracies and None not in accuracies:
-                shown = f"{fmean(accuracies):.2f}"
+                shown = f"{fmean(accuracies):.{scale.places_shown}f}"
             row.append(f"**{shown}**" if value == one["value"] else shown)
         rows.append(row)
     header = (
         ", ".join(f"{key}={part}" for key, part in zip(keys, tried[value], strict=True))
         for value in values
     )
-    return _markdown(["arm", *header], rows) + _RULE * bool(rows)
+    return _markdown(["arm", *header], rows) + _RULE.format(scale.metric) * bool(rows)
 
 
 BY_NAME: dict[str, Callable[[Path, dict[str, Any]], str]] = {
     "differences": lambda sweep, verdict: differences(verdict),
-    "arms": lambda sweep, verdict: arms(trained(sweep)),
+    "arms": lambda sweep, verdict: arms(trained(sweep), Scale.of(verdict["claim"])),
     "tuning": lambda sweep, verdict: tuning(results.read_plan(sweep)),
     "phase": lambda sweep, verdict: phase(verdict),
     "snapshots": lambda sweep, verdict: snapshots(trained(sweep)),

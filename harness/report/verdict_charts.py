@@ -9,6 +9,7 @@ import altair as alt
 import polars as pl
 
 from harness.analysis import looks
+from harness.analysis.scale import Scale
 from harness.analysis.sentences import comparison_label
 from harness.report.charts import COLOURS, FEW, WIDTH, epochs, wrapped
 from harness.report.curves import LETTER, SHOWN, colour_of, of_field, with_room
@@ -21,8 +22,12 @@ _LANES = 5  # of dots, under an interval
 
 
 def forest(verdict: dict[str, Any]) -> dict[str, Any]:
-    """Draw each comparison in a row: mean difference, interval, and a dot a pair, against 0 and ± margin."""
-    margin = verdict["claim"]["margin"]
+    """Draw each comparison in a row: mean difference, interval, and a dot a pair, against 0 and ± margin.
+
+    The axis says the unit, and whether lower is better.
+    """
+    scale = Scale.of(verdict["claim"])
+    margin = scale.margin
     shown = verdict["comparisons"][:MOST_COMPARISONS]
     heading, labels = row_labels(shown, str(verdict["claim"]["factor"]).rpartition(".")[2])
     rows = [
@@ -32,11 +37,11 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
     pairs = [pair for row, one in enumerate(shown) for pair in _pairs(row, one)]
     values = [0.0, margin, -margin, *(pair["difference"] for pair in pairs)]
     values += [row[end] for row in rows for end in ("low", "high", "mean") if row[end] is not None]
-    domain = _with_room(values, 0.06, 1.0)
+    domain = _with_room(values, 0.06, 1.0 if scale.unit == "%" else margin or 1.0)
     _stack(pairs, domain)
     x = (
         alt.X("mean:Q")
-        .title("treatment − baseline (points)")
+        .title(f"treatment − baseline ({scale.title})")
         .scale(domain=domain, nice=False)
         .axis(format="+~f", labelExpr="datum.value ? datum.label : '0'", labelOverlap=False,
               tickCount=alt.ExprRef("clamp(width / 80, 2, 5)"))
@@ -44,8 +49,8 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
     y = alt.Y("row:Q").scale(domain=[-0.5, len(rows) - 0.5], reverse=True, nice=False).axis(None)
     layers = [
         *_references(margin, x),
-        *_intervals(rows, x, y, verdict["claim"].get("level", 0.05)),
-        *([_dots(pairs, x, y)] if pairs else []),
+        *_intervals(rows, x, y, verdict["claim"].get("level", 0.05), _form(scale)),
+        *([_dots(pairs, x, y, _form(scale))] if pairs else []),
         _text(rows, "label", "room - 6", "normal").encode(y),
         _text([{"heading": heading}], "heading", "room + width", "bold").encode(y=alt.value(-14)),
     ]
@@ -99,14 +104,21 @@ def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
     ]
 
 
-def _intervals(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, level: float) -> list[Any]:
+def _form(scale: Scale) -> str:
+    """Return how a tooltip writes numbers: with one place more than tables."""
+    return f".{scale.places_shown + 1}f"
+
+
+def _intervals(
+    rows: list[dict[str, Any]], x: alt.X, y: alt.Y, level: float, form: str
+) -> list[Any]:
     """Return the interval and the mean of each comparison."""
     table = alt.Chart(alt.InlineData(values=rows)).encode(y)
     tooltip = [
         alt.Tooltip("comparison:N"),
-        alt.Tooltip("mean:Q", format="+.3f"),
-        alt.Tooltip("low:Q", format="+.3f", title=f"{100 * (1 - level):g} % from"),
-        alt.Tooltip("high:Q", format="+.3f", title="to"),
+        alt.Tooltip("mean:Q", format=f"+{form}"),
+        alt.Tooltip("low:Q", format=f"+{form}", title=f"{100 * (1 - level):g} % from"),
+        alt.Tooltip("high:Q", format=f"+{form}", title="to"),
         alt.Tooltip("n:Q", title="pairs"),
         alt.Tooltip("verdict:N"),
     ]
@@ -120,12 +132,12 @@ def _intervals(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, level: float) -> 
     ]
 
 
-def _dots(pairs: list[dict[str, Any]], x: alt.X, y: alt.Y) -> Any:
+def _dots(pairs: list[dict[str, Any]], x: alt.X, y: alt.Y, form: str) -> Any:
     tooltip = [
         alt.Tooltip("seed:N"),
-        alt.Tooltip("baseline:Q", format=".3f"),
-        alt.Tooltip("treatment:Q", format=".3f"),
-        alt.Tooltip("difference:Q", format="+.3f"),
+        alt.Tooltip("baseline:Q", format=form),
+        alt.Tooltip("treatment:Q", format=form),
+        alt.Tooltip("difference:Q", format=f"+{form}"),
     ]
     points = alt.Chart(alt.InlineData(values=pairs))
     return points.mark_point(color=COLOURS[1], filled=True, size=22, opacity=0.75).encode(
@@ -186,6 +198,7 @@ def paths(verdict: dict[str, Any]) -> dict[str, Any] | None:
 
 def _path(verdict: dict[str, Any], own: dict[str, Any], several: bool, last: bool) -> Any:
     claim, planned = verdict["claim"], verdict["looks"]["pairs"]
+    scale = Scale.of(claim)
     x = (
         alt.X("pairs:Q")
         .title(f"pairs, at most {planned[-1]}" if last else None)
@@ -197,8 +210,11 @@ def _path(verdict: dict[str, Any], own: dict[str, Any], several: bool, last: boo
     values = [0.0, claim["margin"], -claim["margin"], *ends, *(one["mean"] for one in decides)]
     y = (
         alt.Y("mean:Q")
-        .title("difference (points)")
-        .scale(domain=_with_room(values, 0.1, 1.0), nice=False)
+        .title(f"difference ({scale.title})")
+        .scale(
+            domain=_with_room(values, 0.1, 1.0 if scale.unit == "%" else scale.margin or 1.0),
+            nice=False,
+        )
         .axis(
             format="+~f", tickCount=4 if several else 7, labelExpr="datum.value ? datum.label : '0'"
         )
@@ -206,7 +222,7 @@ def _path(verdict: dict[str, Any], own: dict[str, Any], several: bool, last: boo
     layers = [
         *_references(claim["margin"], y),
         _thresholds(decides, claim, x, y),
-        *_looks(own["path"], x, y),
+        *_looks(own["path"], x, y, _form(scale)),
     ]
     label = comparison_label(own, str(claim["factor"]).rpartition(".")[2])
     lines = [{"text": label, "y": -23}, {"text": _ended(own, planned[-1]), "y": -8}]
@@ -230,16 +246,27 @@ def _decides(own: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _thresholds(decides: list[dict[str, Any]], claim: dict[str, Any], x: alt.X, y: alt.Y) -> Any:
     """Return which means decide at each look: a line and a legend for each side."""
-    line = f"a mean above shows {_QUESTION[claim['decide']]}"
-    none = f"a mean below rules out a gain of {claim['margin']:g}"
+    scale = Scale.of(claim)
+    words = {
+        scale.side("above"): f"a mean {scale.side('above')} shows {_QUESTION[claim['decide']]}",
+        scale.side(
+            "below"
+        ): f"a mean {scale.side('below')} rules out a gain of {claim['margin']:g}",
+    }
+    gain, none = COLOURS[2], COLOURS[1]
+    colours = {scale.side("above"): gain, scale.side("below"): none}
     legend = alt.Legend(
         title=None, orient="top", columns=1, labelLimit=400, labelColor="currentColor", labelFontSize=12, symbolType="stroke",
-        labelExpr=f"datum.value == 'above' ? '{line}' : '{none}'",
+        labelExpr=f"datum.value == 'above' ? '{words['above']}' : '{words['below']}'",
     )  # fmt: skip
-    scale = alt.Scale(domain=["above", "below"], range=[COLOURS[2], COLOURS[1]])
-    tooltip = [alt.Tooltip("pairs:Q"), alt.Tooltip("mean:Q", format="+.3f", title="points")]
+    sides = alt.Scale(domain=["above", "below"], range=[colours["above"], colours["below"]])
+    title = scale.unit_of_differences or scale.metric
+    tooltip = [
+        alt.Tooltip("pairs:Q"),
+        alt.Tooltip("mean:Q", format=f"+{_form(scale)}", title=title),
+    ]
     base = alt.Chart(alt.InlineData(values=decides)).encode(x, y)
-    colour = alt.Color("side:N").scale(scale).legend(legend)
+    colour = alt.Color("side:N").scale(sides).legend(legend)
     return base.mark_line(strokeDash=[5, 3], strokeWidth=1.5).encode(colour) + base.mark_tick(
         orient="horizontal", size=16, thickness=3, opacity=1
     ).encode(colour, tooltip=tooltip)
@@ -248,14 +275,14 @@ def _thresholds(decides: list[dict[str, Any]], claim: dict[str, Any], x: alt.X, 
 _QUESTION = {"zero": "a gain", "margin": "a gain above the margin"}
 
 
-def _looks(rows: list[dict[str, Any]], x: alt.X, y: alt.Y) -> list[Any]:
+def _looks(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, form: str) -> list[Any]:
     """Return the mean and interval of each look, the last one with a ring."""
     table = alt.Chart(alt.InlineData(values=rows)).encode(x)
     tooltip = [
         alt.Tooltip("pairs:Q"),
-        alt.Tooltip("mean:Q", format="+.3f"),
-        alt.Tooltip("low:Q", format="+.3f", title="repeated interval from"),
-        alt.Tooltip("high:Q", format="+.3f", title="to"),
+        alt.Tooltip("mean:Q", format=f"+{form}"),
+        alt.Tooltip("low:Q", format=f"+{form}", title="repeated interval from"),
+        alt.Tooltip("high:Q", format=f"+{form}", title="to"),
         alt.Tooltip("verdict:N"),
     ]
     return [

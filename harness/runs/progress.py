@@ -36,10 +36,13 @@ def describe(row: Mapping[str, float | None], budget: float, speed: float) -> st
 
 
 class Progress:
-    """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds."""
+    """A bar on terminals; elsewhere a line at the end, and one in between every ten seconds.
 
-    def __init__(self, label: str, plan: LRPlan, done: int, batch_size: int) -> None:
-        self._label, self._plan, self._batch_size = label, plan, batch_size
+    An update takes `images` images.
+    """
+
+    def __init__(self, label: str, plan: LRPlan, done: int, images: int) -> None:
+        self._label, self._plan, self._images = label, plan, images
         self._done = done  # updates that were there already
         self._terminal = on_terminal()
         self._silent = self._terminal and streams.BARS in os.environ  # the sweep draws the bar
@@ -62,7 +65,7 @@ class Progress:
         due = self._terminal or ("val/acc" in row and now - self._spoke > _QUIET)
         if self._silent or not due:
             return
-        speed = (row["step"] - self._done) * self._batch_size / max(now - self._begin, 1e-9)
+        speed = (row["step"] - self._done) * self._images / max(now - self._begin, 1e-9)
         budget = self._plan.epochs(self._plan.updates)
         text = describe({**row, "val/acc": self._val}, budget, speed)
         if self._terminal:
@@ -81,11 +84,13 @@ class Progress:
                 print(f"{self._label}: {self._completed(result)}", file=sys.stderr)
 
     def _completed(self, result: RunResult) -> str:
-        val = result.evaluations["final"].values["val/acc"]
-        test = result.evaluations["test"]
-        tested = f"no test/acc: {test.missing}"
+        final, test = result.evaluations["final"].values, result.evaluations["test"]
+        metrics = ["acc", *(name for name in result.metrics if name not in ("acc", "loss"))]
+        values = [_described(f"val/{name}", final) for name in metrics]
         if test.values:
-            tested = f"test/acc {test.values['test/acc']:.2f} %"
+            values += [_described(f"test/{name}", test.values) for name in metrics]
+        else:
+            values.append(f"no test/acc: {test.missing}")
         assert result.provenance
         trained = self._plan.epochs(result.provenance.updates_trained)
         reused = self._plan.epochs(result.provenance.updates_reused)
@@ -94,4 +99,13 @@ class Progress:
             f", {decimal(reused)} reused" if reused else ""
         )
         seconds = time.monotonic() - self._begin
-        return f"val/acc {val:.2f} %, {tested} ({parts}, training {seconds:.1f} s)"
+        return f"{', '.join(values)} ({parts}, training {seconds:.1f} s)"
+
+
+def _described(metric: str, values: Row) -> str:
+    """Return `val/acc 71.30 %`, and of other metrics `val/ece 0.0312`."""
+    return (
+        f"{metric} {values[metric]:.2f} %"
+        if metric.endswith("/acc")
+        else f"{metric} {values[metric]:.4g}"
+    )

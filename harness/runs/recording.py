@@ -33,7 +33,8 @@ class Recorder:
         self.rows = self._history.rows
         done = int(rows[-1]["step"]) if rows else 0
         name = f"{info.position} {info.name}".strip()
-        self._progress = Progress(name, plan, done, ctx.config.trainer.batch_size)
+        images = ctx.config.trainer.batch_size * ctx.config.optimizer.accumulate
+        self._progress = Progress(name, plan, done, images)
         numerics = result.identity.numerics if result.identity else {}
         on_cpu, alone = (
             numerics.get("device") == "cpu",

@@ -114,7 +114,8 @@ class Evaluation:
 class RunResult:
     """All that `result.json` says. `identity` and `provenance` are None until the run has got so far.
 
-    `evaluations` has `final` and `best` (of the history, by val/acc) and `test`, each once it is made.
+    `evaluations` has `final` and `best` (of the history, by val/acc) and `test`, each once it is made. `metrics` has by
+    name which is `better`, the `unit`, and, once there is an evaluation, the `best` on the validation images.
     """
 
     name: str
@@ -132,6 +133,7 @@ class RunResult:
     tracking: str | None = None  # W&B's page or folder; empty without tracking
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
     options: list[str] = field(default_factory=list)  # of the command: where the choices are
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -145,12 +147,16 @@ class RunResult:
             "final": Evaluation(found[-1] if found else {}),
             "best": Evaluation(best),
         }
+        for name, own in self.metrics.items():
+            if values := [row[f"val/{name}"] for row in found]:
+                own["best"] = max(values) if own["better"] == "higher" else min(values)
 
     def to_json(self) -> dict[str, Any]:
         """Return the flat object of `result.json`."""
         document: dict[str, Any] = {"status": self.status, "error": self.outcome.error}
         document |= {name: getattr(self, name) for name in _HEAD}
         document |= {"options": self.options} if self.options else {}
+        document |= {"metrics": self.metrics} if self.metrics else {}
         if self.identity:
             document |= vars(self.identity) | {"no_test": None}
         if self.provenance:
@@ -176,6 +182,7 @@ class RunResult:
         return cls(
             **head,
             options=document.get("options", []),
+            metrics=document.get("metrics", {}),
             outcome=Complete(document.get("weights_sha256", "")),
             identity=Identity(**_fields(Identity, document)),
             provenance=Provenance(**_fields(Provenance, document)),

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from harness import correct
+from harness.config import extensions, measures
 from harness.config.errors import ConfigError
 from harness.config.values import changes, to_dict
-from harness.config.warnings import warn
+from harness.config.warnings import warn, warn_once
 from harness.files import LockedError, atomic, lock, read_json, write_json
 from harness.runs import requeue, tracking
 from harness.runs.context import RunContext
@@ -36,7 +37,13 @@ from harness.store.checkpointer import Checkpointer, broadcast_state, restore, s
 from harness.store.identity import RunIdentity, weights_sha256
 from harness.store.store import Store
 from harness.training import schedules
+from harness.training.averages import Averages
 from harness.training.loop import DivergedError, Row, TrainState, updates
+
+_OTHER_CODE = (
+    "the store has checkpoints of these settings, but by other code: an extension was edited since; "
+    "they are not used"
+)
 
 
 def run(ctx: RunContext) -> RunResult:
@@ -51,6 +58,7 @@ def run(ctx: RunContext) -> RunResult:
     """
     with exclusive_lock(ctx.info.folder):
         claim_sha256 = check_config_unchanged(ctx)
+        _keep_code(ctx)
         if before := ctx.world.broadcast_from_rank_zero(lambda: _complete_before(ctx)):
             if ctx.world.rank == 0:
                 name = f"{ctx.info.position} {ctx.info.name}".strip()
@@ -60,11 +68,12 @@ def run(ctx: RunContext) -> RunResult:
             tracking.check(ctx.config.tracking)
             setup = prepare(ctx.config, ctx.timer, ctx.world)
             result.identity = _identity(setup)
+            result.metrics = measures.described(ctx.config.metrics)
             _write_lr_plan(ctx, setup)
             store = Store(Path(ctx.config.store.dir)) if ctx.config.reuse else None
             if not _ended_before(ctx, setup, store, result):
                 try:
-                    with ctx.world.translate_peer_errors():
+                    with ctx.world.translate_peer_errors(), extensions.any_own_code(ctx.config):
                         train(ctx, setup, store, result)
                 except Exception:
                     ctx.stop.check()  # what a signal to all processes led to is no failure of the run
@@ -114,6 +123,16 @@ def _failed_at_once(folder: Path) -> bool:
     if not result.exists() or (history.exists() and history.stat().st_size):
         return False
     return read_json(result).get("status") == "failed"
+
+
+def _keep_code(ctx: RunContext) -> None:
+    """Keep a copy of the code of extensions that the run is trained with."""
+    for code in extensions.sources(ctx.config):
+        for name, content in code.files.items():
+            copy = ctx.info.folder / "extensions" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(copy) as file:
+                file.write(content)
 
 
 def _complete_before(ctx: RunContext) -> RunResult | None:
@@ -202,6 +221,8 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
     identity, timer, world = setup.identity, ctx.timer, ctx.world
     with timer.phase("build"), _refusal_noted(store, identity):
         state, step = build(ctx.config, setup.splits, setup.device, setup.precision, world)
+    if planned := identity.log_schedule.averages:
+        state.averages = Averages(state.network, planned)
     evaluator = Evaluator(world, setup, step, state)
     ctx.stop.catch()
     with _resumed(ctx, setup, store, state, result) as (recorder, checkpointer, heartbeat):
@@ -230,10 +251,12 @@ def train(ctx: RunContext, setup: Setup, store: Store | None, result: RunResult)
 @contextmanager
 def _refusal_noted(store: Store | None, identity: RunIdentity) -> Iterator[None]:
     """Note in the store that the network cannot be built: unlike other failures, that follows from
-    what the run's key holds."""
+    what the run's key holds; but code of the user's may have wanted a file, or a package."""
     try:
         yield
     except ConfigError as error:
+        if identity.apart_from_code:
+            raise
         if store:
             store.note_outcome(identity, "refused", str(error), [])
         raise NetworkRefusedError(str(error)) from error
@@ -255,6 +278,8 @@ def _resumed(
                 lease = store.lease(identity, keep, settings.wait, ctx.stop.check)
                 heartbeat = stack.enter_context(lease)
                 origin = restore(store, identity, state)
+                if origin is None and store.has_other_code(identity):
+                    warn_once(_OTHER_CODE)
         origin = broadcast_state(origin, state, ctx.world)
         rows = identity.log_schedule.select(origin.rows) if origin else []
         recorder = stack.enter_context(Recorder(ctx, identity.plan, result, rows))

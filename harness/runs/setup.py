@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
-from harness.config.schema import Config
+from harness.config.fields import Section
+from harness.config.schema import Config, DatasetShape
 from harness.runs.context import PhaseTimer
 from harness.store.identity import RunIdentity, fingerprint
-from harness.training import datasets, device, models, optimizers, schedules
+from harness.training import averages, datasets, device, metrics, models, optimizers, schedules
 from harness.training.batches import EvalBatches, TrainBatches
 from harness.training.datasets import Splits
 from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.loop import LogSchedule, Precision, TrainState, TrainStep
+from harness.training.parameter_groups import parameter_groups
 from harness.training.schedules import LRPlan
 
 shape_once = lru_cache(datasets.training_shape)  # a folder of images is listed once for all runs
 _PLANS: dict[str, LRPlan] = {}  # seeds have the same
+_FITTING: set[str] = set()  # networks that were checked
 
 
 def lr_plan(config: Config) -> LRPlan:
@@ -30,14 +34,50 @@ def lr_plan(config: Config) -> LRPlan:
     """
     datasets.refuse_without_test(config)
     shape = shape_once(config.dataset)
-    updates_per_epoch = datasets.updates_per_epoch(shape.train, config.trainer.batch_size)
-    if config.trainer.batch_size == 1:
-        size = shape.channels, shape.image_size
-        models.check_batch(models.without_weights(config.model, *size, shape.classes), 1, *size)
-    key = f"{config.scheduler} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
+    batch_size, accumulate = config.trainer.batch_size, config.optimizer.accumulate
+    updates_per_epoch = datasets.updates_per_epoch(shape.train, batch_size, accumulate)
+    _check_network(config, shape)
+    _try_own_code(config, shape)
+    key = f"{_name(config.scheduler)} {config.optimizer.lr} {config.trainer.epochs} {updates_per_epoch}"
     if key not in _PLANS:
         _PLANS[key] = schedules.lr_plan(config, updates_per_epoch)
+    averages.planned(config.averages, _PLANS[key])
     return _PLANS[key]
+
+
+def _name(section: Section) -> str:
+    """Return a section as a key of a cache: classes of two extensions may have one name."""
+    return f"{registry.kind(section)} {section}"
+
+
+def _check_network(config: Config, shape: DatasetShape) -> None:
+    """Raise `ConfigError` for batches of one image or parameter groups that do not fit the network."""
+    batch_size, groups = config.trainer.batch_size, config.optimizer.groups
+    key = f"{_name(config.model)} {shape} {batch_size} {groups}"
+    if (batch_size > 1 and groups is None) or key in _FITTING:
+        return
+    network = models.without_weights(config.model, shape)
+    models.check_batch(network, batch_size, shape)
+    parameter_groups(network, config.optimizer)
+    _FITTING.add(key)
+
+
+def _try_own_code(config: Config, shape: DatasetShape) -> None:
+    """Raise `ConfigError` for code of the user's that would fail in training: data, model, optimizer, metrics."""
+    if not extensions.sources(config):
+        return
+    if extensions.source(config.dataset) and config.dataset.in_memory:
+        datasets.load(config.dataset)
+    key = f"{_name(config.model)} {shape} {_name(config.optimizer)} {config.metrics}"
+    if key in _FITTING:
+        return
+    if extensions.source(config.model):
+        models.check_own(config.model, shape)
+    if extensions.source(config.optimizer):
+        network = models.build(config.model, shape)
+        optimizers.check_own(config.optimizer, parameter_groups(network, config.optimizer))
+    metrics.check(config.metrics, shape.classes)
+    _FITTING.add(key)
 
 
 @dataclass(frozen=True)
@@ -52,6 +92,12 @@ class Setup:
     test: EvalBatches | None
     identity: RunIdentity
     numerics: dict[str, Any]
+    metrics: list[str]  # beside acc and loss
+
+    @cached_property
+    def recalibration(self) -> TrainBatches:
+        """The training batches on which averages of weights get the statistics of their batch norms."""
+        return self.batches.beside()
 
 
 def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) -> Setup:
@@ -71,16 +117,21 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
         if splits.test is not None:
             test = EvalBatches(splits.test, splits, config, own, world)
     plan = schedules.lr_plan(config, batches.updates_per_epoch)
+    _try_own_code(config, splits.shape)
+    of_what = config, splits.sha256, precision.name
     identity = RunIdentity(
-        fingerprint(config, splits.sha256, precision.name),
+        fingerprint(*of_what),
         plan,
-        LogSchedule.of(plan, config.trainer),
+        LogSchedule.of(plan, config.trainer, averages.planned(config.averages, plan)),
+        fingerprint(*of_what, code=False) if extensions.sources(config) else None,
     )
     here = (identity.run_id, splits.test_sha256)
     if world.broadcast_from_rank_zero(lambda: here) != here:
         raise ConfigError(f"process {world.rank}: has other data or settings than the first one")
     numerics = device.numerics(config, own, precision, world)
-    return Setup(own, precision, splits, batches, val, test, identity, numerics)
+    return Setup(
+        own, precision, splits, batches, val, test, identity, numerics, config.metrics
+    )  # fmt: skip
 
 
 def build(
@@ -96,19 +147,33 @@ def build(
     """
     trainer = config.trainer
     torch.manual_seed(config.seed)
-    network = config.model.build(splits.channels, splits.image_size, splits.classes)
-    models.check_batch(network, trainer.batch_size, splits.channels, splits.image_size)
+    network = models.build(config.model, splits.shape)
+    models.check_batch(network, trainer.batch_size, splits.shape)
     network = world.convert_sync_batch_norm(network, device)
     layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
     mode = trainer.compile if world.size == 1 else "none"
     by_scaler = precision.name == "fp16"  # which has the optimizer skip updates
-    optimizer = config.optimizer.build(list(network.parameters()), "none" if by_scaler else mode)
-    updates_per_epoch = datasets.updates_per_epoch(len(splits.train.labels), trainer.batch_size)
+    parameters = parameter_groups(network, config.optimizer)
+    optimizer = optimizers.build(config.optimizer, parameters, "none" if by_scaler else mode)
+    if by_scaler:
+        optimizers.start_momenta(optimizer)
+    accumulate = config.optimizer.accumulate
+    updates_per_epoch = datasets.updates_per_epoch(
+        len(splits.train.labels), trainer.batch_size, accumulate
+    )
     schedule = schedules.build(config, optimizer, updates_per_epoch)
     forward: Any = world.wrap_ddp(network, device)
     if trainer.compile != mode:  # gradients are averaged within the update
         forward = torch.compile(forward, mode=trainer.compile)
-    loss_weight = world.loss_weight(trainer.batch_size)
-    step = TrainStep(forward, precision, trainer.label_smoothing, world, loss_weight, mode)
+    step = TrainStep(
+        forward,
+        precision,
+        trainer.label_smoothing,
+        world,
+        world.loss_weight(trainer.batch_size) / accumulate,
+        mode,
+        accumulate,
+        config.optimizer.clip,
+    )
     return TrainState(network, optimizer, schedule, precision.scaler()), step

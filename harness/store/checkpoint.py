@@ -11,7 +11,7 @@ import os
 import secrets
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from harness.correct import Bits
 from harness.store.identity import FORMAT
 from harness.training.loop import Row
 
-_MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
+MOST_STATE_BYTES = 2**36  # of a checkpoint, where nothing says how large it should be
 
 
 class CorruptCheckpointError(Exception):
@@ -42,6 +42,9 @@ class CheckpointInfo:
     test_sha256: str | None = None  # of the test set that `test` is about
     commit: str | None = None  # of the program that made the last update
     dirty: bool | None = None  # whether its files were changed since that commit
+    averages: dict[str, list[int] | None] = field(
+        default_factory=dict
+    )  # by name, `Average.sampled`
 
     @property
     def is_end(self) -> bool:
@@ -106,6 +109,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for name, on_disk in _JSON_NAMES.items():
             document[name] = document.pop(on_disk)
         checkpoint = Checkpoint(path=path, **document)
+        if not isinstance(checkpoint.averages, dict):
+            raise CorruptCheckpointError(f"{path} has averages of another kind")
         inside = all(Path(name).name == name for name in (checkpoint.file, checkpoint.rows_file))
         if not inside or checkpoint.fingerprint != path.parent.name:
             raise CorruptCheckpointError(f"{path} does not belong here")
@@ -117,10 +122,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def info_to_json(info: CheckpointInfo) -> dict[str, Any]:
     """Return what the JSON beside a checkpoint says of it, but for its files."""
     values = dataclasses.asdict(info) | {"seconds": round(info.seconds, 3)}
+    if not info.averages:
+        del values["averages"]
     return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
 
 
-def read_state(checkpoint: Checkpoint, most: int = _MOST_STATE_BYTES) -> dict[str, Any]:
+def read_state(checkpoint: Checkpoint, most: int = MOST_STATE_BYTES) -> dict[str, Any]:
     """Return the state that `TrainState.restore` takes, checked against its checksum, of at most `most` bytes.
 
     Raises `CorruptCheckpointError`, also for what would unpack to more than the file holds.
@@ -169,8 +176,10 @@ def read_correct(checkpoint: Checkpoint) -> dict[str, Bits]:
         raise CorruptCheckpointError(str(error)) from error
     recorded = (checkpoint.rows[-1] if checkpoint.rows else {}) | (checkpoint.test or {})
     for split, bits in found.items():
-        if correct.accuracy(bits) != recorded.get(f"{split}/acc"):
-            raise CorruptCheckpointError(f"{path}: does not give the {split}/acc of its checkpoint")
+        if correct.accuracy(bits) != recorded.get(correct.metric(split)):
+            raise CorruptCheckpointError(
+                f"{path}: does not give the {correct.metric(split)} of its checkpoint"
+            )
     return found
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.config.schema import MOST_AVERAGES
 from harness.config.warnings import warn, warn_once
 from harness.correct import Bits
 from harness.store.checkpoint import (
+    MOST_STATE_BYTES,
     Checkpoint,
     CheckpointInfo,
     CorruptCheckpointError,
@@ -37,10 +39,15 @@ def steps_to_keep(keep: str, plan: LRPlan, branch_steps: Collection[int]) -> fro
     return frozenset()
 
 
-def _most_state_bytes(state: TrainState) -> int:
-    """Return how large a checkpoint of `state` may be: weights, gradients' moments, generators, names."""
+def _most_state_bytes(state: TrainState, averages: int) -> int:
+    """Return how large a checkpoint of `state` may be: weights, gradients' moments, averages, generators, names.
+
+    What an optimizer of the user's keeps may be of any size.
+    """
+    if not state.has_plain_moments:
+        return MOST_STATE_BYTES
     sizes: list[int] = [tensor.nbytes + 2**12 for tensor in state.network.state_dict().values()]
-    return 4 * sum(sizes) + 2**20
+    return (4 + min(averages, MOST_AVERAGES)) * sum(sizes) + 2**20
 
 
 def restore(store: Store, run: RunIdentity, state: TrainState) -> Checkpoint | None:
@@ -48,8 +55,8 @@ def restore(store: Store, run: RunIdentity, state: TrainState) -> Checkpoint | N
 
     A file that does not fit is named in a warning and passed over.
     """
-    most = _most_state_bytes(state)
     for checkpoint in store.checkpoints(run):
+        most = _most_state_bytes(state, len(checkpoint.averages))
         try:
             saved = read_state(checkpoint, most)
         except CorruptCheckpointError as error:
@@ -128,9 +135,10 @@ class Checkpointer:
 
     def tested(self, test_sha256: str | None) -> Row | None:
         """Return the stored metrics of the test set of this digest, if the run is over and has them."""
-        origin = self.origin
+        origin, updates, own = self.origin, self.run.plan.updates, self.run.log_schedule
         if origin and self.starts_at_end and origin.test and origin.test_sha256 == test_sha256:
-            return origin.test
+            whole = own.tells(origin.test, "test/acc", updates)
+            return own.own(origin.test, updates) if whole else None
         return None
 
     @property
@@ -169,7 +177,7 @@ class Checkpointer:
         state = self.state.snapshot()
         if self.store is None or self.state.not_finite():
             return  # weights that are not finite stay so, which the next loss or evaluation shows
-        before = self.origin.seconds if self.origin else 0.0
+        before, averages = self.origin.seconds if self.origin else 0.0, self.state.averages
         info = CheckpointInfo(
             numerics=self.numerics,
             bitwise=self.exact,
@@ -177,6 +185,7 @@ class Checkpointer:
             seconds=before + time.monotonic() - self._begin,
             test=test,
             test_sha256=test_sha256,
+            averages=averages.sampled(self.state.updates) if averages else {},
             **self.commit._asdict(),
         )
         path = self.store.save(self.run, self.state.updates, state, self._rows_file, info)

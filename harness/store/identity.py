@@ -6,6 +6,7 @@ So a checkpoint is stored under (fingerprint, k, SHA-256 of `plan.lr[:k]`).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -15,39 +16,63 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.config.schema import Config
+from harness.config import extensions
+from harness.config.fields import Section
+from harness.config.schema import Config, Dataset
 from harness.config.values import without_added
 from harness.training.loop import LogSchedule
 from harness.training.schedules import LRPlan
 
 # Raised when the same configuration comes to train differently, or is stored differently.
 FORMAT = 3
+_AUGMENTATION = ("crop", "flip", "resized_crop", "rand_augment", "erase")
 _FINGERPRINT = re.compile(r"(?:(\d{1,9})-)?[0-9a-f]{64}")  # the first two formats had no number
 
 
-def fingerprint(config: Config, data: str, precision: str) -> str:
+def fingerprint(config: Config, data: str, precision: str, code: bool = True) -> str:
     """Return `FORMAT` and a SHA-256 over all that shapes the weights but the schedule and the length.
 
     `data` is the hash of the content of training and validation images, `precision` the one in use,
     never `auto`. What changes rounding only (device, threads, processes, versions, memory format,
     compilation) is not in it. Nor is a key that has the value of before it existed (`config.added`).
+    A section of the user's own code adds that, unless `code` is false, and its fields; a scheduler's are in
+    the plan.
     """
     c = without_added(config)
     del c["optimizer"]["lr"]  # in the plan
+    if groups := c["optimizer"].get("groups"):  # whose order changes nothing
+        groups.sort(key=lambda group: str(group["params"]))
     shaping: dict[str, Any] = {
         "seed": c["seed"],
         "model": c["model"],
         "optimizer": c["optimizer"],
         "data": data,
-        "augmentation": _named(c["dataset"], "crop", "flip"),
+        "augmentation": _named(c["dataset"], *_AUGMENTATION),
         "trainer": _named(c["trainer"], "batch_size", "label_smoothing"),
         "precision": precision,
     }
+    if config.metrics:  # whose values the rows of a checkpoint have
+        shaping["metrics"] = c["metric_sources"]
+    for name in ("model", "dataset", "optimizer", "scheduler"):
+        shaping |= _own_code(name, getattr(config, name), c[name])
+        if not code and isinstance(own := shaping.get(name), dict):
+            own.pop("source", None)
     return f"{FORMAT}-{hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()}"
 
 
 def _named(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
+
+
+def _own_code(group: str, section: Section, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the code of an extension shapes; nothing for a section of the package."""
+    if extensions.source(section) is None:
+        return {}
+    if group == "scheduler":
+        return {group: _named(values, "kind", "source")}
+    without = {f.name for f in dataclasses.fields(section) if not f.metadata.get("shaping", True)}
+    sizes = {f.name for f in dataclasses.fields(Dataset)} if group == "dataset" else {"lr"}
+    return {group: {name: value for name, value in values.items() if name not in without | sizes}}
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,9 @@ class RunIdentity:
     fingerprint: str
     plan: LRPlan
     log_schedule: LogSchedule
+    apart_from_code: str | None = (
+        None  # the fingerprint without the code of extensions, where there are any
+    )
 
     @property
     def run_id(self) -> str:

@@ -24,7 +24,7 @@ from harness.config.schema import Config
 from harness.config.values import to_dict
 from harness.config.warnings import warn, warn_once
 from harness.correct import Bits
-from harness.files import atomic, write_json
+from harness.files import atomic, read_json, write_json
 from harness.store.checkpoint import (
     Checkpoint,
     CheckpointInfo,
@@ -71,8 +71,10 @@ class Store:
                     continue
                 try:
                     checkpoint = read_checkpoint(path)
-                    serves = checkpoint.plan_sha256 == hashes[step] and run.log_schedule.covers(
-                        checkpoint.rows, step
+                    serves = (
+                        checkpoint.plan_sha256 == hashes[step]
+                        and run.log_schedule.has_averages(checkpoint.averages, step)
+                        and run.log_schedule.covers(checkpoint.rows, step)
                     )
                 except CorruptCheckpointError as error:
                     warn(f"{error}; it is passed over")
@@ -169,7 +171,19 @@ class Store:
         about: dict[str, Any] = {name: settings[name] for name in ("model", "dataset", "seed")}
         with suppress(OSError):  # a store that is full or read-only, which `save` says
             if not path.exists():
-                write_json(path, about | {"updates_per_epoch": run.plan.updates_per_epoch})
+                about["updates_per_epoch"] = run.plan.updates_per_epoch
+                write_json(path, about | {"apart_from_code": run.apart_from_code})
+
+    def has_other_code(self, run: RunIdentity) -> bool:
+        """Return whether there are checkpoints of the same settings, made by other code of an extension."""
+        if run.apart_from_code is None:
+            return False
+        for path in self.folder.glob(f"*/{ABOUT}"):
+            with suppress(OSError, ValueError, AttributeError):
+                same = read_json(path).get("apart_from_code") == run.apart_from_code
+                if same and path.parent.name != run.fingerprint:
+                    return True
+        return False
 
     # --- outcomes: bad ends that follow from the key, so that the same command does not repeat them ---
 
@@ -221,7 +235,9 @@ class Store:
         that is stored; `check` is called meanwhile, and may raise.
         """
         own = self.folder / run.fingerprint / f"{run.run_id}.training"
-        coming = [list(pair) for pair in plan_hashes(run.plan, keep)]
+        coming: list[list[Any]] = [list(pair) for pair in plan_hashes(run.plan, keep)]
+        for entry in coming if run.log_schedule.averages else ():
+            entry.append({one.name: one.sampled(entry[0]) for one in run.log_schedule.averages})
         inode = None
         try:
             own.parent.mkdir(parents=True, exist_ok=True)
@@ -257,8 +273,12 @@ class Store:
             try:
                 if path == own or abs(time.time() - path.stat().st_mtime) > _STALE:
                     continue  # dead, or a clock was set: then a beginning may be trained twice
-                pairs = json.loads(files.read(path))
-                coming = {int(step): str(plan) for step, plan in pairs}
+                entries = json.loads(files.read(path))
+                coming = {
+                    int(step): str(plan)
+                    for step, plan, *kept in entries
+                    if run.log_schedule.has_averages(dict(*kept), int(step))
+                }
             except (OSError, ValueError, TypeError, RecursionError):
                 continue  # it has just ended, or it is not ours
             longer = [step for step in coming if stored < step <= run.plan.updates]

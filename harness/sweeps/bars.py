@@ -92,7 +92,7 @@ class RunState:
     folder: Path
     budget: float  # epochs
     updates_per_epoch: int
-    batch_size: int
+    images: int  # an update
     shared: int  # updates that an earlier run of the sweep trains for it
     status: str = ""  # once it has ended
     trained: float = 0.0  # epochs since the sweep began
@@ -151,10 +151,15 @@ class RunState:
         seconds = max(now - since, 1e-9)
         updates = max(0, self.row["step"] - first["step"])
         shown = {name: self.row.get(name) for name in ("epoch", "val/acc")}
-        text = progress.describe(shown, self.budget, updates * self.batch_size / seconds)
+        text = progress.describe(shown, self.budget, updates * self.images / seconds)
         total = round(self.budget * self.updates_per_epoch)
         part = Fraction(self.row["step"], first["step"], total)
         return bar(self.label, width, part, text, seconds, columns)
+
+
+def _images_an_update(config: dict[str, Any]) -> int:
+    accumulate: int = config["optimizer"].get("accumulate", 1)  # older plans lack it
+    return accumulate * int(config["trainer"]["batch_size"])
 
 
 class SweepState:
@@ -172,7 +177,7 @@ class SweepState:
                 (folder / sweep_plan.run_folder(run)).absolute(),
                 run["plan"]["budget_epochs"],
                 run["plan"]["updates_per_epoch"],
-                (plan["config"] | run["differs"])["trainer"]["batch_size"],
+                _images_an_update(plan["config"] | run["differs"]),
                 run.get("shared", 0),
             )
             for number, run in enumerate(plan["arms"], start=1)

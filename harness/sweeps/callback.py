@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from harness.analysis import arms, sweep_plan
+from harness.config import measures
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import Attempts, one_line_errors
 from harness.config.warnings import warn
@@ -128,8 +129,9 @@ def end_search(folder: Path) -> None:
     plan = sweep_plan.read_frozen(folder)
     if not plan["arms"]:
         return
-    settings = sweep_plan.run_config(plan, plan["arms"][0]).claim
-    question = arms.infer_question_afterwards(settings, plan["arms"])
+    config = sweep_plan.run_config(plan, plan["arms"][0])
+    measure = measures.of_claim(config.claim.metric, config.metrics)
+    question = arms.infer_question_afterwards(config.claim, plan["arms"], measure)
     sweep_plan.write_plan(folder / "plan.json", plan | question.for_plan())
     print(question.text(), file=sys.stderr)
 
@@ -140,7 +142,7 @@ def end_sweep(folder: Path, ledger: Path | None) -> None:
 
     A part that fails is a warning: the runs are there, and the other parts are made.
     """
-    from harness.analysis import results
+    from harness.analysis import averages, results
     from harness.report import summary
     from harness.sweeps.wandb_summary import publish_sweep
 
@@ -153,7 +155,7 @@ def end_sweep(folder: Path, ledger: Path | None) -> None:
             print(where)
     for failure in [*failures, *steps.failures]:
         warn(f"{failure}; later: python scripts/report.py {folder}")
-    runs = results.read(folder)
+    runs = averages.of_runs(results.read(folder))
     failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):
         names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())

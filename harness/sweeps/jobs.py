@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from harness.analysis import arms, sweep_plan
+from harness.analysis import arms, averages, sweep_plan
 from harness.analysis.arms import Question
-from harness.config import hydra_private
+from harness.config import hydra_private, measures
 from harness.config.compose import Composed
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -71,7 +71,15 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
     planned = plan_jobs(config, jobs)
     settings = planned.composed[0].config.claim
     settings.refuse_seeds_of_tuning(run.config.seed for run in planned.runs)
-    question = arms.infer_question(_settings_of_stage(settings, tuned), planned.jobs)
+    if settings.tune and settings.factor == averages.FACTOR:
+        raise ConfigError(
+            "claim.tune: the arms of claim.factor=average are one run; leave it out, and give the run its values"
+        )
+    levels = [[averages.LAST, *run.config.averages.names()] for run in planned.runs]
+    measure = measures.of_claim(settings.metric, planned.composed[0].config.metrics)
+    question = arms.infer_question(
+        _settings_of_stage(settings, tuned), planned.jobs, measure, levels
+    )
     if tuned and question.claim:
         claim = replace(question.claim, inferred=settings.factor is None)
         question = replace(question, claim=claim)
@@ -83,9 +91,10 @@ def plan_sweep(config: DictConfig, tuned: Tuned | None = None) -> PlannedSweep:
 
 def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
     """Do as `plan_sweep` with jobs that are known, and no question."""
-    composed = []
+    _refuse_what_is_evaluated(jobs[0]["swept"])
+    composed, several = [], len(jobs) > 1
     for job in jobs:
-        with _exit_on_error(job["name"]):
+        with _exit_on_error(job["name"] if several else ""):
             composed.append(_compose_job(job, config))
     _refuse_duplicates(jobs, composed)
     _refuse_own_stages(config, composed)
@@ -97,9 +106,23 @@ def plan_jobs(config: DictConfig, jobs: list[dict[str, Any]]) -> PlannedSweep:
     runs = []
     for job, one in zip(jobs, composed, strict=True):
         job["seed"] = one.config.seed
-        with _exit_on_error(job["name"]):
+        with _exit_on_error(job["name"] if several else ""):
             runs.append(PlannedRun(job["name"], job["arm"], one.config, lr_plan(one.config)))
     return PlannedSweep(jobs, composed, runs, Question(None))
+
+
+def _refuse_what_is_evaluated(swept: Iterable[str]) -> None:
+    """Raise `ConfigError` for a swept key that changes nothing of what is trained: its values make no other runs."""
+    for key in swept:
+        if key.startswith("averages."):
+            raise ConfigError(
+                f"{key}: is swept, and averages ride on one run; give them all to it, as in "
+                "'averages.ema=[0.99,0.999]' claim.factor=average"
+            )
+        if key == "metrics":
+            raise ConfigError(
+                "metrics: is swept, and metrics change no run; give all to each, as in metrics=[a,b]"
+            )
 
 
 def _settings_of_stage(settings: ClaimSettings, tuned: Tuned | None) -> ClaimSettings:
@@ -243,11 +266,11 @@ def key_of(config: DictConfig, overrides: Sequence[str]) -> str | None:
 
 @contextmanager
 def _exit_on_error(name: str) -> Iterator[None]:
-    """Print an error of the job `name` and exit: a sweep with a job that does not fit is not begun."""
+    """Print an error of a job, one of several with its `name`, and exit: a sweep with a job that does not fit is not begun."""
     try:
         yield
     except Exception as error:
-        report(error, f"{name}: ")
+        report(error, f"{name}: " if name else "")
         raise SystemExit(1) from None
 
 

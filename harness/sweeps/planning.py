@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from harness.analysis import sweep_plan
 from harness.config.errors import ConfigError
-from harness.config.values import SAME_RUN
+from harness.config.values import SAME_RUN, flat
 from harness.config.warnings import warn
 from harness.files import LOCK_SECONDS, UnreadableError, lock
 from harness.sweeps.jobs import PlannedSweep, Tuned, plan_sweep, run_folders
@@ -131,11 +131,32 @@ def write_or_continue(
         ]
         same = same and keys[0] == keys[1]
     if not same:
+        edited = _edited(before, document)
         raise ConfigError(
-            f"hydra.sweep.dir={folder}: holds the sweep of other runs, {len(before['arms'])} by "
-            f"`python {shlex.join(before['command'])}`; take another folder"
+            f"hydra.sweep.dir={folder}: holds the sweep of other "
+            + (
+                f"code, {edited} was edited since; undo that, or "
+                if edited
+                else f"runs, {len(before['arms'])} by `python {shlex.join(before['command'])}`; "
+            )
+            + "take another folder"
         )
     return before
+
+
+def _edited(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the choice whose code alone makes the runs of two plans others, as `model=mine`; None without one."""
+    for then, run in zip(before["arms"], now["arms"], strict=False):
+        own = [flat(plan["config"] | one["differs"]) for plan, one in ((before, then), (now, run))]
+        for key in own[1]:
+            group, _, name = key.partition(".")
+            if own[0].get(key) == own[1][key]:
+                continue
+            if group == "metric_sources":
+                return f"metrics=[{name}]"
+            if name == "source":
+                return f"{group}={own[1][f'{group}.kind']}"
+    return None
 
 
 def _fixed_values(plan: dict[str, Any]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.analysis.results import common
+from harness.analysis.run_tables import common
 from harness.config.fields import decimal
 from harness.config.schema import Config
 from harness.store.identity import fingerprint
@@ -124,7 +124,7 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
     sizes: dict[str, int] = {}
     for root in roots:
         config = root.runs[0].config
-        network = f"{config.model} {config.dataset} {type(config.optimizer)}"
+        network = f"{type(config.model)} {config.model} {config.dataset} {type(config.optimizer)} {config.averages}"
         if network not in sizes:
             sizes[network] = _checkpoint_bytes(config)
         for node in root:
@@ -137,10 +137,11 @@ def checkpoints_bytes(roots: Sequence[PrefixNode]) -> int:
 
 def _checkpoint_bytes(config: Config) -> int:
     shape = training_shape(config.dataset)
-    network = without_weights(config.model, shape.channels, shape.image_size, shape.classes)
+    network = without_weights(config.model, shape)
     parameters = sum(p.numel() for p in network.parameters())
     buffers = sum(b.numel() for b in network.buffers())
-    return 4 * (parameters * (1 + config.optimizer.moments) + buffers)
+    copies = 1 + config.optimizer.moments + len(config.averages.names())
+    return 4 * (parameters * copies + buffers)
 
 
 def draw_trees(roots: Sequence[PrefixNode]) -> str:

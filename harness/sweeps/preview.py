@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.analysis.arms import Question
-from harness.analysis.results import columns
+from harness.analysis.run_tables import columns
 from harness.config.fields import decimal
 from harness.store.identity import plan_hashes
 from harness.sweeps.prefix_tree import PlannedRun
@@ -24,6 +24,7 @@ from harness.training.schedules import LRPlan
 
 MAX_FINAL_LR_GAP = 0.05  # of the peak, between the final LRs of arms that are compared fairly
 _MAX_POINTS = 20_000  # of all LR curves in the picture
+_POINTS = 0.2  # the default of claim.margin
 
 
 def arms_table(runs: Sequence[PlannedRun]) -> str:
@@ -70,6 +71,11 @@ def comparison_warnings(runs: Sequence[PlannedRun], question: Question) -> list[
             "only arms of one budget are compared with each other"
         )
     lines += dict.fromkeys(_same_runs(runs))
+    if (claim := question.claim) and claim.unit != "%" and claim.margin == _POINTS:
+        lines.append(
+            f"claim.margin={_POINTS}: is the default, which is meant for points of accuracy; give the smallest "
+            f"difference of {claim.metric} that matters"
+        )
     if shortage := question.seed_shortage():
         lines.append(shortage)
     return lines

@@ -17,7 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from submitit.core.utils import FailedJobError
 from submitit.helpers import Checkpointable
 
-from harness.analysis import results, sweep_plan
+from harness.analysis import averages, results, run_tables, sweep_plan
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.errors import ConfigError
 from harness.config.fields import decimal
@@ -171,14 +171,14 @@ def status(sweep: Path) -> str:
     queued, folders = _queued_states(jobs), results.folders(sweep)
     not_now = [""] * len(folders)
     if (plan.get("claim") or {}).get("looks"):
-        statuses = results.read(sweep)["status"]
+        statuses = averages.of_runs(results.read(sweep))["status"]
         not_now = [one if one in (NOT_NEEDED, WAITING) else "" for one in statuses]
     rows = []
     for number, run in enumerate(plan["arms"]):
         state = _state(sweep, folders[number], jobs.get(str(number)), queued)
         rows.append([run["name"], *([not_now[number], "-", "-", ""] if not_now[number] else state)])
     header = ["arm", "state", "epoch", "val/acc %"]
-    table = results.columns(header, [row[:4] for row in rows]).splitlines()
+    table = run_tables.columns(header, [row[:4] for row in rows]).splitlines()
     notes = ["", "", *(row[4] for row in rows)]
     lines = [f"{line}  {note}".rstrip() for line, note in zip(table, notes, strict=True)]
     counts = Counter(row[1] for row in rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from harness.analysis import results, sweep_plan
+from harness.analysis import averages, results, sweep_plan
 from harness.analysis.needed import NOT_NEEDED, WAITING
 from harness.config.hydra_private import quote
 from harness.sweeps import planning, tuned_arms
@@ -87,7 +87,7 @@ def unfinished(sweep: Path, refused: bool = False, diverged: bool = False) -> li
 
     Those that diverged, and those whose network cannot be built (`refused`), have ended, unless they are asked for.
     """
-    runs = results.read(sweep)
+    runs = averages.of_runs(results.read(sweep))
     ended = runs["status"].is_in(_NOT_NOW)
     if not refused:
         ended |= runs["refused"]

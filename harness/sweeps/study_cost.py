@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.analysis import results
+from harness.analysis import run_tables
 from harness.config.fields import decimal
 from harness.config.hydra_private import multirun_config
 from harness.config.study import CONF, Study, write_choice
@@ -43,7 +43,7 @@ def study_cost(study: Study) -> str:
     known = f"about {decimal(cost[3], 2)} hours, one run at a time"
     lacking = f"no run like those of {', '.join(unknown)} is recorded on this device"
     time = f"hours unknown: {lacking}" if unknown else known
-    table = results.columns(["cell", "sweep", "runs", "epochs"], rows)
+    table = run_tables.columns(["cell", "sweep", "runs", "epochs"], rows)
     return f"{study.folder}: {study.question}\n{table}\n{text}; {time}"
 
 

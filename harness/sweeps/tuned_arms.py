@@ -12,8 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from harness.analysis import arms, results, sweep_plan, tuning
+from harness.analysis import arms, measured, results, sweep_plan, tuning
+from harness.analysis.scale import Scale
 from harness.analysis.tuning import Choice, Value
+from harness.config import measures
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.config.schema import FIRST_TUNING_SEED, ClaimSettings
@@ -60,7 +62,7 @@ def go_on(config: DictConfig) -> Tuned | None:
     chosen: dict[Arm, Choice] = {}
     extended: dict[Arm, list[Value]] = {}
     for arm, accuracies in tried.items():
-        choice = tuning.choose(accuracies)
+        choice = tuning.choose(accuracies, _scale(config).sign)
         if choice is None:
             raise ConfigError(
                 f"claim.grid: {_names(config)[arm]} diverged at each of {', '.join(map(str, accuracies))}; "
@@ -86,6 +88,13 @@ def _settings(config: DictConfig) -> ClaimSettings:
     found = OmegaConf.to_object(config.claim)
     assert isinstance(found, ClaimSettings)
     return found
+
+
+def _scale(config: DictConfig) -> Scale:
+    """Return the scale of what arms are tuned by: the claim's metric, on the validation images."""
+    settings = _settings(config)
+    measure = measures.of_claim(settings.metric, list(config.metrics))
+    return Scale(settings.metric, measure.better, measure.unit, settings.margin).on_val
 
 
 def _grid(settings: ClaimSettings) -> list[Value]:
@@ -141,7 +150,7 @@ def _document(config: DictConfig, planned: PlannedSweep) -> dict[str, Any]:
 
 
 def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
-    """Return the final accuracy of each run (percent; None of one that diverged) by arm and values, in planned order.
+    """Return what each run came to (None of one that diverged) by arm and values, in planned order.
 
     Arms are those of the command as it is given now: runs are found in the plan by their configurations.
     """
@@ -154,16 +163,17 @@ def _tried(config: DictConfig) -> dict[Arm, dict[Value, list[float | None]]]:
         for seed in _settings(config).seeds_to_tune()
     }
     found: dict[Arm, dict[Value, list[float | None]]] = {}
-    runs = results.read(folder(config)).select("final", "status")
-    for run, (final, status) in zip(planned, runs.iter_rows(), strict=True):
+    runs = measured.of_metric(results.read(folder(config)), _scale(config).name)
+    ended = runs.select("final", "status").iter_rows()
+    for run, (final, status) in zip(planned, ended, strict=True):
         if run["key"] not in places:
             raise ConfigError(
                 f"{folder(config) / 'plan.json'}: has runs that this command does not make any more; undo the "
                 "change (a file of conf/, the environment), or take another folder (hydra.sweep.dir)"
             )
         arm, value = places[run["key"]]
-        accuracy = final if status == "complete" else None
-        found.setdefault(arm, {}).setdefault(value, []).append(accuracy)
+        own = final if status == "complete" else None
+        found.setdefault(arm, {}).setdefault(value, []).append(own)
     return found
 
 
@@ -223,6 +233,8 @@ def _tuned(
         "seeds": [*_settings(config).seeds_to_tune()],
         "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
+    if (scale := _scale(config)).name != "acc":
+        record |= {"metric": scale.metric, "better": scale.better}
     assert claim.question.claim
     return Tuned(
         claim.question.claim.factor, values, record | {"sha256": tuning.record_sha256(record)}
@@ -230,7 +242,7 @@ def _tuned(
 
 
 def _choice(arm: str, choice: Choice, tried: dict[Value, list[float | None]]) -> dict[str, Any]:
-    """Return an arm's choice as `plan.json` has it: accuracies in percent, null of runs that diverged."""
+    """Return an arm's choice as `plan.json` has it: what runs came to, null of those that diverged."""
     accuracies = {tuning.to_text(value): own for value, own in tried.items()}
     return {
         "arm": arm,

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 from urllib.error import URLError
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
+from harness.config import extensions, registry
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.config.schema import Config, Dataset, DatasetShape
@@ -39,11 +40,29 @@ class Source(Protocol):
     @property
     def labels(self) -> NDArray[np.int64]: ...
 
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    def statistics(self) -> Statistics:
+        """Return mean and standard deviation of each channel, in units of pixel values."""
+        ...
+
     def subset(self, index: NDArray[np.int64]) -> Self: ...
+
+    def image(self, index: int, whole: bool) -> Tensor:
+        """Return uint8 (height, width, channels); `whole`: as it is stored, of any size."""
+        ...
 
     def digest(self) -> str:
         """Return the SHA-256 of all that a batch can hold: pixels (or files) and labels, in their order."""
         ...
+
+
+Arrays = tuple[NDArray[np.uint8] | Sequence[str | Path], NDArray[np.int64]]  # images and labels
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,22 @@ class InMemoryImages:
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[3])
+
+    @property
+    def image_size(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def statistics(self) -> Statistics:
+        return _statistics(self.pixels)
+
     def subset(self, index: NDArray[np.int64]) -> Self:
         return type(self)(self.pixels[index], self.labels[index])
+
+    def image(self, index: int, whole: bool) -> Tensor:
+        return torch.from_numpy(self.pixels[index])
 
     def digest(self) -> str:
         whole = hashlib.sha256(repr(self.pixels.shape).encode())
@@ -64,7 +97,7 @@ class InMemoryImages:
 
 
 @dataclass(frozen=True)
-class ImageFiles(TorchDataset[tuple[Tensor, int]]):
+class ImageFiles:
     """Image files, decoded by worker processes: resized, and the centre cut out."""
 
     root: Path
@@ -73,13 +106,16 @@ class ImageFiles(TorchDataset[tuple[Tensor, int]]):
     labels: NDArray[np.int64]
     image_size: int
     workers: int
+    channels: ClassVar[int] = 3
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def statistics(self) -> Statistics:
+        """Return those of ImageNet."""
+        mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+        return tuple(255 * m for m in mean), tuple(255 * s for s in std)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = image_files.decode(self.root / self.paths[index], self.image_size)
-        return image, int(self.labels[index])
+    def image(self, index: int, whole: bool) -> Tensor:
+        path = self.root / self.paths[index]
+        return image_files.decode(path, None if whole else self.image_size)
 
     def subset(self, index: NDArray[np.int64]) -> Self:
         parts = {name: getattr(self, name)[index] for name in ("paths", "contents", "labels")}
@@ -108,10 +144,102 @@ class Splits:
     test_sha256: str | None
 
     @property
+    def shape(self) -> DatasetShape:
+        return DatasetShape(len(self.train.labels), self.channels, self.image_size, self.classes)
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Return the numbers of images."""
         sets = {"train": self.train, "val": self.val, "test": self.test}
         return {name: len(images.labels) for name, images in sets.items() if images is not None}
+
+
+def _shape_as_read(dataset: Dataset) -> DatasetShape:
+    """Return the shape of the training images that `dataset` reads. Raises `ConfigError`."""
+    train, _, names = _read_once(dataset)
+    channels, size = train.channels, train.image_size
+    return DatasetShape(len(train.labels), channels, size, len(names))
+
+
+@lru_cache(maxsize=2)
+def _read_once(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
+    return read(dataset)
+
+
+def read(dataset: Dataset) -> tuple[Source, Source | None, Sequence[str]]:
+    """Return what `dataset` reads; of an extension, its arrays or paths as images. Raises `ConfigError`."""
+    if not extensions.source(dataset):
+        return dataset.read()  # type: ignore[return-value]  # those of the package read no arrays
+    own = f"dataset={registry.kind(dataset)}"
+    with extensions.own_code(dataset, "read"):
+        found: Any = dataset.read()
+    sets, names = _parts(own, found)
+    for images, labels in sets:
+        _check_labels(own, len(images), labels, names)
+    if isinstance(sets[0][0], np.ndarray):
+        train, *test = [_in_memory(own, *one) for one in sets]
+        if test and test[0].pixels.shape[1:] != train.pixels.shape[1:]:
+            raise ConfigError(
+                f"{own}: read gives test images of {test[0].pixels.shape[1:]}; must be as those to train "
+                f"on, {train.pixels.shape[1:]}"
+            )
+        return train, test[0] if test else None, names
+    size, workers = getattr(dataset, "image_size", None), getattr(dataset, "workers", 0)
+    if size is None or dataset.in_memory:
+        raise ConfigError(
+            f"{own}: read gives paths, which need a field image_size (pixels), and in_memory = False"
+        )
+    return read_image_folder(dataset, image_files.listed(names, sets), size, workers)
+
+
+def _parts(own: str, found: Any) -> tuple[list[tuple[Any, NDArray[Any]]], list[str]]:
+    """Return the sets that an extension has read, each images and labels, and its classes. Raises `ConfigError`."""
+    match found:
+        case ((_, _) as train, None | (_, _) as test, list() | tuple() as names):
+            sets = [train] if test is None else [train, test]
+        case _:
+            raise ConfigError(
+                f"{own}: read gives {_outline(found)}; must be (images, labels), the same of test images or "
+                "None, and a list of the names of the classes"
+            )
+    for images, _ in sets:
+        paths = isinstance(images, list | tuple) and all(isinstance(p, str | Path) for p in images)
+        array = isinstance(images, np.ndarray)
+        if not (paths or array) or array != isinstance(sets[0][0], np.ndarray):
+            raise ConfigError(
+                f"{own}: read gives images as {_outline(images)}; must be uint8 arrays, or lists of paths"
+            )
+        if len(images) == 0:
+            raise ConfigError(f"{own}: read gives no images; of test images it may give None")
+    if len(names) < 2:
+        raise ConfigError(f"{own}: read gives {len(names)} class; must be two or more")
+    return [(images, np.asarray(labels)) for images, labels in sets], [*map(str, names)]
+
+
+def _outline(found: Any) -> str:
+    """Return the types of what was found, as (ndarray, NoneType)."""
+    if isinstance(found, tuple):
+        return f"({', '.join(map(_outline, found))})"
+    return type(found).__name__
+
+
+def _check_labels(own: str, images: int, labels: NDArray[Any], names: Sequence[str]) -> None:
+    if labels.dtype.kind not in "iu" or labels.shape != (images,):
+        raise ConfigError(
+            f"{own}: read gives labels of {labels.dtype} {labels.shape}; must be whole numbers ({images},)"
+        )
+    if strange := sorted({*np.unique(labels).tolist()} - {*range(len(names))}):
+        raise ConfigError(f"{own}: read gives the label {strange[0]}, and {len(names)} classes")
+
+
+def _in_memory(own: str, pixels: NDArray[Any], labels: NDArray[Any]) -> InMemoryImages:
+    """Return arrays of an extension as images. Raises `ConfigError` for what no network could be shown."""
+    square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
+    if pixels.dtype != np.uint8 or not square:
+        raise ConfigError(
+            f"{own}: read gives pixels of {pixels.dtype} {pixels.shape}; must be uint8 (images, size, size, channels)"
+        )
+    return InMemoryImages(np.ascontiguousarray(pixels), labels.astype(np.int64))
 
 
 def load(dataset: Dataset) -> Splits:
@@ -128,24 +256,18 @@ def _load_once(dataset: Dataset) -> Splits:
 
 
 def _load(dataset: Dataset) -> Splits:
-    train, test, names = dataset.read()
+    once = dataset.in_memory and extensions.source(dataset)
+    train, test, names = _read_once(dataset) if once else read(dataset)
     rng = np.random.default_rng(dataset.split_seed)
     if (test_size := dataset.test_split()) is not None:
         test, train = stratified_split(train, test_size, "test_size", names, rng)
     val, train = stratified_split(train, dataset.val_size, "val_size", names, rng)
     if dataset.train_size is not None:
         train, _ = stratified_split(train, dataset.train_size, "train_size", names, rng)
-    match train:
-        case InMemoryImages(pixels=pixels):
-            image_size, channels = pixels.shape[1], pixels.shape[3]
-            mean, std = _statistics(pixels)
-        case ImageFiles(image_size=image_size):
-            channels = 3
-            mean = tuple(255 * m for m in _IMAGENET_MEAN)
-            std = tuple(255 * s for s in _IMAGENET_STD)
+    mean, std = train.statistics()
     shaping = hashlib.sha256("".join(part.digest() for part in (train, val)).encode())
     return Splits(
-        train, val, test, len(names), channels, image_size, mean, std,
+        train, val, test, len(names), train.channels, train.image_size, mean, std,
         shaping.hexdigest(), None if test is None else test.digest(),
     )  # fmt: skip
 
@@ -164,7 +286,7 @@ _TEST_IMAGES = {"svhn": 26_032}  # 10,000 in the others
 
 def training_shape(dataset: Dataset) -> DatasetShape:
     """Return the shape of what is trained on, without reading an image. Raises `ConfigError`."""
-    whole = dataset.shape()
+    whole = dataset.shape() or _shape_as_read(dataset)
     return replace(whole, train=training_images(dataset, whole.train))
 
 
@@ -180,18 +302,33 @@ def training_images(dataset: Dataset, images: int) -> int:
 
 def refuse_without_test(config: Config) -> None:
     """Raise `ConfigError` for a claim about the test set where there is none."""
-    if config.claim.metric == "test/acc" and (missing := config.dataset.missing_test()):
-        raise ConfigError(f"claim.metric=test/acc: {missing}, or use claim.metric=val/acc")
+    metric, dataset = config.claim.metric, config.dataset
+    if not metric.startswith("test/"):
+        return
+    missing = dataset.missing_test()
+    if missing is None and dataset.shape() is None and _read_once(dataset)[1] is None:
+        missing = f"dataset={registry.kind(dataset)} has no test images; have read return some"
+    if missing:
+        instead = metric.replace("test/", "val/", 1)
+        raise ConfigError(f"claim.metric={metric}: {missing}, or use claim.metric={instead}")
 
 
-def updates_per_epoch(images: int, batch_size: int) -> int:
-    """Return how many full batches `images` training images make. Raises `ConfigError` for none."""
+def updates_per_epoch(images: int, batch_size: int, accumulate: int) -> int:
+    """Return how many updates `images` training images make, each of `accumulate` full batches.
+
+    Raises `ConfigError` for none.
+    """
     if batch_size > images:
         raise ConfigError(
             f"trainer.batch_size={batch_size}: "
             f"must be at most the number of training images, {images}"
         )
-    return images // batch_size
+    if batch_size * accumulate > images:
+        raise ConfigError(
+            f"optimizer.accumulate={accumulate}: must be at most {images // batch_size}, the batches of "
+            f"trainer.batch_size={batch_size} in {images} training images"
+        )
+    return images // (batch_size * accumulate)
 
 
 def split_size(size: float, images: int, name: str) -> int:
@@ -367,10 +504,9 @@ def _check_torchvision(
 
 
 def read_image_folder(
-    dataset: Dataset, root: Path, image_size: int, workers: int
+    dataset: Dataset, found: image_files.Folder, image_size: int, workers: int
 ) -> tuple[ImageFiles, ImageFiles | None, Sequence[str]]:
-    """Return the images, each of which has been decoded once, now or before."""
-    found = image_files.find(root)
+    """Return the images that were `found`, each of which has been decoded once, now or before."""
     seen = image_files.check(found, workers)
 
     def files(part: image_files.Part) -> ImageFiles:
@@ -392,11 +528,16 @@ def _describe(
 ) -> None:
     """Say what there is, once in this process, and warn of what is probably not meant."""
     images = len(found.train.paths)
-    val, train = split_size(dataset.val_size, images, "val_size"), training_images(dataset, images)
-    test = f"{len(found.test.paths):,} to test" if found.test else "none to test: there is no test/"
+    train, tested = training_images(dataset, images), len(found.test.paths) if found.test else 0
+    if (test_size := dataset.test_split()) is not None:
+        tested = split_size(test_size, images, "test_size")
+        images -= tested
+    val = split_size(dataset.val_size, images, "val_size")
+    test = f"{tested:,} to test" if tested else "none to test: no test/, no dataset.test_size"
     left_out = f"; left out: {image_files.say_left_out(found.left_out)}" if found.left_out else ""
+    place = f".root={found.root}" if hasattr(dataset, "root") else f"={registry.kind(dataset)}"
     _say(
-        f"dataset.root={found.root}: {len(found.classes)} classes, {train:,} images to train, "
+        f"dataset{place}: {len(found.classes)} classes, {train:,} images to train, "
         f"{val:,} to validate, {test}{left_out}"
     )
     several = [path for path in found.paths if seen[path].frames > 1]

@@ -12,7 +12,13 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+    suppress,
+)
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -256,6 +262,13 @@ class World:
         with warnings.catch_warnings():  # the new name of the option is not in torch 2.9
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+    def local_gradients(self, forward: Any) -> AbstractContextManager[None]:
+        """Return a block in which the gradients of `forward`, a network of `wrap_ddp`, add up in each process.
+
+        The next backward pass of a forward pass outside it averages them.
+        """
+        return nullcontext() if self.size == 1 else forward.no_sync()
 
 
 SINGLE_PROCESS = World(ProcessRank())

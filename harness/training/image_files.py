@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -42,6 +42,7 @@ SUFFIXES = frozenset(
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM")  # others may run programs
 _BACKGROUND = "white"  # behind pixels that are transparent
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 _SHOWN = 20  # files that an error names
 _GRANULE_NS = 2 * 10**9  # the coarsest time of modification, FAT's
 _SAVE_SECONDS = 60.0  # between two times that what was found is written, while files are read
@@ -53,7 +54,7 @@ _MOST_MEMORY = 2**34  # bytes of what is remembered of a folder
 
 @dataclass(frozen=True)
 class Part:
-    """The images below train/ or test/: `paths` below the root, and the number of each one's class."""
+    """The images to train on or to test: `paths` below the root, and the number of each one's class."""
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
@@ -61,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Folder:
-    """The images of `root/train/CLASS/` and, if there is one, of `root/test/CLASS/`."""
+    """The images of `root/train/CLASS/` and, if there is one, of `root/test/CLASS/`; or of `root/CLASS/`."""
 
     root: Path
     classes: tuple[str, ...]
@@ -74,22 +75,37 @@ class Folder:
         return self.train.paths + (self.test.paths if self.test else ())
 
 
+def listed(classes: Sequence[str], sets: Sequence[tuple[Any, NDArray[np.int64]]]) -> Folder:
+    """Return the files of a list, to train on and, if `sets` has a second one, to test with; with their labels."""
+    whole = [[os.path.abspath(path) for path in paths] for paths, _ in sets]
+    root = os.path.commonpath([os.path.dirname(path) for paths in whole for path in paths])
+    parts = [
+        Part(tuple(os.path.relpath(path, root) for path in paths), np.asarray(labels, np.int64))
+        for paths, (_, labels) in zip(whole, sets, strict=True)
+    ]
+    return Folder(
+        Path(root), tuple(classes), parts[0], parts[1] if len(parts) > 1 else None, Counter()
+    )
+
+
 def find(root: Path) -> Folder:
     """Return the images below `root`, without reading any. Raises `ConfigError` for what is no data set."""
     left_out: Counter[str] = Counter()
-    train = _by_class(root, "train", left_out)
+    part = "" if _is_flat(root) else "train/"
+    train = _by_class(root, part, left_out)
     where = f"dataset.root={_shown(root)}"
     if len(train) < 2:
         has = f"one class only, {_shown(*train)}" if train else "no class"
         raise ConfigError(
-            f"{where}: train/ has {has}; needs a folder for each of at least two classes, train/CLASS/IMAGE"
+            f"{where}: {f'{part} has {has}'.strip()}; "
+            f"needs a folder for each of at least two classes, {part}CLASS/IMAGE"
         )
     for name, paths in train.items():
         if not paths:
             raise ConfigError(
-                f"{where}: train/{_shown(name)} has no image{_but(left_out)}; add some, or remove it"
+                f"{where}: {part}{_shown(name)} has no image{_but(left_out)}; add some, or remove it"
             )
-    test = _by_class(root, "test", left_out) if has_test(root) else None
+    test = _by_class(root, "test/", left_out) if has_test(root) else None
     if test is not None and not any(test.values()):
         raise ConfigError(
             f"{where}: test/ has no image{_but(left_out)}; needs test/CLASS/IMAGE files, or no test/"
@@ -103,6 +119,31 @@ def find(root: Path) -> Folder:
 
 def has_test(root: Path) -> bool:
     return os.path.lexists(root / "test")
+
+
+def _is_flat(root: Path) -> bool:
+    """Return whether `root` has a folder for each class, and none that is named after a split."""
+    try:
+        found = list(root.iterdir())
+    except OSError:
+        return False
+    folders = [path for path in found if path.is_dir() and not _is_hidden(path.name)]
+    is_a_split = root.name.lower() in _SPLITS and (root.parent / "train").is_dir()
+    holds_splits = any(path.name.lower() in _SPLITS for path in found)
+    one_level_off = any((folder / "train").is_dir() for folder in folders)
+    return bool(folders) and not (is_a_split or holds_splits or one_level_off)
+
+
+def _split_alone(root: Path) -> str:
+    """Return what to do with a folder that is named after a split, where there is no train/; "" without one."""
+    splits = (
+        [path.name for path in root.iterdir() if path.name.lower() in _SPLITS]
+        if root.is_dir()
+        else []
+    )
+    return (
+        f"; {_shown(splits[0])} is the name of a split: rename it, or add train/" if splits else ""
+    )
 
 
 def _part(by_class: dict[str, list[str]], classes: Sequence[str]) -> Part:
@@ -126,7 +167,7 @@ def _by_class(root: Path, part: str, left_out: Counter[str]) -> dict[str, list[s
     except OSError as error:
         raise ConfigError(
             f"dataset.root={_shown(root)}: {error.strerror} ({_shown(error.filename)}); "
-            f"needs {part}/CLASS/IMAGE files{_elsewhere(root)}"
+            f"needs {part}CLASS/IMAGE {'or CLASS/IMAGE ' * (part == 'train/')}files{_elsewhere(root)}{_split_alone(root)}"
         ) from error
     return found
 
@@ -185,19 +226,20 @@ class _Unusable(ValueError):
     """Why a file is not an image that can be trained on."""
 
 
-def decode(path: Path, size: int) -> Tensor:
+def decode(path: Path, size: int | None) -> Tensor:
     """Return the image as uint8 (size, size, 3): its shorter side resized, its centre cut out.
 
-    Raises `ConfigError` for a file that cannot be used.
+    Without a `size` it is returned as it is. Raises `ConfigError` for a file that cannot be used.
     """
     from torchvision.transforms.v2 import functional as v2
 
     try:
-        image = v2.pil_to_tensor(_rgb(_content(path))[0])
+        image: Tensor = v2.pil_to_tensor(_rgb(_content(path))[0])
     except _Unusable as error:
         raise ConfigError(f"dataset.root: {_shown(path)} {error}") from error
-    cut: Tensor = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
-    return cut.permute(1, 2, 0)
+    if size is not None:
+        image = v2.center_crop(v2.resize(image, [size], antialias=True), [size])
+    return image.permute(1, 2, 0)
 
 
 def _content(path: Path) -> bytes:

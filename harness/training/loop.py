@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from harness.config.errors import ConfigError
 from harness.config.schema import Trainer
 from harness.training import optimizers as compiled
+from harness.training.averages import Average, Averages
 from harness.training.batches import TrainBatches
 from harness.training.distributed import SINGLE_PROCESS, World
 from harness.training.schedules import LRPlan, Schedule
@@ -68,6 +71,10 @@ class TrainState:
     scaler: torch.amp.GradScaler
     updates: int = 0
     pending_losses: list[Tensor] = field(default_factory=list)  # losses, still on the device
+    averages: Averages | None = None  # of the weights, which nothing is trained with
+
+    def __post_init__(self) -> None:
+        self._built = copy.deepcopy([_options(group) for group in self.optimizer.param_groups])
 
     def last_loss(self) -> float:
         """Return the loss of the last update. Raises `DivergedError` if one since the last call is not finite."""
@@ -113,7 +120,10 @@ class TrainState:
         if self.pending_losses:
             self.last_loss()
         cuda = next(self.network.parameters()).device.type == "cuda"
-        return {
+        more: dict[str, Any] = {"param_groups": groups} if any(groups := self._changed()) else {}
+        if self.averages:
+            more["averages"] = self.averages.snapshot(self.updates)
+        return more | {
             "updates": self.updates,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
@@ -125,32 +135,69 @@ class TrainState:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
         self.network.load_state_dict(saved["network"])
-        parameters = self.optimizer.param_groups[0]["params"]
-        for number, moments in saved["optimizer"].items():
-            for (
-                name,
-                value,
-            ) in moments.items():  # torch looks at their shapes only when it uses them
-                scalar = not isinstance(value, Tensor) or value.dim() == 0
-                if not scalar and value.shape != parameters[number].shape:
-                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
-        whole = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(whole | {"state": saved["optimizer"]})
+        self._restore_optimizer(saved["optimizer"], saved.get("param_groups"))
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["rng"])
         if saved["rng_cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(saved["rng_cuda"])
         self.updates = saved["updates"]
+        if self.averages:
+            self.averages.restore(saved.get("averages", {}), self.updates)
         self.schedule.fast_forward(self.updates)
+
+    @property
+    def has_plain_moments(self) -> bool:
+        """Return whether the optimizer's state has the shapes of the parameters, as an own one's may not."""
+        plain = (torch.optim.SGD, torch.optim.AdamW, compiled.SGD, compiled.AdamW)
+        return type(self.optimizer) in plain
+
+    def _changed(self) -> list[dict[str, Any]]:
+        """Return what the optimizer's own steps changed in each parameter group, as Schedule-Free does."""
+        groups = zip(self._built, self.optimizer.param_groups, strict=True)
+        return [
+            {
+                name: value
+                for name, value in _options(group).items()
+                if isinstance(value, Tensor) or name not in built or value is not built[name]
+            }
+            for built, group in groups
+        ]
+
+    def _restore_optimizer(
+        self, moments: dict[Any, Any], changed: list[dict[str, Any]] | None
+    ) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, own in moments.items() if self.has_plain_moments else ():
+            for name, value in own.items():  # torch looks at their shapes only when it uses them
+                scalar = not isinstance(value, Tensor) or value.dim() == 0
+                if not scalar and value.shape != parameters[number].shape:
+                    raise ValueError(f"{name} {number} has the shape {tuple(value.shape)}")
+        whole = self.optimizer.state_dict()
+        groups = [
+            {**{name: group[name] for name in _NO_OPTIONS}, **built, **_options(own)}
+            for group, built, own in zip(
+                whole["param_groups"], self._built, changed or [{}] * len(self._built), strict=True
+            )
+        ]
+        self.optimizer.load_state_dict(whole | {"state": moments, "param_groups": groups})
+
+
+_NO_OPTIONS = ("params", "lr", "schedule_lr")
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """Return what is in a parameter group but for its parameters and the LR, which the schedule sets."""
+    return {name: value for name, value in group.items() if name not in _NO_OPTIONS}
 
 
 @dataclass(frozen=True)
 class TrainStep:
     """What stays the same from update to update; `forward` is the network.
 
-    `loss_weight` is what the mean loss over this process's part of a batch counts. `mode` is that of
-    torch.compile, or none; evaluations are not compiled.
+    `loss_weight` is what the mean loss over this process's part of a batch counts in an update, which
+    takes `accumulate` batches. `mode` is that of torch.compile, or none; evaluations are not compiled.
+    Gradients whose common norm is above `clip` are scaled down to it.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -159,6 +206,8 @@ class TrainStep:
     world: World = SINGLE_PROCESS
     loss_weight: float = 1.0
     mode: str = "none"
+    accumulate: int = 1
+    clip: float | None = None
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of this process's part of a batch, to be differentiated."""
@@ -167,8 +216,33 @@ class TrainStep:
                 self.forward(images), labels, label_smoothing=self.label_smoothing
             )
 
-    def train(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
-        """Make one update on a batch. Return its loss, still on the device; waits for no GPU."""
+    def train(
+        self,
+        state: TrainState,
+        images: Tensor,
+        labels: Tensor,
+        more: Iterable[tuple[Tensor, Tensor]] = (),
+    ) -> Tensor:
+        """Make one update on a batch, and on the `accumulate - 1` batches `more`.
+
+        Return its loss, their mean, still on the device; waits for no GPU.
+        """
+        if self.accumulate == 1:
+            loss = self._backward(state, images, labels)
+        else:
+            loss = self._accumulate(state, chain([(images, labels)], more))
+        if self.clip is not None:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.network.parameters(), self.clip)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
+        state.updates += 1
+        state.schedule.advance(state.updates)
+        return self.world.mean(loss)
+
+    def _backward(self, state: TrainState, images: Tensor, labels: Tensor) -> Tensor:
+        """Add the gradients of a batch to those that there are. Return its loss."""
         if self.mode == "none":
             loss = self.loss(images, labels)
             kept = loss.detach()
@@ -177,12 +251,21 @@ class TrainStep:
             loss = compiled.function(TrainStep.loss, self.mode)(self, images, labels)
             kept = loss.detach().clone()  # a CUDA graph writes its next loss to the same place
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.optimizer.zero_grad()
-        state.updates += 1
-        state.schedule.advance(state.updates)
-        return self.world.mean(kept)
+        return kept
+
+    def _accumulate(self, state: TrainState, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """Do as `_backward` with `accumulate` batches; processes exchange gradients once. Return the sum of losses."""
+        with self.world.local_gradients(self.forward):
+            loss = self._backward(state, *next(batches))
+            if (
+                self.precision.device.type == "cuda"
+            ):  # a CUDA graph writes its next gradients to the same place
+                for parameter in state.network.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad = parameter.grad.clone()
+            for batch in islice(batches, self.accumulate - 2):
+                loss = loss + self._backward(state, *batch)
+        return loss + self._backward(state, *next(batches))
 
     @torch.inference_mode()
     def evaluate(
@@ -191,10 +274,12 @@ class TrainStep:
         batches: Iterable[tuple[Tensor, Tensor]],
         split: str,
         correct: list[Tensor] | None = None,
+        outputs: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Row:
         """Return `split`/acc in percent and the mean cross-entropy `split`/loss; one synchronisation.
 
-        `correct` gets, for each batch, which images are classified correctly: bool (batch,), on the device.
+        `correct` gets, for each batch, which images are classified correctly: bool (batch,), on the device;
+        `outputs` the logits, float32 (batch, classes), and the labels, int64 (batch,).
         """
         network.eval()
         sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
@@ -204,6 +289,8 @@ class TrainStep:
             right = logits.argmax(1) == labels
             if correct is not None:
                 correct.append(right)
+            if outputs is not None:
+                outputs.append((logits, labels))
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([right.sum(), loss, torch.full_like(loss, len(labels))])
         network.train()
@@ -213,13 +300,14 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class LogSchedule:
-    """At which steps the history has a row, and which of those rows evaluate."""
+    """At which steps the history has a row, which of those rows evaluate, and which averages beside the run."""
 
     train_every: int
     evaluations: frozenset[int]
+    averages: tuple[Average, ...] = ()
 
     @classmethod
-    def of(cls, plan: LRPlan, trainer: Trainer) -> LogSchedule:
+    def of(cls, plan: LRPlan, trainer: Trainer, averages: tuple[Average, ...] = ()) -> LogSchedule:
         """Return the log schedule of a run: evaluations fall on parts of epochs, on cycle ends and on the last update."""
         per_epoch, epoch = trainer.evals_per_epoch, plan.updates_per_epoch
         if per_epoch > epoch:
@@ -229,14 +317,15 @@ class LogSchedule:
         parts = range(1, math.ceil(plan.updates / epoch) * per_epoch + 1)
         regular = (part * epoch // per_epoch for part in parts)
         steps = {*regular, *plan.cycle_ends, plan.updates}
-        return cls(trainer.log_every, frozenset(s for s in steps if s <= plan.updates))
+        within = frozenset(s for s in steps if s <= plan.updates)
+        return cls(trainer.log_every, within, averages)
 
     def is_row(self, step: int) -> bool:
         return step % self.train_every == 0 or step in self.evaluations
 
     def covers(self, rows: list[Row], updates: int) -> bool:
         """Return whether `rows` hold all that this schedule records in the first `updates` updates."""
-        evaluated = {row["step"] for row in rows if "val/acc" in row}
+        evaluated = {row["step"] for row in rows if self.tells(row, "val/acc", int(row["step"]))}
         training = range(self.train_every, updates + 1, self.train_every)
         return {s for s in self.evaluations if s <= updates} <= evaluated and set(training) <= {
             row["step"] for row in rows
@@ -245,12 +334,37 @@ class LogSchedule:
     def select(self, rows: list[Row]) -> list[Row]:
         """Return the part of `rows`, recorded by a finer schedule, that this one would have recorded."""
         return [
-            row
+            self.own(row, int(row["step"]))
             if row["step"] in self.evaluations
             else {name: value for name, value in row.items() if not name.startswith("val/")}
             for row in rows
             if self.is_row(int(row["step"]))
         ]
+
+    def tells(self, row: Row, metric: str, updates: int) -> bool:
+        """Return whether a row after `updates` updates has the metric, of the run and of each average."""
+        return {metric, *(f"{metric}@{name}" for name in self._started(updates))} <= {*row}
+
+    def own(self, row: Row, updates: int) -> Row:
+        """Return a row after `updates` updates without metrics of averages that this schedule does not have."""
+        started = self._started(updates)
+        return {
+            name: value
+            for name, value in row.items()
+            if "@" not in name or name.partition("@")[2] in started
+        }
+
+    def has_averages(self, kept: Mapping[str, Any], updates: int) -> bool:
+        """Return whether `kept`, what the averages of a checkpoint are of (`Average.sampled`), has all of these."""
+        missing = object()
+        return all(
+            kept.get(one.name, missing) == one.sampled(updates)
+            for one in self.averages
+            if one.started(updates)
+        )
+
+    def _started(self, updates: int) -> list[str]:
+        return [one.name for one in self.averages if one.started(updates)]
 
 
 def updates(
@@ -260,16 +374,22 @@ def updates(
 
     Raises RuntimeError if the LR in use is ever not the plan's.
     """
-    group = state.optimizer.param_groups[0]
+    groups = [(group, group["lr_factor"]) for group in state.optimizer.param_groups]
+    more = step.accumulate - 1
     while state.updates < plan.updates:
         epoch, start = divmod(state.updates, plan.updates_per_epoch)
-        for images, labels in batches.epoch(epoch, start):
+        stream = batches.epoch(epoch, start)
+        for images, labels in stream:
             lr = float(plan.lr[state.updates])
-            if group["lr"] != lr:
-                raise RuntimeError(
-                    f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}"
-                )
-            state.pending_losses.append(step.train(state, images, labels))
+            for group, factor in groups:
+                if group["lr"] != factor * lr:
+                    times = f" times {factor}" if factor != 1 else ""
+                    raise RuntimeError(
+                        f"update {state.updates + 1}: LR {group['lr']}, the plan says {lr}{times}"
+                    )
+            state.pending_losses.append(step.train(state, images, labels, islice(stream, more)))
+            if state.averages:
+                state.averages.update(state.updates)
             yield lr
             if state.updates == plan.updates:
                 return

@@ -27,11 +27,11 @@ _USUAL = "scripts/benchmarks/usual.py"
 _BARE = """
 import resource, sys
 sys.path[:0] = ["scripts", "."]
-from benchmarks.training import Loop, floor, settings
+from benchmarks.training import Loop, settings
 import torchvision, wandb
 loop = Loop(settings(1))
 images, labels = next(loop.batches.epoch(0))
-floor(loop.state, images, labels, 78)
+loop.floor(images, labels, 78)
 loop.evaluate()
 """
 

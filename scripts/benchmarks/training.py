@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,8 +18,11 @@ from benchmarks.usual import IMAGES, ROOT, Epoch
 from harness.choices.builtin import register
 from harness.config.compose import load
 from harness.config.schema import Config
-from harness.runs.setup import build
-from harness.training import batches, datasets, schedules
+from harness.runs.context import PhaseTimer
+from harness.runs.evaluator import Evaluator
+from harness.runs.setup import build, prepare
+from harness.training import averages, batches, datasets, schedules
+from harness.training.distributed import SINGLE_PROCESS
 from harness.training.loop import LogSchedule, Precision, Row, TrainState, TrainStep, updates
 
 CPU = torch.device("cpu")
@@ -29,6 +32,21 @@ SETTING = (
     "scheduler=cosine", "tracking=none",
 )  # fmt: skip
 _MATRIX = 2048
+_LARGE = (
+    "dataset=synthetic", "dataset.image_size=224", "dataset.channels=3", "dataset.images=512",
+    "dataset.flip=true", "scheduler=cosine", "tracking=none",
+)  # fmt: skip
+_DIGITS_EPOCHS = 5  # a figure; one has 8 updates
+_AUGMENTATIONS = {
+    "none": ("dataset.crop=0", "dataset.flip=false"),
+    "crop, mirror images": (),
+    "resized_crop=0.25": ("dataset.crop=0", "dataset.resized_crop=0.25"),
+    "rand_augment=9": ("dataset.rand_augment=9",),
+    "erase=0.25": ("dataset.erase=0.25",),
+    "all three": (
+        "dataset.crop=0", "dataset.resized_crop=0.25", "dataset.rand_augment=9", "dataset.erase=0.25",
+    ),
+}  # fmt: skip
 
 Figures = dict[str, list[float]]  # contender → a figure a repeat, in the order of the repeats
 
@@ -55,25 +73,29 @@ def ratio(figures: Figures, of: str, to: str) -> str:
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
 
-def settings(epochs: float, *overrides: str) -> Config:
+def settings(epochs: float, *overrides: str, base: Sequence[str] = SETTING) -> Config:
     from hydra import compose, initialize_config_dir
 
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        given = [*SETTING, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
+        given = [*base, f"trainer.epochs={epochs}", f"scheduler.t_max={epochs}", *overrides]
         return load(compose("config", given))
 
 
 class Loop:
     """The harness's own loop, epoch by epoch, with validation or without."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, device: torch.device = CPU) -> None:
+        self.device = device
+        self.precision = Precision.resolve(config.trainer.precision, device)
         splits = datasets.load(config.dataset)
-        self.state, self.step = build(config, splits, CPU, Precision("fp32", CPU))
-        self.batches = batches.TrainBatches(splits, config, CPU)
-        self.val = batches.EvalBatches(splits.val, splits, config, CPU)
+        self.state, self.step = build(config, splits, device, self.precision)
+        self.batches = batches.TrainBatches(splits, config, device)
+        self.val = batches.EvalBatches(splits.val, splits, config, device)
         self.plan = schedules.lr_plan(config, self.batches.updates_per_epoch)
         self.log_every = config.trainer.log_every
+        if planned := averages.planned(config.averages, self.plan):
+            self.state.averages = averages.Averages(self.state.network, planned)
 
     def epoch(self, evaluations: bool) -> tuple[float, float]:
         """Return seconds, and validation accuracy in percent (0 without validation)."""
@@ -81,30 +103,46 @@ class Loop:
         plan = replace(self.plan, lr=self.plan.lr[:end])
         log_schedule = LogSchedule(self.log_every, frozenset({end} if evaluations else ()))
         rows: list[Row] = []
-        begin = time.perf_counter()
+        begin = now(self.device)
         for lr in updates(self.state, self.step, plan, self.batches):
             if log_schedule.is_row(self.state.updates):
                 rows.append(self.state.row(plan, lr))
                 if self.state.updates in log_schedule.evaluations:
                     rows[-1] |= self.evaluate()
-        return time.perf_counter() - begin, float(rows[-1].get("val/acc", 0))
+        return now(self.device) - begin, float(rows[-1].get("val/acc", 0))
 
     def evaluate(self) -> Row:
         return self.step.evaluate(self.state.network, self.val, "val")
+
+    def floor(self, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
+        """Return the seconds of forward, backward and SGD on one fixed batch, `updates` times, not compiled."""
+        network, optimizer = self.state.network, self.state.optimizer
+        begin = now(self.device)
+        for _ in range(updates):
+            with self.precision.autocast():
+                loss = F.cross_entropy(network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+        return now(self.device) - begin
+
+    def step_alone(self, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
+        """Return the seconds of the harness's own update on one fixed batch, `updates` times."""
+        begin = now(self.device)
+        for _ in range(updates):
+            self.step.train(self.state, images, labels)
+        return now(self.device) - begin
 
     @property
     def images(self) -> int:
         return self.plan.updates_per_epoch * self.batches.batch_size
 
 
-def floor(state: TrainState, images: torch.Tensor, labels: torch.Tensor, updates: int) -> float:
-    """Return the seconds of forward, backward and SGD on one fixed batch, `updates` times."""
-    begin = time.perf_counter()
-    for _ in range(updates):
-        F.cross_entropy(state.network(images), labels).backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        state.optimizer.zero_grad()
-    return time.perf_counter() - begin
+def now(device: torch.device) -> float:
+    """Return a time in seconds at which the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def against_the_floor(repeats: int) -> list[tuple[str, str, str]]:
@@ -122,7 +160,7 @@ def against_the_floor(repeats: int) -> list[tuple[str, str, str]]:
         repeats,
         {
             "fit": lambda: loop.images / loop.epoch(evaluations=False)[0],
-            "floor": lambda: loop.images / floor(bare.state, images, labels, updates),
+            "floor": lambda: loop.images / bare.floor(images, labels, updates),
             "evaluation": evaluation,
         },
     )
@@ -211,6 +249,74 @@ def against_usual_programs(repeats: int) -> list[tuple[str, str, str]]:
             ("… compiled", ratio(figures, "harness, compiled", best), ""),
         ]
     return rows
+
+
+def augmentations(repeats: int) -> list[tuple[str, str, str]]:
+    """Compare what augmentations of single images cost: by themselves, in CPU time, and in training."""
+    alone = {
+        f"batches of {size}, {name}": partial(_batches_alone, settings(1, *given, base=base))
+        for size, base in (("28 x 28", SETTING), ("224 x 224 x 3", _LARGE))
+        for name, given in _AUGMENTATIONS.items()
+    }
+    loops = {
+        f"`fit` at 28 x 28, {name}": Loop(settings(repeats + 1, *given))
+        for name, given in _AUGMENTATIONS.items()
+    }
+    rows = [
+        (f"{name}, µs of CPU time an image", _median(values), "")
+        for name, values in interleaved(repeats, alone).items()
+    ]
+    fit = {
+        name: lambda loop=loop: loop.images / loop.epoch(evaluations=False)[0]
+        for name, loop in loops.items()
+    }
+    figures = interleaved(repeats, fit)
+    return rows + [(f"{name}, images/s", _median(values), "") for name, values in figures.items()]
+
+
+def averages_beside(repeats: int) -> list[tuple[str, str, str]]:
+    """Compare updates and evaluations with three exponential averages of the weights with those without."""
+    base = ("dataset=digits", "scheduler=cosine", "tracking=none", "trainer.log_every=1")
+    epochs = _DIGITS_EPOCHS * (repeats + 1)
+    plain = Loop(settings(epochs, base=base))
+    config = settings(epochs, "averages.ema=[0.9,0.99,0.999]", base=base)
+    loop, setup = Loop(config), prepare(config, PhaseTimer())
+    evaluator = Evaluator(SINGLE_PROCESS, setup, loop.step, loop.state)
+
+    def fit(loop: Loop) -> float:
+        return sum(loop.epoch(evaluations=False)[0] for _ in range(_DIGITS_EPOCHS))
+
+    def milliseconds(evaluate: Callable[[], Row]) -> float:
+        begin = time.perf_counter()
+        evaluate()
+        return 1e3 * (time.perf_counter() - begin)
+
+    fits = interleaved(repeats, {"with": partial(fit, loop), "without": partial(fit, plain)})
+    evaluations = interleaved(
+        repeats,
+        {
+            "without": partial(milliseconds, loop.evaluate),
+            "with": partial(milliseconds, evaluator.val),
+        },
+    )
+    pairs = zip(evaluations["with"], evaluations["without"], strict=True)
+    each = [(both - own) / len(config.averages.names()) for both, own in pairs]
+    return [
+        (
+            "updates with three averages, seconds of those without",
+            ratio(fits, "with", "without"),
+            "",
+        ),
+        ("evaluation of the run, ms", _median(evaluations["without"]), ""),
+        ("… of an average, batch norms recalibrated, ms", _median(each), ""),
+    ]
+
+
+def _batches_alone(config: Config) -> float:
+    every = batches.TrainBatches(datasets.load(config.dataset), config, CPU)
+    begin = time.process_time()
+    images = sum(len(labels) for _, labels in every.epoch(0))
+    return 1e6 * (time.process_time() - begin) / images
 
 
 def _median(values: list[float]) -> str:

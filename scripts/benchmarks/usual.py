@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import v2
@@ -36,20 +36,45 @@ Epoch = Callable[
 
 def loaders(workers: int, images: int = IMAGES) -> tuple[Batches, Batches]:
     """Return `images` of Fashion-MNIST to train on, as many to validate on, read and augmented one by one."""
-    plain: list[Any] = [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(_MEAN, _STD),
-    ]
-    moved = [v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip(), *plain]
+    moved, plain = transforms(28, 2, _MEAN, _STD)
     root = str(ROOT / "data")
-    train = Subset(FashionMNIST(root, transform=v2.Compose(moved)), range(images))
-    val = Subset(FashionMNIST(root, transform=v2.Compose(plain)), range(images, 2 * images))
+    train = Subset(FashionMNIST(root, transform=moved), range(images))
+    val = Subset(FashionMNIST(root, transform=plain), range(images, 2 * images))
     own: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     return (
         DataLoader(train, BATCH, shuffle=True, drop_last=True, **own),
         DataLoader(val, 1000, **own),
     )
+
+
+def transforms(
+    size: int, padding: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[v2.Compose, v2.Compose]:
+    """Return what is done to each image for training, with crops and mirror images, and for validation."""
+    plain: list[Any] = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean, std),
+    ]
+    moved = [v2.RandomCrop(size, padding=padding), v2.RandomHorizontalFlip(), *plain]
+    return v2.Compose(moved), v2.Compose(plain)
+
+
+def train_epoch(
+    batches: Batches, network: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LRScheduler
+) -> None:
+    """Train as the loop of a tutorial does; on a GPU in bfloat16, with batches that are copied meanwhile."""
+    device = next(network.parameters()).device
+    network.train()
+    for images, labels in batches:
+        images = images.to(device, non_blocking=True)
+        labels = labels.to(device, non_blocking=True)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = F.cross_entropy(network(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
 
 
 def plain(workers: int, epochs: int, images: int = IMAGES, width: int = 16) -> Epoch:
@@ -63,13 +88,7 @@ def plain(workers: int, epochs: int, images: int = IMAGES, width: int = 16) -> E
 
     def epoch() -> tuple[float, float]:
         begin = time.perf_counter()
-        network.train()
-        for batch, labels in train:
-            optimizer.zero_grad()
-            loss = F.cross_entropy(network(batch), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
+        train_epoch(train, network, optimizer, scheduler)
         network.eval()
         correct = 0
         with torch.no_grad():

@@ -72,6 +72,7 @@ def submit_new(overrides: list[str]) -> None:
     from harness.sweeps import slurm, stages
 
     refuse_repeated(overrides)
+    register(overrides)
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
     with composed(words) as config:
         chosen = config.hydra.launcher

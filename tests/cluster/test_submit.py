@@ -194,10 +194,10 @@ import os, sys
 if any("submitit" in word for word in sys.orig_argv) and os.environ.get("SLURM_PROCID"):
     from harness.training.loop import TrainStep
     train = TrainStep.train
-    def broken(self, state, images, labels):
+    def broken(self, state, *batches):
         if os.path.exists("broken") and os.environ["SLURM_ARRAY_TASK_ID"] == "0" and state.updates == 5:
             raise MemoryError("no memory here")
-        return train(self, state, images, labels)
+        return train(self, state, *batches)
     TrainStep.train = broken
 """
 
@@ -298,6 +298,53 @@ def test_arms_that_are_requeued_cancelled_and_killed(
     assert verified(sent.folder)
     assert sent.result(1)["updates_reused"] > 0
     assert sent.result(2)["updates_reused"] > 0
+
+
+OWN = """
+from torch import nn
+from harness.extend import *
+from parts import SIZE
+
+@register("mine")
+class Mine(Model):
+    def build(self, shape):
+        return nn.Sequential(nn.Flatten(), nn.Linear(SIZE * shape.image_size**2, shape.classes))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", [(), ("claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]", "claim.tuning_seeds=2")], ids=["sweep", "stages"])  # fmt: skip
+def test_jobs_have_code_of_ones_own_from_the_command(
+    tmp_path: Path, claim: tuple[str, ...]
+) -> None:
+    """`extensions=[mine.py]` is a path from where it is given, for jobs, for what comes after them, and again."""
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "parts.py").write_text("SIZE = 1\n")
+    small = [word for word in TINY if not word.startswith("model.")]
+    words = ("extensions=[mine.py]", "model=mine", *small, "scheduler.t_mult=1,2", *claim)
+    sent = submit(tmp_path, *words, f"store.dir={tmp_path / 'store'}")
+    sent.finish()
+    assert sent.states() == ["done"] * 2, sent.log()
+    for number in range(2):
+        assert sent.result(number)["config"]["extensions"] == [str(tmp_path / "mine.py")]
+    shutil.rmtree(sent.folder / "1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if (
+        not claim
+    ):  # the plan is there; without the command's word nothing loads the code that it names
+        assert again(sent, cwd=elsewhere).startswith("submitted: ")
+        sent.finish()
+        assert sent.states()[0] == "done"
+        log = sent.log() + "".join(map(str, sent.rows()))
+        assert (
+            "model=mine: is of an extension; name it in the environment as HARNESS_EXTENSIONS"
+            in log
+        )
+    env = os.environ | {"HARNESS_EXTENSIONS": str(tmp_path / "mine.py")}
+    again(sent, cwd=elsewhere, env=env)
+    sent.finish()
+    assert sent.states() == ["done"] * 2, sent.log()
 
 
 # --- one run, several tasks ----------------------------------------------------------------------
@@ -480,9 +527,7 @@ def test_a_waiting_sweep_of_two_tasks_survives_preemption(
             "hydra/launcher=parallel: ",
             id="another launcher",
         ),
-        pytest.param(
-            "submit", ["seed=-1"], "run: seed=-1: must be a whole number", id="a bad value"
-        ),
+        pytest.param("submit", ["seed=-1"], "seed=-1: must be a whole number", id="a bad value"),
         pytest.param(
             "status",
             ["none"],

@@ -1,0 +1,129 @@
+"""What the numbers of a claim mean, and how they are written: direction and unit come with the metric.
+
+A difference is treatment − baseline in the metric's own sign. A **gain** is the difference where higher is better,
+and its negative where lower is: what is decided is decided by gains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.analysis.number_text import signed
+
+_PERCENT = "%"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The metric of a claim (as val/acc), which is better (higher or lower), its unit and the claim's margin."""
+
+    metric: str
+    better: str
+    unit: str
+    margin: float
+
+    @classmethod
+    def of(cls, claim: Mapping[str, Any]) -> Scale:
+        """Return that of the claim of a `plan.json` or `verdict.json`, of any version."""
+        better, unit = claim.get("better", "higher"), claim.get("unit", _PERCENT)
+        return cls(str(claim.get("metric", "val/acc")), better, unit, float(claim.get("margin", 0)))
+
+    @property
+    def name(self) -> str:
+        """The metric without its set, as acc."""
+        return self.metric.partition("/")[2]
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.better == "higher" else -1
+
+    def turned(self, ends: Sequence[Any]) -> tuple[float, float]:
+        """Return the ends of an interval of gains as those of differences, or of differences as those of gains."""
+        low, high = (self.sign * float(end) for end in ends)
+        return (low, high) if low <= high else (high, low)
+
+    def worst(self, recorded: Iterable[float]) -> float:
+        """Return the value of a run that diverged and recorded none: the worst of %, else one beyond all `recorded`.
+
+        Where a metric in % leaves 0 to 100, the worst that was recorded.
+        """
+        losses = [-self.sign * value for value in recorded]
+        if self.unit == _PERCENT:
+            return -self.sign * max([0.0 if self.sign > 0 else 100.0, *losses]) + 0.0
+        return -self.sign * max(1e6, 10 * max(map(abs, losses), default=0.0))
+
+    @property
+    def on_val(self) -> Scale:
+        """The same metric on the validation images, on which histories have it."""
+        return replace(self, metric=f"val/{self.name}")
+
+    # --- words ------------------------------------------------------------------------------------
+
+    def imputed(self, worst: float) -> str:
+        """Return what a run that diverged counts with; `worst` is that of one without a value."""
+        return f"the last value recorded, else {worst:,.0f}{' %' * (self.unit == _PERCENT)}"
+
+    @property
+    def unit_of_differences(self) -> str:
+        return "points" if self.unit == _PERCENT else self.unit
+
+    @property
+    def of_what(self) -> str:
+        """What stands behind a difference: `points of val/acc`, `ms of val/latency`, `in val/loss`."""
+        return f"{self.unit_of_differences} of {self.metric}" if self.unit else f"in {self.metric}"
+
+    @property
+    def title(self) -> str:
+        """What an axis or a column of differences is called in brackets: its unit, else the metric, and the direction."""
+        return (self.unit_of_differences or self.metric) + self.note
+
+    @property
+    def note(self) -> str:
+        return ", lower is better" * (self.better == "lower")
+
+    @property
+    def values(self) -> str:
+        """What an axis or a column of values is called: `val/acc (%)`, `val/loss`."""
+        return f"{self.metric} ({self.unit})" if self.unit else self.metric
+
+    def amount(self, number: float) -> str:
+        """Return a size with its unit: `0.2 points`, `0.02`."""
+        unit = "point" if number == 1 and self.unit == _PERCENT else self.unit_of_differences
+        return f"{number:g} {unit}".rstrip()
+
+    def gain(self, number: float) -> str:
+        """Return a size that is shown to be beyond the margin: `0.4 points`, where lower is better `a gain of 0.04`."""
+        return "a gain of " * (self.better == "lower") + self.amount(number)
+
+    def side(self, of_gains: str) -> str:
+        """Return where a difference lies whose gain lies `above` or `below` a line."""
+        return of_gains if self.sign > 0 else {"above": "below", "below": "above"}[of_gains]
+
+    @property
+    def line(self) -> str:
+        """The margin as differences have it: 0.2, where lower is better −0.02."""
+        return f"{self.sign * self.margin:g}".replace("-", "−")
+
+    @property
+    def places(self) -> int:
+        """Decimals of a difference: the margin's precision, at least hundredths of %, thousandths of others."""
+        least = 2 if self.unit == _PERCENT else 3
+        return max(least, 1 - math.floor(math.log10(self.margin))) if self.margin else least
+
+    @property
+    def places_shown(self) -> int:
+        """Decimals in tables, where those of accuracies are hundredths."""
+        return 2 if self.unit == _PERCENT else self.places
+
+    def signed(self, number: float) -> str:
+        return signed(number, self.places)
+
+    def shown(self, number: float) -> str:
+        """Return a difference as tables and the first screen have it."""
+        return signed(number, self.places_shown)
+
+
+ACCURACY = Scale("val/acc", "higher", _PERCENT, 0.0)
