@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
 NO_SETTINGS = (*SAME_RUN, "claim.", "averages.", "metrics")  # keys that make no other run of it
+_HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _ESCAPE = re.compile(r"\\(.)")  # as Hydra writes the values of a sweep
 
 
@@ -293,6 +294,9 @@ def _count(claim: Claim, jobs: Sequence[dict[str, Any]]) -> tuple[int, int, int]
 
 
 def cell(swept: dict[str, str], *compared: str | None) -> str:
-    """Return the values of what is swept beside the `compared` keys and seeds: the cell of a run."""
+    """Return the values of what is swept beside the `compared` keys and seeds: the cell of a run.
+
+    Of hashes of code, the first twelve digits.
+    """
     others = {key: value for key, value in swept.items() if key not in (*compared, "seed")}
-    return ", ".join(f"{key}={value}" for key, value in others.items())
+    return _HASH.sub(r"\1", ", ".join(f"{key}={value}" for key, value in others.items()))

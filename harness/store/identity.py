@@ -52,7 +52,7 @@ def fingerprint(config: Config, data: str, precision: str, code: bool = True) ->
         "precision": precision,
     }
     if config.metrics:  # whose values the rows of a checkpoint have
-        shaping["metrics"] = c["metric_sources"]
+        shaping["metrics"] = c["metric_sources"] if code else sorted(c["metric_sources"])
     for name in ("model", "dataset", "optimizer", "scheduler"):
         shaping |= _own_code(name, getattr(config, name), c[name])
         if not code and isinstance(own := shaping.get(name), dict):

@@ -20,12 +20,8 @@ from harness.training.datasets import ImageFiles, InMemoryImages, Source, Splits
 from harness.training.distributed import SINGLE_PROCESS, World
 
 _EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
-_AT_ONCE = (
-    2**24
-)  # bytes of training batches that a GPU makes together: so many small ones wait for the CPU
-_ALIGNED = (
-    512  # bytes: where tensors begin on a GPU, on which may depend how they are computed with
-)
+_AT_ONCE = 2**24  # bytes of training batches that a GPU makes together: small ones wait for the CPU
+_ALIGNED = 512  # bytes: where tensors begin on a GPU, on which their arithmetic may depend
 
 
 @dataclass(frozen=True)
