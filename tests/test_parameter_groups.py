@@ -132,7 +132,7 @@ def test_patterns_that_do_not_fit_are_refused_before_anything_is_trained(
     ("given", "said"),
     [
         ("[]", "optimizer.groups=[]: must have a group, as in [{params: head.*, lr_factor: 10}], or be null"),
-        ("[{lr_factor: 2}]", "optimizer.groups[0].params: has no value; give one with optimizer.groups[0].params=VALUE"),
+        ("[{lr_factor: 2}]", "optimizer.groups[0].params: has no value; give one with 'optimizer.groups=[{params: VALUE}]'"),
         ("[{params: a, lr_factor: -1}]", "optimizer.groups.lr_factor=-1: must be a number ≥ 0 and < 1000000"),
         ("[{params: a, lr: 2}]", "optimizer.groups=[{params: a, lr: 2}]: lr: is not a key of an entry; choose from params, lr_factor, weight_decay_factor"),
         ("{head.*: 2}", "optimizer.groups={head.*: 2}: must be a list of groups, as in [{params: head.*, lr_factor: 10}], or null"),

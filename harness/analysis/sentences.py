@@ -38,6 +38,11 @@ def _lr(comparison: Figures) -> str:
     return f" at {tuned['key']}={tuned['treatment']}" if tuned else ""
 
 
+def _named(claim: Claim, level: str) -> str:
+    """Return a level as it can stand beside a difference: `times_2`, but `t_mult=2`."""
+    return level if level[:1].isalpha() else f"{claim.factor.rpartition('.')[2]}={level}"
+
+
 def _at(comparison: Figures) -> str:
     return f" at {comparison['cell']}" if comparison.get("cell") else ""
 
@@ -365,10 +370,9 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     if len(comparisons) == 1:
         return str(comparisons[0]["sentence"])
     counted = Counter(one["verdict"] for one in comparisons)
-    key = claim.factor.rpartition(".")[2]
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{key}={one['treatment']}{_lr(one)}{_at(one)}: {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
+        f"{_named(claim, one['treatment'])}{_lr(one)}{_at(one)}: {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
