@@ -42,20 +42,27 @@ def test_the_levels_of_a_run_are_its_last_weights_and_its_averages() -> None:
 
 
 def test_a_result_as_that_of_an_average() -> None:
-    result = {
+    result: dict[str, Any] = {
         "status": "complete", "updates_trained": 3, "updates_reused": 4, "seconds": {"total": 9.0},
-        "final": {"step": 7, "val/acc": 50.0, "val/acc@ema:0.9": 60.0, "val/acc@ema:0.99": 70.0},
+        "final": {
+            "step": 7, "val/acc": 50.0, "val/loss": 1.5, "val/acc@ema:0.9": 60.0, "val/loss@ema:0.9": 1.0,
+            "val/acc@ema:0.99": 70.0,
+        },
         "test": {"test/acc": 40.0, "test/acc@ema:0.9": 45.0},
         "best": {"step": 6, "val/acc": 55.0},
     }  # fmt: skip
     own = averages.as_run(result, "ema:0.9", {"acc": 61.0})
-    assert own["final"] == {"step": 7, "val/acc": 60.0}
+    assert own["final"] == {"step": 7, "val/acc": 60.0, "val/loss": 1.0}
     assert own["test"] == {"test/acc": 45.0}
     assert own["best"] == {"val/acc": 61.0}
     assert (own["updates_trained"], own["updates_reused"], own["seconds"]) == (0, 7, {"total": 0.0})
     assert averages.as_run(result, "last", {}) == result
     gone = averages.as_run(result, "tail:0.5", {})
     assert (gone["status"], gone["final"]) == ("diverged", {"step": 7})
+    without = {name: value for name, value in result["final"].items() if name != "val/loss@ema:0.9"}
+    assert averages.as_run(result | {"final": without}, "ema:0.9", {})["error"] == (
+        "val/loss of ema:0.9 is not finite"
+    )
     assert averages.as_run(result | {"status": "failed"}, "tail:0.5", {})["status"] == "failed"
 
 

@@ -344,7 +344,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a split under another name": (
         lambda root: (flatten(root), (root / "Validation").mkdir()),
-        "needs train/CLASS/IMAGE or CLASS/IMAGE files",
+        "needs train/CLASS/IMAGE or CLASS/IMAGE files; Validation is the name of a split: rename it, or add train/",
     ),
     "one class alone": (
         lambda root: (flatten(root), shutil.rmtree(root / "dog")),

@@ -63,6 +63,10 @@ EXPLAINED = {
         ["scheduler=multistep", "scheduler.milestones=[null]"],
         "scheduler.milestones=[null]: must be a list of numbers > 0 and ≤ 1000000000",
     ),
+    "list in a list": (["scheduler=piecewise", "scheduler.points=[[0,1],[10,0]]"], "scheduler.points=[[0,1],[10,0]]: must be a list of plain values, as in [a,b]"),
+    "keys in a list": (["metrics=[{ece:{bins:20}}]"], "metrics=[{ece: {bins: 20}}]: must be a list of plain values, as in [a,b]"),
+    "a key below a list": (["metrics.ece.bins=20"], "metrics.ece.bins=20: the key before it is a list, which has no keys"),
+    "a metric twice": (["metrics=[a,a]"], "metrics=[a,a]: name each metric once"),
     "added wrong type": (["++scheduler.t_mult=two"], f"scheduler.t_mult=two: {WHOLE}"),
     "type inside a section": (
         ["trainer={epochs: many}"],

@@ -260,3 +260,30 @@ def test_evaluations_draw_nothing_that_training_does(load: Load) -> None:
         ctx = RunContext(replace(config, trainer=trainer, reuse=False), RunInfo(folder, "run"))
         ends.append(run(ctx).to_json()["weights_sha256"])
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("decays", [True, False])
+def test_an_optimizer_that_takes_no_weight_decay_of_its_groups_is_refused(
+    load: Load, decays: bool
+) -> None:
+    lines = ["p.mul_(1 - g['lr'] * g['weight_decay'])"] if decays else []
+    text = step(*lines, "p.add_(p.grad, alpha=-g['lr'])")
+    config = load(text.replace("lr=self.lr)", "lr=self.lr, weight_decay=self.weight_decay)"))
+    own = replace(config.optimizer, weight_decay=0.1, no_decay="norm_bias")
+    config = replace(config, optimizer=own)
+    if decays:
+        setup.prepare(config, PhaseTimer())
+        return
+    with pytest.raises(ConfigError, match="takes no weight decay of its groups"):
+        setup.prepare(config, PhaseTimer())
+
+
+def test_a_metric_that_is_no_number_of_an_average_ends_no_run(load: Load, tmp_path: Path) -> None:
+    """The first call is the check before training; then the run and its average take turns."""
+    value = "1.0 if Mine.calls % 2 == 0 or Mine.calls == 1 else float('nan')"
+    load(metric(value, "Mine.calls += 1").replace("    better", "    calls = 0\n    better"))
+    config = replace(make_config(*TINY, "averages.ema=[0.9]"), metrics=["mine"], reuse=False)
+    result = run(RunContext(config, RunInfo(tmp_path, "run"))).to_json()
+    assert result["status"] == "complete"
+    assert result["final"]["val/mine"] == 1.0
+    assert "val/mine@ema:0.9" not in result["final"]

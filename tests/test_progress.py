@@ -116,6 +116,21 @@ def test_the_end_says_what_was_trained_and_what_was_there(
     assert capsys.readouterr().err == line
 
 
+def test_the_end_has_metrics_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None:
+    result = ended(Complete("0" * 64))
+    result.provenance = Provenance(None, 0, 0.0, True, 40)
+    result.metrics = {name: {} for name in ("acc", "loss", "ece")}
+    result.evaluations = {
+        "final": Evaluation({"val/acc": 91.0, "val/loss": 0.3, "val/ece": 0.012346}),
+        "test": Evaluation({"test/acc": 89.0, "test/loss": 0.4, "test/ece": 2.0}),
+    }
+    Progress("run", PLAN, 0, 8).end(result)
+    assert (
+        "val/acc 91.00 %, val/ece 0.01235, test/acc 89.00 %, test/ece 2 ("
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [

@@ -179,3 +179,64 @@ def test_a_tuned_metric_is_judged_as_its_negative_too() -> None:
     assert there["comparisons"][0]["tuned"]["baseline"] == "0.2", "its closest"
     back = judged([negated(row) for row in sweep], dataclasses.replace(higher, better="lower"))
     assert without_words(there) == mirrored(back)
+
+
+# --- numbers of other sizes than accuracies ------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-4, 1e7, 1e12], ids="{:g}".format)
+@pytest.mark.parametrize("looks", [(), (6, 8)], ids=["fixed", "looks"])
+def test_a_metric_in_another_unit_is_judged_alike(factor: float, looks: tuple[int, ...]) -> None:
+    shifts = {"2": -0.3, "3": 0.01}
+    sweep = [
+        run(level, seed, (5 + 0.07 * (seed * 37 % 11) + shifts.get(level, 0.0) + 0.02 * (seed % 3)) , images=None)
+        for level in "123"
+        for seed in range(8)
+    ]  # fmt: skip
+    claim = Claim(
+        "f",
+        "1",
+        ("2", "3"),
+        "val/cost",
+        0.1,
+        seeds=tuple(range(8)),
+        looks=looks,
+        better="lower",
+        unit="J",
+    )
+    scaled = [row | {name: factor * row[name] for name in ("value", "last")} for row in sweep]
+    there = judged(sweep, claim)["comparisons"]
+    back = judged(scaled, dataclasses.replace(claim, margin=0.1 * factor))["comparisons"]
+    for one, other in zip(there, back, strict=True):
+        assert one["verdict"] == other["verdict"] != states.TOO_COARSE
+        assert (one["p"], one["p_adjusted"]) == (other["p"], other["p_adjusted"])
+        assert other["mean"] == pytest.approx(factor * one["mean"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("better", "unit", "level"),
+    [("lower", "J", 5e6), ("higher", "", -5e6), ("lower", "%", 500.0), ("higher", "%", -40.0)],
+)
+@pytest.mark.parametrize("looks", [(), (6, 8)], ids=["fixed", "looks"])
+def test_runs_that_diverged_are_never_the_better_ones(
+    better: str, unit: str, level: float, looks: tuple[int, ...]
+) -> None:
+    sign = 1 if better == "higher" else -1
+    base = [run("1", seed, level + 0.1 * seed, images=None) for seed in range(8)]
+    gains = [run("2", seed, level + sign * (3 + 0.1 * seed), images=None) for seed in range(8)]
+    treated = [lost(row, "diverged") for row in gains]
+    claim = Claim("f", "1", ("2",), "val/own", 0.1, seeds=tuple(range(8)), looks=looks, better=better, unit=unit)  # fmt: skip
+    assert only([*base, *gains], claim)["verdict"] == states.SUPPORTED
+    verdict = only([*base, *treated], claim)["verdict"]
+    assert verdict not in states.ANY_SUPPORTED
+    assert (
+        only([*base, *gains[:6], *treated[6:]], claim)["verdict"] not in states.ANY_SUPPORTED
+        or looks
+    )
+
+
+def test_small_differences_keep_their_sign_and_digits() -> None:
+    loss = dataclasses.replace(LOSS, margin=0.2)
+    assert [loss.signed(number) for number in (-0.000359, 0.0, 0.1234, -2.5e9)] == [
+        "−0.000359", "+0.000", "+0.123", "−2.5e+09",
+    ]  # fmt: skip

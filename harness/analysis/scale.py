@@ -46,14 +46,11 @@ class Scale:
         return (low, high) if low <= high else (high, low)
 
     def worst(self, recorded: Iterable[float]) -> float:
-        """Return the value of a run that diverged and recorded none: the worst of %, else one beyond all `recorded`.
-
-        Where a metric in % leaves 0 to 100, the worst that was recorded.
-        """
-        losses = [-self.sign * value for value in recorded]
-        if self.unit == _PERCENT:
-            return -self.sign * max([0.0 if self.sign > 0 else 100.0, *losses]) + 0.0
-        return -self.sign * max(1e6, 10 * max(map(abs, losses), default=0.0))
+        """Return the value of a run that diverged and recorded none: 0, or 100, of %, else one beyond all `recorded`."""
+        values = list(recorded)
+        if self.unit == _PERCENT and all(0 <= value <= 100 for value in values):
+            return 0.0 if self.better == "higher" else 100.0
+        return -self.sign * max(1e6, 10 * max(map(abs, values), default=0.0))
 
     @property
     def on_val(self) -> Scale:
