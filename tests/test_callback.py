@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 from conftest import Main
 
-from harness.analysis import phase, results
+from harness.analysis import phase, run_tables
 from harness.analysis import verdict as claims
 from harness.report import page as report
 from harness.report import summary
@@ -36,9 +36,9 @@ def raising(error: Exception) -> Callable[..., NoReturn]:
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 FAULTS: dict[str, tuple[object, str, Callable[..., Any], tuple[str, ...], str]] = {
-    "the table": (results, "table", raising(ValueError("too wide")), (), "table: ValueError: too wide"),
+    "the table": (run_tables, "table", raising(ValueError("too wide")), (), "table: ValueError: too wide"),
     "what begins alike": (
-        results, "disagreements", raising(ValueError("odd")), (),
+        run_tables, "disagreements", raising(ValueError("odd")), (),
         "comparison of runs that begin alike: ValueError: odd",
     ),
     "the verdict": (
