@@ -416,7 +416,9 @@ def test_a_folder_without_training_images_is_refused_with_the_fix(
     with pytest.raises(ConfigError) as error:
         make_folder(copied)
     assert str(error.value).startswith(f"dataset.root={copied}: ")
-    assert str(error.value).endswith("needs train/CLASS/IMAGE or CLASS/IMAGE files")
+    assert str(error.value).endswith(
+        "needs train/CLASS/IMAGE or CLASS/IMAGE files; test is the name of a split: rename it, or add train/"
+    )
 
 
 @pytest.mark.parametrize("lacking", ["class0", "class1", "class2"])

@@ -97,7 +97,7 @@ def test_a_treatment_is_held_against_the_baseline_at_every_lr(sweep: Sweep) -> N
     tuned = [one["tuned"] for one in document["comparisons"]]
     assert [one["treatment"] for one in tuned] == ["0.05", "0.1"]
     assert [[a["value"] for a in one["against"]] for one in tuned] == [["0.05", "0.1"]] * 2
-    assert "3 at optimizer.lr=0.05 " in document["sentence"]
+    assert "t_mult=3 at optimizer.lr=0.05: " in document["sentence"]
 
 
 @pytest.mark.parametrize(
