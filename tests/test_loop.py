@@ -110,6 +110,21 @@ def assert_same_weights(network: nn.Module, other: nn.Module) -> None:
 # --- updates -------------------------------------------------------------------------------------
 
 
+def plain_losses(t: Training, network: nn.Module, plain: torch.optim.Optimizer) -> list[float]:
+    """The losses of three epochs of a loop as torch's tutorials have it, under warm restarts."""
+    scheduler = CosineAnnealingWarmRestarts(plain, T_0=UPDATES_PER_EPOCH, T_mult=2)
+    losses = []
+    for epoch in range(3):
+        for images, labels in t.batches.epoch(epoch):
+            loss = F.cross_entropy(network(images), labels)
+            plain.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            plain.step()
+            scheduler.step()
+            losses.append(loss.item())
+    return losses
+
+
 @pytest.mark.parametrize(
     ("overrides", "optimizer"),
     [
@@ -139,16 +154,7 @@ def test_training_is_a_plain_torch_loop_bit_for_bit(
     t = prepare(*budget, *overrides.split())
     network = fresh_network(t)
     plain = optimizer(network.parameters())
-    scheduler = CosineAnnealingWarmRestarts(plain, T_0=UPDATES_PER_EPOCH, T_mult=2)
-    losses = []
-    for epoch in range(3):
-        for images, labels in t.batches.epoch(epoch):
-            loss = F.cross_entropy(network(images), labels)
-            plain.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            plain.step()
-            scheduler.step()
-            losses.append(loss.item())
+    losses = plain_losses(t, network, plain)
 
     t.fit()
     assert t.state.updates == 18

@@ -8,19 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import Main, make_config
 from test_loop import (
-    UPDATES_PER_EPOCH,
     Training,
     assert_resumes,
     assert_same_weights,
     fresh_network,
+    plain_losses,
     prepare,
 )
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from harness.config.errors import ConfigError
 from harness.config.schema import Optimizer, ParameterGroup
@@ -213,16 +211,7 @@ def test_training_in_groups_is_a_plain_torch_loop_bit_for_bit() -> None:
         ],
         lr=0.1, momentum=0.9, fused=True,
     )  # fmt: skip
-    scheduler = CosineAnnealingWarmRestarts(plain, T_0=UPDATES_PER_EPOCH, T_mult=2)
-    losses = []
-    for epoch in range(3):
-        for images, labels in t.batches.epoch(epoch):
-            loss = F.cross_entropy(own(images), labels)
-            plain.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            plain.step()
-            scheduler.step()
-            losses.append(loss.item())
+    losses = plain_losses(t, own, plain)
 
     t.fit()
     assert [row["train/loss"] for row in t.rows] == losses
