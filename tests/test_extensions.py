@@ -422,12 +422,18 @@ def test_no_file_of_a_sweep_loads_code(tmp_path: Path) -> None:
     assert "stands in a file of the configuration, which loads no code" in said
 
 
-def test_a_sweep_does_not_go_on_with_code_that_was_edited(tmp_path: Path) -> None:
+def swept(tmp_path: Path) -> tuple[str, tuple[str, ...]]:
+    """A sweep with code of one's own; what named the code, and the other words of its command."""
     override = write(tmp_path, GOOD)
     small = [word for word in TINY if not word.startswith("model.")]
     words = ("-m", "model=mine", *small, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
     done = forked.complete("train.py", override, *words)
     assert done.returncode == 0, done.stderr
+    return override, words
+
+
+def test_a_sweep_does_not_go_on_with_code_that_was_edited(tmp_path: Path) -> None:
+    override, words = swept(tmp_path)
     write(tmp_path, f"{GOOD}\n# edited\n")
     done = forked.complete("train.py", override, *words)
     assert done.returncode == 1
@@ -481,11 +487,7 @@ def test_a_yaml_file_beside_it_has_other_defaults(tmp_path: Path) -> None:
 
 def test_a_plan_that_names_other_code_is_refused(tmp_path: Path) -> None:
     """The plan of a sweep that somebody else has written: its code is not loaded, and the mismatch is named."""
-    override = write(tmp_path, GOOD)
-    small = [word for word in TINY if not word.startswith("model.")]
-    words = ("-m", "model=mine", *small, "scheduler.t_mult=1,2", f"store.dir={tmp_path}/store", f"hydra.sweep.dir={tmp_path}/sweep")  # fmt: skip
-    done = forked.complete("train.py", override, *words)
-    assert done.returncode == 0, done.stderr
+    _, words = swept(tmp_path)
     own, theirs = tmp_path / "own", tmp_path / "theirs"
     for folder in (own, theirs):
         folder.mkdir()
