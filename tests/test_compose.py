@@ -10,7 +10,7 @@ from test_schema import CHOICES, CONF, SECTION_CHOICES, compose_choice, schema_o
 
 from harness.choices.datasets import TorchvisionDataset
 from harness.choices.schedulers import Cosine
-from harness.config.compose import unused_folder
+from harness.config.compose import PROJECT, unused_folder
 from harness.config.registry import group_files, kind
 from harness.config.schema import Config
 
@@ -61,3 +61,12 @@ def test_data_lies_in_the_repository_or_where_the_environment_says(monkeypatch, 
     dataset = make_config("dataset=cifar10").dataset
     assert isinstance(dataset, TorchvisionDataset)
     assert dataset.root == (variable or f"{ROOT}/data")
+
+
+def test_paths_of_a_copy_are_those_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_STORE", raising=False)
+    assert make_config("seed=1").store.dir == str(ROOT / "trajectories")
+    monkeypatch.setenv(PROJECT, "/elsewhere")
+    assert make_config("seed=1").store.dir == "/elsewhere/trajectories"
+    monkeypatch.setenv("HARNESS_STORE", "/shared/store")
+    assert make_config("seed=1").store.dir == "/shared/store"
