@@ -128,7 +128,9 @@ class Evaluator:
         except (ConfigError, OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
-            nothing = torch.full((3,), math.nan, dtype=torch.float64, device=self.setup.device)
+            nothing = torch.full(
+                (3,), math.nan, dtype=self.setup.precision.sums, device=self.setup.device
+            )
             self.world.sum(nothing)  # for the other processes, which sum their parts
             return Evaluation({}, f"the {split} set cannot be read: {error}")
         if math.isnan(row[metric(split)]):
