@@ -123,6 +123,13 @@ def test_without_a_gpu_parallel_takes_the_cores(monkeypatch: pytest.MonkeyPatch)
     assert gpu_share.VARIABLE not in os.environ
 
 
+def test_settings_of_ray_are_looked_at_before_it_starts() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^hydra(/launcher=ray: Ray is not|.launcher.num_cpus=0:)"
+    ):
+        prepare_launcher(settings("hydra/launcher=ray", "hydra.launcher.num_cpus=0"), jobs=2)
+
+
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:
     (programs / "sbatch").unlink()
     with pytest.raises(ConfigError, match=r"^hydra/launcher=slurm: there is no sbatch here; "):
