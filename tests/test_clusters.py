@@ -56,7 +56,12 @@ def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     assert verified(tmp_path / "out")
 
 
-PRETENDED = "import torch, sys\nif 'train.py' in sys.argv[0]: torch.cuda.device_count = lambda: 4\n"
+PRETENDED = """
+import sys
+if any(word.endswith("train.py") for word in sys.orig_argv):
+    import torch
+    torch.cuda.device_count = lambda: 4
+"""
 WITNESS = """
 import os, time
 from pathlib import Path
@@ -64,14 +69,15 @@ from harness.extend import *
 from torch import nn
 @register("witness")
 class Witness(Model):
-    folder: str = without_effect(default="")
+    width: int = number(at_least=1, default=2)
 
     def build(self, shape):
-        seen = Path(self.folder)
-        (seen / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-        end = time.monotonic() + 120
-        while len(list(seen.iterdir())) < 4 and time.monotonic() < end:
-            time.sleep(0.1)
+        if "CUDA_VISIBLE_DEVICES" in os.environ:  # not in the process that plans the sweep
+            seen = Path(os.environ["WITNESSED"])
+            (seen / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+            end = time.monotonic() + 120
+            while len(list(seen.iterdir())) < 4 and time.monotonic() < end:
+                time.sleep(0.1)
         return nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.image_size**2, shape.classes))
 """
 
@@ -83,16 +89,13 @@ def test_a_sweep_on_four_gpus_that_are_pretended_uses_each_of_them(tmp_path: Pat
     (tmp_path / "witness.py").write_text(WITNESS)
     (tmp_path / "seen").mkdir()
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    own = (
-        f"extensions=[{tmp_path}/witness.py]",
-        "model=witness",
-        f"++model.folder={tmp_path}/seen",
-    )
-    done = train(tmp_path, "hydra/launcher=parallel", "seed=range(0,8)", *own, PYTHONPATH=path)
+    own = (f"extensions=[{tmp_path}/witness.py]", "model=witness", "hydra/launcher=parallel")
+    seen_in = {"PYTHONPATH": path, "WITNESSED": str(tmp_path / "seen")}
+    done = train(tmp_path, *own, "seed=range(0,8)", **seen_in)
     assert done.returncode == 0, done.stderr
     seen = {one.name: one.read_text() for one in (tmp_path / "seen").iterdir()}
     assert sorted(seen.values()) == ["0", "1", "2", "3"], "four processes, each with its own"
-    assert verified(tmp_path / "out")
+    assert {result(tmp_path, number)["status"] for number in range(8)} == {"complete"}
 
 
 @pytest.mark.slow
