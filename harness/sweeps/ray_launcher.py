@@ -246,18 +246,14 @@ def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0)(ray_job.unseen)
-    answers = {
-        node["NodeManagerAddress"]: ask.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(cwd, tokens)
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    for address, answer in answers.items():
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [ask.options(scheduling_strategy=one).remote(cwd, tokens) for one in there]
+    for node, answer in zip(nodes, answers, strict=True):
         if folder := ray.get(answer):
             raise ConfigError(
-                f"hydra/launcher=ray: node {address} does not see {folder}; give the command in a folder that all "
-                "nodes share, with hydra.sweep.dir and store.dir on it"
+                f"hydra/launcher=ray: node {node['NodeManagerAddress']} does not see {folder}; give the command in a "
+                "folder that all nodes share, with hydra.sweep.dir and store.dir on it"
             )
 
 
