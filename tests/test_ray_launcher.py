@@ -36,9 +36,7 @@ TINY = (
     "model.width=2", "trainer.batch_size=16", "scheduler.t_0=1", "trainer.epochs=3", "tracking=none",
 )  # fmt: skip
 
-pytestmark = pytest.mark.timeout(
-    900
-)  # of a machine that is busy; alone the longest takes some two minutes
+pytestmark = pytest.mark.timeout(900)  # on a busy machine; else two minutes at the most
 
 
 # --- settings, and what is handed on -------------------------------------------------------------

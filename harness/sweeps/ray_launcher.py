@@ -35,6 +35,7 @@ from harness.sweeps import ray_job
 from harness.sweeps.ray_job import Jobs, LeftJobs, NodeStoppedError, Shared
 
 _ANSWER_SECONDS = 10.0
+_LONGEST = 200  # characters of what Ray says about a lost process
 _NAMESPACE = "cosine-restarts"
 _OBJECT_STORE = 80 * 2**20  # bytes; Ray takes no less, and results of jobs are small
 _HANDED_ON = ("HARNESS_", "WANDB_", "TORCH", "PYTORCH_", "OMP_", "MKL_", "CUBLAS_")
@@ -250,7 +251,7 @@ def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     answers = [ask.options(scheduling_strategy=one).remote(cwd, tokens) for one in there]
     for node, answer in zip(nodes, answers, strict=True):
-        if folder := ray.get(answer):
+        if folder := _get(answer):
             raise ConfigError(
                 f"hydra/launcher=ray: node {node['NodeManagerAddress']} does not see {folder}; give the command in a "
                 "folder that all nodes share, with hydra.sweep.dir and store.dir on it"
@@ -311,21 +312,30 @@ def _results(references: Sequence[Any]) -> list[JobReturn]:
 
 
 def _result(reference: Any) -> JobReturn:
-    import ray
-    from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+    from ray.exceptions import RayError
 
     try:
-        result: JobReturn = ray.get(reference)
+        result: JobReturn = _get(reference)
         return result
+    except (NodeStoppedError, RayError) as error:
+        lost = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+    warn(f"a run was lost more often than hydra.launcher.max_retries allows ({lost})")
+    return JobReturn(_return_value=float("nan"), status=JobStatus.COMPLETED)
+
+
+def _get(reference: Any) -> Any:
+    """Return what a function has returned on a node, or raise what it raised there.
+
+    Raises `ConfigError` if the code cannot be set up on that node, `RayError` if the process was lost.
+    """
+    import ray
+    from ray.exceptions import RayTaskError, RuntimeEnvSetupError
+
+    try:
+        return ray.get(reference)
     except RuntimeEnvSetupError as error:
         raise ConfigError(
             f"hydra/launcher=ray: the code cannot be set up on a node: {error}"
         ) from error
     except RayTaskError as error:
-        if not isinstance(error.cause, NodeStoppedError):
-            raise error.cause from error
-        lost = str(error.cause)
-    except RayError as error:
-        lost = f"{type(error).__name__}: {str(error).partition('.')[0]}"
-    warn(f"a run was lost more often than hydra.launcher.max_retries allows ({lost})")
-    return JobReturn(_return_value=float("nan"), status=JobStatus.COMPLETED)
+        raise error.cause from error
