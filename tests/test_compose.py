@@ -37,7 +37,7 @@ def test_groups_and_their_choices_are_the_files_in_counting_order():
     found = group_files()
     expected = {(str(f.parent.relative_to(CONF)), f.stem) for f in CONF.glob("*/**/*.yaml")}
     named = {(group, name) for group in found for name in found[group]}
-    no_groups = ("hydra/help", "hydra/sweeper", "study")
+    no_groups = ("hydra/extra", "hydra/help", "hydra/sweeper", "study")
     assert named == {(group, name) for group, name in expected if group not in no_groups}
     assert list(found) == sorted(found)
     assert found["model"] == [
