@@ -18,12 +18,18 @@ except ModuleNotFoundError as missing:
 
 from harness.choices.builtin import register
 from harness.config import streams
-from harness.config.hydra_private import take_options_anywhere
+from harness.config.hydra_private import (
+    RAY_LAUNCHER,
+    SWEEPER,
+    register_plugins,
+    take_options_anywhere,
+)
 from harness.config.one_line_errors import one_line_errors
 from harness.runs.job import hydra_job
-from harness.sweeps.sweeper import register_sweeper
+from harness.sweeps.ray_launcher import RayLauncher
+from harness.sweeps.sweeper import Sweeper
 
-register_sweeper()
+register_plugins({SWEEPER: Sweeper, RAY_LAUNCHER: RayLauncher})
 take_options_anywhere()
 
 

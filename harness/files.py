@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,12 +10,32 @@ import math
 import os
 import platform
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _LOCKED_BYTE = 2**30  # behind what is in the file, which others may then read
+
+    def _flock(file: IO[str], mode: int) -> None:
+        os.lseek(file.fileno(), _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(file.fileno(), mode, 1)
+        os.lseek(file.fileno(), 0, os.SEEK_END)
+
+    _TAKE, _LEAVE = msvcrt.LK_NBLCK, msvcrt.LK_UNLCK
+else:
+    import fcntl
+
+    def _flock(file: IO[str], mode: int) -> None:
+        fcntl.flock(file, mode)
+
+    _TAKE, _LEAVE = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
 
 MOST_BYTES = 2**28  # of a file that is read whole; two million rows of a history
 LOCK_SECONDS = 60.0  # to wait for a lock that others hold for an instant
@@ -145,13 +164,13 @@ def lock(
             with suppress(
                 OSError
             ):  # closing does not unlock while a forked process has the file too
-                fcntl.flock(file, fcntl.LOCK_UN)
+                _flock(file, _LEAVE)
 
 
 def _locked(file: IO[str]) -> bool:
     """Return whether the lock is held now, as far as the file system has locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(file, _TAKE)
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:

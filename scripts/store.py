@@ -11,6 +11,7 @@ python scripts/store.py prune --older-formats      what no run of this version c
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import textwrap
@@ -73,7 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dir", type=Path, default=_ROOT / "trajectories", help="store.dir")
+    usual = os.environ.get("HARNESS_STORE", _ROOT / "trajectories")
+    parser.add_argument("--dir", type=Path, default=usual, help="store.dir")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ls", help="model, data set, epochs, size")
     commands.add_parser("verify", help="compare all checksums")

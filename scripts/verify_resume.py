@@ -34,10 +34,11 @@ from harness.config.schema import Config
 from harness.runs.context import RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
+from harness.runs.signals import STOPPING
 from harness.sweeps.compose import compose
 
 _ROOT = Path(__file__).resolve().parent.parent
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_SIGNALS = tuple(one for one in STOPPING if one.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"))
 _HUNG = 200.0  # seconds without a new row, or with a signal that ends nothing
 
 
@@ -60,6 +61,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
     arguments = parser.parse_args()
+    if sys.platform == "win32":
+        sys.exit("error: interrupts runs by signals that Windows lacks; use Linux, macOS or WSL 2")
     register(arguments.overrides)
     with initialize_config_dir(str(_ROOT / "conf"), version_base="1.3"):
         settings = compose(

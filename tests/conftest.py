@@ -205,6 +205,7 @@ def pytest_collection_finish() -> None:
 
 LONGEST = (
     "cluster/",
+    "test_ray_launcher.py",
     "test_soak.py",
     "test_stages.py",
     "test_faults.py",

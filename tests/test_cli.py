@@ -41,6 +41,7 @@ def files() -> dict[str, set[str]]:
         found.setdefault(str(file.parent.relative_to(ROOT / "conf")), set()).add(file.stem)
     assert "harness" in found.pop("hydra/help")
     assert found.pop("hydra/sweeper") == {"harness"}  # always: there is nothing to choose
+    assert found.pop("hydra/extra") == {"setup"}  # a part of hydra/launcher=slurm
     assert "quick" in found.pop("study")  # which scripts/study.py reads
     return found
 

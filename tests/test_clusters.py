@@ -56,6 +56,48 @@ def test_a_sweep_ends_in_its_table_and_shares_the_cores(
     assert verified(tmp_path / "out")
 
 
+PRETENDED = """
+import sys
+if any(word.endswith("train.py") for word in sys.orig_argv):
+    import torch
+    torch.cuda.device_count = lambda: 4
+"""
+WITNESS = """
+import os, time
+from pathlib import Path
+from harness.extend import *
+from torch import nn
+@register("witness")
+class Witness(Model):
+    width: int = number(at_least=1, default=2)
+
+    def build(self, shape):
+        if "CUDA_VISIBLE_DEVICES" in os.environ:  # not in the process that plans the sweep
+            seen = Path(os.environ["WITNESSED"])
+            (seen / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+            end = time.monotonic() + 120
+            while len(list(seen.iterdir())) < 4 and time.monotonic() < end:
+                time.sleep(0.1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.image_size**2, shape.classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_on_four_gpus_that_are_pretended_uses_each_of_them(tmp_path: Path) -> None:
+    """Those that the sweep's process counts; its runs train on the CPU, which is all that this machine has."""
+    (tmp_path / "sitecustomize.py").write_text(PRETENDED)
+    (tmp_path / "witness.py").write_text(WITNESS)
+    (tmp_path / "seen").mkdir()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    own = (f"extensions=[{tmp_path}/witness.py]", "model=witness", "hydra/launcher=parallel")
+    seen_in = {"PYTHONPATH": path, "WITNESSED": str(tmp_path / "seen")}
+    done = train(tmp_path, *own, "seed=range(0,8)", **seen_in)
+    assert done.returncode == 0, done.stderr
+    seen = {one.name: one.read_text() for one in (tmp_path / "seen").iterdir()}
+    assert sorted(seen.values()) == ["0", "1", "2", "3"], "four processes, each with its own"
+    assert {result(tmp_path, number)["status"] for number in range(8)} == {"complete"}
+
+
 @pytest.mark.slow
 def test_a_failed_run_is_visible_and_has_its_traceback_in_the_log(tmp_path: Path) -> None:
     done = train(tmp_path, "hydra/launcher=slurm_local", "trainer.device=cuda:99,cpu")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store.commit import Commit, commit_of
+from harness.store.commit import VARIABLE, Commit, commit_of, for_copies, program_commit
 
 
 def git(folder: Path, *words: str) -> str:
@@ -57,3 +57,16 @@ def test_a_folder_that_git_does_not_trust_has_no_commit(
 def test_without_git_there_is_no_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository))
     assert commit_of(repository) == Commit(None, None)
+
+
+def test_a_copy_without_its_repository_has_the_commit_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program_commit.cache_clear()
+    monkeypatch.setenv(VARIABLE, "0123456789abcdef-dirty")
+    assert program_commit() == Commit("0123456789ab", True)
+    assert for_copies() == {VARIABLE: "0123456789ab-dirty"}
+    program_commit.cache_clear()
+    monkeypatch.setenv(VARIABLE, "0123456789ab")
+    assert program_commit() == Commit("0123456789ab", False)
+    program_commit.cache_clear()

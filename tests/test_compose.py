@@ -10,7 +10,7 @@ from test_schema import CHOICES, CONF, SECTION_CHOICES, compose_choice, schema_o
 
 from harness.choices.datasets import TorchvisionDataset
 from harness.choices.schedulers import Cosine
-from harness.config.compose import unused_folder
+from harness.config.compose import PROJECT, unused_folder
 from harness.config.errors import ConfigError
 from harness.config.registry import group_files, kind
 from harness.config.schema import Config
@@ -45,7 +45,7 @@ def test_groups_and_their_choices_are_the_files_in_counting_order():
     found = group_files()
     expected = {(str(f.parent.relative_to(CONF)), f.stem) for f in CONF.glob("*/**/*.yaml")}
     named = {(group, name) for group in found for name in found[group]}
-    no_groups = ("hydra/help", "hydra/sweeper", "study")
+    no_groups = ("hydra/extra", "hydra/help", "hydra/sweeper", "study")
     assert named == {(group, name) for group, name in expected if group not in no_groups}
     assert list(found) == sorted(found)
     assert found["model"] == [
@@ -69,3 +69,12 @@ def test_data_lies_in_the_repository_or_where_the_environment_says(monkeypatch, 
     dataset = make_config("dataset=cifar10").dataset
     assert isinstance(dataset, TorchvisionDataset)
     assert dataset.root == (variable or f"{ROOT}/data")
+
+
+def test_paths_of_a_copy_are_those_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_STORE", raising=False)
+    assert make_config("seed=1").store.dir == str(ROOT / "trajectories")
+    monkeypatch.setenv(PROJECT, "/elsewhere")
+    assert make_config("seed=1").store.dir == "/elsewhere/trajectories"
+    monkeypatch.setenv("HARNESS_STORE", "/shared/store")
+    assert make_config("seed=1").store.dir == "/shared/store"

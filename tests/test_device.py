@@ -15,13 +15,76 @@ from harness.training.ranks import ProcessRank
 CPU = torch.device("cpu")
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, kind: str, count: int = 1) -> None:
+    """Let torch say that it finds devices of a kind: none is there, so nothing runs on them."""
+    found = torch.device(kind) if count else None
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: found)
+    if kind == "mps":
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: count > 0)
+    else:
+        monkeypatch.setattr(torch.get_device_module(kind), "device_count", lambda: count)
+
+
 def test_auto_is_the_first_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    pretend(monkeypatch, "cuda", 0)
     assert device.device("auto") == CPU
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    pretend(monkeypatch, "cuda", 2)
     assert device.device("auto") == torch.device("cuda", 0)
     assert device.device("cuda:1") == torch.device("cuda", 1)
     assert device.device("cpu") == CPU
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_auto_is_whatever_torch_finds(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pretend(monkeypatch, kind)
+    assert device.device("auto") == device.device(kind) == torch.device(kind, 0)
+    assert device.device("cpu") == CPU
+    pretend(monkeypatch, kind, 0)
+    assert device.device("auto") == CPU
+    with pytest.raises(ConfigError, match=rf"^trainer.device={kind}: no \w+ GPU is found; use "):
+        device.device(kind)
+
+
+def test_a_kind_of_device_that_was_never_tried_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = torch.device("hpu")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: found)
+    assert device.device("auto") == CPU
+
+
+@pytest.mark.parametrize(
+    ("kind", "override", "line"),
+    [
+        ("mps", "trainer.deterministic=true", "trainer.deterministic=true: is for CUDA and CPUs; on mps repeats may differ"),
+        ("xpu", "trainer.deterministic=true", "trainer.deterministic=true: is for CUDA and CPUs; on xpu repeats may differ"),
+        ("mps", "trainer.compile=default", "trainer.compile=default: does not work on mps; use trainer.compile=none"),
+        ("xpu", "trainer.compile=reduce-overhead", "trainer.compile=reduce-overhead: does not work on xpu; use trainer.compile=none"),
+        ("xpu", "trainer.compile=default", None),
+        ("mps", "trainer.compile=none", None),
+    ],
+)  # fmt: skip
+def test_what_a_device_cannot_do_is_one_line(kind: str, override: str, line: str | None) -> None:
+    trainer, own = make_config(override).trainer, torch.device(kind, 0)
+    for known in ("cpu", "cuda"):
+        device.check(trainer, torch.device(known))
+    if line is None:
+        device.check(trainer, own)
+        return
+    with pytest.raises(ConfigError) as error:
+        device.check(trainer, own)
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_several_processes_take_cuda_or_cpus(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pretend(monkeypatch, kind)
+    with pytest.raises(ConfigError) as error:
+        device.device("auto", World(ProcessRank(1, 2, 1, "env://")))
+    assert str(error.value) == (
+        f"trainer.device=auto: {kind} takes one process a run, and there are 2; "
+        "start one, or use trainer.device=cpu"
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +132,7 @@ def test_numerics_say_what_changes_rounding() -> None:
 
 def test_a_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     second = World(ProcessRank(5, 8, 1, "env://"))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    pretend(monkeypatch, "cuda", 4)
     assert device.device("cuda", second) == device.device("auto", second)
     assert device.device("cuda", second) == torch.device("cuda", 1)
     assert device.device("auto") == torch.device("cuda", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +15,18 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
 from harness.config.errors import ConfigError
+from harness.config.hydra_private import last_given
 from harness.config.one_line_errors import explain
+from harness.runs import gpu_share
 from harness.runs.signals import RunInterruptedError
 from harness.sweeps.launchers import prepare_launcher
 
 
 def settings(*overrides: str) -> Any:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        words = ["hydra/launcher=slurm", "hydra.sweep.dir=SWEEP", *overrides]
+        words = last_given(["hydra/launcher=slurm", "hydra.sweep.dir=SWEEP", *overrides])
         words += ["hydra.job.name=train", "hydra.job.num=0", "hydra.runtime.output_dir=."]
-        return compose("config", words, return_hydra_config=True).hydra
+        return compose("config", words, return_hydra_config=True)
 
 
 @pytest.fixture
@@ -67,6 +71,63 @@ def test_what_would_end_badly_is_said_first(
         "warning: sacct does not answer (Slurm accounting storage is disabled): if a job is killed or "
         "cancelled, this command waits for ever; then press Ctrl-C and run scripts/report.py SWEEP",
     ]
+
+
+def test_own_commands_come_before_those_of_the_preset(programs: Path) -> None:
+    preset = [*settings().hydra.launcher.setup]
+    config = settings(
+        "hydra.launcher.extra_setup=['module load cuda/13', 'source ~/venv/bin/activate']"
+    )
+    prepare_launcher(config, jobs=2)
+    own = ["module load cuda/13", "source ~/venv/bin/activate"]
+    assert config.hydra.launcher.setup == [*own, *preset]
+    assert "extra_setup" not in config.hydra.launcher, "which the plugin would refuse"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "visible", "n_jobs", "slots"),
+    [
+        ([], None, 4, ["0", "1", "2", "3"]),
+        (["hydra.launcher.n_jobs=6"], None, 6, ["0", "1", "2", "3", "0", "1"]),
+        (["hydra.launcher.n_jobs=2", "trainer.device=cuda"], None, 2, ["0", "1"]),
+        ([], "4,5,6,7", 4, ["4", "5", "6", "7"]),
+        (["trainer.device=cpu"], None, -1, None),
+        (["trainer.device=cuda:2"], None, -1, None),
+    ],
+)
+def test_parallel_gives_each_of_its_processes_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    visible: str | None,
+    n_jobs: int,
+    slots: list[str] | None,
+) -> None:
+    """Four GPUs that are pretended."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setenv(gpu_share.VARIABLE, "")
+    monkeypatch.delenv(gpu_share.VARIABLE)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = settings("hydra/launcher=parallel", *overrides)
+    prepare_launcher(config, jobs=8)
+    assert config.hydra.launcher.n_jobs == n_jobs
+    given = os.environ.get(gpu_share.VARIABLE)
+    assert (json.loads(given)[1] if given else None) == slots
+
+
+def test_without_a_gpu_parallel_takes_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    config = settings("hydra/launcher=parallel")
+    prepare_launcher(config, jobs=8)
+    assert config.hydra.launcher.n_jobs == -1
+    assert gpu_share.VARIABLE not in os.environ
+
+
+def test_settings_of_ray_are_looked_at_before_it_starts() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^hydra(/launcher=ray: Ray is not|.launcher.num_cpus=0:)"
+    ):
+        prepare_launcher(settings("hydra/launcher=ray", "hydra.launcher.num_cpus=0"), jobs=2)
 
 
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:

@@ -567,6 +567,9 @@ def assert_resumes(prepare_it: Callable[[], Training], stop: int) -> None:
         pytest.param("fp32", "cuda", "fp32", id="fp32 on a GPU"),
         pytest.param("bf16", "cuda", "bf16", id="bf16 on a GPU"),
         pytest.param("fp16", "cuda", "fp16", id="fp16 on a GPU"),
+        pytest.param("auto", "mps", "fp32", id="auto on an Apple GPU"),
+        pytest.param("bf16", "mps", "bf16", id="bf16 on an Apple GPU"),
+        pytest.param("fp16", "xpu", "fp16", id="fp16 on an Intel GPU"),
     ],
 )
 def test_precision_is_what_was_wanted(wanted: str, device: str, name: str) -> None:
@@ -577,6 +580,34 @@ def test_fp16_on_the_cpu_is_refused_with_the_mend() -> None:
     with pytest.raises(ConfigError) as error:
         Precision.resolve("fp16", CPU)
     assert str(error.value) == "trainer.precision=fp16: needs a GPU; on CPUs use fp32 or bf16"
+    with pytest.raises(ConfigError, match=r"^trainer.precision=fp16: is not for mps; use fp32 or "):
+        Precision.resolve("fp16", torch.device("mps"))
+
+
+def test_sums_are_of_the_longest_type_that_the_device_has() -> None:
+    assert Precision("fp32", CPU).sums == torch.float64
+    assert Precision("fp32", torch.device("mps")).sums == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_a_checkpoint_has_the_generator_of_its_device(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The device is pretended: the network is on the CPU."""
+    given = torch.arange(4, dtype=torch.uint8)
+    taken: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.get_device_module(kind), "get_rng_state", lambda: given)
+    monkeypatch.setattr(torch.get_device_module(kind), "set_rng_state", taken.append)
+    t = prepare()
+    without = t.state.snapshot()
+    assert without["rng_cuda"] is None
+    monkeypatch.setattr(TrainState, "_device_type", lambda state: kind)
+    saved = t.state.snapshot()
+    assert saved[f"rng_{kind}"] is given
+    t.state.restore(without)
+    assert taken == []
+    t.state.restore(saved)
+    assert taken == [given]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

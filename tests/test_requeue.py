@@ -23,6 +23,16 @@ from harness.runs.signals import RunInterruptedError, Stop, stopping
 from harness.store.store import Store
 
 
+def test_a_job_of_ray_is_a_job_that_submitit_knows_nothing_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    assert not requeue.in_a_job()
+    monkeypatch.setenv(requeue.IN_RAY, "1")
+    assert requeue.in_a_job()
+    assert not requeue.forward_signal_to_submitit(RunInterruptedError(signal.SIGTERM))
+
+
 @pytest.fixture
 def handled(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The signals that submitit's handlers, which this process now has, were called with."""

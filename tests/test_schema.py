@@ -195,19 +195,19 @@ REFUSED = {
     ),
     "gpu without a number": (
         ["trainer.device=cuda:x"],
-        "trainer.device=cuda:x: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+        "trainer.device=cuda:x: choose from auto, cpu, cuda, cuda:N (as in cuda:0), mps, xpu, xpu:N",
     ),
     "gpu with nothing after the colon": (
         ["trainer.device='cuda:'"],
-        "trainer.device=cuda:: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+        "trainer.device=cuda:: choose from auto, cpu, cuda, cuda:N (as in cuda:0), mps, xpu, xpu:N",
     ),
     "gpu beyond what torch can number": (
         ["trainer.device=cuda:1000"],
-        "trainer.device=cuda:1000: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+        "trainer.device=cuda:1000: choose from auto, cpu, cuda, cuda:N (as in cuda:0), mps, xpu, xpu:N",
     ),
     "gpu numbered in words of torch's own": (
         ["trainer.device=cuda:01"],
-        "trainer.device=cuda:01: choose from auto, cpu, cuda, cuda:N (as in cuda:0)",
+        "trainer.device=cuda:01: choose from auto, cpu, cuda, cuda:N (as in cuda:0), mps, xpu, xpu:N",
     ),
     # combinations
     "depth between": (["model.depth=10"], "model.depth=10: must be 6n+2; the nearest are 8 and 14"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import textwrap
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ from harness.config.registry import CONF, KINDS, METRICS, group_files, is_builti
 from harness.config.schema import Config
 from harness.config.values import SAME_RUN, flat, to_dict, without_added
 
+PROJECT = "HARNESS_PROJECT"  # the checkout that a copy of the code was made of
+
 
 def register_schema() -> None:
     """Make the sections known to Hydra, as the `schema` group that the files in `conf/` build on."""
@@ -38,7 +41,7 @@ def register_schema() -> None:
                 store.store(group=group, name=name, node=node)
     OmegaConf.register_new_resolver("groups", _groups, replace=True)
     OmegaConf.register_new_resolver("unused", unused_folder, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("project", lambda: str(CONF.parent), replace=True)
+    OmegaConf.register_new_resolver("project", _project, replace=True)
     OmegaConf.register_new_resolver("epochs", _in_epochs, replace=True)
 
 
@@ -74,6 +77,11 @@ def _groups() -> str:
         )
         for group, names in found.items()
     )
+
+
+def _project() -> str:
+    """Resolve `${project:}`: the checkout, also for a copy of its code on another machine."""
+    return os.environ.get(PROJECT, str(CONF.parent))
 
 
 def _in_epochs(default: Any, *, _parent_: DictConfig) -> Any:

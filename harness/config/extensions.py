@@ -54,6 +54,24 @@ def loaded() -> list[str]:
     return list(_LOADED)
 
 
+def ship(folder: Path) -> None:
+    """Copy the code of what is loaded below `folder`, for `load_shipped` on another machine."""
+    for place, module in enumerate(_LOADED.values()):
+        for name, content in source_of(module).files.items():
+            copy = folder / str(place) / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+
+
+def load_shipped(folder: Path, names: Sequence[str]) -> None:
+    """Load from `folder` what `loaded` returned where it was shipped, under the same names."""
+    for place, name in enumerate(names):
+        if name not in _LOADED:
+            root = folder / str(place)
+            _make_importable(str(root))
+            _LOADED[name] = _load(str(root / Path(name).name) if os.path.isabs(name) else name)
+
+
 def check_loaded(names: Sequence[str]) -> None:
     """Raise `ConfigError` for an extension that a file of the configuration names, and no command."""
     for name in names:

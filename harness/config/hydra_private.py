@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
+from hydra.plugins.plugin import Plugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
@@ -34,6 +34,7 @@ from harness.config.hints import options_in_one_line, refuse_lists
 
 _NOT_SWEPT = ("hydra", "store", "claim", "ledger", "tracking", "reuse", "retry")
 SWEEPER = "hydra_plugins.harness.Sweeper"  # `_target_` in conf/hydra/sweeper/harness.yaml
+RAY_LAUNCHER = "hydra_plugins.harness.RayLauncher"  # in conf/hydra/launcher/ray.yaml
 
 
 def take_options_anywhere() -> None:
@@ -150,12 +151,12 @@ def split_jobs(overrides: Sequence[Override], shuffle: bool = False) -> list[lis
     return jobs
 
 
-def register_sweeper(sweeper: type[Sweeper]) -> None:
-    """Make `sweeper` known to Hydra under the name `SWEEPER`.
+def register_plugins(plugins: Mapping[str, type[Plugin]]) -> None:
+    """Make `plugins` known to Hydra by their names.
 
-    `Plugins.register` uses the name of its module, and Hydra instantiates those of `hydra_plugins` alone.
+    `Plugins.register` uses the name of a class's module, and Hydra instantiates those of `hydra_plugins` alone.
     """
-    Plugins.instance().class_name_to_class[SWEEPER] = sweeper
+    Plugins.instance().class_name_to_class.update(plugins)
 
 
 def apply_values(overrides: list[Override], config: DictConfig) -> None:

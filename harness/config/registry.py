@@ -72,7 +72,7 @@ def group_files() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in CONF.glob("*/**/*.yaml"):
         found.setdefault(file.parent.relative_to(CONF).as_posix(), []).append(file.stem)
-    for group in ("hydra/help", "hydra/sweeper", "study"):
+    for group in ("hydra/extra", "hydra/help", "hydra/sweeper", "study"):
         found.pop(group, None)
     for group, kinds in KINDS.items():
         found[group] += [name for name, node in kinds.items() if not is_builtin(node)]

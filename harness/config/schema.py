@@ -238,7 +238,7 @@ class Trainer(Section):
     batch_size: int = number(at_least=1)
     label_smoothing: float = number(at_least=0, below=1)
     precision: str = choice("auto", "fp32", "bf16", "fp16")
-    device: str = MISSING  # auto, cpu, cuda or cuda:N
+    device: str = MISSING  # auto, cpu, mps, cuda, xpu, cuda:N or xpu:N
     deterministic: bool = MISSING  # on CUDA: only deterministic kernels, bit-equal and slower
     compile: str = choice("none", "default", "reduce-overhead")
     channels_last: bool = MISSING
@@ -248,9 +248,9 @@ class Trainer(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", self.device):
+        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?", self.device):
             raise ConfigError(
-                f"trainer.device={self.device}: choose from auto, cpu, cuda, cuda:N (as in cuda:0)"
+                f"trainer.device={self.device}: choose from auto, cpu, cuda, cuda:N (as in cuda:0), mps, xpu, xpu:N"
             )
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -180,7 +181,9 @@ def _bundle() -> str:
         path = cache_folder() / name
         status = path.stat()
         kept = read_checked(path).decode()
-        own = status.st_uid == os.getuid() and not status.st_mode & 0o022  # nobody else's script
+        own = sys.platform == "win32" or (  # whose folders of users are their own
+            status.st_uid == os.getuid() and not status.st_mode & 0o022  # nobody else's script
+        )
         if own and len(kept) > _LEAST_BUNDLE and "</script" not in kept.lower():
             return kept
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]

@@ -110,8 +110,10 @@ class Evaluator:
         correct: list[Tensor] = []
         outputs: list[tuple[Tensor, Tensor]] | None = [] if self.setup.metrics else None
         name, device = split.partition("@")[0], self.setup.device
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # code of the user's may draw, and changes no training
+        devices = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(
+            devices, device_type=device.type
+        ):  # code of the user's may draw, and changes no training
             row = step.evaluate(network, batches, name, correct, outputs)
             self._correct[split] = correct
             if outputs is None or math.isnan(row[f"{name}/acc"]):
@@ -133,7 +135,9 @@ class Evaluator:
         except (ConfigError, OSError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
-            nothing = torch.full((3,), math.nan, dtype=torch.float64, device=self.setup.device)
+            nothing = torch.full(
+                (3,), math.nan, dtype=self.setup.precision.sums, device=self.setup.device
+            )
             self.world.sum(nothing)  # for the other processes, which sum their parts
             return Evaluation({}, f"the {split} set cannot be read: {error}")
         if math.isnan(row[metric(split)]):

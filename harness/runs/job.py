@@ -21,7 +21,7 @@ from harness.config.hydra_private import SWEEPER
 from harness.config.one_line_errors import report
 from harness.config.schema import Config, NoTracking
 from harness.fast_imports import import_once
-from harness.runs import requeue, run_dir
+from harness.runs import gpu_share, requeue, run_dir
 from harness.runs.run_dir import RunInfo
 from harness.runs.signals import RunInterruptedError
 from harness.training import ranks
@@ -113,6 +113,7 @@ def run_job(load: Callable[[], tuple[RunInfo, Config]]) -> RunResult | None:
     several processes that train the run, one prints its error.
     """
     streams.secure()  # also in a launcher's processes
+    gpu_share.claim()
     register()
     label = ""
     process = ranks.process_rank()

@@ -8,10 +8,12 @@ import subprocess
 
 from harness.runs.signals import RunInterruptedError
 
+IN_RAY = "HARNESS_IN_RAY"  # in the environment of a job of hydra/launcher=ray
+
 
 def in_a_job() -> bool:
-    """Return whether submitit runs this process, so that its stderr is the log of one job."""
-    return "SUBMITIT_EXECUTOR" in os.environ
+    """Return whether submitit, or Ray, runs this process, so that its stderr is the log of one job."""
+    return "SUBMITIT_EXECUTOR" in os.environ or IN_RAY in os.environ
 
 
 def forward_signal_to_submitit(stop: RunInterruptedError) -> bool:
@@ -21,7 +23,7 @@ def forward_signal_to_submitit(stop: RunInterruptedError) -> bool:
     if it may not. That of SIGTERM does nothing, and the job is to end with a result, as cancelled.
     Return False where the job is to end without one: nothing waits for it, or it will start again.
     """
-    if not in_a_job():
+    if "SUBMITIT_EXECUTOR" not in os.environ:
         return False
     number = stop.number
     if number == signal.SIGTERM:

@@ -105,6 +105,7 @@ def prepare(config: Config, timer: PhaseTimer, world: World = SINGLE_PROCESS) ->
     datasets.refuse_without_test(config)
     own = device.device(config.trainer.device, world)
     world.check(config.trainer, own)
+    device.check(config.trainer, own)
     optimizers.check(config.trainer.compile, own)
     precision = Precision.resolve(config.trainer.precision, own)
     device.reset(config, own)

@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Never
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_NAMES = (
+    "SIGINT",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGBREAK",
+)  # Windows lacks three, and has the last
+STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+_LATER = getattr(signal, "SIGUSR2", None)
 
 
 class RunInterruptedError(SystemExit):
@@ -40,13 +49,13 @@ class Stop:
         Those that are ignored stay so: nohup ignores SIGHUP, a shell's `&` SIGINT.
         """
         if threading.current_thread() is threading.main_thread():
-            caught = [n for n in _STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
+            caught = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
             self.before = {number: signal.signal(number, self) for number in caught}
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.number != signal.SIGUSR2:
+        if self.number is None or self.number != _LATER:
             self.number = number
 
     def check(self) -> None:
@@ -82,7 +91,7 @@ def raised() -> Iterator[None]:
     """
     caught: list[int] = []
     if threading.current_thread() is threading.main_thread():
-        caught = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+        caught = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
     for number in caught:
         signal.signal(number, _raise)
     try:

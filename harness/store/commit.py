@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+VARIABLE = "HARNESS_COMMIT"
+_DIRTY = "-dirty"  # behind the hash in that variable, if files were changed since
 _SECONDS = 10.0  # that git may take
 _DIGITS = 12  # of the commit's hash
 
@@ -24,8 +27,19 @@ class Commit(NamedTuple):
 
 @cache
 def program_commit() -> Commit:
-    """Return the commit of the program as it stands when a process first asks."""
+    """Return the commit of the program as it stands when a process first asks.
+
+    Where the program is a copy without its repository, the environment may have it (`VARIABLE`).
+    """
+    if given := os.environ.get(VARIABLE):
+        return Commit(given.removesuffix(_DIRTY)[:_DIGITS], given.endswith(_DIRTY))
     return commit_of(Path(__file__).parent)
+
+
+def for_copies() -> dict[str, str]:
+    """Return the variable that tells copies of the program its commit; none where it is not known."""
+    commit, dirty = program_commit()
+    return {VARIABLE: commit + _DIRTY * bool(dirty)} if commit else {}
 
 
 def commit_of(folder: Path) -> Commit:

@@ -23,6 +23,8 @@ from harness.sweeps.launchers import prepare_launcher
 from harness.sweeps.planning import write_or_continue
 from harness.training import ranks
 
+_LOGS = (".submitit", "*/job.log")  # of jobs of Slurm, and of Ray
+
 
 class Sweep(Callback):
     """Hydra's callback, named in `conf/config.yaml`."""
@@ -62,7 +64,7 @@ class Sweep(Callback):
                 at_once = config.hydra.sweeper.get("n_jobs", 1)
             else:
                 at_once = stages.begin(config)
-            prepare_launcher(config.hydra, at_once)
+            prepare_launcher(config, at_once)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
@@ -159,6 +161,6 @@ def end_sweep(folder: Path, ledger: Path | None) -> None:
     failed = runs.filter(runs["status"].is_in(["failed", "missing", "interrupted"]))
     if len(failed):
         names = "; ".join(f"{row['name']}: {row['error']}" for row in failed.to_dicts())
-        logs = folder / ".submitit"
-        where = f" (logs in {logs})" if logs.exists() else ""
+        logs = next((one for one in _LOGS if any(folder.glob(one))), None)
+        where = f" (logs in {folder / logs})" if logs else ""
         raise SystemExit(f"error: {len(failed)} of {len(runs)} runs failed: {names}{where}")

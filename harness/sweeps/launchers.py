@@ -10,26 +10,67 @@ import sys
 from types import FrameType
 from typing import Never
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from harness.config.errors import ConfigError
 from harness.config.warnings import warn
+from harness.runs import gpu_share, run_dir
 from harness.runs.signals import RunInterruptedError
+from harness.sweeps import ray_launcher
 
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit calls it
 
 
-def prepare_launcher(settings: DictConfig, jobs: int) -> None:
-    """Prepare this process for Hydra's launcher of `jobs` jobs; `settings` is Hydra's configuration.
+def prepare_launcher(config: DictConfig, jobs: int) -> None:
+    """Prepare this process for Hydra's launcher of `jobs` jobs, and `config` for what machines have.
 
-    Raises `ConfigError` where there is no Slurm.
+    Raises `ConfigError` where there is no Slurm, or no Ray.
     """
-    launcher = settings.launcher
+    launcher = config.hydra.launcher
     match str(launcher._target_).rpartition(".")[2]:
         case "LocalLauncher":  # starts all at once
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        case "JoblibLauncher":
+            share_gpus(config)
         case "SlurmLauncher":
-            _prepare_slurm(launcher, str(settings.sweep.dir))
+            merge_extra_setup(config)
+            _prepare_slurm(launcher, str(config.hydra.sweep.dir))
+        case "RayLauncher":
+            ray_launcher.check_settings(launcher)
+
+
+def share_gpus(config: DictConfig) -> None:
+    """Let each of the processes of hydra/launcher=parallel see one GPU; `n_jobs=-1` becomes one process a GPU.
+
+    Without effect where `trainer.device` says which device runs take.
+    """
+    words = (word.lstrip("+").partition("=") for word in run_dir.task_overrides(config.hydra))
+    given = {value for key, _, value in words if key == "trainer.device"} | {config.trainer.device}
+    devices = visible_gpus() if given <= {"auto", "cuda"} else []
+    if not devices:
+        return
+    import joblib
+
+    launcher = config.hydra.launcher
+    if launcher.n_jobs == -1:
+        with read_write(config):
+            launcher.n_jobs = len(devices)
+    gpu_share.offer(devices, joblib.effective_n_jobs(launcher.n_jobs))
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs of this machine that processes may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given and count else [str(n) for n in range(count)]
+
+
+def merge_extra_setup(config: DictConfig) -> None:
+    """Put the commands of `hydra.launcher.extra_setup`, which submitit's plugin does not know, before the preset's."""
+    launcher = config.hydra.launcher
+    with read_write(config), open_dict(launcher):
+        launcher.setup = [*launcher.pop("extra_setup"), *(launcher.setup or [])]
 
 
 def _prepare_slurm(launcher: DictConfig, folder: str) -> None:

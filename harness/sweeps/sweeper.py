@@ -72,7 +72,8 @@ class Sweeper(HydraSweeper):
             killed = type(error).__name__ == "TerminatedWorkerError"  # of joblib
             stopped = killed or isinstance(error, KeyboardInterrupt | RunInterruptedError)
             launcher = str(self.config.hydra.launcher._target_)
-            if stopped and not launcher.endswith(".SlurmLauncher"):  # whose jobs go on, as it says
+            leaves = launcher.endswith(".SlurmLauncher") or self.config.hydra.launcher.get("leave")
+            if stopped and not leaves:  # jobs that go on, as the launcher says
                 again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
                 print(f"the sweep has stopped; {again}", file=sys.stderr)
             raise
@@ -93,7 +94,3 @@ class Sweeper(HydraSweeper):
         size = self.max_batch_size or len(jobs)
         for first in range(0, len(jobs), size):
             yield number + first, jobs[first : first + size]
-
-
-def register_sweeper() -> None:
-    hydra_private.register_sweeper(Sweeper)

@@ -19,7 +19,12 @@ from harness.training.augment import PerImage
 from harness.training.datasets import ImageFiles, InMemoryImages, Source, Splits, updates_per_epoch
 from harness.training.distributed import SINGLE_PROCESS, World
 
-_EVAL_BATCH = {"cpu": 125, "cuda": 2000}  # on CPUs small batches stay in the cache
+_EVAL_BATCH = {
+    "cpu": 125,
+    "cuda": 2000,
+    "xpu": 2000,
+    "mps": 2000,
+}  # on CPUs small batches stay in the cache
 _AT_ONCE = 2**24  # bytes of training batches that a GPU makes together: small ones wait for the CPU
 _ALIGNED = 512  # bytes: where tensors begin on a GPU, on which their arithmetic may depend
 

@@ -42,16 +42,24 @@ class Precision:
 
     @classmethod
     def resolve(cls, wanted: str, device: torch.device) -> Precision:
-        """Return the precision in use: `auto` is float32 on CPUs, bfloat16 on GPUs that have it and else float16.
+        """Return the precision in use.
 
-        Raises `ConfigError` for float16 on a CPU.
+        `auto` is float32 on CPUs and Apple GPUs, bfloat16 on GPUs that have it and else float16.
+        Raises `ConfigError` for float16 on a CPU or an Apple GPU, whose gradients no scaler was tried with.
         """
         if wanted == "auto":
-            on_gpu = device.type == "cuda"
-            wanted = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+            on_gpu = device.type in ("cuda", "xpu")
+            wanted = ("bf16" if _has_bf16(device) else "fp16") if on_gpu else "fp32"
         if wanted == "fp16" and device.type == "cpu":
             raise ConfigError("trainer.precision=fp16: needs a GPU; on CPUs use fp32 or bf16")
+        if wanted == "fp16" and device.type == "mps":
+            raise ConfigError("trainer.precision=fp16: is not for mps; use fp32 or bf16")
         return cls(wanted, device)
+
+    @property
+    def sums(self) -> torch.dtype:
+        """Return the type of sums over many images; Apple GPUs have no float64."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
 
     def autocast(self) -> AbstractContextManager[None]:
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
@@ -59,6 +67,10 @@ class Precision:
 
     def scaler(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return bool(torch.get_device_module(device).is_bf16_supported())
 
 
 @dataclass
@@ -119,18 +131,23 @@ class TrainState:
         """
         if self.pending_losses:
             self.last_loss()
-        cuda = next(self.network.parameters()).device.type == "cuda"
+        kind = self._device_type()
         more: dict[str, Any] = {"param_groups": groups} if any(groups := self._changed()) else {}
         if self.averages:
             more["averages"] = self.averages.snapshot(self.updates)
-        return more | {
+        if kind != "cpu":
+            more[f"rng_{kind}"] = torch.get_device_module(kind).get_rng_state()
+        return {
             "updates": self.updates,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state() if cuda else None,
-        }
+            "rng_cuda": None,
+        } | more
+
+    def _device_type(self) -> str:
+        return next(self.network.parameters()).device.type
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go to where `saved` stood. Raises KeyError, RuntimeError or ValueError if it does not fit."""
@@ -139,8 +156,9 @@ class TrainState:
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["rng"])
-        if saved["rng_cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(saved["rng_cuda"])
+        kind = self._device_type()
+        if kind != "cpu" and (state := saved.get(f"rng_{kind}")) is not None:
+            torch.get_device_module(kind).set_rng_state(state)
         self.updates = saved["updates"]
         if self.averages:
             self.averages.restore(saved.get("averages", {}), self.updates)
@@ -282,7 +300,7 @@ class TrainStep:
         `outputs` the logits, float32 (batch, classes), and the labels, int64 (batch,).
         """
         network.eval()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
+        sums = torch.zeros(3, dtype=self.precision.sums, device=self.precision.device)
         for images, labels in batches:
             with self.precision.autocast():
                 logits = self.forward(images).float()

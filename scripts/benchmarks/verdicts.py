@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import statistics
 import time
 
@@ -66,8 +66,8 @@ def _until_decided() -> tuple[float, int]:
 
 
 def _used() -> float:
-    own = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime
+    own = os.times()
+    return own.children_user + own.children_system
 
 
 def _middle(values: list[float]) -> str:

@@ -69,7 +69,7 @@ def leave_the_job() -> None:
 
 def submit_new(overrides: list[str]) -> None:
     """Plan a new sweep, and submit what it trains first."""
-    from harness.sweeps import slurm, stages
+    from harness.sweeps import launchers, slurm, stages
 
     refuse_repeated(overrides)
     register(overrides)
@@ -81,6 +81,7 @@ def submit_new(overrides: list[str]) -> None:
             raise ConfigError(f"hydra/launcher={name}: leave it out; jobs go to Slurm")
         with read_write(config):  # a folder that is looked up is made, before the plan is checked
             chosen.submitit_folder = ".submitit"
+        launchers.merge_extra_setup(config)
         launcher: Any = OmegaConf.to_container(chosen, resolve=True)
         slurm.make_executor(Path(), launcher)  # before anything is written
         raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)

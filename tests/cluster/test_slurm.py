@@ -123,7 +123,8 @@ def ended_like(whole: tuple[str, bytes], sweep: Sweep, number: int = 0) -> None:
 
 def test_a_sweep_is_a_job_array_and_ends_in_its_table(launch: Launch) -> None:
     sweep = launch("scheduler.t_mult=1,2", "seed=0,1", "scheduler.t_0=1", "trainer.epochs=3",
-                   "tracking.mode=offline", "hydra.launcher.timeout_min=20")  # fmt: skip
+                   "tracking.mode=offline", "hydra.launcher.timeout_min=20",
+                   "hydra.launcher.extra_setup=['echo prepared >&2']")  # fmt: skip
     code, out, err = sweep.end()
     assert code == 0, err + sweep.log()
     assert [line.split()[:2] for line in out.splitlines()[2:4]] == [
@@ -134,6 +135,7 @@ def test_a_sweep_is_a_job_array_and_ends_in_its_table(launch: Launch) -> None:
     assert not re.search(r"warning: (?!2 seeds an arm)", err)
     assert re.search(r"scancel --name=train-\S+ cancels them", err)
     assert {sweep.result(number)["numerics"]["threads"] for number in range(4)} == {1}
+    assert sweep.log().count("prepared") == 4
     assert len(list(sweep.folder.glob("*/wandb/offline-run-*"))) == 4
     assert verified(sweep.folder)
 

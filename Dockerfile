@@ -1,0 +1,25 @@
+# The program with what it needs, on the CPU:
+#   docker build -t cosine-restarts --build-arg COMMIT="$(git rev-parse HEAD)" .
+# for NVIDIA GPUs, whose driver is the host's (docker run --gpus all), the wheels of a CUDA version:
+#   docker build -t cosine-restarts --build-arg TORCH=cu130 --build-arg COMMIT="$(git rev-parse HEAD)" .
+# Results, store and data are in the folder that is mounted at /work:
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cosine-restarts python /opt/cosine-restarts/train.py -m …
+FROM python:3.11-slim-bookworm
+
+ARG TORCH=cpu
+ARG EXTRAS=parallel,ray
+
+WORKDIR /opt/cosine-restarts
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    --index-url "https://download.pytorch.org/whl/$TORCH" torch torchvision
+
+COPY . .
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[$EXTRAS]"
+
+# the copy has no repository: what results record as the program's commit
+ARG COMMIT=
+ENV HARNESS_COMMIT=$COMMIT HARNESS_DATA=/work/data HARNESS_STORE=/work/trajectories PYTHONUNBUFFERED=1
+
+WORKDIR /work
+CMD ["python", "/opt/cosine-restarts/train.py", "--help"]

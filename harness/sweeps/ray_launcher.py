@@ -1,0 +1,341 @@
+"""hydra/launcher=ray: a sweep's jobs on the CPUs and GPUs of this machine, or of a cluster that runs Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from harness.config import compose, extensions
+from harness.config.errors import ConfigError
+from harness.config.registry import CONF
+from harness.config.warnings import warn
+from harness.files import atomic
+from harness.runs import requeue, run_dir
+from harness.runs.signals import RunInterruptedError
+from harness.store import commit
+from harness.sweeps import ray_job
+from harness.sweeps.ray_job import Jobs, LeftJobs, NodeStoppedError, Shared
+
+_ANSWER_SECONDS = 10.0
+_LONGEST = 200  # characters of what Ray says about a lost process
+_NAMESPACE = "cosine-restarts"
+_OBJECT_STORE = 80 * 2**20  # bytes; Ray takes no less, and results of jobs are small
+_HANDED_ON = ("HARNESS_", "WANDB_", "TORCH", "PYTORCH_", "OMP_", "MKL_", "CUBLAS_")
+_NOT_HANDED_ON = (extensions.VARIABLE, "HARNESS_BARS")
+
+
+def check_settings(launcher: DictConfig) -> None:
+    """Raise `ConfigError` for settings of conf/hydra/launcher/ray.yaml that cannot work, and where Ray is missing."""
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("hydra/launcher=ray: Ray is not installed; pip install -e '.[ray]'")
+    cpus, gpus, retries = launcher.num_cpus, launcher.num_gpus, launcher.max_retries
+    if not (_is_number(cpus) and cpus > 0):
+        raise ConfigError(f"hydra.launcher.num_cpus={cpus}: must be a number above 0")
+    share = _is_number(gpus) and (0 <= gpus < 1 or float(gpus).is_integer())
+    if gpus is not None and not share:
+        raise ConfigError(f"hydra.launcher.num_gpus={gpus}: must be a fraction or a whole number")
+    if not isinstance(retries, int) or retries < 0:
+        raise ConfigError(f"hydra.launcher.max_retries={retries}: must be an integer of at least 0")
+    if launcher.leave and launcher.address is None:
+        raise ConfigError(
+            "hydra.launcher.leave=true: a Ray that this command starts ends with it; give "
+            "hydra.launcher.address of one that runs"
+        )
+    if str(launcher.address).startswith("ray://"):
+        raise ConfigError(
+            f"hydra.launcher.address={launcher.address}: give the command on a node of the cluster, with "
+            "hydra.launcher.address=auto"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class RayLauncher(Launcher):
+    """Hydra's launcher of conf/hydra/launcher/ray.yaml. It composes jobs, for nodes have no conf/ of the user's."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._connected = False
+        self.config: DictConfig
+        self.hydra_context: HydraContext
+        self.task_function: TaskFunction
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        setup_globals()
+        if not self._connected:
+            connect(self.config.hydra.launcher)
+            self._connected = True
+        shared = self._shared()
+        with _jobs(self.config, shared) as jobs:
+            references: list[Any] = []
+            try:
+                for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+                    references += jobs(*self._composed(overrides, number))
+                return _results(references)
+            except BaseException as error:
+                self._stop(references, error)
+                raise
+
+    def _shared(self) -> Shared:
+        """Check that every node sees the sweep, and return what all jobs are given."""
+        import ray.cloudpickle as pickle
+
+        launcher, folders = self.config.hydra.launcher, [self.config.hydra.sweep.dir]
+        if self.config.reuse:
+            folders.append(self.config.store.dir)
+        tokens = {os.path.abspath(folder): _token(Path(folder)) for folder in folders}
+        if launcher.address:
+            check_nodes_see(os.getcwd(), tokens)
+        hydra = (self.hydra_context, self.task_function, Singleton.get_state())
+        return Shared(
+            os.getcwd(), tokens, environment(launcher), extensions.loaded(), pickle.dumps(hydra)
+        )
+
+    def _composed(self, overrides: Sequence[str], number: int) -> tuple[str, bytes]:
+        """Return the folder of a job and its configuration."""
+        import ray.cloudpickle as pickle
+
+        loader = self.hydra_context.config_loader
+        config = loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
+        return folder, pickle.dumps(config)
+
+    def _stop(self, references: Sequence[Any], error: BaseException) -> None:
+        """Let runs write their checkpoints and end; where they are to be left, say how to come back to them."""
+        import ray
+
+        asked = isinstance(error, KeyboardInterrupt | RunInterruptedError)
+        if asked and self.config.hydra.launcher.leave:
+            again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
+            text = f"the jobs go on; to wait for them again, or with hydra.launcher.leave=false to stop them, {again}"
+            print(text, file=sys.stderr)
+            return
+        for reference in references:
+            ray.cancel(reference)
+        if asked:
+            print("runs write their checkpoints; Ctrl-C ends them at once", file=sys.stderr)
+        if references:
+            ray.wait([*references], num_returns=len(references))
+
+
+def connect(launcher: DictConfig) -> None:
+    """Connect to Ray, or start it, and ship the code. Raises `ConfigError` if that fails."""
+    import ray
+
+    _refuse_silence(launcher.address)
+    local: dict[str, Any] = {}
+    if launcher.address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)  # Ray takes its place
+    with tempfile.TemporaryDirectory() as folder:
+        copy_code(Path(folder))
+        try:
+            ray.init(
+                address=launcher.address or "local", namespace=_NAMESPACE, log_to_driver=False,
+                logging_level="ERROR", runtime_env={"working_dir": folder}, **local,
+            )  # fmt: skip
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"hydra.launcher.address={launcher.address}: {error}") from error
+    if main:
+        signal.signal(signal.SIGTERM, before)
+    _check_room(launcher)
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Raise `ConfigError` for an address where nothing answers: Ray would wait for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.launcher.address={address}: no Ray answers there ({error})"
+        ) from error
+
+
+def copy_code(folder: Path) -> None:
+    """Copy the code of the program, its configuration and the extensions; no data, no sweeps, nothing else."""
+    for part in (Path(__file__).parents[1], CONF):
+        shutil.copytree(
+            part, folder / part.name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    extensions.ship(folder / ray_job.EXTENSIONS)
+
+
+def _check_room(launcher: DictConfig) -> None:
+    """Warn if no node has what a job asks for; raise `ConfigError` where no other can join."""
+    import ray
+
+    wanted = {"CPU": launcher.num_cpus, "GPU": gpus_of_a_job(launcher)}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= share for name, share in wanted.items()) for node in nodes):
+        return
+    has = "; ".join(
+        sorted({f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes})
+    )
+    text = f"hydra.launcher.num_cpus={wanted['CPU']:g}, num_gpus={wanted['GPU']:g}: no node has as many ({has})"
+    if launcher.address is None:
+        raise ConfigError(text)
+    warn(f"{text}; runs wait until one joins the cluster")
+
+
+def gpus_of_a_job(launcher: DictConfig) -> float:
+    """Return the share of GPUs that each job asks for: by default one, where there are any."""
+    if launcher.num_gpus is not None:
+        return float(launcher.num_gpus)
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def environment(launcher: DictConfig) -> dict[str, str]:
+    """Return the variables that jobs take from this process, and those of a job."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_HANDED_ON) and name not in _NOT_HANDED_ON
+    }
+    threads = {"OMP_NUM_THREADS": str(max(1, int(launcher.num_cpus)))}
+    hidden = {} if gpus_of_a_job(launcher) else {"CUDA_VISIBLE_DEVICES": ""}
+    copy = {compose.PROJECT: str(CONF.parent), requeue.IN_RAY: "1"} | commit.for_copies()
+    return threads | hidden | own | copy
+
+
+def _token(folder: Path) -> str:
+    """Return what is in the token of a folder; a new one if there is none."""
+    path = folder / ray_job.TOKEN
+    if not path.exists():
+        with atomic(path, "w") as file:
+            file.write(uuid.uuid4().hex)
+    return path.read_text()
+
+
+def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
+    """Raise `ConfigError` if a node of the cluster does not see the current folder, or those with `tokens`."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0)(ray_job.unseen)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [ask.options(scheduling_strategy=one).remote(cwd, tokens) for one in there]
+    for node, answer in zip(nodes, answers, strict=True):
+        if folder := _get(answer):
+            raise ConfigError(
+                f"hydra/launcher=ray: node {node['NodeManagerAddress']} does not see {folder}; give the command in a "
+                "folder that all nodes share, with hydra.sweep.dir and store.dir on it"
+            )
+
+
+@contextmanager
+def _jobs(config: DictConfig, shared: Shared) -> Iterator[Any]:
+    """Yield a function that starts a job and returns its reference in a list.
+
+    Jobs that are to outlive this command belong to an actor, as do those that an earlier command left.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    launcher = config.hydra.launcher
+    options = {
+        "num_cpus": launcher.num_cpus,
+        "num_gpus": gpus_of_a_job(launcher),
+        "max_retries": launcher.max_retries,
+        "retry_exceptions": [NodeStoppedError],
+    }
+    name = hashlib.sha256(os.path.realpath(config.hydra.sweep.dir).encode()).hexdigest()
+    if options["num_gpus"]:
+        options["max_calls"] = (
+            1  # or the memory of a GPU stays taken, and its number the first one's
+        )
+    owner: Any = None
+    if launcher.address:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        try:
+            owner = ray.get_actor(name)
+            print("jobs that an earlier command left go on", file=sys.stderr)
+        except ValueError:
+            if launcher.leave:
+                owner = (
+                    ray.remote(LeftJobs)
+                    .options(name=name, lifetime="detached", num_cpus=0, scheduling_strategy=here)
+                    .remote(options, shared)
+                )
+    if owner is None:
+        yield Jobs(options, shared).start
+        return
+    yield lambda folder, job: ray.get(owner.start.remote(folder, job))
+    ray.kill(owner)
+
+
+def _results(references: Sequence[Any]) -> list[JobReturn]:
+    """Wait for jobs and return what they have returned, in their order; a lost one is a warning."""
+    import ray
+
+    found: dict[Any, JobReturn] = {}
+    waiting = [*dict.fromkeys(references)]
+    while waiting:
+        (ended,), waiting = ray.wait(waiting)
+        found[ended] = _result(ended)
+    return [found[reference] for reference in references]
+
+
+def _result(reference: Any) -> JobReturn:
+    from ray.exceptions import RayError
+
+    try:
+        result: JobReturn = _get(reference)
+        return result
+    except (NodeStoppedError, RayError) as error:
+        lost = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+    warn(f"a run was lost more often than hydra.launcher.max_retries allows ({lost})")
+    return JobReturn(_return_value=float("nan"), status=JobStatus.COMPLETED)
+
+
+def _get(reference: Any) -> Any:
+    """Return what a function has returned on a node, or raise what it raised there.
+
+    Raises `ConfigError` if the code cannot be set up on that node, `RayError` if the process was lost.
+    """
+    import ray
+    from ray.exceptions import RayTaskError, RuntimeEnvSetupError
+
+    try:
+        return ray.get(reference)
+    except RuntimeEnvSetupError as error:
+        raise ConfigError(
+            f"hydra/launcher=ray: the code cannot be set up on a node: {error}"
+        ) from error
+    except RayTaskError as error:
+        raise error.cause from error
