@@ -39,7 +39,7 @@ _PARTS = {
     "killed": Part(gpu_promises.killed_runs, 100),
     "resumed": Part(gpu_promises.resumed_states, 100),
     "tests": Part(gpu_promises.gpu_tests, 100),
-    "eager": Part(gpu_speed.eager, 95),
+    "eager": Part(gpu_speed.eager, 145),
     "compiled": Part(gpu_speed.compiled, 200),
     "together": Part(gpu_speed.together, 60),
     "usual": Part(gpu_speed.usual_programs, 55),
