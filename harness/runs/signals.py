@@ -9,14 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Never
 
-_NAMES = (
-    "SIGINT",
-    "SIGTERM",
-    "SIGHUP",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGBREAK",
-)  # Windows lacks three, and has the last
+# Windows lacks three of them, and has the last
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 _LATER = getattr(signal, "SIGUSR2", None)
 

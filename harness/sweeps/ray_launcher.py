@@ -276,9 +276,7 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[Any]:
     }
     name = hashlib.sha256(os.path.realpath(config.hydra.sweep.dir).encode()).hexdigest()
     if options["num_gpus"]:
-        options["max_calls"] = (
-            1  # or the memory of a GPU stays taken, and its number the first one's
-        )
+        options["max_calls"] = 1  # or a GPU's memory stays taken, and its number the first one's
     owner: Any = None
     if launcher.address:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
