@@ -469,8 +469,9 @@ def test_code_of_ones_own_is_shipped_with_that_of_the_program(
     code, _, err = sweep.end()
     assert code == 0, err + sweep.log(0)
     assert sweep.result(0)["config"]["seed"] == 7
-    (files,) = re.findall(r"^code in (.*)$", sweep.log(0), re.M)
-    assert all("/working_dir_files/" in file for file in files.split()), files
+    files = " ".join(re.findall(r"^code in (.*)$", sweep.log(0), re.M)).split()
+    assert files
+    assert all("/working_dir_files/" in file for file in files), files
     assert (sweep.folder / "0/extensions/helper.py").read_text() == "WIDTH = 8\n"
 
 

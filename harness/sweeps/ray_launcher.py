@@ -92,11 +92,13 @@ class RayLauncher(Launcher):
             connect(self.config.hydra.launcher)
             self._connected = True
         shared = self._shared()
-        with _jobs(self.config, shared) as jobs:
+        with _jobs(self.config, shared) as (start, were_left):
             references: list[Any] = []
             try:
                 for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-                    references += jobs(*self._composed(overrides, number))
+                    references += start(*self._composed(overrides, number))
+                if were_left:  # said once a Ctrl-C stops them
+                    print("jobs that an earlier command left go on", file=sys.stderr)
                 return _results(references)
             except BaseException as error:
                 self._stop(references, error)
@@ -259,8 +261,8 @@ def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
 
 
 @contextmanager
-def _jobs(config: DictConfig, shared: Shared) -> Iterator[Any]:
-    """Yield a function that starts a job and returns its reference in a list.
+def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Any, bool]]:
+    """Yield a function that starts a job and returns its reference in a list, and whether jobs had been left.
 
     Jobs that are to outlive this command belong to an actor, as do those that an earlier command left.
     """
@@ -278,11 +280,12 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[Any]:
     if options["num_gpus"]:
         options["max_calls"] = 1  # or a GPU's memory stays taken, and its number the first one's
     owner: Any = None
+    were_left = False
     if launcher.address:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         try:
             owner = ray.get_actor(name)
-            print("jobs that an earlier command left go on", file=sys.stderr)
+            were_left = True
         except ValueError:
             if launcher.leave:
                 owner = (
@@ -291,9 +294,9 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[Any]:
                     .remote(options, shared)
                 )
     if owner is None:
-        yield Jobs(options, shared).start
+        yield Jobs(options, shared).start, were_left
         return
-    yield lambda folder, job: ray.get(owner.start.remote(folder, job))
+    yield lambda folder, job: ray.get(owner.start.remote(folder, job)), were_left
     ray.kill(owner)
 
 
