@@ -21,6 +21,7 @@ from harness.config.hints import options_in_one_line
 from harness.config.hydra_private import multirun_config, refuse_repeated
 from harness.config.one_line_errors import one_line_errors
 from harness.sweeps.jobs import PlannedSweep, plan_sweep
+from harness.sweeps.launchers import check_launcher
 
 
 def main() -> None:
@@ -52,6 +53,7 @@ def preview(arguments: argparse.Namespace) -> None:
     refuse_repeated(arguments.overrides)
     register(arguments.overrides)
     with multirun_config(conf, overrides) as composed:
+        check_launcher(composed.hydra.launcher)
         planned = plan_sweep(composed)
     show(planned, arguments.time)
 

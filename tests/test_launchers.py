@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Main
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 
@@ -19,7 +19,7 @@ from harness.config.hydra_private import last_given
 from harness.config.one_line_errors import explain
 from harness.runs import gpu_share
 from harness.runs.signals import RunInterruptedError
-from harness.sweeps.launchers import prepare_launcher
+from harness.sweeps.launchers import check_launcher, merge_extra_setup, prepare_launcher
 
 
 def settings(*overrides: str) -> Any:
@@ -123,11 +123,40 @@ def test_without_a_gpu_parallel_takes_the_cores(monkeypatch: pytest.MonkeyPatch)
     assert gpu_share.VARIABLE not in os.environ
 
 
-def test_settings_of_ray_are_looked_at_before_it_starts() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^hydra(/launcher=ray: Ray is not|.launcher.num_cpus=0:)"
-    ):
-        prepare_launcher(settings("hydra/launcher=ray", "hydra.launcher.num_cpus=0"), jobs=2)
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["hydra/launcher=ray", "hydra.launcher.num_cpus=0"], r"hydra(/launcher=ray: Ray is not|.launcher.num_cpus=0: )"),
+        (["hydra/launcher=parallel", "hydra.launcher.n_jobs=0"], r"hydra\.launcher\.n_jobs=0: must be a number of "),
+        (["hydra.launcher.extra_setup='module load cuda'"], r"hydra\.launcher\.extra_setup=module load cuda: must be a "
+         r"list of shell commands, as in \"hydra\.launcher\.extra_setup=\['module load cuda'\]\"$"),
+        (["hydra.launcher.extra_setup=[1]"], r"hydra\.launcher\.extra_setup=\[1\]: must be a list of shell commands"),
+    ],
+)  # fmt: skip
+def test_settings_are_looked_at_before_anything_is_written(overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        check_launcher(settings(*overrides).hydra.launcher)
+
+
+def test_a_launcher_in_place_of_its_group_is_a_line(main: Main, tmp_path: Path) -> None:
+    done = main("-m", "hydra.launcher=ray", f"hydra.sweep.dir={tmp_path}/sweep", "seed=0,1")
+    assert done.stderr == "error: hydra.launcher=ray: a launcher is chosen by hydra/launcher=ray\n"
+    done = main(
+        "-m",
+        "hydra/launcher=slurm",
+        "hydra.launcher.extra_setup=x",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    )
+    assert done.stderr.startswith("error: hydra.launcher.extra_setup=x: must be a list")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_no_commands_of_ones_own_are_none() -> None:
+    config = settings("hydra.launcher.extra_setup=null")
+    before = [*config.hydra.launcher.setup]
+    check_launcher(config.hydra.launcher)
+    merge_extra_setup(config)
+    assert config.hydra.launcher.setup == before
 
 
 def test_without_a_slurm_the_sweep_does_not_begin(programs: Path) -> None:

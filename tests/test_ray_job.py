@@ -26,6 +26,22 @@ def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
     assert ray_job.unseen(str(tmp_path), {str(tmp_path): "7", other: "7"}) == other
 
 
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("2026-11-26T22:09:29.903+00:00 begin: vm, process 1\na\n\nb\n2026-11-26T22:09:30.1+00:00 end: vm\n", "b"),
+        ("2026-11-26T22:09:29.903+00:00 begin: vm, process 1\n", ""),
+        ("2026 begins: b\n", "2026 begins: b"),
+        ("", ""),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_last_line_that_a_run_has_printed(tmp_path: Path, log: str | None, line: str) -> None:
+    if log is not None:
+        (tmp_path / ray_job.LOG).write_text(log)
+    assert ray_job.last_line(tmp_path) == line
+
+
 PRINTS = """
 import os, subprocess, sys
 from pathlib import Path

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,11 @@ def launcher(*overrides: str) -> Any:
     [
         (["num_cpus=0"], "hydra.launcher.num_cpus=0: must be a number above 0"),
         (["num_cpus=two"], "hydra.launcher.num_cpus=two: must be a number above 0"),
-        (["num_gpus=1.5"], "hydra.launcher.num_gpus=1.5: must be a fraction or a whole number"),
-        (["num_gpus=true"], "hydra.launcher.num_gpus=True: must be a fraction or a whole number"),
+        (["num_gpus=1.5"], "hydra.launcher.num_gpus=1.5: must be a whole number, or a share of a GPU, as 0.25"),
+        (["num_gpus=-1"], "hydra.launcher.num_gpus=-1: must be a whole number, or a share of a GPU, as 0.25"),
+        (["num_gpus=true"], "hydra.launcher.num_gpus=True: must be a whole number, or a share of a GPU, as 0.25"),
+        (["leave=flase"], "hydra.launcher.leave=flase: must be true or false"),
+        (["address=localhost"], "hydra.launcher.address=localhost: must be HOST:PORT, as in localhost:6379, or auto"),
         (["max_retries=-1"], "hydra.launcher.max_retries=-1: must be an integer of at least 0"),
         (["leave=true"], "hydra.launcher.leave=true: a Ray that this command starts ends with it; give "
          "hydra.launcher.address of one that runs"),
@@ -407,7 +411,7 @@ def test_jobs_that_were_left_are_stopped_by_the_command_that_does_not_leave_them
     code, _, err = sweep.end()
     assert code == 130
     assert (
-        "the jobs go on; to wait for them again, or with hydra.launcher.leave=false to stop them, "
+        "the jobs go on; the same command waits for them, and with hydra.launcher.leave=false its Ctrl-C stops them; "
         in err
     )
     assert not sweep.result(0)
@@ -524,6 +528,40 @@ def test_ray_that_the_sweep_starts_ends_with_it(launch: Launch) -> None:
     assert code == 0, err
     until(lambda: not Path(f"/proc/{sweep.jobs()[0].process}").exists())
     assert verified(sweep.folder)
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_takes_that_in_the_home_folder(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself looks there for `auto` alone."""
+    need(importlib.util.find_spec("ray"), "Ray is not installed: pip install -e '.[ray]'")
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    folder = tempfile.mkdtemp(dir="/tmp", prefix="ray")  # short, for the paths of sockets
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("of-the-tests" * 4)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ray = Path(sys.executable).with_name("ray")
+    start = [str(ray), "start", "--head", "--block", f"--port={address.partition(':')[2]}", "--num-cpus=1",
+             "--include-dashboard=false", f"--temp-dir={folder}", f"--object-store-memory={80 * 2**20}"]  # fmt: skip
+    head = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert head.stdout
+        assert any("Ray runtime started" in line for line in head.stdout)
+        code, _, err = launch(*TINY, "seed=0,1", f"hydra.launcher.address={address}").end()
+    finally:
+        head.terminate()
+        head.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert code == 0, err
+    assert re.search(r"^Ray \S+:\d+: 1 node, 1 CPUs, 0 GPUs; ", err, re.M)
+    ends = re.findall(r"^(\d/2) seed=\d: val/acc .* \(3 epochs trained, ", err, re.M)
+    assert sorted(ends) == ["1/2", "2/2"]
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from harness.config.warnings import warn
 from harness.runs.run_dir import from_here, how_to_go_on
 from harness.sweeps import stages
 from harness.sweeps.jobs import check_stages, search_sweeper, sweep_overrides
-from harness.sweeps.launchers import prepare_launcher
+from harness.sweeps.launchers import check_launcher, prepare_launcher
 from harness.sweeps.planning import write_or_continue
 from harness.training import ranks
 
@@ -59,6 +59,7 @@ class Sweep(Callback):
                 raise ConfigError(
                     "hydra.sweep.dir: has no value; give one with hydra.sweep.dir=VALUE"
                 )
+            check_launcher(config.hydra.launcher)
             if sweeper := search_sweeper(config):
                 begin_search(config, sweeper)
                 at_once = config.hydra.sweeper.get("n_jobs", 1)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from types import FrameType
-from typing import Never
+from typing import Any, Never
 
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -21,10 +21,35 @@ from harness.sweeps import ray_launcher
 _SACCT = ("sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", "1")  # as submitit calls it
 
 
+def check_launcher(launcher: Any) -> None:
+    """Raise `ConfigError` for settings of Hydra's launcher that cannot work, before anything is written."""
+    if not isinstance(launcher, DictConfig):
+        raise ConfigError(
+            f"hydra.launcher={launcher}: a launcher is chosen by hydra/launcher={launcher}"
+        )
+    match str(launcher._target_).rpartition(".")[2]:
+        case "JoblibLauncher":
+            jobs = launcher.n_jobs
+            if not jobs:
+                raise ConfigError(
+                    f"hydra.launcher.n_jobs={jobs}: must be a number of processes, or -1 for as many as there are "
+                    "GPUs, or cores"
+                )
+        case "SlurmLauncher":
+            setup = launcher.extra_setup
+            if isinstance(setup, str) or not all(isinstance(one, str) for one in setup or ()):
+                raise ConfigError(
+                    f"hydra.launcher.extra_setup={setup}: must be a list of shell commands, as in "
+                    "\"hydra.launcher.extra_setup=['module load cuda']\""
+                )
+        case "RayLauncher":
+            ray_launcher.check_settings(launcher)
+
+
 def prepare_launcher(config: DictConfig, jobs: int) -> None:
     """Prepare this process for Hydra's launcher of `jobs` jobs, and `config` for what machines have.
 
-    Raises `ConfigError` where there is no Slurm, or no Ray.
+    Raises `ConfigError` where there is no Slurm.
     """
     launcher = config.hydra.launcher
     match str(launcher._target_).rpartition(".")[2]:
@@ -35,8 +60,6 @@ def prepare_launcher(config: DictConfig, jobs: int) -> None:
         case "SlurmLauncher":
             merge_extra_setup(config)
             _prepare_slurm(launcher, str(config.hydra.sweep.dir))
-        case "RayLauncher":
-            ray_launcher.check_settings(launcher)
 
 
 def share_gpus(config: DictConfig) -> None:
@@ -70,7 +93,7 @@ def merge_extra_setup(config: DictConfig) -> None:
     """Put the commands of `hydra.launcher.extra_setup`, which submitit's plugin does not know, before the preset's."""
     launcher = config.hydra.launcher
     with read_write(config), open_dict(launcher):
-        launcher.setup = [*launcher.pop("extra_setup"), *(launcher.setup or [])]
+        launcher.setup = [*(launcher.pop("extra_setup") or []), *(launcher.setup or [])]
 
 
 def _prepare_slurm(launcher: DictConfig, folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ from harness.runs.signals import RunInterruptedError
 LOG = "job.log"  # in a run's folder: what its processes have printed
 EXTENSIONS = "extensions"  # the folder of their code in what is shipped
 TOKEN = ".ray_token"  # in folders that all nodes are to see # noqa: S105
+_NOTE = re.compile(r"\d{4}-\d\d-\d\dT\S+ (begin|end): ")  # lines of our own
 _LOST_SECONDS = 120.0  # until the process of a node that was lost has noticed, and is gone
 _GRACE_SECONDS = 60.0  # for a command to fetch the last results, after which none is there to do so
 
@@ -115,6 +117,14 @@ def _logged(folder: Path) -> Iterator[None]:
         for number, before in zip((1, 2), saved, strict=True):
             os.dup2(before, number)
             os.close(before)
+
+
+def last_line(folder: Path) -> str:
+    """Return the last line that a run has printed, as how it ended; "" without any."""
+    with suppress(OSError):
+        lines = (folder / LOG).read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line and not _NOTE.match(line)), "")
+    return ""
 
 
 def _note(what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ _LONGEST = 200  # characters of what Ray says about a lost process
 _NAMESPACE = "cosine-restarts"
 _OBJECT_STORE = 80 * 2**20  # bytes; Ray takes no less, and results of jobs are small
 _HANDED_ON = ("HARNESS_", "WANDB_", "TORCH", "PYTORCH_", "OMP_", "MKL_", "CUBLAS_")
+Start = Callable[
+    [str, bytes], list[Any]
+]  # of a job: its folder and configuration to its reference, in a list
 _NOT_HANDED_ON = (extensions.VARIABLE, "HARNESS_BARS")
 
 
@@ -49,20 +53,33 @@ def check_settings(launcher: DictConfig) -> None:
     cpus, gpus, retries = launcher.num_cpus, launcher.num_gpus, launcher.max_retries
     if not (_is_number(cpus) and cpus > 0):
         raise ConfigError(f"hydra.launcher.num_cpus={cpus}: must be a number above 0")
-    share = _is_number(gpus) and (0 <= gpus < 1 or float(gpus).is_integer())
+    share = _is_number(gpus) and (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer()))
     if gpus is not None and not share:
-        raise ConfigError(f"hydra.launcher.num_gpus={gpus}: must be a fraction or a whole number")
-    if not isinstance(retries, int) or retries < 0:
+        raise ConfigError(
+            f"hydra.launcher.num_gpus={gpus}: must be a whole number, or a share of a GPU, as 0.25"
+        )
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ConfigError(f"hydra.launcher.max_retries={retries}: must be an integer of at least 0")
-    if launcher.leave and launcher.address is None:
+    if not isinstance(launcher.leave, bool):
+        raise ConfigError(f"hydra.launcher.leave={launcher.leave}: must be true or false")
+    _check_address(launcher)
+
+
+def _check_address(launcher: DictConfig) -> None:
+    address = launcher.address
+    if launcher.leave and address is None:
         raise ConfigError(
             "hydra.launcher.leave=true: a Ray that this command starts ends with it; give "
             "hydra.launcher.address of one that runs"
         )
-    if str(launcher.address).startswith("ray://"):
+    if str(address).startswith("ray://"):
         raise ConfigError(
-            f"hydra.launcher.address={launcher.address}: give the command on a node of the cluster, with "
+            f"hydra.launcher.address={address}: give the command on a node of the cluster, with "
             "hydra.launcher.address=auto"
+        )
+    if address not in (None, "auto") and not re.fullmatch(r".+:\d+", str(address)):
+        raise ConfigError(
+            f"hydra.launcher.address={address}: must be HOST:PORT, as in localhost:6379, or auto"
         )
 
 
@@ -88,21 +105,38 @@ class RayLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         setup_globals()
-        if not self._connected:
-            connect(self.config.hydra.launcher)
-            self._connected = True
-        shared = self._shared()
-        with _jobs(self.config, shared) as (start, were_left):
-            references: list[Any] = []
-            try:
-                for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-                    references += start(*self._composed(overrides, number))
-                if were_left:  # said once a Ctrl-C stops them
-                    print("jobs that an earlier command left go on", file=sys.stderr)
-                return _results(references)
-            except BaseException as error:
-                self._stop(references, error)
-                raise
+        take_token(self.config.hydra.launcher.address)
+        from ray.exceptions import RayError
+
+        jobs = (self._composed(one, at) for at, one in enumerate(job_overrides, initial_job_idx))
+        try:
+            if not self._connected:
+                connect(self.config.hydra.launcher)
+                self._connected = True
+            with _jobs(self.config, self._shared()) as (start, were_left):
+                return self._launch(jobs, start, were_left)
+        except RayError as error:
+            again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
+            reason = " ".join(str(error).split())[:_LONGEST]
+            text = f"hydra/launcher=ray: Ray has ended, or a node that it needs is lost ({reason}); {again}"
+            raise ConfigError(text) from error
+
+    def _launch(
+        self, jobs: Iterable[tuple[str, bytes]], start: Start, were_left: bool
+    ) -> list[JobReturn]:
+        from ray.exceptions import RayError
+
+        started: list[tuple[Any, str]] = []  # reference and folder of each job
+        try:
+            for folder, job in jobs:
+                started += [(reference, folder) for reference in start(folder, job)]
+            if were_left:  # said once a Ctrl-C stops them
+                print("jobs that an earlier command left go on", file=sys.stderr)
+            return _results(started)
+        except BaseException as error:
+            if not isinstance(error, RayError):  # which nothing answers any more
+                self._stop([reference for reference, _ in started], error)
+            raise
 
     def _shared(self) -> Shared:
         """Check that every node sees the sweep, and return what all jobs are given."""
@@ -130,6 +164,13 @@ class RayLauncher(Launcher):
         folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
         return folder, pickle.dumps(config)
 
+    def _lost(self, error: Exception) -> ConfigError:
+        again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
+        reason = " ".join(str(error).split())[:_LONGEST]
+        return ConfigError(
+            f"hydra/launcher=ray: Ray has ended, or its node is lost ({reason}); {again}"
+        )
+
     def _stop(self, references: Sequence[Any], error: BaseException) -> None:
         """Let runs write their checkpoints and end; where they are to be left, say how to come back to them."""
         import ray
@@ -137,13 +178,13 @@ class RayLauncher(Launcher):
         asked = isinstance(error, KeyboardInterrupt | RunInterruptedError)
         if asked and self.config.hydra.launcher.leave:
             again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
-            text = f"the jobs go on; to wait for them again, or with hydra.launcher.leave=false to stop them, {again}"
-            print(text, file=sys.stderr)
+            text = "the jobs go on; the same command waits for them, and with hydra.launcher.leave=false its Ctrl-C stops them;"
+            print(f"{text} {again}", file=sys.stderr)
             return
         for reference in references:
             ray.cancel(reference)
         if asked:
-            print("runs write their checkpoints; Ctrl-C ends them at once", file=sys.stderr)
+            print("runs write their checkpoints; Ctrl-C again ends them at once", file=sys.stderr)
         if references:
             ray.wait([*references], num_returns=len(references))
 
@@ -151,6 +192,7 @@ class RayLauncher(Launcher):
 def connect(launcher: DictConfig) -> None:
     """Connect to Ray, or start it, and ship the code. Raises `ConfigError` if that fails."""
     import ray
+    from ray.exceptions import AuthenticationError
 
     _refuse_silence(launcher.address)
     local: dict[str, Any] = {}
@@ -166,11 +208,42 @@ def connect(launcher: DictConfig) -> None:
                 address=launcher.address or "local", namespace=_NAMESPACE, log_to_driver=False,
                 logging_level="ERROR", runtime_env={"working_dir": folder}, **local,
             )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"hydra.launcher.address={launcher.address}: {error}") from error
+        except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+            raise ConfigError(_not_connected(launcher.address, error)) from error
     if main:
         signal.signal(signal.SIGTERM, before)
-    _check_room(launcher)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    where = (
+        f"Ray {ray.get_runtime_context().gcs_address}: {len(nodes)} node{'s' * (len(nodes) != 1)}"
+    )
+    print(
+        f"{where}, {cpus:g} CPUs, {gpus:g} GPUs; what runs print: {ray_job.LOG} in their folders",
+        file=sys.stderr,
+    )
+    _check_room(launcher, nodes)
+
+
+def take_token(address: str | None) -> None:
+    """Let Ray show the token of a cluster at HOST:PORT, if one is here. Call it before Ray is imported.
+
+    Ray does so by itself for `auto` alone, and where it starts a cluster.
+    """
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if address not in (None, "auto") and (
+        given or Path("~/.ray/auth_token").expanduser().is_file()
+    ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _not_connected(address: str | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:_LONGEST]
+    if address is None:
+        return f"hydra/launcher=ray: Ray does not start: {reason}"
+    if address == "auto":
+        fix = "start one by `ray start --head`, or leave hydra.launcher.address out"
+        return f"hydra.launcher.address=auto: no Ray is found on this machine; {fix} ({reason})"
+    return f"hydra.launcher.address={address}: {reason}; a cluster with a token takes ~/.ray/auth_token of its head here"
 
 
 def _refuse_silence(address: str | None) -> None:
@@ -195,12 +268,9 @@ def copy_code(folder: Path) -> None:
     extensions.ship(folder / ray_job.EXTENSIONS)
 
 
-def _check_room(launcher: DictConfig) -> None:
+def _check_room(launcher: DictConfig, nodes: Sequence[Mapping[str, float]]) -> None:
     """Warn if no node has what a job asks for; raise `ConfigError` where no other can join."""
-    import ray
-
     wanted = {"CPU": launcher.num_cpus, "GPU": gpus_of_a_job(launcher)}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= share for name, share in wanted.items()) for node in nodes):
         return
     has = "; ".join(
@@ -261,7 +331,7 @@ def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
 
 
 @contextmanager
-def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Any, bool]]:
+def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Start, bool]]:
     """Yield a function that starts a job and returns its reference in a list, and whether jobs had been left.
 
     Jobs that are to outlive this command belong to an actor, as do those that an earlier command left.
@@ -300,23 +370,25 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Any, bool]]:
     ray.kill(owner)
 
 
-def _results(references: Sequence[Any]) -> list[JobReturn]:
-    """Wait for jobs and return what they have returned, in their order; a lost one is a warning."""
+def _results(started: Sequence[tuple[Any, str]]) -> list[JobReturn]:
+    """Wait for jobs and return what they have returned, in their order."""
     import ray
 
-    found: dict[Any, JobReturn] = {}
-    waiting = [*dict.fromkeys(references)]
+    folders, found = dict(started), dict[Any, JobReturn]()
+    waiting = [*folders]
     while waiting:
         (ended,), waiting = ray.wait(waiting)
-        found[ended] = _result(ended)
-    return [found[reference] for reference in references]
+        found[ended] = _result(ended, Path(folders[ended]))
+    return [found[reference] for reference, _ in started]
 
 
-def _result(reference: Any) -> JobReturn:
+def _result(reference: Any, folder: Path) -> JobReturn:
+    """Return what a job has returned, and print how its run ended; one that was lost is a warning."""
     from ray.exceptions import RayError
 
     try:
         result: JobReturn = _get(reference)
+        print(ray_job.last_line(folder), file=sys.stderr, flush=True)
         return result
     except (NodeStoppedError, RayError) as error:
         lost = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]

@@ -76,6 +76,7 @@ def submit_new(overrides: list[str]) -> None:
     words = ["hydra/launcher=slurm", *(word for word in overrides if word != "-m")]
     with composed(words) as config:
         chosen = config.hydra.launcher
+        launchers.check_launcher(chosen)
         if not chosen._target_.endswith(".SlurmLauncher"):
             name = config.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(f"hydra/launcher={name}: leave it out; jobs go to Slurm")
