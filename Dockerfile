@@ -11,8 +11,9 @@ ARG EXTRAS=parallel,ray
 
 WORKDIR /opt/cosine-restarts
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt \
-    --index-url "https://download.pytorch.org/whl/$TORCH" torch torchvision
+# PyTorch's own index has few versions of other packages; of torch, pip prefers its 2.x.y+cpu to PyPI's 2.x.y
+RUN pip install --no-cache-dir --constraint constraints.txt torch torchvision \
+    --index-url "https://download.pytorch.org/whl/$TORCH" --extra-index-url https://pypi.org/simple
 
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[$EXTRAS]"

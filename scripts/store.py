@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    usual = os.environ.get("HARNESS_STORE", _ROOT / "trajectories")
+    usual = os.environ.get("HARNESS_STORE") or _ROOT / "trajectories"
     parser.add_argument("--dir", type=Path, default=usual, help="store.dir")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ls", help="model, data set, epochs, size")

@@ -52,8 +52,8 @@ def launcher(*overrides: str) -> Any:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["num_cpus=0"], "hydra.launcher.num_cpus=0: must be a number above 0"),
-        (["num_cpus=two"], "hydra.launcher.num_cpus=two: must be a number above 0"),
+        (["num_cpus=0"], "hydra.launcher.num_cpus=0: must be a number of at least 0.001"),
+        (["num_cpus=two"], "hydra.launcher.num_cpus=two: must be a number of at least 0.001"),
         (["num_gpus=1.5"], "hydra.launcher.num_gpus=1.5: must be a whole number, or a share of a GPU, as 0.25"),
         (["num_gpus=-1"], "hydra.launcher.num_gpus=-1: must be a whole number, or a share of a GPU, as 0.25"),
         (["num_gpus=true"], "hydra.launcher.num_gpus=True: must be a whole number, or a share of a GPU, as 0.25"),
@@ -452,9 +452,11 @@ def test_a_claim_goes_on_until_decided_as_with_the_basic_launcher(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("here", [False, True], ids=["a cluster", "Ray of the command's own"])
 def test_code_of_ones_own_is_shipped_with_that_of_the_program(
-    nodes: Nodes, launch: Launch, tmp_path: Path
+    nodes: Nodes, launch: Launch, tmp_path: Path, here: bool
 ) -> None:
+    """Two files of one folder, of which one imports the other, and one is a link."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/helper.py").write_text("WIDTH = 8\n")
     (tmp_path / "mine/own.py").write_text(
@@ -465,11 +467,16 @@ def test_code_of_ones_own_is_shipped_with_that_of_the_program(
         "        pixels = shape.channels * shape.image_size**2\n"
         "        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, helper.WIDTH), nn.Linear(helper.WIDTH, shape.classes))\n"
     )
+    (tmp_path / "mine/other.py").write_text(
+        "import own\nfrom harness.extend import *\n"
+        '@register("other")\nclass Other(own.Own):\n    pass\n'
+    )
+    (tmp_path / "mine/linked.py").symlink_to(tmp_path / "mine/other.py")
     (tmp_path / "conf/arm").mkdir(parents=True)
     (tmp_path / "conf/arm/mine.yaml").write_text("# @package _global_\nseed: 7\n")
     words = [word for word in TINY if not word.startswith("model.")]
-    sweep = launch("--config-dir", str(tmp_path / "conf"), f"extensions=[{tmp_path}/mine/own.py]", "model=own",
-                   *words, "arm=mine", *on(nodes))  # fmt: skip
+    sweep = launch("--config-dir", str(tmp_path / "conf"), f"extensions=[{tmp_path}/mine/own.py,{tmp_path}/mine/linked.py]",
+                   "model=other", *words, "arm=mine", *([] if here else on(nodes)))  # fmt: skip
     code, _, err = sweep.end()
     assert code == 0, err + sweep.log(0)
     assert sweep.result(0)["config"]["seed"] == 7
@@ -528,6 +535,32 @@ def test_ray_that_the_sweep_starts_ends_with_it(launch: Launch) -> None:
     assert code == 0, err
     until(lambda: not Path(f"/proc/{sweep.jobs()[0].process}").exists())
     assert verified(sweep.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
+)
+def test_a_signal_to_all_processes_leaves_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As from a terminal that is closed: the Ray that the command has started is among them. It needs no home folder."""
+    need(importlib.util.find_spec("ray"), "Ray is not installed: pip install -e '.[ray]'")
+    monkeypatch.setenv("HOME", "/proc/none")
+    words = [*LONG, "trainer.epochs=100000", "tracking=none", f"hydra.sweep.dir={tmp_path / 'out'}",
+             f"store.dir={tmp_path / 'store'}", "trainer.checkpoint_every=1000"]  # fmt: skip
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=ray"]
+    process = subprocess.Popen(
+        last_given([*command, *words]), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    sweep = Sweep(tmp_path / "out", process)
+    sweep.wait_for_rows(0)
+    os.killpg(process.pid, number)
+    code, _, err = sweep.end()
+    assert code == 128 + number
+    assert "the sweep has stopped; the same command goes on from there" in err
+    assert sweep.result(0)["status"] == "interrupted"
+    assert [*(tmp_path / "store").rglob("*.pt")]
 
 
 @pytest.mark.slow

@@ -7,11 +7,12 @@ the processes and jobs that it starts; by no file that a sweep, a store or someb
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -26,6 +27,7 @@ from harness.config.source import Source, source_of
 
 VARIABLE = "HARNESS_EXTENSIONS"  # paths and modules, parted by commas
 _KEY = "extensions="
+_PLACES = "places.json"  # of what is shipped: the folder and the file of each
 _LOADED: dict[str, str] = {}  # by path or module, the name of the module
 _SOURCES: dict[type[Section], Source] = {}
 _NO_NAMES = ("null", "none", "nan", "inf", "true", "false", "default")
@@ -56,20 +58,39 @@ def loaded() -> list[str]:
 
 def ship(folder: Path) -> None:
     """Copy the code of what is loaded below `folder`, for `load_shipped` on another machine."""
-    for place, module in enumerate(_LOADED.values()):
-        for name, content in source_of(module).files.items():
-            copy = folder / str(place) / name
+    roots: dict[Path, str] = {}
+    places = {}
+    for name, module in _LOADED.items():
+        code = source_of(module)
+        root = folder / roots.setdefault(code.root, str(len(roots)))
+        for own, content in code.files.items():
+            copy = root / own
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(content)
+        places[name] = [root.name, code.path.relative_to(code.root).as_posix()]
+    if places:
+        (folder / _PLACES).write_text(json.dumps(places))
 
 
 def load_shipped(folder: Path, names: Sequence[str]) -> None:
-    """Load from `folder` what `loaded` returned where it was shipped, under the same names."""
-    for place, name in enumerate(names):
-        if name not in _LOADED:
-            root = folder / str(place)
+    """Load from `folder` what `loaded` returned where it was shipped, under the same names.
+
+    On the machine that shipped it Python would find the original: its folder is taken from where Python looks.
+    """
+    new = [name for name in names if name not in _LOADED]
+    places = json.loads((folder / _PLACES).read_text()) if new else {}
+    for name in new:
+        place, file = places[name]
+        root = folder / place
+        if not os.path.isabs(name):
             _make_importable(str(root))
-            _LOADED[name] = _load(str(root / Path(name).name) if os.path.isabs(name) else name)
+            _LOADED[name] = _load(name)
+            continue
+        own = root / Path(name).name
+        with suppress(FileExistsError):  # a link is shipped as what it leads to
+            own.symlink_to(root / file)
+        _forget(os.path.dirname(name))
+        _LOADED[name] = _load(str(own))
 
 
 def check_loaded(names: Sequence[str]) -> None:
@@ -207,6 +228,12 @@ def _make_importable(folder: str) -> None:
     sys.path.append(folder)
     paths = [*filter(None, [os.environ.get("PYTHONPATH")]), folder]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def _forget(folder: str) -> None:
+    sys.path[:] = [path for path in sys.path if path != folder]
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path != folder)
 
 
 @contextmanager

@@ -266,6 +266,8 @@ class Store(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.dir:
+            raise ConfigError("store.dir: is empty; name a folder, or unset HARNESS_STORE")
         self.dir = os.path.abspath(self.dir)  # it is recorded, and read from other folders
 
 

@@ -12,6 +12,7 @@ from typing import Any, Never
 # Windows lacks three of them, and has the last
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
 STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+_RECEIVED: list[int] = []
 _LATER = getattr(signal, "SIGUSR2", None)
 
 
@@ -83,6 +84,7 @@ def raised() -> Iterator[None]:
 
     Other handlers stay, as that of Ctrl-C; a run within the block has its own.
     """
+    _RECEIVED.clear()
     caught: list[int] = []
     if threading.current_thread() is threading.main_thread():
         caught = [number for number in STOPPING if signal.getsignal(number) is signal.SIG_DFL]
@@ -96,4 +98,10 @@ def raised() -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> Never:
+    _RECEIVED.append(number)
     raise RunInterruptedError(number)
+
+
+def received() -> int | None:
+    """Return the last signal that `raised` raised, for code whose caller may have got another exception for it."""
+    return _RECEIVED[-1] if _RECEIVED else None

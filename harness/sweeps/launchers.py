@@ -36,7 +36,7 @@ def check_launcher(launcher: Any) -> None:
                     "GPUs, or cores"
                 )
         case "SlurmLauncher":
-            setup = launcher.extra_setup
+            setup = launcher.get("extra_setup")
             if isinstance(setup, str) or not all(isinstance(one, str) for one in setup or ()):
                 raise ConfigError(
                     f"hydra.launcher.extra_setup={setup}: must be a list of shell commands, as in "
@@ -93,7 +93,7 @@ def merge_extra_setup(config: DictConfig) -> None:
     """Put the commands of `hydra.launcher.extra_setup`, which submitit's plugin does not know, before the preset's."""
     launcher = config.hydra.launcher
     with read_write(config), open_dict(launcher):
-        launcher.setup = [*(launcher.pop("extra_setup") or []), *(launcher.setup or [])]
+        launcher.setup = [*(launcher.pop("extra_setup", None) or []), *(launcher.setup or [])]
 
 
 def _prepare_slurm(launcher: DictConfig, folder: str) -> None:

@@ -163,6 +163,10 @@ class LeftJobs(Jobs):
             (self._references[folder],) = super().start(folder, job)
         return [self._references[folder]]
 
+    def running(self) -> bool:
+        """Return whether a job has not ended."""
+        return not self._ended([*self._references.values()])
+
     def _ended(self, references: list[Any]) -> bool:
         import ray
 
@@ -171,8 +175,6 @@ class LeftJobs(Jobs):
         return not ray.wait(references, num_returns=len(references), timeout=0)[1]
 
     def _end(self) -> None:
-        while time.monotonic() < self._last + _GRACE_SECONDS or not self._ended(
-            [*self._references.values()]
-        ):
+        while time.monotonic() < self._last + _GRACE_SECONDS or self.running():
             time.sleep(_GRACE_SECONDS)
         os._exit(0)

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from harness.config.errors import ConfigError
 from harness.config.registry import CONF
 from harness.config.warnings import warn
 from harness.files import atomic
-from harness.runs import requeue, run_dir
+from harness.runs import requeue, run_dir, signals
 from harness.runs.signals import RunInterruptedError
 from harness.store import commit
 from harness.sweeps import ray_job
 from harness.sweeps.ray_job import Jobs, LeftJobs, NodeStoppedError, Shared
 
 _ANSWER_SECONDS = 10.0
+_LEAST = 0.001  # of a CPU or a GPU that a job may have
 _LONGEST = 200  # characters of what Ray says about a lost process
 _NAMESPACE = "cosine-restarts"
 _OBJECT_STORE = 80 * 2**20  # bytes; Ray takes no less, and results of jobs are small
@@ -51,9 +53,11 @@ def check_settings(launcher: DictConfig) -> None:
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("hydra/launcher=ray: Ray is not installed; pip install -e '.[ray]'")
     cpus, gpus, retries = launcher.num_cpus, launcher.num_gpus, launcher.max_retries
-    if not (_is_number(cpus) and cpus > 0):
-        raise ConfigError(f"hydra.launcher.num_cpus={cpus}: must be a number above 0")
-    share = _is_number(gpus) and (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer()))
+    if not (_is_number(cpus) and cpus >= _LEAST):
+        raise ConfigError(f"hydra.launcher.num_cpus={cpus}: must be a number of at least {_LEAST}")
+    share = _is_number(gpus) and (
+        gpus == 0 or _LEAST <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())
+    )
     if gpus is not None and not share:
         raise ConfigError(
             f"hydra.launcher.num_gpus={gpus}: must be a whole number, or a share of a GPU, as 0.25"
@@ -134,9 +138,11 @@ class RayLauncher(Launcher):
                 print("jobs that an earlier command left go on", file=sys.stderr)
             return _results(started)
         except BaseException as error:
-            if not isinstance(error, RayError):  # which nothing answers any more
-                self._stop([reference for reference, _ in started], error)
-            raise
+            number = signals.received()  # Ray's waiting makes an exit of its own of it
+            stop = RunInterruptedError(number) if number is not None else error
+            if not isinstance(stop, RayError):  # which nothing answers any more
+                self._stop([reference for reference, _ in started], stop)
+            raise stop from None
 
     def _shared(self) -> Shared:
         """Check that every node sees the sweep, and return what all jobs are given."""
@@ -145,8 +151,9 @@ class RayLauncher(Launcher):
         launcher, folders = self.config.hydra.launcher, [self.config.hydra.sweep.dir]
         if self.config.reuse:
             folders.append(self.config.store.dir)
-        tokens = {os.path.abspath(folder): _token(Path(folder)) for folder in folders}
+        tokens: dict[str, str] = {}
         if launcher.address:
+            tokens = {os.path.abspath(folder): _token(Path(folder)) for folder in folders}
             check_nodes_see(os.getcwd(), tokens)
         hydra = (self.hydra_context, self.task_function, Singleton.get_state())
         return Shared(
@@ -174,6 +181,7 @@ class RayLauncher(Launcher):
     def _stop(self, references: Sequence[Any], error: BaseException) -> None:
         """Let runs write their checkpoints and end; where they are to be left, say how to come back to them."""
         import ray
+        from ray.exceptions import RayError
 
         asked = isinstance(error, KeyboardInterrupt | RunInterruptedError)
         if asked and self.config.hydra.launcher.leave:
@@ -181,12 +189,15 @@ class RayLauncher(Launcher):
             text = "the jobs go on; the same command waits for them, and with hydra.launcher.leave=false its Ctrl-C stops them;"
             print(f"{text} {again}", file=sys.stderr)
             return
-        for reference in references:
-            ray.cancel(reference)
         if asked:
             print("runs write their checkpoints; Ctrl-C again ends them at once", file=sys.stderr)
-        if references:
-            ray.wait([*references], num_returns=len(references))
+        with suppress(
+            RayError
+        ):  # a signal to all processes has ended Ray as well, and the runs by themselves
+            for reference in references:
+                ray.cancel(reference)
+            if references:
+                ray.wait([*references], num_returns=len(references))
 
 
 def connect(launcher: DictConfig) -> None:
@@ -199,8 +210,16 @@ def connect(launcher: DictConfig) -> None:
     if launcher.address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+        os.environ.setdefault(
+            "RAY_AUTH_TOKEN", secrets.token_hex(32)
+        )  # or Ray makes ~/.ray/auth_token
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)  # Ray takes its place
+    hangup = getattr(signal, "SIGHUP", None) if main and launcher.address is None else None
+    if (
+        hangup
+    ):  # which goes to Ray's processes too, as when a terminal is closed: they are to outlive it
+        on_hangup = signal.signal(hangup, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
         copy_code(Path(folder))
         try:
@@ -210,8 +229,11 @@ def connect(launcher: DictConfig) -> None:
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
             raise ConfigError(_not_connected(launcher.address, error)) from error
-    if main:
-        signal.signal(signal.SIGTERM, before)
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
+            if hangup:
+                signal.signal(hangup, on_hangup)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     where = (
@@ -307,10 +329,19 @@ def environment(launcher: DictConfig) -> dict[str, str]:
 def _token(folder: Path) -> str:
     """Return what is in the token of a folder; a new one if there is none."""
     path = folder / ray_job.TOKEN
-    if not path.exists():
-        with atomic(path, "w") as file:
-            file.write(uuid.uuid4().hex)
-    return path.read_text()
+    try:
+        if not path.exists():
+            own = folder / f"{ray_job.TOKEN}-{uuid.uuid4().hex}"
+            with atomic(own, "w") as file:
+                file.write(uuid.uuid4().hex)
+            with suppress(FileExistsError):  # of another sweep that begins
+                os.link(own, path)
+            own.unlink()
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"hydra/launcher=ray: {folder} must be a folder that all nodes see and that can be written to ({error})"
+        ) from error
 
 
 def check_nodes_see(cwd: str, tokens: dict[str, str]) -> None:
@@ -355,7 +386,12 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Start, bool]]:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         try:
             owner = ray.get_actor(name)
-            were_left = True
+            were_left = ray.get(owner.running.remote())
+            if were_left:
+                warn("jobs that an earlier command left go on with its code and its hydra.launcher")
+            else:
+                ray.kill(owner)
+                raise ValueError
         except ValueError:
             if launcher.leave:
                 owner = (
