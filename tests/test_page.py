@@ -198,8 +198,8 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: seen.faults.append(f"error: {error}"))
         page.on("console", lambda message: seen.faults.append(f"{message.type}: {message.text}"))
         page.on("dialog", dismiss)
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-drawn]", state="attached", timeout=30_000)
+        page.goto(path.as_uri(), timeout=120_000)  # on a busy machine; else a second
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=120_000)
         return page
 
     yield open_page
