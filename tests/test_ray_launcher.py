@@ -564,10 +564,10 @@ def test_a_signal_to_all_processes_leaves_checkpoints(
 
 
 @pytest.mark.slow
-def test_a_cluster_with_a_token_takes_that_in_the_home_folder(
+def test_a_cluster_with_a_token_takes_that_in_the_home_folder_with_its_mode(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray itself looks there for `auto` alone."""
+    """Ray looks there by itself for `auto` alone."""
     need(importlib.util.find_spec("ray"), "Ray is not installed: pip install -e '.[ray]'")
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
@@ -586,11 +586,18 @@ def test_a_cluster_with_a_token_takes_that_in_the_home_folder(
     try:
         assert head.stdout
         assert any("Ray runtime started" in line for line in head.stdout)
+        lost, _, why = launch(*TINY, "seed=0,1", f"hydra.launcher.address={address}").end()
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
         code, _, err = launch(*TINY, "seed=0,1", f"hydra.launcher.address={address}").end()
     finally:
         head.terminate()
         head.communicate()
         shutil.rmtree(folder, ignore_errors=True)
+    assert lost == 1
+    assert (
+        "; a cluster with a token takes RAY_AUTH_MODE=token, and ~/.ray/auth_token of its head"
+        in why
+    )
     assert code == 0, err
     assert re.search(r"^Ray \S+:\d+: 1 node, 1 CPUs, 0 GPUs; ", err, re.M)
     ends = re.findall(r"^(\d/2) seed=\d: val/acc .* \(3 epochs trained, ", err, re.M)

@@ -109,7 +109,6 @@ class RayLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         setup_globals()
-        take_token(self.config.hydra.launcher.address)
         from ray.exceptions import RayError
 
         jobs = (self._composed(one, at) for at, one in enumerate(job_overrides, initial_job_idx))
@@ -246,18 +245,6 @@ def connect(launcher: DictConfig) -> None:
     _check_room(launcher, nodes)
 
 
-def take_token(address: str | None) -> None:
-    """Let Ray show the token of a cluster at HOST:PORT, if one is here. Call it before Ray is imported.
-
-    Ray does so by itself for `auto` alone, and where it starts a cluster.
-    """
-    given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    if address not in (None, "auto") and (
-        given or Path("~/.ray/auth_token").expanduser().is_file()
-    ):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
 def _not_connected(address: str | None, error: Exception) -> str:
     reason = " ".join(str(error).split())[:_LONGEST]
     if address is None:
@@ -265,7 +252,10 @@ def _not_connected(address: str | None, error: Exception) -> str:
     if address == "auto":
         fix = "start one by `ray start --head`, or leave hydra.launcher.address out"
         return f"hydra.launcher.address=auto: no Ray is found on this machine; {fix} ({reason})"
-    return f"hydra.launcher.address={address}: {reason}; a cluster with a token takes ~/.ray/auth_token of its head here"
+    return (
+        f"hydra.launcher.address={address}: {reason}; a cluster with a token takes RAY_AUTH_MODE=token, and "
+        "~/.ray/auth_token of its head"
+    )
 
 
 def _refuse_silence(address: str | None) -> None:
