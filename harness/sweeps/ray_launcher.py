@@ -134,7 +134,10 @@ class RayLauncher(Launcher):
             for folder, job in jobs:
                 started += [(reference, folder) for reference in start(folder, job)]
             if were_left:  # said once a Ctrl-C stops them
-                print("jobs that an earlier command left go on", file=sys.stderr)
+                text = (
+                    "jobs that an earlier command left go on, with its code and its hydra.launcher"
+                )
+                print(text, file=sys.stderr)
             return _results(started)
         except BaseException as error:
             number = signals.received()  # Ray's waiting makes an exit of its own of it
@@ -377,9 +380,7 @@ def _jobs(config: DictConfig, shared: Shared) -> Iterator[tuple[Start, bool]]:
         try:
             owner = ray.get_actor(name)
             were_left = ray.get(owner.running.remote())
-            if were_left:
-                warn("jobs that an earlier command left go on with its code and its hydra.launcher")
-            else:
+            if not were_left:
                 ray.kill(owner)
                 raise ValueError
         except ValueError:
