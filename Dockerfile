@@ -2,8 +2,8 @@
 #   docker build -t cosine-restarts --build-arg COMMIT="$(git rev-parse HEAD)" .
 # for NVIDIA GPUs, whose driver is the host's (docker run --gpus all), the wheels of a CUDA version:
 #   docker build -t cosine-restarts --build-arg TORCH=cu130 --build-arg COMMIT="$(git rev-parse HEAD)" .
-# Results, store and data are in the folder that is mounted at /work:
-#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cosine-restarts python /opt/cosine-restarts/train.py -m …
+# Results, store and data are in the folder that is mounted at /results:
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/results" cosine-restarts python /opt/cosine-restarts/train.py -m …
 FROM python:3.11-slim-bookworm
 
 ARG TORCH=cpu
@@ -20,7 +20,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable ".[$EXTRA
 
 # the copy has no repository: what results record as the program's commit
 ARG COMMIT=
-ENV HARNESS_COMMIT=$COMMIT HARNESS_DATA=/work/data HARNESS_STORE=/work/trajectories PYTHONUNBUFFERED=1
+ENV HARNESS_COMMIT=$COMMIT HARNESS_DATA=/results/data HARNESS_STORE=/results/trajectories PYTHONUNBUFFERED=1
 
-WORKDIR /work
+WORKDIR /results
 CMD ["python", "/opt/cosine-restarts/train.py", "--help"]

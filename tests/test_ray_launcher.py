@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import forked
 import pytest
-from cluster.conftest import LONG, trained
+from cluster.conftest import LONG, sweep_under_way, trained
 from conftest import ROOT, Main, need, verified
 from hydra import compose, initialize_config_dir
 
@@ -247,14 +247,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*overrides: str) -> Sweep:
-        where = [f"hydra.sweep.dir={tmp_path / 'out'}", f"store.dir={tmp_path / 'store'}"]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=ray"]
-        process = subprocess.Popen(
-            last_given([*command, *overrides, *where]), cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        started.append(process)
-        return Sweep(tmp_path / "out", process)
+        started.append(sweep_under_way(tmp_path, "hydra/launcher=ray", *overrides))
+        return Sweep(tmp_path / "out", started[-1])
 
     yield start
     for process in started:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_config, need
+from conftest import ROOT, make_config, need
 
+from harness.config.hydra_private import last_given
 from harness.runs.context import RunContext
 from harness.runs.run import run
 from harness.runs.run_dir import RunInfo
@@ -61,3 +63,13 @@ def trained(folder: Path, *overrides: str) -> tuple[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
     """Weights and history of the long run without a break."""
     return trained(tmp_path_factory.mktemp("whole"), *LONG)
+
+
+def sweep_under_way(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start `train.py -m …` in a folder, its sweep in `out` there, its checkpoints in `store`."""
+    where = [f"hydra.sweep.dir={folder / 'out'}", f"store.dir={folder / 'store'}"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m"]
+    return subprocess.Popen(
+        last_given([*command, *words, *where]), cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip

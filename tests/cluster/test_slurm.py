@@ -20,8 +20,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, verified
 
-from cluster.conftest import LONG
-from harness.config.hydra_private import last_given
+from cluster.conftest import LONG, sweep_under_way
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -85,14 +84,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
     def start(*overrides: str) -> Sweep:
         words = [*(f"hydra.launcher.{word}" for word in SMALL), *overrides]
-        where = [f"hydra.sweep.dir={tmp_path / 'out'}", f"store.dir={tmp_path / 'store'}"]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra/launcher=slurm"]
-        process = subprocess.Popen(
-            last_given([*command, *words, *where]), cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        started.append(process)
-        return Sweep(tmp_path / "out", process)
+        started.append(sweep_under_way(tmp_path, "hydra/launcher=slurm", *words))
+        return Sweep(tmp_path / "out", started[-1])
 
     yield start
     for process in started:
