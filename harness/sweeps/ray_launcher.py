@@ -173,13 +173,6 @@ class RayLauncher(Launcher):
         folder = os.path.abspath(os.path.join(config.hydra.sweep.dir, config.hydra.sweep.subdir))
         return folder, pickle.dumps(config)
 
-    def _lost(self, error: Exception) -> ConfigError:
-        again = run_dir.how_to_go_on("hydra.sweep.dir", self.config.hydra.sweep.dir)
-        reason = " ".join(str(error).split())[:_LONGEST]
-        return ConfigError(
-            f"hydra/launcher=ray: Ray has ended, or its node is lost ({reason}); {again}"
-        )
-
     def _stop(self, references: Sequence[Any], error: BaseException) -> None:
         """Let runs write their checkpoints and end; where they are to be left, say how to come back to them."""
         import ray
@@ -193,9 +186,7 @@ class RayLauncher(Launcher):
             return
         if asked:
             print("runs write their checkpoints; Ctrl-C again ends them at once", file=sys.stderr)
-        with suppress(
-            RayError
-        ):  # a signal to all processes has ended Ray as well, and the runs by themselves
+        with suppress(RayError):  # a signal to all processes ends Ray, and the runs by themselves
             for reference in references:
                 ray.cancel(reference)
             if references:
@@ -212,18 +203,15 @@ def connect(launcher: DictConfig) -> None:
     if launcher.address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-        os.environ.setdefault(
-            "RAY_AUTH_TOKEN", secrets.token_hex(32)
-        )  # or Ray makes ~/.ray/auth_token
+        token = secrets.token_hex(32)  # or Ray makes ~/.ray/auth_token
+        os.environ.setdefault("RAY_AUTH_TOKEN", token)
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)  # Ray takes its place
     hangup = getattr(signal, "SIGHUP", None) if main and launcher.address is None else None
-    if (
-        hangup
-    ):  # which goes to Ray's processes too, as when a terminal is closed: they are to outlive it
-        on_hangup = signal.signal(hangup, signal.SIG_IGN)
     with tempfile.TemporaryDirectory() as folder:
         copy_code(Path(folder))
+        if hangup:  # Ray's own processes are to outlive a terminal that is closed
+            on_hangup = signal.signal(hangup, signal.SIG_IGN)
         try:
             ray.init(
                 address=launcher.address or "local", namespace=_NAMESPACE, log_to_driver=False,
