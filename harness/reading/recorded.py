@@ -1,0 +1,135 @@
+"""What a source holds: its runs, what is known of each, and their curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.config.errors import ConfigError
+from harness.files import UnreadableError
+
+MOST_RUNS = 20_000
+MOST_ROWS = 20_000_000  # of all curves
+MOST_COLUMNS = 1_000
+MOST_TEXT = 300  # characters of a name or a value
+COMPLETE = "complete"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The runs of a source.
+
+    `kind`: what it was read as, in words ("Lightning CSVLogger"). `runs`, one row a run: `run`, its name there,
+    unique; `status`, `complete` or another word (running, crashed, failed, …), null where the source has no states;
+    `error`, why it is not complete, or null; `where`, its page or file; `settings`, JSON of its settings by full key
+    (values are text, numbers, booleans or null). `curves`: `run`, UInt32, the row in `runs`; `step`, Int64, null in
+    a table of final values; and a Float64 column for each metric, null where a row lacks it; rows of a run are
+    together, and in the order in which they were recorded. `notes`: what a reader must know of the reading, a line each.
+    """
+
+    kind: str
+    runs: pl.DataFrame
+    curves: pl.DataFrame
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        return [name for name in self.curves.columns if name not in ("run", "step")]
+
+
+RUNS = {"run": pl.String, "status": pl.String, "error": pl.String, "where": pl.String, "settings": pl.String}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as a reader of single runs finds it; `rows` are `{"step": 3, "val_acc": 0.9}`, in their order."""
+
+    name: str
+    settings: Mapping[str, Any]
+    rows: pl.DataFrame  # step, and a column a metric
+    where: str = ""
+    status: str | None = None
+    error: str | None = None
+
+
+def collect(kind: str, found: Sequence[RunRecord], notes: Sequence[str] = ()) -> Recorded:
+    """Return runs that were read one by one as `Recorded`; runs of one name get numbers.
+
+    Raises `ConfigError` if there are none, or too many.
+    """
+    if not found:
+        raise ConfigError(f"{kind}: there is no run to judge")
+    refuse_more("runs", len(found), MOST_RUNS)
+    refuse_more("rows", sum(len(one.rows) for one in found), MOST_ROWS)
+    rows = [
+        {
+            "run": name, "status": one.status, "error": one.error and clean(one.error), "where": clean(one.where),
+            "settings": json.dumps(flat_settings(one.settings)),
+        }
+        for name, one in zip(_unique([clean(one.name) for one in found]), found, strict=True)
+    ]  # fmt: skip
+    curves = [
+        one.rows.select(
+            pl.lit(number, pl.UInt32).alias("run"),
+            pl.col("step").cast(pl.Int64),
+            pl.all().exclude("run", "step").cast(pl.Float64),
+        )
+        for number, one in enumerate(found)
+    ]
+    table = pl.concat(curves, how="diagonal")
+    refuse_more("columns", len(table.columns), MOST_COLUMNS)
+    return Recorded(kind, pl.DataFrame(rows, schema=RUNS), table, tuple(notes))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    taken: dict[str, int] = {}
+    found = []
+    for name in names:
+        number = taken[name] = taken.get(name, 0) + 1
+        found.append(name if number == 1 else f"{name} ({number})")
+    return found
+
+
+def refuse_more(what: str, number: int, most: int) -> None:
+    """Raise `ConfigError` where a source has more of something than is read."""
+    if number > most:
+        raise ConfigError(
+            f"the source has {number:,} {what}, and at most {most:,} are read; name a part of it"
+        )
+
+
+def clean(text: object) -> str:
+    """Return a text of somebody else's in one line, without control characters, cut where it is long."""
+    line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    return line if len(line) <= MOST_TEXT else f"{line[: MOST_TEXT - 1]}…"
+
+
+def flat_settings(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """Return nested settings by full key, as `optimizer.lr`; lists are text, numbers that JSON lacks null."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}{clean(key)}"
+        if isinstance(value, Mapping) and value and depth < 20:
+            found |= flat_settings(value, f"{name}.", depth + 1)
+        elif isinstance(value, bool) or value is None:
+            found[name] = value
+        elif isinstance(value, int | float):
+            found[name] = value if math.isfinite(value) else str(value)
+        elif isinstance(value, list | tuple | dict):
+            found[name] = clean(json.dumps(value, default=str))
+        else:
+            found[name] = clean(value)
+    return found
+
+
+def unreadable(path: Path | str, reason: str) -> UnreadableError:
+    """Return the error of a file that is not what it should be, in one line."""
+    return UnreadableError(f"{path}: {clean(reason)}")
