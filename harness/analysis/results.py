@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from harness.analysis import arms as arms_of
-from harness.analysis import averages, measured
+from harness.analysis import averages, measured, packed
 from harness.analysis.sweep_plan import run_folder
 from harness.config.errors import ConfigError
 from harness.config.fields import show
@@ -24,9 +24,6 @@ from harness.config.schema import ClaimSettings
 from harness.config.values import completed, flat, section_from_dict
 from harness.files import UnreadableError, read_json
 from harness.files import read as read_bytes
-
-if TYPE_CHECKING:
-    pass
 
 _HISTORY = {
     "step": pl.Int64, "epoch": pl.Float64, "lr": pl.Float64,
@@ -312,9 +309,11 @@ def history(
     that are no metric of ours.
     """
     path = Path(folder, "history.jsonl")
+    schema = _HISTORY | {f"val/{name}": pl.Float64 for name in metrics}
+    if packed.is_packed(Path(folder)):
+        return packed.history(Path(folder), schema)
     content = read_bytes(path) if path.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
-    schema = _HISTORY | {f"val/{name}": pl.Float64 for name in metrics}
     if not whole:
         return pl.DataFrame(schema=schema)
     names = {

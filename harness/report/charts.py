@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from harness.analysis import averages, measured, results
+from harness.analysis import averages, measured, packed, results
 
 # After Okabe & Ito (2008), whom the colour-blind can follow; all of a brightness that stands out from white paper
 # (3:1 or more) and from the page's dark paper (4.5:1 or more)
@@ -114,9 +114,24 @@ def lr_curve(
     return pl.DataFrame(columns).with_columns(arm=pl.lit(arm))
 
 
+def has_lr(run: dict[str, Any]) -> bool:
+    """Return whether it is known what LRs a run had or will have."""
+    folder = Path(run["folder"])
+    if packed.is_packed(folder):
+        return run["restarts"] is not None
+    return bool(run["updates_per_epoch"]) and (folder / "lr.npy").exists()
+
+
 def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
-    """Return the `lr_curve` of a run's own LR plan."""
-    plan = results.lr(Path(run["folder"]))
+    """Return the `lr_curve` of a run's own LR plan, or the LRs that it recorded."""
+    folder = Path(run["folder"])
+    if packed.is_packed(folder):
+        rows = results.history(folder).drop_nulls(["epoch", "lr"])
+        lrs = rows["lr"].to_numpy()
+        kept = rows[thin(lrs, most)]
+        rises = pl.col("lr").diff().fill_null(0) > _JUMP * lrs.max(initial=0)
+        return kept.select("epoch", "lr", restart=rises, arm=pl.lit(run["arm"]))
+    plan = results.lr(folder)
     return lr_curve(run["arm"], plan, run["updates_per_epoch"], most)
 
 

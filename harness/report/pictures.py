@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import vl_convert
 
+from harness.analysis import packed
 from harness.analysis.scale import ACCURACY, Scale
 from harness.config.one_line_errors import Attempts
 from harness.files import atomic
@@ -26,7 +27,9 @@ def write_pictures(
     `val_acc.png` is `val_NAME.png` where the claim is about another metric. Arms without any evaluation are left out; a sweep without runs has no pictures, one with more
     than `charts.MOST_ARMS` arms no curves, one without comparisons no `verdict.png`, one without looks no `looks.png`.
     """
-    begun = runs.filter(pl.col("restarts").is_not_null())
+    begun = runs.filter(
+        pl.col("restarts").is_not_null() | pl.Series(map(_is_packed, runs["folder"]))
+    )
     baseline = verdict["claim"]["baseline"] if verdict else None
     scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     drawn: dict[str, Callable[[], bytes | None]] = {
@@ -48,13 +51,18 @@ def write_pictures(
     return paths
 
 
+def _is_packed(folder: str) -> bool:
+    return packed.is_packed(Path(folder))
+
+
 def lr_png(runs: pl.DataFrame) -> bytes | None:
-    """Draw the LR of every update by epoch; one curve an arm (its seeds share it). None for too many arms."""
-    first = runs.unique("arm", keep="first", maintain_order=True)
-    if len(first) > charts.MOST_ARMS:
+    """Draw the LR of every update by epoch; one curve an arm (its seeds share it). None for too many arms, or none of which the LR is known."""
+    first = {run["arm"]: run for run in reversed(runs.to_dicts()) if charts.has_lr(run)}
+    if not 0 < len(first) <= charts.MOST_ARMS:
         return None
-    curves = pl.concat([charts.stored_lr_curve(run) for run in first.to_dicts()])
-    return _png(charts.lr_panels(curves, first["arm"].to_list()).to_dict())
+    arms = [arm for arm in runs["arm"].unique(maintain_order=True) if arm in first]
+    curves = pl.concat([charts.stored_lr_curve(first[arm]) for arm in arms])
+    return _png(charts.lr_panels(curves, arms).to_dict())
 
 
 def curves_png(runs: pl.DataFrame, baseline: str | None, scale: Scale) -> bytes | None:

@@ -1,0 +1,42 @@
+"""What is said of runs that other programs recorded: where they come from, and what else could have been compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is said of where runs come from.
+
+    `address` and `kind` of the source; `same` and `varied`, the settings of the compared runs by full key; `others`: the other settings, levels and metrics that could have been compared, by kind; `notes`: what a
+    reader must know; `unknown`: what the source does not say; `not_compared`: why, by run.
+    """
+
+    address: str
+    kind: str
+    same: Mapping[str, Any]
+    varied: Mapping[str, Sequence[Any]]
+    others: Mapping[str, Sequence[str]]
+    notes: Sequence[str]
+    unknown: Sequence[str]
+    not_compared: Mapping[str, str]
+
+    @property
+    def not_planned(self) -> str:
+        """Return what precedes every verdict on these runs."""
+        parts = [
+            f"{len(names)} other {kind if len(names) > 1 else kind[:-1]} ({_named(names)})"
+            for kind, names in self.others.items()
+            if names
+        ]
+        chosen = f"; {', '.join(parts)} could have been compared instead" if parts else ""
+        return f"Not preregistered: nothing fixed this comparison before the runs were trained{chosen}."
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MOST_NAMED]) + ", …" * (len(names) > _MOST_NAMED)

@@ -1,0 +1,127 @@
+"""Which runs of a source are compared: their arms and cells, from the settings in which they differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.reading.meaning import listed, no_setting
+
+Settings = Mapping[str, Any]
+ABSENT = "not given"
+
+
+@dataclass
+class Keys:
+    """What the settings in which compared runs differ are to a comparison.
+
+    `cells`: they make cells. `with_factor`: each level has one value of its own, so that they may be what the factor's
+    difference comes from. `with_seed`: each seed has. `ignored`: names, places and times, and those that were asked for.
+    """
+
+    cells: list[str] = field(default_factory=list)
+    with_factor: dict[str, str] = field(default_factory=dict)  # key → its values by level, as text
+    with_seed: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    @property
+    def others(self) -> list[str]:
+        """Those that could have been the factor."""
+        return [*self.with_factor, *self.cells]
+
+
+def sort_keys(
+    runs: Sequence[Settings], levels: Sequence[str], seeds: Sequence[int | None], skipped: Collection[str], results: Collection[str]
+) -> Keys:  # fmt: skip
+    """Return what each key in which `runs` differ is. `skipped` are the factor, the seed and those to ignore.
+
+    Of the columns that are `results` too, as in a table of final values, those whose values seldom repeat are results.
+    """
+    found = Keys(ignored=[key for key in skipped if len({*_values(runs, key)}) > 1])
+    repeated = None not in seeds and len({*seeds}) < len(seeds)
+    others: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for one in runs for key in one):
+        values = _values(runs, key)
+        distinct = len({*values})
+        if distinct < 2 or key in skipped or (key in results and 2 * distinct > len(runs)):
+            continue
+        if no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
+            found.ignored.append(key)
+        elif repeated and _follows(values, seeds) and not _follows(values, levels):
+            found.with_seed.append(key)
+        else:
+            others[key] = values
+    _add_others(found, others, levels)
+    return found
+
+
+def _add_others(found: Keys, others: Mapping[str, list[str]], levels: Sequence[str]) -> None:
+    """Add the keys that are left: those that have one value for each level, and keys of cells, to the others.
+
+    Keys each of whose values is there with several levels make cells first: others may follow from these and the
+    level, as a number of restarts does from the epochs and T_mult.
+    """
+    crossed = [key for key, values in others.items() if _crossed(values, levels)]
+    places = [*zip(levels, *(others[key] for key in crossed), strict=True)]
+    for key, values in others.items():
+        if key in crossed or not _follows(values, places):
+            found.cells.append(key)
+            continue
+        by_level: dict[str, dict[str, None]] = {}
+        for value, level in zip(values, levels, strict=True):
+            by_level.setdefault(level, {})[value] = None
+        texts = (f"{listed([*own], 4)} with {level}" for level, own in by_level.items())
+        found.with_factor[key] = "; ".join(texts)
+
+
+def _crossed(values: Sequence[str], levels: Sequence[str]) -> bool:
+    there = {*zip(values, levels, strict=True)}
+    return min(Counter(value for value, _ in there).values()) > 1
+
+
+def _values(runs: Sequence[Settings], key: str) -> list[str]:
+    return [show(one[key]) if key in one else ABSENT for one in runs]
+
+
+def _is_text(runs: Sequence[Settings], key: str) -> bool:
+    return all(isinstance(one.get(key, ""), str) for one in runs)
+
+
+def _follows(values: Sequence[str], of: Sequence[Any]) -> dict[Any, str]:
+    """Return the one value that goes with each of `of`; empty where one has several."""
+    found: dict[Any, str] = {}
+    for value, other in zip(values, of, strict=True):
+        if found.setdefault(other, value) != value:
+            return {}
+    return found
+
+
+def apart(runs: Sequence[Settings], keys: Sequence[str]) -> list[dict[str, str]]:
+    """Return of each run the values of those `keys` that it takes to set the cells of `runs` apart."""
+    found: list[dict[str, str]] = [{} for _ in runs]
+    classes = 1
+    for key in keys:
+        joined = [own | {key: value} for own, value in zip(found, _values(runs, key), strict=True)]
+        if (distinct := len({*map(str, joined)})) > classes:
+            found, classes = joined, distinct
+    return found
+
+
+def comparable(
+    cells: Sequence[str], levels: Sequence[str], baseline: str, keys: Sequence[str]
+) -> set[str]:
+    """Return the cells that have the baseline and another level. Raises `ConfigError` if there are none."""
+    own: dict[str, set[str]] = {}
+    for cell, level in zip(cells, levels, strict=True):
+        own.setdefault(cell, set()).add(level)
+    found = {cell for cell, there in own.items() if baseline in there and len(there) > 1}
+    if not found:
+        raise ConfigError(
+            f"no run of the baseline {baseline} agrees with one of another level in all other settings: "
+            f"{listed(keys)} differ; --ignore KEY compares runs that differ in it"
+        )
+    return found

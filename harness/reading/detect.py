@@ -1,0 +1,65 @@
+"""A source's address → its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from harness.config.errors import ConfigError
+from harness.reading import hugging_face, lightning, tables, tensorboard_events, timm, wandb_offline
+from harness.reading.recorded import Recorded
+from harness.reading.walk import files_below
+
+WANDB = "wandb:"
+_FOLDERS: dict[
+    str, tuple[str, Callable[[Path], Recorded]]
+] = {  # kind → a file that shows it, its reader
+    "wandb": ("*.wandb", wandb_offline.read),
+    "tensorboard": ("events.out.tfevents.*", tensorboard_events.read),
+    "lightning": ("metrics.csv", lightning.read),
+    "timm": ("summary.csv", timm.read),
+    "hugging_face": ("trainer_state.json", hugging_face.read),
+}
+KINDS = tuple(_FOLDERS)
+
+
+def read(
+    address: str, kind: str | None, mapping: Mapping[str, str], where: Mapping[str, str]
+) -> Recorded:
+    """Return what is at `address`: wandb:ENTITY/PROJECT, a table, a file of a run, or a folder of runs.
+
+    `kind`, one of `KINDS`, says which of a folder's files are read where there are several kinds. Raises `ConfigError`
+    for what is no source; `UnreadableError` for damaged files.
+    """
+    if address.startswith(WANDB):
+        from harness.reading import wandb_api
+
+        return wandb_api.read(address, where)
+    path = Path(address)
+    if not path.exists():
+        raise ConfigError(f"{address}: is neither a file nor a folder, nor {WANDB}ENTITY/PROJECT")
+    if not path.is_dir():
+        own = next((kind for kind, (pattern, _) in _FOLDERS.items() if path.match(pattern)), None)
+        return _FOLDERS[own][1](path.parent) if own else tables.read(path, mapping)
+    found = [
+        one for one, (pattern, _) in _FOLDERS.items() if next(files_below(path, pattern), None)
+    ]
+    if kind is None and (path / "plan.json").exists():
+        raise ConfigError(
+            f"{path}: is a sweep of this program: python scripts/report.py {path} judges it"
+            + _as(found, " all the same")
+        )
+    if kind is not None and kind not in found:
+        raise ConfigError(f"--as {kind}: {path} holds no {_FOLDERS[kind][0]}{_as(found, '')}")
+    if not found:
+        names = ", ".join(pattern for pattern, _ in _FOLDERS.values())
+        raise ConfigError(f"{path}: holds no runs ({names}); of tables, name the file")
+    if kind is None and len(found) > 1:
+        raise ConfigError(
+            f"{path}: holds several kinds of files;{_as(found, ' says which are read')[1:]}"
+        )
+    return _FOLDERS[kind or found[0]][1](path)
+
+
+def _as(found: list[str], what: str) -> str:
+    return f"; {' or '.join(f'--as {one}' for one in found)} reads its files{what}" if found else ""

@@ -1,0 +1,163 @@
+"""A source → the claim, the table of runs and their curves, and what is said of the source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.analysis.pairing import level_key
+from harness.analysis.source import Source
+from harness.analysis.verdict import Claim
+from harness.config.errors import ConfigError
+from harness.config.fields import show
+from harness.config.measures import Measure
+from harness.reading import meaning
+from harness.reading.detect import read
+from harness.reading.meaning import listed
+from harness.reading.recorded import Recorded
+from harness.reading.recover import Asked, Question, recover
+from harness.reading.rows import Curves, curves, table
+
+_MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
+_MOST_LR_GAP = (
+    0.05  # of the peak: between the last LRs of two arms, from which on a reader should know
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged, and what is said of where it comes from."""
+
+    claim: Claim
+    runs: pl.DataFrame
+    source: Source
+
+
+def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) -> Judged:
+    """Read a source and return what is judged of it; the curves are kept in a file in `scratch` meanwhile.
+
+    Raises `ConfigError` for what must be said or cannot be judged; `UnreadableError` for damaged files.
+    """
+    recorded = read(address, kind, asked.mapping, asked.where)
+    found = recover(recorded, asked)
+    measure = meaning.measure(found.metric, asked.better, _finite(recorded.curves[found.metric]))
+    own = curves(recorded, found, asked, measure.better)
+    if own.ends.is_empty():
+        raise ConfigError(f"--metric {found.metric}: no run that is compared has recorded it")
+    claim = _claim(found, asked, measure)
+    file = scratch / "curves.parquet"
+    _write(file, own, claim)
+    runs = table(found, own, measure, address, file)
+    notes = [*recorded.notes, *found.notes, *own.notes, *_notes(found, runs)]
+    source = Source(
+        address=address, kind=recorded.kind, notes=notes, unknown=_unknown(recorded, found, own),
+        **_settings(found), others=_others(recorded, found, asked),
+        not_compared=dict([*found.not_compared.items()][:_MOST_NAMED]),
+    )  # fmt: skip
+    return Judged(claim, runs, source)
+
+
+def _finite(values: pl.Series) -> pl.Series:
+    return values.filter(values.is_finite())
+
+
+def _claim(found: Question, asked: Asked, measure: Measure) -> Claim:
+    try:
+        return Claim(
+            factor=found.factor, baseline=found.baseline, treatments=found.treatments, metric=found.metric,
+            margin=meaning.usual_margin(found.metric, measure, asked.margin), level=asked.level,
+            inferred=found.inferred, better=measure.better, unit=measure.unit, paired=found.paired, planned=False,
+        )  # fmt: skip
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"claim: {error}") from error
+
+
+def _write(file: Path, own: Curves, claim: Claim) -> None:
+    """Write the curves as `analysis.packed` reads them; without epochs, steps stand in their place."""
+    epoch = pl.col("epoch") if own.unit == "epochs" else pl.col("step").cast(pl.Float64)
+    rows = own.rows.select(
+        "run", "step", epoch.alias("epoch"), "lr", pl.col("value").alias(f"val/{claim.scale.name}")
+    )
+    rows.write_parquet(file, compression="uncompressed")
+
+
+def _notes(found: Question, runs: pl.DataFrame) -> list[str]:
+    """Return what a reader must know of the comparison, a line each."""
+    notes = [
+        f"{key} differs between the levels too: {text}"
+        for key, text in found.keys.with_factor.items()
+    ]
+    if found.keys.ignored:
+        notes.append(
+            f"these differ between compared runs, and make no cells: {listed(found.keys.ignored)}"
+        )
+    for why in dict.fromkeys(found.not_compared.values()):
+        names = [name for name, own in found.not_compared.items() if own == why]
+        notes.append(f"{len(names)} runs are not compared ({listed(names, 3)}): {why}")
+    shares = {
+        level: runs.filter(level=level)["lr_share_at_end"].median()
+        for level in (found.baseline, *found.treatments)
+    }
+    known = {level: share for level, share in shares.items() if isinstance(share, float)}
+    if known and max(known.values()) - min(known.values()) > _MOST_LR_GAP:
+        texts = [f"{found.factor}={level} at {share:.0%}" for level, share in known.items()]
+        notes.append(f"the arms ended at other shares of their peak LR: {', '.join(texts)}")
+    return notes
+
+
+def _unknown(recorded: Recorded, found: Question, own: Curves) -> list[str]:
+    """Return what the source does not say, and what no source of this kind can."""
+    unknown = {
+        "the LR": own.lrs is None,
+        "epochs": own.unit == "steps",
+        "steps": not own.unit,
+        "how runs ended": recorded.runs["status"].null_count() == len(recorded.runs),
+        "seeds": not found.paired and all(run.seed is None for run in found.runs),
+        "settings that were not recorded": True,
+        "whether runs were left out before": True,
+        "code, data and images": True,
+    }
+    return [what for what, lacking in unknown.items() if lacking]
+
+
+def _settings(found: Question) -> dict[str, Mapping[str, Any]]:
+    """Return the settings that all compared runs share, and the values of the others, as `Source` takes them."""
+    values: dict[str, dict[str, Any]] = {}
+    for run in found.runs:
+        for key, value in run.settings.items():
+            values.setdefault(key, {})[show(value)] = value
+    everywhere = {key for key in values if all(key in run.settings for run in found.runs)}
+    same = {
+        key: next(iter(own.values()))
+        for key, own in values.items()
+        if len(own) == 1 and key in everywhere
+    }
+    return {
+        "same": same,
+        "varied": {key: [*own.values()] for key, own in values.items() if key not in same},
+    }
+
+
+def _others(recorded: Recorded, found: Question, asked: Asked) -> dict[str, Sequence[str]]:
+    """Return what else could have been compared: settings that differ, levels that were left out, numbers."""
+    known = {level_key(level) for level in (found.baseline, *found.treatments)}
+    levels: dict[object, str] = {}
+    for text in recorded.runs["settings"]:
+        settings = json.loads(text)
+        if found.factor in settings:
+            levels.setdefault(level_key(show(settings[found.factor])), show(settings[found.factor]))
+    columns = [name for name in recorded.metrics if name != found.metric]
+    roles = {meaning.column_of(role, columns, asked.mapping)[0] for role in ("lr", "epoch")}
+    settings_too = {key for run in found.runs for key in run.settings}
+    return {
+        "settings": found.keys.others,
+        "levels": [text for key, text in levels.items() if key not in known],
+        "numbers": [name for name in columns if name not in roles and name not in settings_too],
+    }

@@ -1,0 +1,194 @@
+"""The runs that are compared, with what their curves came to, as the table of runs that `analysis` takes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.analysis import arms
+from harness.analysis.pairing import natural_key
+from harness.config.measures import Measure
+from harness.reading.meaning import column_of, listed
+from harness.reading.recorded import COMPLETE, Recorded
+from harness.reading.recover import Asked, Question, Run
+from harness.reading.series import Series, ends, lr_ends, rows_without_step, series
+
+SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
+
+    `ends` as `series.ends` returns them, with the `epoch` of the last value; `lrs` as `lr_ends` does, None without
+    an LR. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what budgets are in: epochs,
+    steps, or "" without either.
+    """
+
+    rows: pl.DataFrame
+    ends: pl.DataFrame
+    lrs: pl.DataFrame | None
+    unit: str
+    notes: list[str]
+
+
+def curves(recorded: Recorded, found: Question, asked: Asked, better: str) -> Curves:
+    """Return the curves of the runs that are compared."""
+    others = [name for name in recorded.metrics if name != found.metric]
+    lr, note = column_of("lr", others, asked.mapping)
+    epoch, _ = column_of("epoch", others, asked.mapping)
+    part = _of_runs(recorded, found.runs)
+    names = (
+        {"value": found.metric} | ({"lr": lr} if lr else {}) | ({"epoch": epoch} if epoch else {})
+    )
+    parts = {name: series(part, column) for name, column in names.items()}
+    notes = [*filter(None, [note]), *_recorded_again(found, parts["value"])]
+    if lost := rows_without_step(part):
+        notes.append(f"{lost} rows without a step are left out")
+    last = ends(parts["value"].rows, better)
+    rows = _joined({name: one.rows for name, one in parts.items()})
+    at_end = last.select("run", "step").join(
+        rows.select("run", "step", "epoch"), ["run", "step"], "left"
+    )
+    last = last.join(at_end, ["run", "step"], "left")
+    steps = part.curves["step"].null_count() < len(part.curves)
+    by_epoch = (
+        len(last) > 0 and last["epoch"].is_not_null().all() and last["epoch"].is_finite().all()
+    )
+    unit = "epochs" if by_epoch else "steps" if steps else ""
+    return Curves(rows, last, lr_ends(parts["lr"].rows) if lr else None, unit, notes)
+
+
+def _of_runs(recorded: Recorded, runs: Sequence[Run]) -> Recorded:
+    """Return `recorded` with the curves of `runs` alone, numbered in their order."""
+    numbers = pl.DataFrame(
+        {"row": [run.row for run in runs], "number": [*range(len(runs))]},
+        schema={"row": pl.UInt32, "number": pl.UInt32},
+    )
+    mapped = recorded.curves["run"].replace_strict(numbers["row"], numbers["number"], default=None)
+    kept = recorded.curves.with_columns(run=mapped).filter(pl.col("run").is_not_null())
+    return Recorded(recorded.kind, recorded.runs, kept)
+
+
+def _recorded_again(found: Question, values: Series) -> list[str]:
+    notes = []
+    if values.resumed:
+        names = [found.runs[number].name for number in values.resumed]
+        notes.append(
+            f"{len(names)} runs go back to an earlier step ({listed(names, 3)}): the rows recorded last count"
+        )
+    elif values.repeated:
+        notes.append(
+            f"{values.repeated} rows repeat a step of {found.metric}: those recorded last count"
+        )
+    return notes
+
+
+def _joined(parts: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the values of several series side by side, by run and step; null where one lacks them."""
+    rows = parts["value"]
+    for name in ("lr", "epoch"):
+        if name not in parts:
+            rows = rows.with_columns(pl.lit(None, pl.Float64).alias(name))
+            continue
+        own = parts[name].rename({"value": name})
+        if own.select("run", "step").equals(rows.select("run", "step")):
+            rows = rows.with_columns(own[name])
+        else:
+            how: Any = "full" if name == "lr" else "left"
+            rows = rows.join(own, ["run", "step"], how, coalesce=True).sort("run", "step")
+    return rows.select("run", "step", "epoch", "lr", "value")
+
+
+def table(
+    found: Question, own: Curves, measure: Measure, source: str, folder: Path
+) -> pl.DataFrame:
+    """Return the runs as `results.read` does, arms in the order of their levels, the baseline's first.
+
+    `folder` is that in which a run's curves are found under its number. A run without a state that ends before others of its
+    arm and cell is `shorter`; a complete one whose last value is not finite has `diverged`.
+    """
+    last = {row["run"]: row for row in own.ends.to_dicts()}
+    lrs = {row["run"]: row for row in own.lrs.to_dicts()} if own.lrs is not None else {}
+    longest: dict[tuple[str, str], int] = {}
+    for number, run in enumerate(found.runs):
+        place = (found.cell(run), run.level)
+        longest[place] = max(longest.get(place, 0), last.get(number, {}).get("step") or 0)
+    order = {level: number for number, level in enumerate([found.baseline, *found.treatments])}
+    numbered = sorted(
+        enumerate(found.runs),
+        key=lambda pair: (natural_key(found.cell(pair[1])), order[pair[1].level], pair[1].seed or 0, natural_key(pair[1].name)),
+    )  # fmt: skip
+    rows = []
+    for number, run in numbered:
+        status, error = _status(
+            run, last.get(number), longest[found.cell(run), run.level], own.unit
+        )
+        rows.append(
+            _row(found, run, measure, last.get(number) or {}, lrs.get(number) or {})
+            | {"num": number, "folder": str(folder / str(number)), "sweep": source, "status": status, "error": error}
+            | {"budget": _budget(last.get(number), own.unit) if status == COMPLETE else None, "budget_unit": own.unit or None}
+        )  # fmt: skip
+    return pl.DataFrame(rows, schema_overrides=_TYPES, infer_schema_length=None)
+
+
+def _status(
+    run: Run, last: dict[str, Any] | None, longest: int, unit: str
+) -> tuple[str, str | None]:
+    """Return how a run ended, and why it is not complete."""
+    if run.status is None and last and last["step"] < longest:
+        return SHORTER, f"ends at step {last['step']}, others of its arm at {longest}"
+    if run.status not in (None, COMPLETE):
+        return str(run.status), run.error
+    if last and not math.isfinite(last["value"]):
+        where = f" at step {last['step']}" if unit else ""
+        return "diverged", f"its last value{where} is {last['value']}"
+    return COMPLETE, None
+
+
+def _budget(last: dict[str, Any] | None, unit: str) -> float | None:
+    """Return where the last value of a run was recorded: epochs, else steps."""
+    if last is None or not unit:
+        return None
+    return float(last["epoch"] if unit == "epochs" else last["step"])
+
+
+def _row(
+    found: Question, run: Run, measure: Measure, last: dict[str, Any], lr: dict[str, Any]
+) -> dict[str, Any]:
+    final, best = last.get("finite"), last.get("best")
+    if last and math.isfinite(last["value"]):
+        final = last["value"]
+    name = (
+        found.metric.partition("/")[2]
+        if found.metric.startswith(("val/", "test/"))
+        else found.metric
+    )
+    values = {"final": final, "best": best, "test": None}
+    shown = {name: vars(measure) | values}
+    return {
+        "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["arm"], "seed": run.seed,
+        "level": run.level, "cell": found.cell(run), **values,
+        "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
+        "lr_share_at_end": lr["last"] / lr["peak"] if lr and lr["peak"] > 0 else None, "lr": lr.get("peak"),
+        "updates_per_epoch": None, "updates_trained": None, "updates_reused": None, "exact": None,
+        "seconds": None, "fingerprint": None, "run_id": None, "commit": None, "dirty": None,
+        "weights_sha256": None, "begun_again": None, "claim_sha256": None, "tracking": run.where,
+        "val_images": None, "test_images": None, "tuned": None, "refused": False, "numerics": "{}",
+        "config": None, "swept": json.dumps(run.swept), "overrides": "[]", "metrics": json.dumps(shown), "plan": 0,
+    }  # fmt: skip
+
+
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("seed", "restarts", "updates_per_epoch", "updates_trained", "updates_reused", "begun_again", "val_images", "test_images"), pl.Int64),
+    **dict.fromkeys(("final", "best", "test", "budget", "lr_share_at_end", "lr", "seconds"), pl.Float64),
+    **dict.fromkeys(("error", "fingerprint", "run_id", "commit", "weights_sha256", "claim_sha256", "tuned", "config", "budget_unit"), pl.String),
+    **dict.fromkeys(("aligned", "exact", "dirty"), pl.Boolean),
+    "nearest_aligned": pl.List(pl.Float64),
+}  # fmt: skip

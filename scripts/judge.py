@@ -1,0 +1,149 @@
+"""Judge runs that exist already: `python scripts/judge.py SOURCE --factor KEY --baseline LEVEL --metric NAME`
+
+SOURCE is wandb:ENTITY/PROJECT, a folder with W&B's offline logs, TensorBoard's event files, runs of Lightning's
+CSVLogger, of timm or of Hugging Face's Trainer, or a table: W&B's CSV export, CSV, JSONL or Parquet with a row a
+recorded step, or with the final values (factor, seed, value). What cannot be recovered is asked for, in a line.
+The verdict is by each run's last value, with the rules of sweeps (docs/judge.md), and never preregistered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.config.errors import ConfigError
+from harness.config.one_line_errors import one_line_errors
+from harness.reading.detect import KINDS
+
+_ROLES = ("run", "seed", "step", "epoch", "status", "lr")
+
+
+def main() -> None:
+    with one_line_errors():
+        arguments = _parser().parse_args()
+        out = _out(arguments.source, arguments.out)
+        from harness.reading import judging
+        from harness.reading.recover import Asked
+        from harness.report.judged import write_judged
+
+        asked = Asked(
+            factor=arguments.factor, baseline=arguments.baseline, treatments=tuple(arguments.treatment),
+            metric=arguments.metric, better=arguments.better, margin=arguments.margin, level=arguments.level,
+            seed=arguments.seed, ignore=tuple(arguments.ignore), where=_pairs("--where", arguments.where),
+            mapping=_pairs("--map", arguments.map, _ROLES),
+        )  # fmt: skip
+        with TemporaryDirectory(prefix="judge-") as scratch:
+            judged = judging.judge_source(arguments.source, arguments.as_, asked, Path(scratch))
+            out.mkdir(parents=True, exist_ok=True)
+            text, failures = write_judged(
+                out, judged.claim, judged.runs, judged.source, sys.argv, arguments.at == "best"
+            )
+        print(text)
+        if failures:
+            raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE")
+    add("--factor", metavar="KEY", help="the setting that is compared, as scheduler.t_mult")
+    add("--baseline", metavar="LEVEL", help="the value of it that the others are compared with")
+    add(
+        "--treatment",
+        metavar="LEVEL",
+        action="append",
+        default=[],
+        help="a value to compare; all others without",
+    )
+    add("--metric", metavar="NAME", help="the column that is judged, as val/acc")
+    add(
+        "--better",
+        choices=("higher", "lower"),
+        help="which is better, where the metric's name does not say",
+    )
+    add(
+        "--margin",
+        type=float,
+        help="the smallest difference that matters; of accuracies in %%: 0.2 points",
+    )
+    add("--level", type=float, default=0.05, help="of errors (%(default)s)")
+    add(
+        "--seed",
+        metavar="KEY",
+        help="the setting that makes the pairs; none: the runs are not paired",
+    )
+    add(
+        "--ignore",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="a setting in which compared runs may differ",
+    )
+    add(
+        "--where",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="judge only runs with this setting or status",
+    )
+    add(
+        "--map",
+        metavar="ROLE=COLUMN",
+        action="append",
+        default=[],
+        help=f"the column of: {', '.join(_ROLES)}",
+    )
+    add(
+        "--as",
+        dest="as_",
+        choices=KINDS,
+        help="which files of a folder to read, where it has several kinds",
+    )
+    add(
+        "--at",
+        choices=("last", "best"),
+        default="last",
+        help="best: a table of best values, which are optimistic, and no verdict",
+    )
+    add("--out", type=Path, help="where to write; judged/NAME without")
+    return parser
+
+
+def _pairs(option: str, texts: Sequence[str], known: Sequence[str] = ()) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise ConfigError(f"{option} {text}: write KEY=VALUE")
+        if known and key not in known:
+            raise ConfigError(f"{option} {text}: choose from {', '.join(known)}")
+        if key in found:
+            raise ConfigError(f"{option} {text}: {key} is given twice")
+        found[key] = value
+    return found
+
+
+def _out(source: str, out: Path | None) -> Path:
+    """Return where to write. Raises `ConfigError` for a place in the source, whose files stay as they are."""
+    named = "".join(
+        one if one.isalnum() or one in "-_." else "_" for one in Path(source).name or "source"
+    )
+    out = out or Path("judged", named.lstrip(".") or "source")
+    path = Path(source)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file")
+    if path.is_dir() and path.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ConfigError(
+            f"--out {out}: lies in the source, where nothing is written; name another folder"
+        )
+    return out
+
+
+if __name__ == "__main__":
+    main()
