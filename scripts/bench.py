@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from benchmarks import commands, training, verdicts
+from benchmarks import commands, judging, training, verdicts
 
 _SECTIONS = {
     "floor": training.against_the_floor,
@@ -31,6 +31,7 @@ _SECTIONS = {
     "memory": commands.memory,
     "growth": commands.growth,
     "verdict": verdicts.to_a_verdict,
+    "judged": judging.judged,
 }
 
 

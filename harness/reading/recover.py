@@ -196,6 +196,10 @@ def _add_levels(found: Question, asked: Asked) -> None:
             [run.level in wanted for run in found.runs], "is of a level that was not asked for"
         )
     found.treatments = found.treatments or tuple(one for one in levels if one != found.baseline)
+    if found.baseline in found.treatments:
+        raise ConfigError(
+            f"--treatment {found.baseline}: is the baseline; choose from {listed(levels)}"
+        )
     if not found.treatments:
         raise ConfigError(
             f"{found.factor}: every run that has it has {found.baseline}; there is nothing to compare"

@@ -1,0 +1,229 @@
+"""What is compared of a source: factor, levels, seeds and cells from settings; what is asked for, in a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+
+from harness.config.errors import ConfigError
+from harness.reading.recorded import RUNS, Recorded
+from harness.reading.recover import Asked, Question, recover
+
+FACTOR = Asked(factor="t_mult", baseline="1", metric="val_acc")
+
+
+def source(settings: Sequence[dict[str, Any]], *metrics: str, **columns: Any) -> Recorded:
+    rows = [
+        {"run": f"r{number}", "status": "complete", "error": None, "where": "", "settings": json.dumps(own)}
+        for number, own in enumerate(settings)
+    ]  # fmt: skip
+    curves = pl.DataFrame({"run": range(len(rows)), "step": [9] * len(rows)}).with_columns(
+        pl.col("run").cast(pl.UInt32), *(pl.lit(1.0).alias(one) for one in metrics or ("val_acc",))
+    )
+    return Recorded("test", pl.DataFrame(rows, schema=RUNS), curves)
+
+
+def grid(*levels: Any, seeds: int = 3, **others: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every level with every seed, and with every value of one other key."""
+    ((key, values),) = others.items() or [("epochs", [5])]
+    return [
+        {"t_mult": level, "seed": seed, key: value}
+        for value in values
+        for level in levels
+        for seed in range(seeds)
+    ]
+
+
+def cells(found: Question) -> list[str]:
+    return [*dict.fromkeys(found.cell(run) for run in found.runs)]
+
+
+def test_pairs_are_runs_of_one_seed() -> None:
+    found = recover(source(grid(1, 2)), FACTOR)
+    assert (found.paired, found.baseline, found.treatments) == (True, "1", ("2",))
+    assert [(run.level, run.seed) for run in found.runs] == [
+        ("1", 0), ("1", 1), ("1", 2), ("2", 0), ("2", 1), ("2", 2),
+    ]  # fmt: skip
+    assert found.notes == []
+
+
+def test_another_setting_makes_cells() -> None:
+    found = recover(source(grid(1, 2, lr=[0.1, 0.2])), FACTOR)
+    assert cells(found) == ["lr=0.1", "lr=0.2"]
+    assert found.keys.others == ["lr"]
+
+
+def test_cells_are_not_mixed_where_no_seed_repeats() -> None:
+    runs = [own | {"seed": number} for number, own in enumerate(grid(1, 2, lr=[0.1, 0.2]))]
+    found = recover(source(runs), FACTOR)
+    assert cells(found) == ["lr=0.1", "lr=0.2"]
+    assert not found.paired
+    assert found.notes == ["no seed is in both of two arms of a cell: the runs are not paired"]
+
+
+def test_what_goes_with_the_factor_makes_no_cell_and_is_named() -> None:
+    runs = [own | {"warmup": 5 * own["t_mult"]} for own in grid(1, 2)]
+    found = recover(source(runs), FACTOR)
+    assert cells(found) == [""]
+    assert found.keys.with_factor == {"warmup": "5 with 1; 10 with 2"}
+
+
+def test_what_follows_from_factor_and_cell_makes_no_cell() -> None:
+    runs = [
+        own | {"restarts": own["epochs"] // own["t_mult"]} for own in grid(1, 2, epochs=[8, 20])
+    ]
+    found = recover(source(runs), FACTOR)
+    assert cells(found) == ["epochs=8", "epochs=20"]
+    assert found.keys.with_factor == {"restarts": "8, 20 with 1; 4, 10 with 2"}
+
+
+def test_what_goes_with_the_seed_makes_no_cell() -> None:
+    found = recover(source([own | {"split": own["seed"] + 7} for own in grid(1, 2)]), FACTOR)
+    assert cells(found) == [""]
+    assert found.keys.with_seed == ["split"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("host", "ab"), ("output_dir", "uvwxyz"), ("comment", "uvwxyz"), ("trainer.gpus", "ab"),
+     ("run.name", "ab"), ("tags", "ab")],
+)  # fmt: skip
+def test_names_and_places_make_no_cells(key: str, values: str) -> None:
+    runs = [own | {key: values[at % len(values)]} for at, own in enumerate(grid(1, 2))]
+    found = recover(source(runs), FACTOR)
+    assert cells(found) == [""]
+    assert found.keys.ignored == [key]
+
+
+@pytest.mark.parametrize("key", ["model.name", "dataset.path", "optimizer.id_of"])
+def test_names_of_models_and_data_do(key: str) -> None:
+    found = recover(source(grid(1, 2, **{key: ["a", "b"]})), FACTOR)
+    assert cells(found) == [f"{key}=a", f"{key}=b"]
+
+
+def test_a_cell_without_the_baseline_is_not_compared() -> None:
+    runs = [*grid(1, 2, lr=[0.1]), *grid(2, lr=[0.3])]
+    found = recover(source(runs), FACTOR)
+    assert cells(found) == ["lr=0.1"]
+    why = "no run of the baseline and of another level share its other settings"
+    assert found.not_compared == {"r6": why, "r7": why, "r8": why}
+
+
+def test_keys_that_set_nothing_more_apart_are_not_in_the_name_of_a_cell() -> None:
+    runs = [own | {"steps": 100 * own["epochs"]} for own in grid(1, 2, epochs=[8, 20])]
+    assert cells(recover(source(runs), FACTOR)) == ["epochs=8", "epochs=20"]
+
+
+def test_runs_without_the_factor_are_named() -> None:
+    found = recover(source([*grid(1, 2), {"seed": 5}]), FACTOR)
+    assert found.not_compared == {"r6": "has no t_mult"}
+
+
+def test_null_is_a_level() -> None:
+    found = recover(source(grid(None, 2)), Asked("t_mult", "null", metric="val_acc"))
+    assert (found.baseline, found.treatments) == ("null", ("2",))
+
+
+def test_levels_are_equal_as_numbers() -> None:
+    found = recover(source(grid(1, 1.0, "2", 2, seeds=1)), FACTOR)
+    assert {run.level for run in found.runs} == {"1", "2"}
+
+
+def test_treatments_leave_other_levels_out() -> None:
+    found = recover(source(grid(1, 2, 4)), Asked("t_mult", "1", ("4",), "val_acc"))
+    assert found.treatments == ("4",)
+    assert set(found.not_compared) == {"r3", "r4", "r5"}
+
+
+def test_where_takes_a_part() -> None:
+    asked = Asked("t_mult", "1", metric="val_acc", where={"lr": "0.1", "status": "complete"})
+    found = recover(source(grid(1, 2, lr=[0.1, 0.2])), asked)
+    assert [run.name for run in found.runs] == [f"r{number}" for number in range(6)]
+
+
+def test_the_one_setting_that_differs_is_the_factor() -> None:
+    found = recover(source(grid(1, 2)), Asked(baseline="1"))
+    assert (found.factor, found.inferred, found.metric) == ("t_mult", True, "val_acc")
+
+
+def test_the_last_part_of_a_key_will_do() -> None:
+    runs = [{"scheduler.t_mult": own["t_mult"], "seed": own["seed"]} for own in grid(1, 2)]
+    assert recover(source(runs), FACTOR).factor == "scheduler.t_mult"
+
+
+def test_seeds_that_are_no_numbers_are_numbered() -> None:
+    found = recover(source([own | {"seed": f"s{own['seed']}"} for own in grid(1, 2)]), FACTOR)
+    assert [run.seed for run in found.runs] == [0, 1, 2, 0, 1, 2]
+    assert found.notes == [
+        "seed is no whole number everywhere; seeds are numbered: 0 is s0, 1 is s1, 2 is s2"
+    ]
+
+
+def test_without_seeds_runs_are_not_paired() -> None:
+    runs = [{"t_mult": own["t_mult"]} for own in grid(1, 2)]
+    found = recover(source(runs), FACTOR)
+    assert (found.paired, found.notes) == (False, ["the runs are not paired: no seed is known"])
+    found = recover(source(grid(1, 2)), Asked("t_mult", "1", metric="val_acc", seed="none"))
+    assert (found.paired, found.notes) == (False, ["the runs are not paired"])
+
+
+def test_columns_of_a_table_of_final_values_are_results_where_they_seldom_repeat() -> None:
+    runs = [own | {"val_acc": 90 + at, "loss": at / 7} for at, own in enumerate(grid(1, 2, lr=[0.1, 0.2]))]  # fmt: skip
+    found = recover(source(runs, "val_acc", "loss", "lr", "t_mult", "seed"), FACTOR)
+    assert cells(found) == ["lr=0.1", "lr=0.2"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "asked", "message"),
+    [
+        pytest.param(grid(1, 2), Asked(), "--baseline: say which t_mult the others are compared with: 1, 2",
+                     id="no baseline"),
+        pytest.param(grid(1, 2, lr=[0.1, 0.2]), Asked(baseline="1"),
+                     r"--factor: say which setting is compared; these differ: t_mult \(1, 2\), lr \(0.1, 0.2\)",
+                     id="no factor"),
+        pytest.param(grid(1), Asked(), "--factor: no setting differs between the runs; found: t_mult, seed, epochs",
+                     id="nothing differs"),
+        pytest.param(grid(1, 2), Asked("t_mul", "1"), "--factor t_mul: is not in the source; did you mean t_mult",
+                     id="misspelt factor"),
+        pytest.param([own | {"a.t_mult": 1, "b.t_mult": 2} for own in grid(1, 2)], Asked("x.t_mult", "1"),
+                     "--factor x.t_mult: is not in the source", id="unknown factor"),
+        pytest.param([{"a.t": 1, "b.t": 2}], Asked("t", "1"), "--factor t: is the last part of a.t, b.t",
+                     id="ambiguous factor"),
+        pytest.param(grid(1, 2), Asked("t_mult", "3"), "--baseline 3: t_mult has the levels 1, 2", id="no such level"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", ("7",)), "--treatment 7: t_mult has the levels", id="no such treatment"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", ("1",)), "--treatment 1: is the baseline; choose from 1, 2", id="the baseline as treatment"),
+        pytest.param(grid(1), FACTOR, "t_mult: every run that has it has 1; there is nothing to compare", id="one level"),
+        pytest.param([{"t_mult": 1, "seed": 0}, {"t_mult": 2}], FACTOR, "--seed seed: 1 of 2 runs have none, as r1",
+                     id="a seed is missing"),
+        pytest.param([own | {"data_seed": 1, "torch.seed": 1} for own in [{"t_mult": 1}, {"t_mult": 2}]],
+                     FACTOR, "--seed: say which key makes the pairs, or none; found: data_seed, torch.seed",
+                     id="several seeds"),
+        pytest.param([{"t_mult": 1, "fold": 1}, {"t_mult": 2, "fold": 1}], FACTOR,
+                     "--seed: say which key makes the pairs, or none; found: fold", id="folds"),
+        pytest.param([own | {"lr": number / 7} for number, own in enumerate(grid(1, 2))], FACTOR,
+                     "no run of the baseline 1 agrees with one of another level in all other settings: lr differ; "
+                     "--ignore KEY", id="a random search"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", metric="acc"), "--metric acc: is not in the source", id="no metric"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", where={"lr": "1"}), "--where lr: is not in the source", id="where: no key"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
+                     id="where: no run"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", ignore=("x",)), "--ignore x: is not in the source", id="ignore"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_recovered_is_asked_for(
+    runs: list[dict[str, Any]], asked: Asked, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        recover(source(runs), asked)
+    assert "\n" not in str(raised.value)
+
+
+def test_several_numbers_may_be_judged() -> None:
+    with pytest.raises(
+        ConfigError, match="--metric: say which number is judged; found: val_acc, val_top5"
+    ):
+        recover(source(grid(1, 2), "val_acc", "val_top5", "train_loss"), Asked("t_mult", "1"))

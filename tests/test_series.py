@@ -1,0 +1,127 @@
+"""Columns of curves: what counts where a run was resumed, where curves end, what the LR did."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config.errors import ConfigError
+from harness.reading.recorded import RUNS, Recorded
+from harness.reading.series import ends, lr_ends, rows_without_step, run_ends, series
+
+
+def recorded(rows: list[tuple[int, int | None, float | None]]) -> Recorded:
+    curves = pl.DataFrame(
+        rows, schema={"run": pl.UInt32, "step": pl.Int64, "acc": pl.Float64}, orient="row"
+    )
+    return Recorded("test", pl.DataFrame(schema=RUNS), curves)
+
+
+def by_hand(rows: list[tuple[int, int | None, float | None]]) -> dict[int, dict[int, float]]:
+    """What a reader of a log would keep: a row at step s removes what was there from s on."""
+    kept: dict[int, dict[int, float]] = {}
+    for run, step, value in rows:
+        if step is not None and value is not None:
+            own = kept.setdefault(run, {})
+            for later in [at for at in own if at >= step]:
+                del own[later]
+            own[step] = value
+    return kept
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.one_of(st.none(), st.integers(0, 9)),
+        st.one_of(st.none(), st.floats(-9, 9)),
+    ),
+    max_size=40,
+).map(lambda rows: sorted(rows, key=lambda row: row[0]))
+
+
+@given(ROWS)
+def test_rows_from_an_earlier_step_on_replace_what_was_there(rows: list[Any]) -> None:
+    if not any(step is not None for _, step, _ in rows):
+        rows = [*rows, (3, 0, 1.0)]
+    found: dict[int, dict[int, float]] = {}
+    own = series(recorded(rows), "acc")
+    for run, step, value in own.rows.rows():
+        assert step not in found.setdefault(run, {})
+        found[run][step] = value
+    assert found == by_hand(rows)
+    assert all(list(steps) == sorted(steps) for steps in found.values())
+
+
+def test_a_repeated_step_is_no_resumption() -> None:
+    own = series(recorded([(0, 1, 5.0), (0, 1, 6.0), (1, 0, 7.0)]), "acc")
+    assert own.rows.rows() == [(0, 1, 6.0), (1, 0, 7.0)]
+    assert (own.repeated, own.resumed) == (1, [])
+
+
+def test_a_resumed_run_is_named() -> None:
+    own = series(recorded([(0, 1, 5.0), (1, 5, 1.0), (1, 9, 2.0), (1, 6, 3.0)]), "acc")
+    assert own.rows.rows() == [(0, 1, 5.0), (1, 5, 1.0), (1, 6, 3.0)]
+    assert (own.repeated, own.resumed) == (1, [1])
+
+
+def test_a_table_of_final_values_has_step_0() -> None:
+    final = recorded([(0, None, 1.0), (1, None, 2.0)])
+    assert series(final, "acc").rows.rows() == [(0, 0, 1.0), (1, 0, 2.0)]
+    assert rows_without_step(final) == 0
+    assert run_ends(final) == {0: None, 1: None}
+
+
+def test_rows_without_a_step_are_counted() -> None:
+    mixed = recorded([(0, 1, 1.0), (0, None, 2.0)])
+    assert series(mixed, "acc").rows.rows() == [(0, 1, 1.0)]
+    assert rows_without_step(mixed) == 1
+
+
+@pytest.mark.parametrize("step", [-1, 2**50])
+def test_what_is_no_step_is_refused(step: int) -> None:
+    with pytest.raises(ConfigError, match=rf"step: {step} is no step; --map step=COLUMN"):
+        series(recorded([(0, step, 1.0)]), "acc")
+
+
+def test_ends_are_the_last_value_the_last_finite_one_and_the_best() -> None:
+    rows = series(recorded([(0, 1, 5.0), (0, 2, 9.0), (0, 3, math.nan), (2, 4, 1.0)]), "acc").rows
+    assert ends(rows, "higher").select("run", "step", "finite", "best").rows() == [
+        (0, 3, 9.0, 9.0), (2, 4, 1.0, 1.0),
+    ]  # fmt: skip
+    assert math.isnan(ends(rows, "higher")["value"][0])
+    assert ends(rows, "lower")["best"].to_list() == [5.0, 1.0]
+
+
+def cosine(cycles: list[int], every: int = 1, total: int | None = None) -> list[float]:
+    """LRs of warm restarts, one an epoch: those that the epochs are trained with."""
+    lrs = [(1 + math.cos(math.pi * at / length)) / 2 for length in cycles for at in range(length)]
+    return lrs[:total][::every]
+
+
+@pytest.mark.parametrize(
+    ("lrs", "restarts", "aligned"),
+    [
+        pytest.param(cosine([5, 5, 5]), 2, True, id="equal cycles"),
+        pytest.param(cosine([5, 10, 20]), 2, True, id="doubling cycles"),
+        pytest.param(cosine([5, 5, 5], total=13), 2, False, id="in mid-cycle"),
+        pytest.param(cosine([5, 10, 20], total=25), 2, False, id="in the middle of a long cycle"),
+        pytest.param(cosine([20]), 0, None, id="one cycle"),
+        pytest.param([0.0, 1.0, 0.8, 0.4, 0.1], 0, None, id="a warm-up in one row"),
+        pytest.param([0.1, 0.4, 0.8, 1.0, 0.8, 0.4], 0, None, id="a slow warm-up"),
+        pytest.param([1.0, 0.1, 0.5, 0.3], 0, None, id="a small rise"),
+        pytest.param([1.0], 0, None, id="one row"),
+        pytest.param([0.0, 0.0], 0, None, id="zero"),
+    ],
+)  # fmt: skip
+def test_restarts_are_jumps_after_a_fall(
+    lrs: list[float], restarts: int, aligned: bool | None
+) -> None:
+    rows = [(0, 0, 3.0), *((1, step, lr) for step, lr in enumerate(lrs))]
+    found = lr_ends(series(recorded(rows), "acc").rows).filter(run=1).row(0, named=True)
+    assert (found["restarts"], found["aligned"]) == (restarts, aligned)
+    assert (found["peak"], found["last"]) == (max(lrs), lrs[-1])
