@@ -13,7 +13,7 @@ import forked
 import polars as pl
 import pytest
 import yaml
-from conftest import ROOT, Main, _run
+from conftest import Main, _run
 
 from harness.analysis import results
 

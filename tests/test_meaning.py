@@ -7,7 +7,7 @@ import pytest
 
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.meaning import column_of, measure, metric_column, no_setting, usual_margin
+from harness.reading.meaning import measure, metric_column, no_setting, roles, usual_margin
 
 
 @pytest.mark.parametrize(
@@ -63,15 +63,17 @@ def test_margins_are_usual_for_accuracies_alone() -> None:
     ],
 )
 def test_columns_of_lr_and_epoch(role: str, columns: list[str], expected: str | None) -> None:
-    assert column_of(role, columns, {}) == (expected, "")
+    found, notes = roles("val_acc", ["val_acc", *columns], {})
+    assert (found.get(role), notes) == (expected, [])
 
 
 def test_an_open_column_is_said_and_can_be_given() -> None:
     note = "the lr may be in lr-SGD, opt/lr: --map lr=COLUMN says in which"
-    assert column_of("lr", ["lr-SGD", "opt/lr"], {}) == (None, note)
-    assert column_of("lr", ["lr-SGD", "opt/lr"], {"lr": "opt/lr"}) == ("opt/lr", "")
+    columns = ["x", "lr-SGD", "opt/lr"]
+    assert roles("x", columns, {}) == ({"value": "x"}, [note])
+    assert roles("x", columns, {"lr": "opt/lr"}) == ({"value": "x", "lr": "opt/lr"}, [])
     with pytest.raises(ConfigError, match="--map lr= rate: is not in the source"):
-        column_of("lr", ["lr-SGD"], {"lr": "rate"})
+        roles("x", columns, {"lr": "rate"})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.config.errors import ConfigError
 from harness.reading.recorded import RUNS, Recorded
-from harness.reading.series import ends, lr_ends, rows_without_step, run_ends, series
+from harness.reading.series import ends, lr_ends, rows_without_step, series
 
 
 def recorded(rows: list[tuple[int, int | None, float | None]]) -> Recorded:
@@ -73,7 +73,6 @@ def test_a_table_of_final_values_has_step_0() -> None:
     final = recorded([(0, None, 1.0), (1, None, 2.0)])
     assert series(final, "acc").rows.rows() == [(0, 0, 1.0), (1, 0, 2.0)]
     assert rows_without_step(final) == 0
-    assert run_ends(final) == {0: None, 1: None}
 
 
 def test_rows_without_a_step_are_counted() -> None:

@@ -18,7 +18,7 @@ from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
 from harness.reading.detect import read
-from harness.reading.meaning import listed
+from harness.reading.meaning import counted, listed
 from harness.reading.recorded import Recorded
 from harness.reading.recover import Asked, Question, recover
 from harness.reading.rows import Curves, curves, table
@@ -45,18 +45,21 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
     """
     recorded = read(address, kind, asked.mapping, asked.where)
     found = recover(recorded, asked)
+    roles, open_roles = meaning.roles(found.metric, recorded.metrics, asked.mapping)
+    others = _others(recorded, found, [*roles.values()])
+    recorded = recorded.only(roles.values())  # millions of rows
     measure = meaning.measure(found.metric, asked.better, _finite(recorded.curves[found.metric]))
-    own = curves(recorded, found, asked, measure.better)
+    own = curves(recorded, found, roles, measure.better)
     if own.ends.is_empty():
         raise ConfigError(f"--metric {found.metric}: no run that is compared has recorded it")
     claim = _claim(found, asked, measure)
     file = scratch / "curves.parquet"
     _write(file, own, claim)
     runs = table(found, own, measure, address, file)
-    notes = [*recorded.notes, *found.notes, *own.notes, *_notes(found, runs)]
+    notes = [*recorded.notes, *found.notes, *open_roles, *own.notes, *_notes(found, runs)]
     source = Source(
         address=address, kind=recorded.kind, notes=notes, unknown=_unknown(recorded, found, own),
-        **_settings(found), others=_others(recorded, found, asked),
+        **_settings(found), others=others,
         not_compared=dict([*found.not_compared.items()][:_MOST_NAMED]),
     )  # fmt: skip
     return Judged(claim, runs, source)
@@ -100,7 +103,7 @@ def _notes(found: Question, runs: pl.DataFrame) -> list[str]:
         )
     for why in dict.fromkeys(found.not_compared.values()):
         names = [name for name, own in found.not_compared.items() if own == why]
-        notes.append(f"{len(names)} runs are not compared ({listed(names, 3)}): {why}")
+        notes.append(f"not compared, {counted(len(names), 'run')} ({listed(names, 3)}): {why}")
     shares = {
         level: runs.filter(level=level)["lr_share_at_end"].median()
         for level in (found.baseline, *found.treatments)
@@ -145,7 +148,7 @@ def _settings(found: Question) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def _others(recorded: Recorded, found: Question, asked: Asked) -> dict[str, Sequence[str]]:
+def _others(recorded: Recorded, found: Question, roles: Sequence[str]) -> dict[str, Sequence[str]]:
     """Return what else could have been compared: settings that differ, levels that were left out, numbers."""
     known = {level_key(level) for level in (found.baseline, *found.treatments)}
     levels: dict[object, str] = {}
@@ -153,11 +156,11 @@ def _others(recorded: Recorded, found: Question, asked: Asked) -> dict[str, Sequ
         settings = json.loads(text)
         if found.factor in settings:
             levels.setdefault(level_key(show(settings[found.factor])), show(settings[found.factor]))
-    columns = [name for name in recorded.metrics if name != found.metric]
-    roles = {meaning.column_of(role, columns, asked.mapping)[0] for role in ("lr", "epoch")}
     settings_too = {key for run in found.runs for key in run.settings}
     return {
         "settings": found.keys.others,
         "levels": [text for key, text in levels.items() if key not in known],
-        "numbers": [name for name in columns if name not in roles and name not in settings_too],
+        "numbers": [
+            name for name in recorded.metrics if name not in roles and name not in settings_too
+        ],
     }

@@ -60,6 +60,11 @@ def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     return ", ".join(names[:most]) + f", … ({len(names)} in all)" * (len(names) > most)
 
 
+def counted(number: int, what: str) -> str:
+    """Return `1 run`, `2 runs`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def no_setting(key: str) -> bool:
     """Return whether a key says where and by whom a run was made, or how it is called, and not what was trained."""
     return bool(_NO_SETTING.search(key)) or key.startswith(_OWN)
@@ -97,18 +102,27 @@ def seed_key(given: str | None, keys: Sequence[str]) -> str | None:
     return None
 
 
-def column_of(
-    role: str, columns: Sequence[str], mapping: Mapping[str, str]
-) -> tuple[str | None, str]:
-    """Return the column of the LR or the epoch (`role`), None where it is not known, and a note where several may be."""
-    if role in mapping:
-        return find_key(mapping[role], columns, f"--map {role}="), ""
-    pattern = {"lr": _LR, "epoch": _EPOCH}[role]
-    found = [name for name in columns if pattern.search(name)]
-    exact = [name for name in found if name.lower() == role]
-    if len(found) > 1 and len(exact) != 1:
-        return None, f"the {role} may be in {listed(found)}: --map {role}=COLUMN says in which"
-    return next(iter(exact or found), None), ""
+def roles(
+    metric: str, columns: Sequence[str], mapping: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Return the columns that are read, by `value` (the metric), `lr` and `epoch`, where these are known; and notes.
+
+    Raises `ConfigError` for a column of `mapping` that is not there.
+    """
+    found, notes = {"value": metric}, []
+    others = [name for name in columns if name != metric]
+    for role, pattern in (("lr", _LR), ("epoch", _EPOCH)):
+        matching = [name for name in others if pattern.search(name)]
+        exact = [name for name in matching if name.lower() == role]
+        if role in mapping:
+            found[role] = find_key(mapping[role], columns, f"--map {role}=")
+        elif len(exact or matching) == 1:
+            found[role] = (exact or matching)[0]
+        elif matching:
+            notes.append(
+                f"the {role} may be in {listed(matching)}: --map {role}=COLUMN says in which"
+            )
+    return found, notes
 
 
 def metric_column(given: str | None, columns: Sequence[str]) -> str:

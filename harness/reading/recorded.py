@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Recorded:
     @property
     def metrics(self) -> list[str]:
         return [name for name in self.curves.columns if name not in ("run", "step")]
+
+    def only(self, columns: Collection[str]) -> Recorded:
+        """Return the same with these of its metrics alone."""
+        return replace(self, curves=self.curves.select("run", "step", *dict.fromkeys(columns)))
 
 
 RUNS = {"run": pl.String, "status": pl.String, "error": pl.String, "where": pl.String, "settings": pl.String}  # fmt: skip

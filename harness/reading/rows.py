@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import polars as pl
 from harness.analysis import arms
 from harness.analysis.pairing import natural_key
 from harness.config.measures import Measure
-from harness.reading.meaning import column_of, listed
+from harness.reading.meaning import counted, listed
 from harness.reading.recorded import COMPLETE, Recorded
-from harness.reading.recover import Asked, Question, Run
+from harness.reading.recover import Question, Run
 from harness.reading.series import Series, ends, lr_ends, rows_without_step, series
 
 SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
@@ -38,42 +38,36 @@ class Curves:
     notes: list[str]
 
 
-def curves(recorded: Recorded, found: Question, asked: Asked, better: str) -> Curves:
-    """Return the curves of the runs that are compared."""
-    others = [name for name in recorded.metrics if name != found.metric]
-    lr, note = column_of("lr", others, asked.mapping)
-    epoch, _ = column_of("epoch", others, asked.mapping)
+def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better: str) -> Curves:
+    """Return the curves of the runs that are compared; `roles` are the columns of `value`, `lr` and `epoch`."""
     part = _of_runs(recorded, found.runs)
-    names = (
-        {"value": found.metric} | ({"lr": lr} if lr else {}) | ({"epoch": epoch} if epoch else {})
-    )
-    parts = {name: series(part, column) for name, column in names.items()}
-    notes = [*filter(None, [note]), *_recorded_again(found, parts["value"])]
+    parts = {role: series(part, column) for role, column in roles.items()}
+    notes = _recorded_again(found, parts["value"])
     if lost := rows_without_step(part):
-        notes.append(f"{lost} rows without a step are left out")
+        notes.append(f"{counted(lost, 'row')} without a step left out")
     last = ends(parts["value"].rows, better)
-    rows = _joined({name: one.rows for name, one in parts.items()})
-    at_end = last.select("run", "step").join(
-        rows.select("run", "step", "epoch"), ["run", "step"], "left"
-    )
-    last = last.join(at_end, ["run", "step"], "left")
     steps = part.curves["step"].null_count() < len(part.curves)
-    by_epoch = (
-        len(last) > 0 and last["epoch"].is_not_null().all() and last["epoch"].is_finite().all()
-    )
+    by_epoch = False
+    if "epoch" in parts:
+        at_end = parts["epoch"].rows.join(last.select("run", "step"), ["run", "step"], "semi")
+        last = last.join(at_end.rename({"value": "epoch"}), ["run", "step"], "left")
+        by_epoch = bool(last["epoch"].is_finite().fill_null(False).all())
     unit = "epochs" if by_epoch else "steps" if steps else ""
-    return Curves(rows, last, lr_ends(parts["lr"].rows) if lr else None, unit, notes)
+    lrs = lr_ends(parts["lr"].rows) if "lr" in parts else None
+    return Curves(_joined({role: one.rows for role, one in parts.items()}), last, lrs, unit, notes)
 
 
 def _of_runs(recorded: Recorded, runs: Sequence[Run]) -> Recorded:
     """Return `recorded` with the curves of `runs` alone, numbered in their order."""
-    numbers = pl.DataFrame(
-        {"row": [run.row for run in runs], "number": [*range(len(runs))]},
-        schema={"row": pl.UInt32, "number": pl.UInt32},
+    rows = [run.row for run in runs]
+    if rows == [*range(len(recorded.runs))]:
+        return recorded
+    new = pl.Series([*range(len(rows))], dtype=pl.UInt32)
+    mapped = recorded.curves["run"].replace_strict(
+        pl.Series(rows, dtype=pl.UInt32), new, default=None
     )
-    mapped = recorded.curves["run"].replace_strict(numbers["row"], numbers["number"], default=None)
     kept = recorded.curves.with_columns(run=mapped).filter(pl.col("run").is_not_null())
-    return Recorded(recorded.kind, recorded.runs, kept)
+    return replace(recorded, curves=kept)
 
 
 def _recorded_again(found: Question, values: Series) -> list[str]:
@@ -81,11 +75,11 @@ def _recorded_again(found: Question, values: Series) -> list[str]:
     if values.resumed:
         names = [found.runs[number].name for number in values.resumed]
         notes.append(
-            f"{len(names)} runs go back to an earlier step ({listed(names, 3)}): the rows recorded last count"
+            f"{counted(len(names), 'run')} went back to an earlier step ({listed(names, 3)}): the rows recorded last count"
         )
     elif values.repeated:
         notes.append(
-            f"{values.repeated} rows repeat a step of {found.metric}: those recorded last count"
+            f"{counted(values.repeated, 'row')} of {found.metric} recorded a step again: those recorded last count"
         )
     return notes
 

@@ -43,15 +43,16 @@ def series(recorded: Recorded, column: str) -> Series:
         raise ConfigError(
             f"step: {low if low < 0 else high} is no step; --map step=COLUMN names another column"
         )
+    same_run = pl.col("run") == pl.col("run").shift()
+    if not named.select((same_run & (_STEP.shift() >= _STEP)).any()).item():
+        return Series(named, 0, [])
     keyed = named.with_columns(key=pl.col("run").cast(pl.Int64) * _MOST_STEPS + _STEP)
     later = _KEY.cum_min(reverse=True).shift(
         -1
     )  # runs follow each other, so that this is of the same run
     kept = keyed.filter((later > _KEY).fill_null(True)).drop("key")
-    if not (repeated := len(named) - len(kept)):
-        return Series(kept, 0, [])
     back = keyed.filter(_KEY.cum_max() > _KEY)["run"]
-    return Series(kept, repeated, back.unique().sort().to_list())
+    return Series(kept, len(named) - len(kept), back.unique().sort().to_list())
 
 
 def _without_steps(recorded: Recorded) -> bool:
@@ -80,25 +81,13 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     A restart is a rise by half of the peak after the LR has fallen. A run with restarts is aligned if it ends at an
     LR not above that from which a restart rose: in mid-cycle it is higher. `aligned` is null without restarts.
     """
-    value, run = pl.col("value"), pl.col("run")
-    before = value.shift().over("run")
-    fallen = before < value.cum_max().shift().over("run")
-    restart = (value - before > _JUMP * value.max().over("run")) & fallen
-    marked = rows.lazy().with_columns(before=before, restart=restart.fill_null(False))
-    trough = pl.col("before").filter("restart").max()
-    return (
-        marked.group_by(run, maintain_order=True)
-        .agg(
-            value.max().alias("peak"),
-            value.last().alias("last"),
-            pl.col("restart").sum().cast(pl.Int64).alias("restarts"),
-            (value.last() <= trough * (1 + 1e-6)).alias("aligned"),
-        )
-        .collect()
+    value = pl.col("value")
+    before = value.shift()
+    restart = (value - before > _JUMP * value.max()) & (before < value.cum_max().shift())
+    trough = before.filter(restart).max()
+    return rows.group_by("run", maintain_order=True).agg(
+        value.max().alias("peak"),
+        value.last().alias("last"),
+        restart.sum().cast(pl.Int64).alias("restarts"),
+        (value.last() <= trough * (1 + 1e-6)).alias("aligned"),
     )
-
-
-def run_ends(recorded: Recorded) -> dict[int, int | None]:
-    """Return by run the last step of any of its rows; null without steps."""
-    last = recorded.curves.group_by("run").agg(_STEP.max())
-    return dict(last.iter_rows())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
 from benchmarks.commands import Rows, folder, start
 
 RUNS, ROWS, ARMS = 10_000, 1_000, 4
@@ -53,5 +54,5 @@ def write(path: Path, runs: int, rows: int) -> None:
             "lr": 0.05 * (1 + np.cos(np.pi * step / rows)),
             "val_acc": accuracy,
             "val_loss": 3 - accuracy / 50,
-        }  # fmt: skip
+        }
     ).write_parquet(path)

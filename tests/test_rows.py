@@ -1,0 +1,144 @@
+"""The table of compared runs: how they ended, their budgets, LRs and values, from what their curves came to."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from harness.config.measures import Measure
+from harness.reading.recorded import RUNS, Recorded
+from harness.reading.recover import Asked, recover
+from harness.reading.rows import Curves, curves, table
+
+Rows = list[tuple[int | None, float | None]]  # step, value
+COSINE = [(1 + math.cos(math.pi * at / 5)) / 2 for at in range(5)]
+
+
+def judged(
+    *runs: tuple[int, Rows], statuses: list[str | None] | None = None, **columns: list[float | None]
+) -> tuple[pl.DataFrame, Curves]:
+    """The table of runs of a level of t_mult each, seed by seed; `columns` are those of all rows together."""
+    seeds: dict[int, int] = {}
+    names, rows = [], []
+    for number, (level, own) in enumerate(runs):
+        seed = seeds[level] = seeds.get(level, -1) + 1
+        status = statuses[number] if statuses else "complete"
+        settings = json.dumps({"t_mult": level, "seed": seed})
+        names.append(
+            {
+                "run": f"r{number}",
+                "status": status,
+                "error": None,
+                "where": "",
+                "settings": settings,
+            }
+        )
+        rows += [(number, *row) for row in own]
+    schema = {"run": pl.UInt32, "step": pl.Int64, "acc": pl.Float64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    frame = frame.with_columns(pl.Series(k, own, pl.Float64) for k, own in columns.items())
+    recorded = Recorded("test", pl.DataFrame(names, schema=RUNS), frame)
+    found = recover(recorded, Asked("t_mult", "1", metric="acc"))
+    roles = {"value": "acc"} | {role: role for role in ("lr", "epoch") if role in columns}
+    own_curves = curves(recorded, found, roles, "higher")
+    measure = Measure("higher", "%")
+    return table(found, own_curves, measure, "runs.csv", Path("c.parquet")), own_curves
+
+
+def only(table: pl.DataFrame, name: str) -> dict[str, Any]:
+    return table.row(by_predicate=pl.col("name") == name, named=True)
+
+
+def test_the_baseline_comes_first_and_numbers_stay() -> None:
+    runs, _ = judged((2, [(9, 5.0)]), (1, [(9, 4.0)]))
+    assert runs.select("name", "num", "level", "final", "folder").rows() == [
+        ("r1", 1, "1", 4.0, "c.parquet/1"), ("r0", 0, "2", 5.0, "c.parquet/0"),
+    ]  # fmt: skip
+
+
+def test_the_last_value_counts_and_the_best_is_known() -> None:
+    runs, _ = judged((1, [(1, 7.0), (2, 6.0)]), (2, [(1, 1.0), (2, 2.0)]))
+    assert runs.select("final", "best", "budget", "budget_unit").rows() == [
+        (6.0, 7.0, 2.0, "steps"), (2.0, 2.0, 2.0, "steps"),
+    ]  # fmt: skip
+    assert json.loads(runs["metrics"][0]) == {
+        "acc": {"better": "higher", "unit": "%", "final": 6.0, "best": 7.0, "test": None}
+    }
+
+
+def test_budgets_are_epochs_where_these_are_known_of_all_last_values() -> None:
+    runs, own = judged((1, [(10, 7.0)]), (2, [(30, 1.0)]), epoch=[5.0, 5.0])
+    assert (own.unit, runs["budget"].to_list()) == ("epochs", [5.0, 5.0])
+    runs, own = judged((1, [(10, 7.0)]), (2, [(30, 1.0)]), epoch=[5.0, None])
+    assert (own.unit, runs["budget"].to_list()) == ("steps", [10.0, 30.0])
+
+
+def test_final_values_have_no_budget() -> None:
+    runs, own = judged((1, [(None, 7.0)]), (2, [(None, 1.0)]))
+    assert (own.unit, runs["budget"].to_list()) == ("", [None, None])
+    assert runs["status"].to_list() == ["complete", "complete"]
+
+
+def test_a_run_that_ends_before_others_of_its_arm_is_shorter() -> None:
+    states: list[str | None] = [None] * 4
+    runs, _ = judged((1, [(9, 7.0)]), (1, [(4, 6.0)]), (2, [(9, 1.0)]), (2, [(9, 1.0)]), statuses=states)  # fmt: skip
+    short = only(runs, "r1")
+    assert (short["status"], short["error"]) == (
+        "shorter",
+        "ends at step 4, others of its arm at 9",
+    )
+    assert short["budget"] is None
+    assert only(runs, "r0")["status"] == "complete"
+
+
+def test_arms_of_different_lengths_are_complete_and_cannot_be_compared() -> None:
+    states: list[str | None] = [None] * 2
+    runs, _ = judged((1, [(9, 7.0)]), (2, [(4, 6.0)]), statuses=states)
+    assert runs.select("status", "budget").rows() == [("complete", 9.0), ("complete", 4.0)]
+
+
+@pytest.mark.parametrize("last", [math.nan, math.inf])
+def test_a_run_whose_last_value_is_not_finite_has_diverged(last: float) -> None:
+    runs, _ = judged((1, [(1, 7.0), (2, last)]), (2, [(2, 1.0)]))
+    lost = only(runs, "r0")
+    assert (lost["status"], lost["error"]) == ("diverged", f"its last value at step 2 is {last}")
+    assert (lost["final"], lost["best"]) == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("state", ["running", "crashed", "killed", "whatever"])
+def test_other_states_are_not_complete(state: str) -> None:
+    runs, _ = judged((1, [(9, 7.0)]), (2, [(9, 1.0)]), statuses=[state, "complete"])
+    assert runs.select("status", "budget").rows() == [(state, None), ("complete", 9.0)]
+
+
+def test_a_run_without_the_metric_has_no_value() -> None:
+    runs, _ = judged((1, [(9, None)]), (1, [(9, 3.0)]), (2, [(9, 1.0)]))
+    assert only(runs, "r0")["final"] is None
+
+
+def test_the_lr_gives_ends_restarts_and_alignment() -> None:
+    whole: Rows = [(step, 1.0) for step in range(10)]
+    runs, own = judged((1, whole), (2, whole[:8]), lr=[*COSINE, *COSINE, *COSINE, *COSINE[:3]])
+    assert runs.select("restarts", "aligned", "lr").rows() == [(1, True, 1.0), (1, False, 1.0)]
+    assert runs["lr_share_at_end"].to_list() == [COSINE[-1], COSINE[2]]
+    assert own.rows.filter(run=1)["lr"].to_list() == [*COSINE, *COSINE[:3]]
+
+
+def test_an_lr_of_other_steps_is_kept_beside_the_values() -> None:
+    _, own = judged(
+        (1, [(1, None), (2, 5.0)]), (2, [(1, None), (2, 6.0)]), lr=[0.5, None, 0.5, None]
+    )
+    assert own.rows.select("run", "step", "lr", "value").rows() == [
+        (0, 1, 0.5, None), (0, 2, None, 5.0), (1, 1, 0.5, None), (1, 2, None, 6.0),
+    ]  # fmt: skip
+
+
+def test_a_resumed_run_is_named() -> None:
+    _, own = judged((1, [(1, 5.0), (3, 6.0), (2, 7.0)]), (2, [(2, 6.0)]))
+    assert own.notes == ["1 run went back to an earlier step (r0): the rows recorded last count"]
+    assert own.rows.filter(run=0).select("step", "value").rows() == [(1, 5.0), (2, 7.0)]
