@@ -91,6 +91,7 @@ DESIGNS = {  # with the share of the sweeps that each draws: some cost more
     "looks_replayed": (looks_replayed, 1),
     "tuned_by_plan": (tuned_by_plan, 8),
     "looks_over_cells": (looks_over_cells, 4),
+    "unpaired": (designs.unpaired_arms, 1),
 }
 
 
@@ -162,6 +163,12 @@ def promises(tables: dict[str, list[Row]]) -> Iterator[tuple[bool, str]]:
     yield _at_least(0.93, images, "seeds × images", "other images, 8 pairs")
     over = tables["over_cells"]
     yield _at_least(0.95, over, "coverage", "the mean over cells")
+    equal = [
+        row
+        for row in tables["unpaired"]
+        if row["runs"] == "normal" and row["baseline"] == row["treatment"]
+    ]
+    yield _at_most(0.03, equal, 'false "supported"', "unpaired normal runs, arms of one size")
     yield from _looks(tables)
     by_plan = tables["tuned_by_plan"]
     yield _at_most(

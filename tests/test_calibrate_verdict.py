@@ -61,6 +61,7 @@ def test_every_promise_is_kept(tables: dict[str, Any]) -> None:
         ("looks_replayed", "as with all 16", 0.9),
         ("looks_replayed", "pairs", 14),
         ("tuned_by_plan", 'false "supported", over every LR', 0.2),
+        ("unpaired", 'false "supported"', 0.09),
     ],
 )
 def test_a_broken_promise_shows(

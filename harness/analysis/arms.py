@@ -132,7 +132,7 @@ class Question:
         each += f", rivals {', '.join(claim.rivals)}" * bool(claim.rivals)
         return (
             f"judged by: {claim.factor}={treatments} against {claim.baseline}{each}"
-            + f", {claim.metric} after the last update{claim.scale.note}, margin {claim.scale.amount(claim.margin)}"
+            + f", {claim.taken}{claim.scale.note}, margin {claim.scale.amount(claim.margin)}"
             + f", at {', '.join(map(str, claim.looks))} pairs until decided" * bool(claim.looks)
         )
 

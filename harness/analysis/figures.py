@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.analysis import paired_stats as paired
-from harness.analysis import states
+from harness.analysis import states, unpaired
 from harness.analysis.paired_stats import JointP
 from harness.analysis.pairing import Pair, PairedRuns
 from harness.analysis.states import Evidence
+from harness.analysis.unpaired import Welch
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Claim
 
-Figures = dict[str, Any]  # of the pairs of one comparison, as JSON
+Figures = dict[str, Any]  # of the pairs, or of the arms, of one comparison, as JSON
 AS_HERE = "as large as here"  # a question of `pairs_needed`
+_LEAST_DF = 5  # of a standard deviation from which numbers of pairs or runs are reckoned
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,18 @@ class FamilySize:
     comparisons: int
     cells: int
 
-    def fewest_pairs(self, level: float) -> int:
-        return paired.fewest_pairs(level, max(1, self.cells))
+    def fewest(self, claim: Claim) -> int:
+        """Return with how many pairs, or runs an arm, all comparisons can be decided."""
+        if not claim.paired:
+            return unpaired.fewest_runs(claim.level)
+        return paired.fewest_pairs(claim.level, max(1, self.cells))
 
 
 def of_family(
     claim: Claim, compared: Sequence[PairedRuns], size: FamilySize, impute: bool
 ) -> list[Figures]:
     """Return the figures of all pairs of arms, adjusted where there are several valid comparisons."""
-    pairs = [runs.pairs(impute) for runs in compared]
-    figures = [of_pairs(claim, own) for own in pairs]
+    figures = [_of_runs(claim, runs, impute) for runs in compared]
     valid = [at for at, runs in enumerate(compared) if not runs.invalid]
     ends = np.array(
         [[_gains(claim, figures[at][name]) for name in ("ci95", "ci90")] for at in valid]
@@ -49,14 +53,14 @@ def of_family(
     alone = Evidence.of_intervals(ends[:, 0].T, ends[:, 1].T, claim.margin)
     evidence, p = alone, np.array([figures[at]["p"] or 1.0 for at in valid])
     if size.comparisons > 1:
-        joint = _joint(claim, [compared[at] for at in valid], [pairs[at] for at in valid])
+        joint = _joint(claim, [compared[at] for at in valid], [figures[at] for at in valid], impute)
         evidence = alone.adjusted(joint, claim.level)
         p = 2 * np.minimum(joint.above_zero, joint.below_zero)
     decided = states.decide(evidence, claim.margin), states.decide(alone, claim.margin)
     for at, adjusted, state, by_itself in zip(valid, p, *decided, strict=True):
         own, runs = figures[at], compared[at]
-        if own["n"] < paired.fewest_pairs(claim.level):
-            state = by_itself = states.TOO_FEW
+        if not is_enough(claim, own):
+            state = by_itself = states.TOO_FEW if claim.paired else states.TOO_FEW_RUNS
         elif own["sd"] == 0 and runs.step() > claim.margin:
             state = by_itself = states.TOO_COARSE
         own |= {
@@ -68,16 +72,37 @@ def of_family(
     return figures
 
 
+def _of_runs(claim: Claim, runs: PairedRuns, impute: bool) -> Figures:
+    if claim.paired:
+        return of_pairs(claim, runs.pairs(impute))
+    return unpaired.of_arms(claim, *runs.arms(impute))
+
+
+def is_enough(claim: Claim, own: Figures) -> bool:
+    """Return whether pairs, or runs that are not paired, are so many that they can show a difference."""
+    if claim.paired:
+        return int(own["n"]) >= paired.fewest_pairs(claim.level)
+    baseline, treatment = own["runs"]
+    return unpaired.enough_runs(baseline, treatment, claim.level)
+
+
 def _gains(claim: Claim, ends: Sequence[float] | None) -> tuple[float, float]:
     return claim.scale.turned(ends) if ends else (math.nan, math.nan)
 
 
-def _joint(claim: Claim, compared: Sequence[PairedRuns], pairs: Sequence[Sequence[Pair]]) -> JointP:
+def _joint(
+    claim: Claim, compared: Sequence[PairedRuns], figures: Sequence[Figures], impute: bool
+) -> JointP:
     """Return the p of comparisons, adjusted for all; with `tuned_over`, at each of the baseline's values by itself.
 
     A treatment that does not beat the baseline at all of its values does not beat it at its best one: the
     errors that count are those at one value, so that the grid is no family.
     """
+    if not claim.paired:
+        names = ("mean", "se", "df")
+        mean, *spread = (np.array([own[k] for own in figures], np.float64) for k in names)
+        return unpaired.joint(Welch(claim.scale.sign * mean, *spread), claim.margin)
+    pairs = [runs.pairs(impute) for runs in compared]
     found = np.ones((4, len(compared)))
     for value in {runs.tuned[0] for runs in compared}:
         rows = [at for at, runs in enumerate(compared) if runs.tuned[0] == value]
@@ -146,23 +171,27 @@ def _by_bootstrap_t(claim: Claim, ends: list[tuple[float, float]] | None) -> str
 
 
 def _pairs_needed(claim: Claim, figures: Figures, size: FamilySize) -> dict[str, int | None] | None:
-    """Return with how many pairs each question is answered in four cases of five; None below six pairs.
+    """Return with how many pairs, or runs an arm, each question is answered in four cases of five.
+
+    None below six pairs, or five degrees of freedom.
 
     "above 0" if the true difference is the margin, "above the margin" if it is twice that, "no gain that
     matters" if it is none; at the upper limit of the standard deviation, of several comparisons with the
     level divided by their number, as the first of them has to pass. `AS_HERE`, of a comparison that the others
     leave open: what it shows by itself, if the true difference is the mean.
     """
-    if figures["n"] < 6 or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
+    df = figures["n"] - 1 if claim.paired else figures["df"] or 0
+    if df < _LEAST_DF or figures["verdict"] in (states.INVALID, states.TOO_COARSE):
         return None
-    sd = paired.sd_limit(figures["sd"], figures["n"])
+    sd = paired.sd_limit(figures["sd"], df + 1)
+    needed_at = paired.pairs_needed if claim.paired else unpaired.runs_needed
 
     def among_all(distance: float) -> int | None:
-        pairs = paired.pairs_needed(sd, distance, claim.level / max(1, size.comparisons))
-        return pairs and max(pairs, size.fewest_pairs(claim.level))
+        number = needed_at(sd, distance, claim.level / max(1, size.comparisons))
+        return number and max(number, size.fewest(claim))
 
     together = among_all(claim.margin)
-    alone = paired.pairs_needed(sd, claim.margin, claim.level)
+    alone = needed_at(sd, claim.margin, claim.level)
     needed = {"above 0": together, "above the margin": together, states.NO_GAIN: alone}
     if figures["verdict"] in states.OPEN and figures["by_itself"] != figures["verdict"]:
         line = 0.0 if figures["verdict"] == states.INCONCLUSIVE else claim.margin
@@ -174,13 +203,12 @@ def over_cells(claim: Claim, comparisons: Sequence[dict[str, Any]]) -> list[dict
     """Return, for each treatment that several cells have, the one answer over all of them.
 
     As in each cell, it is the less favourable one of the complete pairs and of those with imputed values.
-    Cells with too few pairs are left out, and counted.
+    Cells with too few pairs or runs are left out, and counted.
     """
     found = []
     for treatment in claim.treatments:
         every = [own for own in comparisons if own["treatment"] == treatment]
-        cells = [own for own in every if own["n"] >= paired.fewest_pairs(claim.level)]
-        cells = [own for own in cells if not own["invalid"]]
+        cells = [own for own in every if is_enough(claim, own) and not own["invalid"]]
         if len(cells) < 2 or claim.tuned_over:
             continue
         level = claim.level / len(claim.treatments)
@@ -203,13 +231,7 @@ def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Fi
     scale = claim.scale
     means = np.array([scale.sign * figures["mean"] for _, figures in cells])
     largest = float(np.abs(means).max()) or 1.0  # equal differences have no spread
-    least = [(own["one_image"] or 0) / math.sqrt(6) for own, _ in cells]  # of differences of two
-    errors = np.array(
-        [
-            max(own["sd"], low, 1e-9 * largest) / math.sqrt(own["n"])
-            for (_, own), low in zip(cells, least, strict=True)
-        ]
-    )
+    errors = np.array([_error(one["one_image"] or 0.0, largest, own) for one, own in cells])
     pooled: dict[str, Any] = paired.over_cells(means, errors, (level, 2 * level))
     outer, inner = pooled["intervals"]
     return {
@@ -221,3 +243,12 @@ def _pooled(claim: Claim, level: float, cells: Sequence[tuple[dict[str, Any], Fi
             states.decide(Evidence.of_intervals(outer, inner, claim.margin), claim.margin)
         ),
     }
+
+
+def _error(one_image: float, largest: float, own: Figures) -> float:
+    """Return the standard error of a mean difference, at least that of values that are rounded to `one_image`."""
+    if runs := own.get("runs"):
+        rounded = one_image / math.sqrt(12) * math.sqrt(sum(1 / number for number in runs))
+        return max(float(own["se"]), rounded, 1e-9 * largest / math.sqrt(own["n"]))
+    of_two = one_image / math.sqrt(6)  # the standard deviation of a rounded difference
+    return float(max(own["sd"], of_two, 1e-9 * largest) / math.sqrt(own["n"]))

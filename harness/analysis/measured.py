@@ -70,7 +70,11 @@ def with_values(runs: pl.DataFrame, claim: Claim) -> pl.DataFrame:
     refuse_other_measures(runs, claim)
     name, of_test = claim.scale.name, claim.metric.startswith("test/")
     images = "test_images" if of_test else "val_images"
-    counted = pl.col(images) if images in runs.columns and name == "acc" else pl.lit(None, pl.Int64)
+    counted = (
+        pl.col(images)
+        if images in runs.columns and claim.scale.is_accuracy
+        else pl.lit(None, pl.Int64)
+    )
     last, complete = pl.col("test" if of_test else "final"), pl.col("status") == "complete"
     texts = runs["config"].to_list() if "config" in runs.columns else [None] * len(runs)
     configs = [json.loads(text or "null") or {} for text in texts]

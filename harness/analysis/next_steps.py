@@ -8,9 +8,10 @@ from typing import Any
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import MOST_PAIRS_NEEDED
+from harness.analysis.sentences import MOST_PAIRS_NEEDED, is_paired, more
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
+_MOST_NAMED = 3  # runs
 
 Figures = Mapping[str, Any]
 
@@ -23,6 +24,30 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
     steps = []
     if verdict.get("claim_changed"):
         steps.append("judge the changed claim on other seeds, in a sweep of its own")
+    claim = verdict["claim"]
+    steps += _undecided(by_state) if _is_ours(claim) else _undecided_elsewhere(claim, by_state)
+    unanswered = [one for state in states.OPEN for one in by_state.get(state, ())]
+    by_themselves = [one for one in unanswered if AS_HERE in _questions(one)]
+    if by_themselves:
+        steps.append(_among_all(verdict, by_themselves))
+    if others := [one for one in unanswered if one not in by_themselves]:
+        steps.append(_more_pairs(verdict, others))
+    if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
+        steps.append("over all cells: train in more cells, such as other data sets or models")
+    what = "sweeps" if _is_ours(claim) else "comparisons"
+    return steps or [
+        f"nothing here, this is answered; other data sets, models and LRs are new {what}"
+    ]
+
+
+def _is_ours(claim: Figures) -> bool:
+    """Return whether the commands of this program train what is missing."""
+    return bool(claim.get("planned", True)) and is_paired(claim)
+
+
+def _undecided(by_state: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """Return what comparisons need that are not decided for other reasons than their intervals."""
+    steps = []
     if interim := by_state.get(states.INTERIM):
         steps.append(_go_on(interim))
     if invalid := by_state.get(states.INVALID):
@@ -33,17 +58,33 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
         image = max(one.get("one_image") or 0 for one in coarse)
         is_one = f"; one image is {image:.2f} points" if image else ""
         steps.append(f"take more validation images (dataset.val_size){is_one}")
-    unanswered = [one for state in states.OPEN for one in by_state.get(state, ())]
-    by_themselves = [one for one in unanswered if AS_HERE in _questions(one)]
-    if by_themselves:
-        steps.append(_among_all(verdict, by_themselves))
-    if others := [one for one in unanswered if one not in by_themselves]:
-        steps.append(_more_pairs(verdict, others))
-    if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
-        steps.append("over all cells: train in more cells, such as other data sets or models")
-    return steps or [
-        "nothing here, this is answered; other data sets, models and LRs are new sweeps"
-    ]
+    return steps
+
+
+def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures]]) -> list[str]:
+    """Return the same of runs that another program trains, or that are not paired."""
+    steps = []
+    if interim := by_state.get(states.INTERIM):
+        open_runs = {
+            run["name"]: run["status"]
+            for one in interim
+            for run in one["left_out"]
+            if run["status"] not in ("diverged", "no value", "not claimed")
+        }
+        first = [f"{name} ({status})" for name, status in open_runs.items()][:_MOST_NAMED]
+        left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
+        steps.append(f"let the runs end that have not, or leave them out: {', '.join(first)}{left}")
+    if by_state.get(states.INVALID):
+        seed = " and the seed" * is_paired(claim)
+        steps.append(
+            f"compare runs of one length that differ in nothing but {claim['factor']}{seed}"
+        )
+    if few := [*by_state.get(states.TOO_FEW, ()), *by_state.get(states.TOO_FEW_RUNS, ())]:
+        fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
+        steps.append(f"take at least {fewest} {more(claim)}")
+    if by_state.get(states.TOO_COARSE):
+        steps.append(f"evaluate on more data, or record {claim['metric']} with more digits")
+    return steps
 
 
 def _enough_pairs(few: Sequence[Figures]) -> str:
@@ -80,15 +121,17 @@ def _questions(own: Figures) -> Mapping[str, int | None]:
 def _among_all(verdict: Mapping[str, Any], reduced: Sequence[Figures]) -> str:
     """Return how many pairs would decide among all comparisons what is decided by itself."""
     number = max(max(int(one["n"]), _questions(one)[AS_HERE] or 0) for one in reduced)
-    one = len(reduced) == 1
+    one, claim = len(reduced) == 1, verdict["claim"]
     return (
         f"{len(reduced)} of {len(verdict['comparisons'])} {'is decided by itself' if one else 'are decided by themselves'}, "
-        f"but not among all: about {number} pairs would decide {'it' if one else 'them'} if the true difference is as "
-        f"large as here, fewer in a sweep without the others; {_other_seeds(reduced, number)}"
+        f"but not among all: about {number} {more(claim)} would decide {'it' if one else 'them'} if the true difference is as "
+        f"large as here, fewer {'in a sweep ' * _is_ours(claim)}without the others; {_new_runs(claim, reduced, number)}"
     )
 
 
-def _other_seeds(comparisons: Sequence[Figures], number: int) -> str:
+def _new_runs(claim: Figures, comparisons: Sequence[Figures], number: int) -> str:
+    if not _is_ours(claim):
+        return "take new runs, judged without these"
     first = 1 + max(
         (pair["seed"] for one in comparisons for pair in one.get("pairs") or ()), default=-1
     )
@@ -96,30 +139,35 @@ def _other_seeds(comparisons: Sequence[Figures], number: int) -> str:
 
 
 def _more_pairs(verdict: Mapping[str, Any], unanswered: Sequence[Figures]) -> str:
-    """Return how many pairs, of new seeds, would answer all comparisons that are open."""
+    """Return how many pairs, of new seeds, or runs an arm would answer all comparisons that are open."""
+    claim = verdict["claim"]
     several = len(verdict["comparisons"]) > 1
     of = f"{len(unanswered)} of {len(verdict['comparisons'])} are open: " * several
-    number, scale = max(map(_needed, unanswered)), Scale.of(verdict["claim"])
+    number, scale = max(map(_needed, unanswered)), Scale.of(claim)
     if "looks" in verdict:
         most = verdict["looks"]["pairs"][-1]
         return (
             f"{of}{most} pairs are too few at this spread; a new sweep with a larger claim.most on other seeds, "
-            f"'seed={max(verdict['claim']['seeds']) + 1}', or more validation images"
+            f"'seed={max(claim['seeds']) + 1}', or more validation images"
         )
     if number > MOST_PAIRS_NEEDED:
-        return (
-            f"{of}more than {MOST_PAIRS_NEEDED} pairs would be needed; a larger margin, or less noise "
-            "(more validation images, longer training)"
+        noise = (
+            "more validation images, longer training"
+            if _is_ours(claim)
+            else "as by more data to evaluate on"
         )
+        return f"{of}more than {MOST_PAIRS_NEEDED} {more(claim)} would be needed; a larger margin, or less noise ({noise})"
     answers = {
         states.INCONCLUSIVE: f"show a gain of {scale.amount(scale.margin)} or rule it out",
         states.SUPPORTED_UNSURE: f"show {scale.gain(2 * scale.margin)} to be {scale.side('above')} the margin",
     }
     found = {answers[one["verdict"]] for one in unanswered}
-    pairs = f"about {number} pairs would {found.pop() if len(found) == 1 else 'answer them'}"
+    pairs = (
+        f"about {number} {more(claim)} would {found.pop() if len(found) == 1 else 'answer them'}"
+    )
     if number == max(one["n"] for one in unanswered):
-        pairs = f"{number} pairs again"
-    return f"{of}{pairs}; {_other_seeds(unanswered, number)}"
+        pairs = f"{number} {more(claim)} again"
+    return f"{of}{pairs}; {_new_runs(claim, unanswered, number)}"
 
 
 def _needed(own: Figures) -> int:

@@ -161,7 +161,7 @@ def _studentized(sums: Floats, squares: Floats, count: NDArray[np.int64]) -> Flo
         return np.where(sums == 0, 0.0, sums * np.sqrt((count - 1) / spread))
 
 
-def sd_limit(sd: float, pairs: int) -> float:
+def sd_limit(sd: float, pairs: float) -> float:
     """Return the upper 80 % limit of the standard deviation of which `sd` is the estimate from `pairs`."""
     return sd * math.sqrt((pairs - 1) / scipy.stats.chi2.ppf(1 - _SD_CONFIDENCE, pairs - 1))
 
@@ -173,23 +173,29 @@ def pairs_needed(sd: float, distance: float, level: float) -> int | None:
     noncentral t with n-1 degrees and noncentrality distance·√n/sd (Julious 2004; Cohen 1988, ch. 2).
     None if no number will do.
     """
+    return number_needed(sd, distance, level, fewest_pairs(level), arms=1)
+
+
+def number_needed(sd: float, distance: float, level: float, fewest: int, arms: int) -> int | None:
+    """Return the same of n pairs, or of n runs in each of two `arms`: 2n-2 degrees, noncentrality distance·√(n/2)/sd."""
     if distance <= 0:
         return None
-    fewest = fewest_pairs(level)
     if sd == 0:
         return fewest
-    normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) * sd / distance
+    shift = distance / sd / math.sqrt(arms)
+    normal = (scipy.stats.norm.ppf(1 - level / 2) + scipy.stats.norm.ppf(POWER)) / shift
     if normal > 1e4:  # where neither the t quantile matters nor anybody trains so many
         return round(float(normal) ** 2)
-    pairs = max(fewest, math.floor(float(normal) ** 2))  # the t quantile is larger: never too many
-    while _power(pairs, distance / sd, level) < POWER:
-        pairs += 1
-    return pairs
+    number = max(fewest, math.floor(float(normal) ** 2))  # the t quantile is larger: never too many
+    while _power(number, shift, level, arms) < POWER:
+        number += 1
+    return number
 
 
-def _power(pairs: int, shift: float, level: float) -> float:
-    quantile = scipy.stats.t.ppf(1 - level / 2, pairs - 1)
-    return float(scipy.stats.nct.sf(quantile, pairs - 1, shift * math.sqrt(pairs)))
+def _power(number: int, shift: float, level: float, arms: int) -> float:
+    df = arms * (number - 1)
+    quantile = scipy.stats.t.ppf(1 - level / 2, df)
+    return float(scipy.stats.nct.sf(quantile, df, shift * math.sqrt(number)))
 
 
 def improvement(differences: Floats, level: float) -> tuple[float, float, float]:

@@ -32,7 +32,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairedRuns:
-    """The runs of one comparison by seed, and why some of them do not count."""
+    """The runs of one comparison by seed, and why some of them do not count.
+
+    Runs of a claim that is not `paired` are by running numbers; they have no `seeds`.
+    """
 
     factor: str
     baseline: str
@@ -52,13 +55,13 @@ class PairedRuns:
         factor: str,
         levels: tuple[str, str],
         rows: Sequence[Row],
-        claimed: Sequence[int],
+        claimed: Sequence[int] | None,
         tuned: tuple[str, str] = ("", ""),
         worst: float = 0.0,
     ) -> PairedRuns:
         """Select those of `rows`, of one cell, with the level of the baseline or of the treatment.
 
-        Seeds that are not `claimed` do not count, where any are.
+        Seeds that are not `claimed` do not count, where any are. With None runs are not paired: all of them count.
         """
         arms, others = [], []
         for key, value in zip(map(level_key, levels), tuned, strict=True):
@@ -70,9 +73,12 @@ class PairedRuns:
                 and (not value or row["tuned"] == value)
             ]
             counted = [row for row in same_level if not claimed or row["seed"] in claimed]
+            if claimed is None:
+                arms.append(dict(enumerate(sorted(counted, key=_natural))))
+                continue
             arms.append(_by_seed(counted))
             others += sorted((r for r in same_level if r["seed"] not in arms[-1]), key=_by_name)
-        seeds = tuple(sorted({*claimed, *arms[0], *arms[1]}))
+        seeds = () if claimed is None else tuple(sorted({*claimed, *arms[0], *arms[1]}))
         labels = [f"{factor}={level}" for level in levels]
         reason = _why_invalid(
             {label: [*arm.values()] for label, arm in zip(labels, arms, strict=True)}
@@ -90,6 +96,23 @@ class PairedRuns:
             for seed in self.seeds
         ]
         return [Pair(seed, a, b) for seed, a, b in both if a is not None and b is not None]
+
+    def arms(self, impute: bool) -> tuple[list[float], list[float]]:
+        """Return the values of the baseline and of the treatment; `impute`: also those that `imputed` lists."""
+        value = self._imputed_value if impute else _value
+        baseline, treatment = (
+            [own for run in runs.values() if (own := value(run)) is not None]
+            for runs in (self.baseline_runs, self.treatment_runs)
+        )
+        return baseline, treatment
+
+    def planned(self) -> int:
+        """Return how many pairs there are to be, or runs that are not paired."""
+        return len(self.seeds) or len(self.baseline_runs) + len(self.treatment_runs)
+
+    def there(self) -> int:
+        """Return of how many of those `planned` the value is there, imputed ones too."""
+        return len(self.pairs(impute=True)) if self.seeds else sum(map(len, self.arms(impute=True)))
 
     def test_pairs(self) -> list[Pair]:
         """Return the seeds of which both runs are complete and have the metric on the test set."""
@@ -141,12 +164,12 @@ class PairedRuns:
         return min((b - a for a, b in pairwise(values)), default=math.inf)
 
     def left_out(self) -> list[dict[str, str]]:
-        """List the runs that have no value, also those that were never planned."""
+        """List the runs that have no value, also those of a seed that were never planned."""
         found = []
         arms = ((self.baseline, self.baseline_runs), (self.treatment, self.treatment_runs))
         for level, runs in arms:
             arm = ", ".join(filter(None, [f"{self.factor}={level}", self.cell]))
-            for seed in self.seeds:
+            for seed in self.seeds or runs:
                 run = runs.get(seed, {"name": f"{arm}, seed={seed}", "status": "missing"})
                 if _value(run) is None:
                     status = "no value" if run["status"] == "complete" else run["status"]
@@ -193,6 +216,10 @@ def _by_name(row: Row) -> tuple[str, int, str, str]:
     return row["name"], row["seed"], row["status"], str(row["last"])
 
 
+def _natural(row: Row) -> tuple[Any, ...]:
+    return natural_key(row["name"]), row["status"], str(row["value"]), str(row["last"])
+
+
 def _value(run: Row | None) -> float | None:
     return _finite(run["value"]) if run and run["status"] == "complete" else None
 
@@ -234,15 +261,17 @@ def _why_invalid(arms: dict[str, list[Row]]) -> str:
         label: sorted({run["budget"] for run in runs if run["budget"] is not None})
         for label, runs in arms.items()
     }
-    if len({budget for own in budgets.values() for budget in own}) > 1:
+    units = {run.get("budget_unit") or "epochs" for runs in arms.values() for run in runs}
+    unit = " or ".join(sorted(units))
+    if len({budget for own in budgets.values() for budget in own}) > 1 or len(units) > 1:
         lengths = " and ".join(f"{label} trains {_any_of(own)}" for label, own in budgets.items())
-        reasons.append(f"{lengths} epochs; valid would be the same budget for both")
+        reasons.append(f"{lengths} {unit}; valid would be the same budget for both")
     for label, runs in arms.items():
         misaligned = [run for run in runs if run["aligned"] is False]
         ends = sorted({run["budget"] for run in misaligned if run["budget"] is not None})
         nearest = sorted({fit for run in misaligned for fit in run["nearest_aligned"] or ()})
         if misaligned:
-            where = f"after {_any_of(ends)} epochs" if ends else "where its budget ends"
+            where = f"after {_any_of(ends)} {unit}" if ends else "where its budget ends"
             valid = f"; the nearest budgets that end one: {_any_of(nearest)}" if nearest else ""
             reasons.append(f"{label} is in mid-cycle {where}{valid}")
     ids = [

@@ -107,7 +107,7 @@ def snapshots(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
 def table(runs: pl.DataFrame, scale: Scale | None = None) -> str:
     """Return the table of the arms as text, with the metric of a claim, its `scale`, in place of acc."""
     name, unit, places = "acc", " %", 2
-    if scale and scale.name != "acc":
+    if scale and not scale.is_accuracy:
         name, unit, places = scale.name, f" {scale.unit}".rstrip(), scale.places_shown
     header = ["arm", "seeds", f"final val/{name}{unit}", f"best val/{name}{unit}", f"test/{name}{unit}", "restarts",
               "LR at end, % of peak", "seconds, all seeds"]  # fmt: skip

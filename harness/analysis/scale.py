@@ -12,13 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analysis.number_text import signed
+from harness.config.schema import SETS
 
 _PERCENT = "%"
+_READ_BY_CHARTS = str.maketrans(dict.fromkeys("'\"`\\{}", "_"))
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The metric of a claim (as val/acc), which is better (higher or lower), its unit and the claim's margin."""
+    """The metric of a claim (as val/acc), which is better (higher or lower), its unit and the claim's margin.
+
+    Metrics that another program recorded have names of any form.
+    """
 
     metric: str
     better: str
@@ -33,8 +38,14 @@ class Scale:
 
     @property
     def name(self) -> str:
-        """The metric without its set, as acc."""
-        return self.metric.partition("/")[2]
+        """The metric without its set, as acc; of one that is not written as val/NAME or test/NAME, all of it."""
+        split, _, name = self.metric.partition("/")
+        return name if split in SETS and name else self.metric
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether values are accuracies in percent, from 0 to 100."""
+        return self.name == "acc" and self.unit == _PERCENT
 
     @property
     def sign(self) -> int:
@@ -54,8 +65,14 @@ class Scale:
 
     @property
     def on_val(self) -> Scale:
-        """The same metric on the validation images, on which histories have it."""
-        return replace(self, metric=f"val/{self.name}")
+        """The same metric on the validation images, on which histories have it; others than test/NAME as they are."""
+        on_test = self.metric == f"test/{self.name}"
+        return replace(self, metric=f"val/{self.name}") if on_test else self
+
+    @property
+    def drawn(self) -> Scale:
+        """The same with a name that can be the title of a chart: Vega-Lite puts titles unescaped into expressions."""
+        return replace(self, metric=self.metric.translate(_READ_BY_CHARTS))
 
     # --- words ------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import paired_stats as paired
-from harness.analysis import states
+from harness.analysis import states, unpaired
 from harness.analysis.figures import AS_HERE
 from harness.analysis.scale import Scale
 
@@ -62,8 +62,9 @@ def comparison(claim: Claim, own: Figures) -> str:
     if lrs := _lrs(claim, own):
         words.append(lrs)
     words += _left_out(own)
+    broken = "diverged" + " or could not be built" * claim.planned
     if everyone := own["intention_to_treat"]:
-        filled = f"Counting the {len(everyone['filled'])} that diverged or could not be built, as {claim.scale.imputed(everyone['worst'])}"
+        filled = f"Counting the {len(everyone['filled'])} that {broken}, as {claim.scale.imputed(everyone['worst'])}"
         state = "" if interim else f"{everyone['verdict']}: "
         words.append(f"{filled}: {state}{measured(claim, everyone)}.")
     test = own["test"]
@@ -75,6 +76,34 @@ def comparison(claim: Claim, own: Figures) -> str:
     return " ".join(words)
 
 
+def counted(figures: Figures, planned: int | None = None) -> str:
+    """Return of how many pairs figures are, or runs of the baseline and of the treatment: `8 and 9 runs, unpaired`.
+
+    `planned` of them are to be there, if given.
+    """
+    if runs := figures.get("runs"):
+        of = f" of {planned}" * (planned not in (None, sum(runs)))
+        return f"{runs[0]} and {runs[1]}{of} runs, unpaired"
+    of = f" of {planned}" * (planned not in (None, figures["n"]))
+    return f"{figures['n']}{of} pair{'s' * ((planned or figures['n']) != 1)}"
+
+
+def interval_kind(claim: Figures) -> str:
+    """Return what the intervals of the claim of a `verdict.json` are: `95 %`, `repeated 95 %`, `95 % Welch`."""
+    share = f"{100 * (1 - (claim.get('level') or 0.05)):g} %"
+    return "repeated " * bool(claim.get("looks")) + share + " Welch" * (not is_paired(claim))
+
+
+def is_paired(claim: Figures) -> bool:
+    """Return whether the claim of a `verdict.json`, of any version, is about pairs of runs."""
+    return bool(claim.get("paired", True))
+
+
+def more(claim: Figures) -> str:
+    """Return what more of would answer a claim."""
+    return "pairs" if is_paired(claim) else "runs an arm"
+
+
 def _outcome(claim: Claim, own: Figures) -> str:
     """Return the state, effect, interval and pairs, and the reason."""
     verdict = own["verdict"]
@@ -82,13 +111,17 @@ def _outcome(claim: Claim, own: Figures) -> str:
         return f"{verdict}: {own['invalid']}"
     if verdict == states.INTERIM:
         look = " of the next look" * bool(claim.looks)
-        return f"interim, {own['there']} of {own['planned']} pairs{look}: {measured(claim, own)} so far"
+        return f"interim, {own['there']} of {own['planned']} {_units(claim)}{look}: {measured(claim, own)} so far"
     if verdict != own["complete_pairs"] and own["intention_to_treat"]:
         return (
-            f"{verdict}: the complete pairs alone are {own['complete_pairs']}, {measured(claim, own)}, "
+            f"{verdict}: the complete {_units(claim)} alone are {own['complete_pairs']}, {measured(claim, own)}, "
             "but not with the runs that diverged"
         )
     return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}{_ended(claim, own)}"
+
+
+def _units(claim: Claim) -> str:
+    return "pairs" if claim.paired else "runs"
 
 
 def _ended(claim: Claim, own: Figures) -> str:
@@ -112,16 +145,12 @@ def _closest(own: Figures) -> str:
 
 
 def measured(claim: Claim, figures: Figures) -> str:
-    """Return the effect, its interval and the number of pairs."""
-    n, ends = figures["n"], figures["ci95"]
-    pairs = f"{n} pair{'s' * (n != 1)}"
-    if not n:
+    """Return the effect, its interval and the number of pairs or runs."""
+    ends, pairs = figures["ci95"], counted(figures)
+    if not figures["n"]:
         return pairs
-    percent = f"{100 * (1 - claim.level):g} %"
     share = (
-        f"{'repeated ' * bool(claim.looks)}{percent} interval {_range(claim, ends)}"
-        if ends
-        else "no interval"
+        f"{interval_kind(vars(claim))} interval {_range(claim, ends)}" if ends else "no interval"
     )
     scale = claim.scale
     return f"{scale.signed(figures['mean'])} {scale.of_what}{scale.note} ({share}, {pairs})"
@@ -130,7 +159,7 @@ def measured(claim: Claim, figures: Figures) -> str:
 def _short(claim: Claim, own: Figures) -> str:
     verdict = own["verdict"]
     if verdict == states.INTERIM:
-        return f"interim of {own['planned']} pairs"
+        return f"interim of {own['planned']} {_units(claim)}"
     if verdict not in (own["complete_pairs"], states.INVALID) and own["intention_to_treat"]:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
@@ -146,11 +175,15 @@ def _reason(claim: Claim, own: Figures) -> str:
         case states.TOO_FEW:
             fewest = paired.fewest_pairs(claim.level)
             return f"fewer than {fewest} pairs cannot reach p < {claim.level:g}"
+        case states.TOO_FEW_RUNS:
+            fewest = unpaired.fewest_runs(claim.level)
+            return f"so few cannot reach p < {claim.level:g}; {fewest} runs an arm can"
         case states.TOO_COARSE:
+            equal = "all differences" if claim.paired else "all runs of an arm"
             if own["one_image"] is None:
-                return f"all differences are equal, and nothing says how fine {claim.metric} is"
+                return f"{equal} are equal, and nothing says how fine {claim.metric} is"
             image = f"one image is {own['one_image']:.2f} points"
-            return f"all differences are equal, and the validation set cannot see the margin of {margin}: {image}"
+            return f"{equal} are equal, and the validation set cannot see the margin of {margin}: {image}"
         case states.WORSE:
             return f"{below} 0"
         case states.SUPPORTED:
@@ -170,7 +203,7 @@ def _reason(claim: Claim, own: Figures) -> str:
 
 
 def _needed(claim: Claim, own: Figures) -> str:
-    """Return how many pairs would answer what is open, if more are needed than there are."""
+    """Return how many pairs, or runs an arm, would answer what is open, if more are needed than there are."""
     needed = own["pairs_needed"] or {}
     if AS_HERE in needed:
         of_gain = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
@@ -186,7 +219,7 @@ def _needed(claim: Claim, own: Figures) -> str:
         if above == none:
             answers = {f"show a gain of {claim.margin:g} or rule it out": above}
     parts = [
-        f"{'about ' * (number <= MOST_PAIRS_NEEDED)}{format_pairs(number)} pairs would {what}"
+        f"{'about ' * (number <= MOST_PAIRS_NEEDED)}{format_pairs(number)} {more(vars(claim))} would {what}"
         for what, number in answers.items()
         if number is not None and number > own["n"]
     ]
@@ -220,11 +253,11 @@ def by_itself(scale: Scale, own: Figures) -> str:
 def _reduced(claim: Claim, own: Figures) -> str:
     """Return what the comparison is by itself, where the others take something away."""
     state = own["by_itself"]
-    if own["complete_pairs"] == state or own["complete_pairs"] not in states.STATES[4:]:
+    if own["complete_pairs"] == state or own["complete_pairs"] in states.UNDECIDED:
         return ""
     if own.get("path"):
         return _reduced_at_looks(claim, own)
-    if own["n"] < own["fewest_pairs"]:
+    if claim.paired and own["n"] < own["fewest_pairs"]:
         return (
             f"It is “{state}” by itself; {own['n']} pairs cannot decide {own['comparisons']} "
             f"comparisons, {own['fewest_pairs']} can."
@@ -243,8 +276,10 @@ def _reduced_at_looks(claim: Claim, own: Figures) -> str:
 
 
 def _skewed(claim: Claim, own: Figures) -> str:
-    decided = own["complete_pairs"] not in (states.INVALID, states.TOO_FEW, states.TOO_COARSE)
-    if not decided or own["by_bootstrap_t"] in (None, own["by_itself"]):
+    if own["complete_pairs"] in states.UNDECIDED or own["by_bootstrap_t"] in (
+        None,
+        own["by_itself"],
+    ):
         return ""
     ends = own["bootstrap_t95"]
     interval = f" ({_range(claim, ends)})" if ends else ""
@@ -291,7 +326,10 @@ def _left_out(own: Figures) -> list[str]:
         return []
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     some_count = own["verdict"] != states.INVALID and set(counted) != {"not claimed"}
-    pairs = f"This is over {own['n']} of {own['planned']} pairs; runs"
+    there = f"{sum(own['runs'])}" if own.get("runs") else f"{own['n']}"
+    pairs = (
+        f"This is over {there} of {own['planned']} {'runs' if own.get('runs') else 'pairs'}; runs"
+    )
     return [f"{pairs if some_count else 'Runs'} left out: {statuses}."]
 
 

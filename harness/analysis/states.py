@@ -14,6 +14,7 @@ from harness.analysis.paired_stats import Floats, JointP
 INVALID = "invalid"
 INTERIM = "interim"
 TOO_FEW = "too few pairs"
+TOO_FEW_RUNS = "too few runs"  # of those that are not paired
 TOO_COARSE = "too coarse to tell"
 WORSE = "worse"
 SUPPORTED = "supported"
@@ -24,13 +25,21 @@ NO_GAIN = "no gain that matters"
 INCONCLUSIVE = "inconclusive"
 
 STATES = (
-    INVALID, INTERIM, TOO_FEW, TOO_COARSE, WORSE, SUPPORTED, SUPPORTED_SMALLER, SUPPORTED_UNSURE,
+    INVALID, INTERIM, TOO_FEW, TOO_FEW_RUNS, TOO_COARSE, WORSE, SUPPORTED, SUPPORTED_SMALLER, SUPPORTED_UNSURE,
     EQUIVALENT, NO_GAIN, INCONCLUSIVE,
 )  # fmt: skip
 ANY_SUPPORTED = (SUPPORTED, SUPPORTED_SMALLER, SUPPORTED_UNSURE)
+UNDECIDED = (
+    INVALID,
+    INTERIM,
+    TOO_FEW,
+    TOO_FEW_RUNS,
+    TOO_COARSE,
+)  # where the intervals are not asked
 OPEN = (INCONCLUSIVE, SUPPORTED_UNSURE)  # what more pairs may answer
 _FROM_MOST_FAVOURABLE = (
-    *ANY_SUPPORTED, EQUIVALENT, NO_GAIN, INCONCLUSIVE, TOO_COARSE, TOO_FEW, WORSE, INTERIM, INVALID,
+    *ANY_SUPPORTED, EQUIVALENT, NO_GAIN, INCONCLUSIVE, TOO_COARSE, TOO_FEW, TOO_FEW_RUNS, WORSE,
+    INTERIM, INVALID,
 )  # fmt: skip
 
 

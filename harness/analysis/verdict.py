@@ -18,7 +18,14 @@ import polars as pl
 
 from harness.analysis import looks, sentences, states
 from harness.analysis import paired_stats as paired
-from harness.analysis.figures import FamilySize, Figures, of_family, of_pairs, over_cells
+from harness.analysis.figures import (
+    FamilySize,
+    Figures,
+    is_enough,
+    of_family,
+    of_pairs,
+    over_cells,
+)
 from harness.analysis.pairing import PairedRuns, level_key, natural_key
 from harness.analysis.pooled import why_not_pooled
 from harness.analysis.scale import Scale
@@ -36,7 +43,8 @@ class Claim:
     seed of the table counts. `rivals` are treatments that may explain what another one gains. With `tuned_over`, a
     key, a treatment must beat the baseline at each of the baseline's values of that key. With `looks`, numbers of pairs, the claim is
     judged at each of them until what it must `decide` ("zero" or "margin") is, with `seeds` in that order.
-    `title` is the report's, and no part of what is judged.
+    `title` is the report's, and no part of what is judged. Runs that are not `paired` count each by itself. Of runs
+    that another program recorded, not `planned` here, `metric` has any name, and its last recorded value is taken.
     Raises ValueError for what cannot be judged.
     """
 
@@ -55,6 +63,8 @@ class Claim:
     title: str | None = None
     better: str = "higher"
     unit: str = "%"
+    paired: bool = True
+    planned: bool = True
 
     def __post_init__(self) -> None:
         texts = (self.baseline, *self.treatments)
@@ -70,11 +80,7 @@ class Claim:
             raise ValueError(
                 f"tuned_over={self.tuned_over}: must be another key than the factor and seed"
             )
-        if not measures.is_metric(self.metric):
-            raise ValueError(f"metric={self.metric}: must be val/NAME or test/NAME, as val/acc")
-        own = measures.Measure(self.better, self.unit)
-        if own != (known := measures.BUILTIN.get(self.scale.name, own)):
-            raise ValueError(f"metric={self.metric}: {known.better} is better, not {self.better}")
+        self._check_metric()
         most = 100 if self.unit == "%" else math.inf
         if not 0 <= self.margin < most:
             below = " and less than 100" * (most == 100)
@@ -82,10 +88,33 @@ class Claim:
         if not 1e-6 <= self.level < 0.5:
             raise ValueError(f"level={self.level}: must lie between 1e-6 and 0.5")
         self._check_looks()
+        needs_pairs = {"seeds": self.seeds, "tuned_over": self.tuned_over, "looks": self.looks}
+        if not self.paired and (given := [name for name, value in needs_pairs.items() if value]):
+            raise ValueError(f"{', '.join(given)}: needs runs that are paired by seed")
 
     @property
     def scale(self) -> Scale:
         return Scale(self.metric, self.better, self.unit, self.margin)
+
+    @property
+    def taken(self) -> str:
+        """Which value of a run is judged, in words."""
+        return (
+            f"{self.metric}{' after the last update' if self.planned else ', last recorded value'}"
+        )
+
+    def _check_metric(self) -> None:
+        own = measures.Measure(self.better, self.unit)
+        if not self.planned:
+            if not self.metric.strip() or not self.metric.isprintable() or len(self.metric) > 100:
+                raise ValueError(
+                    f"metric={self.metric[:100]!r}: must have 1 to 100 characters, none of them a control character"
+                )
+            return
+        if not measures.is_metric(self.metric):
+            raise ValueError(f"metric={self.metric}: must be val/NAME or test/NAME, as val/acc")
+        if own != (known := measures.BUILTIN.get(self.scale.name, own)):
+            raise ValueError(f"metric={self.metric}: {known.better} is better, not {self.better}")
 
     def _check_looks(self) -> None:
         if self.decide not in ("zero", "margin"):
@@ -126,12 +155,12 @@ class Claim:
         fields |= {name: list(fields[name]) for name in _LISTS}
         if not self.looks:
             del fields["decide"]
-        fields = {k: v for k, v in fields.items() if (k, v) not in _OF_ACCURACY.items()}
+        fields = {k: v for k, v in fields.items() if (k, v) not in _UNSAID.items()}
         return {k: v for k, v in fields.items() if v or k not in ("rivals", "tuned_over", "looks")}
 
 
 _LISTS = ("treatments", "seeds", "rivals", "looks")
-_OF_ACCURACY = {"better": "higher", "unit": "%"}  # of claims that do not say it
+_UNSAID = {"better": "higher", "unit": "%", "paired": True, "planned": True}  # of most claims
 
 
 @dataclass(frozen=True)
@@ -151,11 +180,12 @@ class Comparison:
 def judge(claim: Claim, runs: pl.DataFrame) -> dict[str, Any]:
     """Return the core of `verdict.json`, one comparison a cell and treatment.
 
-    `runs` has one row a planned run: name, level (of the factor, as text), cell, seed, status,
-    value (of the metric, in its own sign, after the last update), last (recorded), budget (epochs), aligned,
-    nearest_aligned (epochs); and, where they are known, test (the metric on the test set), lr (the peak), images (of
+    `runs` has one row a planned run: name, level (of the factor, as text), cell, seed (any where runs are not paired), status,
+    value (of the metric, in its own sign, after the last update), last (recorded), budget, aligned,
+    nearest_aligned (epochs); and, where they are known, budget_unit (steps, else epochs), test (the metric on the test set), lr (the peak), images (of
     the metric's set, where one image makes a step of it), numerics (JSON), refused, tuned (the value of
-    `tuned_over`), weights_sha256 (at the end), code (a hash of that of the metric). The order of the rows does not matter. Raises ValueError if two complete runs of one cell, level and seed have different values.
+    `tuned_over`), weights_sha256 (at the end), code (a hash of that of the metric). The order of the rows does not matter. Raises ValueError if two complete
+    runs of one cell, level and seed that are paired have different values.
     """
     compared = compared_arms(claim, runs)
     pairs = [runs for one in compared for runs in one.against]
@@ -248,8 +278,13 @@ def _compared(
 
 def _claimed(
     claim: Claim, rows: Sequence[dict[str, Any]], treatment: str, several: bool
-) -> list[int]:
-    """Return the claimed seeds of a comparison; of several, those that were planned for its treatment."""
+) -> list[int] | None:
+    """Return the claimed seeds of a comparison; of several, those that were planned for its treatment.
+
+    None where runs are not paired.
+    """
+    if not claim.paired:
+        return None
     if not several and len(claim.treatments) == 1:
         return list(claim.seeds)
     planned = {row["seed"] for row in _of_level(rows, treatment)}
@@ -288,9 +323,9 @@ def _judged(
     gains = [math.inf if mean is None else claim.scale.sign * mean for mean in means]
     shown = min(range(len(gains)), key=lambda at: (verdicts[at] != verdict, gains[at]))
     runs, figures, imputed = one.against[shown], complete[shown], everyone[shown]
-    least = min(one.against, key=lambda runs: len(runs.pairs(impute=True)) - len(runs.seeds))
-    there = len(least.pairs(impute=True))
-    awaited = there < len(least.seeds) and (claim.seeds or any(r.unfinished() for r in one.against))
+    least = min(one.against, key=lambda runs: runs.there() - runs.planned())
+    there, planned = least.there(), least.planned()
+    awaited = there < planned and (claim.seeds or any(r.unfinished() for r in one.against))
     if verdict != states.INVALID and awaited:
         verdict = states.INTERIM
     imputations = runs.imputed() if not runs.invalid else []
@@ -298,7 +333,7 @@ def _judged(
         "cell": one.cell,
         "baseline": claim.baseline,
         "treatment": one.treatment,
-        "planned": len(least.seeds),
+        "planned": planned,
         "there": there,
         "complete_pairs": figures["verdict"],
         "verdict": verdict,
@@ -310,7 +345,7 @@ def _judged(
         "tuned": _tuned(claim, one, complete, verdicts, shown) if claim.tuned_over else None,
         "rivals": [],
         "comparisons": size.comparisons,
-        "fewest_pairs": size.fewest_pairs(claim.level),
+        "fewest_pairs": size.fewest(claim),
         "one_image": _one_image(claim, runs),
         "invalid": one.invalid,
     }
@@ -322,7 +357,7 @@ def _filled(figures: Figures, imputations: list[dict[str, Any]], worst: float) -
 
 
 def _one_image(claim: Claim, runs: PairedRuns) -> float | None:
-    step = runs.step() if claim.scale.name == "acc" else math.inf
+    step = runs.step() if claim.planned and claim.scale.is_accuracy else math.inf
     return step if math.isfinite(step) else None
 
 
@@ -411,10 +446,9 @@ def _against_rival(claim: Claim, rival: str, one: Comparison, other: Comparison)
         figures = looks.figures(claim, runs, looks.paths(claim, [runs])[0])
     else:
         (figures,) = of_family(claim, [runs], FamilySize(1, 1), impute=True)
-    enough = figures["n"] >= paired.fewest_pairs(claim.level)
-    ruled_out = enough and claim.scale.turned(figures["ci95"])[1] < claim.margin
+    ruled_out = is_enough(claim, figures) and claim.scale.turned(figures["ci95"])[1] < claim.margin
     exceeded = figures["verdict"] == states.SUPPORTED
     return {
         "rival": rival, "explains": ruled_out or (None if not exceeded else False),
-        **{name: figures[name] for name in ("n", "mean", "ci95", "verdict")},
+        **{name: figures[name] for name in ("n", "runs", "mean", "ci95", "verdict") if name in figures},
     }  # fmt: skip

@@ -101,7 +101,7 @@ def value_range(mean: pl.DataFrame, scale: Scale) -> list[float]:
     if mean.is_empty():
         return [0, 100]
     lowest, highest = mean.select(pl.col("low").min(), pl.col("high").max()).row(0)
-    if scale.name == "acc":
+    if scale.is_accuracy:
         return [max(0, 10 * floor(lowest / 10)), min(100, 10 * ceil(highest / 10))]
     room = 0.05 * (highest - lowest) or 1.0
     return [lowest - room, highest + room]
@@ -109,11 +109,11 @@ def value_range(mean: pl.DataFrame, scale: Scale) -> list[float]:
 
 def what(scale: Scale) -> str:
     """Return what curves show, in words."""
-    return "Validation accuracy" if scale.name == "acc" else scale.metric
+    return "Validation accuracy" if scale.is_accuracy else scale.metric
 
 
 def value_title(scale: Scale) -> str:
-    return "validation accuracy (%)" if scale.name == "acc" else scale.values
+    return "validation accuracy (%)" if scale.is_accuracy else scale.values
 
 
 # --- what charts have in common ------------------------------------------------------------------

@@ -26,7 +26,8 @@ _TONES = {  # by which the page colours a word
     states.WORSE: "bad",
     **dict.fromkeys(states.ANY_SUPPORTED, "good"),
     **dict.fromkeys((states.EQUIVALENT, states.NO_GAIN), "even"),
-    **dict.fromkeys((states.INCONCLUSIVE, states.TOO_FEW, states.TOO_COARSE, UNDECIDABLE), "open"),
+    **dict.fromkeys((states.INCONCLUSIVE, states.TOO_FEW, states.TOO_FEW_RUNS), "open"),
+    **dict.fromkeys((states.TOO_COARSE, UNDECIDABLE), "open"),
     **dict.fromkeys(("failed", "diverged"), "bad"),
     "complete": "even",
 }
@@ -112,21 +113,19 @@ def _short(text: str) -> str:
 
 
 def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answer:
-    claim, scale = verdict["claim"], Scale.of(verdict["claim"])
+    scale = Scale.of(verdict["claim"])
     label = _label(verdict, own) if several else sentences.comparison_label(own, _key(verdict))
     word = str(own["verdict"])
     if word == states.INCONCLUSIVE and own.get("stopped") == looks.UNDECIDABLE:
         word = UNDECIDABLE
     if word == states.INVALID:
         return Answer(label, word, "", str(own.get("invalid") or ""))
-    planned = own.get("planned") or own["n"]
-    of = f" of {planned}" * (planned != own["n"])
-    pairs = f"{own['n']}{of} pair{'s' * (planned != 1)}"
+    pairs = sentences.counted(own, own.get("planned"))
     if why := _why_not_more(scale, own):
         pairs += f"; {why}"
     if own["mean"] is None:
         return Answer(label, word, "", pairs)
-    kind = f"{'repeated ' * ('looks' in verdict)}{100 * (1 - (claim.get('level') or 0.05)):g} %"
+    kind = sentences.interval_kind(verdict["claim"])
     ends = own["ci95"] or [None]
     interval = "no interval" if None in ends else f"{kind} interval {_range(scale, ends)}"
     return Answer(label, word, _number(scale, own["mean"]), f"{interval}, {pairs}")
@@ -155,18 +154,23 @@ def _why_not_more(scale: Scale, own: dict[str, Any]) -> str:
 def _words(claim: dict[str, Any]) -> str:
     """Return what is measured, and what a pair and the margin are."""
     scale = Scale.of(claim)
+    pair = "A pair: a baseline run and a treatment run with the same seed."
+    if not sentences.is_paired(claim):
+        pair = "Runs are not paired: the difference is that of the arms' means."
+    return f"{_measured(claim, scale)} {pair} The margin, the smallest difference that matters: {scale.amount(scale.margin)}."
+
+
+def _measured(claim: dict[str, Any], scale: Scale) -> str:
+    unit = f" (in {scale.unit})" if scale.unit else ""
+    gain = ", so that a difference below 0 is a gain" * (scale.better == "lower")
+    if not claim.get("planned", True):
+        return f"{scale.metric}{unit} is the last value that each run recorded; {scale.better} is better{gain}."
     images = "test" if scale.metric.startswith("test/") else "validation"
-    measured = f"Points are of {scale.metric}, the accuracy (%) on the {images} images, after the last update."
-    if scale.name != "acc":
-        unit = f" (in {scale.unit})" if scale.unit else ""
-        gain = ", so that a difference below 0 is a gain" * (scale.better == "lower")
-        measured = (
-            f"{scale.metric} is {scale.name}{unit} on the {images} images, after the last update; {scale.better} is "
-            f"better{gain}."
-        )
+    if scale.is_accuracy:
+        return f"Points are of {scale.metric}, the accuracy (%) on the {images} images, after the last update."
     return (
-        f"{measured} A pair: a baseline run and a treatment run with the same seed. The margin, the smallest difference "
-        f"that matters: {scale.amount(scale.margin)}."
+        f"{scale.metric} is {scale.name}{unit} on the {images} images, after the last update; {scale.better} is "
+        f"better{gain}."
     )
 
 

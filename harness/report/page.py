@@ -91,7 +91,10 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     baseline = verdict["claim"].get("baseline") if verdict else None
     scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     overview = page_charts.overview(runs, arms, baseline, scale)
-    columns = metric_columns(scale, measured.recorded(runs))
+    if verdict and not verdict["claim"].get("planned", True):
+        columns = [Column(scale.values, scale.name, "final", scale.places_shown)]
+    else:
+        columns = metric_columns(scale, measured.recorded(runs))
     return _template().render(
         about=about,
         arms=_arm_rows(runs, columns),
@@ -321,7 +324,7 @@ def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, A
                 for one in columns
             ]
         }
-        for at, row in enumerate(by_name["acc"])
+        for at, row in enumerate(by_name[columns[0].name])
     ]
 
 

@@ -83,8 +83,8 @@ def overview(
         return None
     few = len(arms) <= FEW
     behind = _baselines(runs, baseline) if baseline is not None and not few else {}
-    mean = charts.means(points)
-    if scale.name == "acc":
+    mean, scale = charts.means(points), scale.drawn
+    if scale.is_accuracy:
         mean = mean.with_columns(pl.col("low", "high").clip(0, 100))
     curves = Curves(
         list(arms) if few else charts.without_key(arms), runs["name"].to_list(),

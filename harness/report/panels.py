@@ -111,11 +111,11 @@ def ends(curves: Curves) -> dict[str, Any] | None:
     reached = curves.last.filter(pl.col("epoch") == evaluated.max())
     ended = sign * reached["mean"]
     best, middle = max(ended), median(ended)
-    apart = 1.0 if curves.scale.name == "acc" else 0.1 * abs(best)  # what counts as far, at least
+    apart = 1.0 if curves.scale.is_accuracy else 0.1 * abs(best)  # what counts as far, at least
     near = reached.filter(ended >= best - _FAR * max(best - middle, apart))
     worst = min(sign * near["mean"])
     room = max((best - worst) / 3, median(near["sd"]), apart / 10) or 1.0
-    top = min(100.0, best + room) if curves.scale.name == "acc" else best + room
+    top = min(100.0, best + room) if curves.scale.is_accuracy else best + room
     low, high = curves.scale.turned((worst - room, top))
     height = max(240, LINE * (len(near) + 2))
     late = _from(gains, begin, worst - room).with_columns(sign * pl.col("mean"))

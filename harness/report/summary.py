@@ -258,7 +258,7 @@ def verdict_document(
         return None
     claim = _joined([Claim.from_dict(one) for one in claimed])
     judged = claims.judge(claim, measured.with_values(runs, claim))
-    if claim.scale.name == "acc":
+    if claim.scale.is_accuracy:
         images.add_images(judged, runs, claim.level)
     if claim.factor == averages.FACTOR:
         said = averages.describe([claim.baseline, *claim.treatments])

@@ -56,7 +56,7 @@ def arms(runs: pl.DataFrame, scale: Scale = ACCURACY) -> str:
     """Return a row an arm of `runs`, as `results.read` gives them, with the metric of a claim, its `scale`."""
     runs, values = (
         measured.of_metric(runs, scale.name),
-        "" if scale.name == "acc" else f" {scale.on_val.values}",
+        "" if scale.is_accuracy else f" {scale.on_val.values}",
     )
     area = {one["arm"]: f"{one['area']:.2f}" for one in run_tables.anytime(runs) or []}
     rows = []

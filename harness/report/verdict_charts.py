@@ -10,7 +10,7 @@ import polars as pl
 
 from harness.analysis import looks
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import comparison_label
+from harness.analysis.sentences import comparison_label, counted, interval_kind
 from harness.report.charts import COLOURS, FEW, WIDTH, epochs, wrapped
 from harness.report.curves import LETTER, SHOWN, colour_of, of_field, with_room
 from harness.report.panels import grid
@@ -22,11 +22,11 @@ _LANES = 5  # of dots, under an interval
 
 
 def forest(verdict: dict[str, Any]) -> dict[str, Any]:
-    """Draw each comparison in a row: mean difference, interval, and a dot a pair, against 0 and ± margin.
+    """Draw each comparison in a row: mean difference, interval, and a dot a pair, if any, against 0 and ± margin.
 
     The axis says the unit, and whether lower is better.
     """
-    scale = Scale.of(verdict["claim"])
+    scale = Scale.of(verdict["claim"]).drawn
     margin = scale.margin
     shown = verdict["comparisons"][:MOST_COMPARISONS]
     heading, labels = row_labels(shown, str(verdict["claim"]["factor"]).rpartition(".")[2])
@@ -49,7 +49,7 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
     y = alt.Y("row:Q").scale(domain=[-0.5, len(rows) - 0.5], reverse=True, nice=False).axis(None)
     layers = [
         *_references(margin, x),
-        *_intervals(rows, x, y, verdict["claim"].get("level", 0.05), _form(scale)),
+        *_intervals(rows, x, y, interval_kind(verdict["claim"]), _form(scale)),
         *([_dots(pairs, x, y, _form(scale))] if pairs else []),
         _text(rows, "label", "room - 6", "normal").encode(y),
         _text([{"heading": heading}], "heading", "room + width", "bold").encode(y=alt.value(-14)),
@@ -58,7 +58,7 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
     chart = alt.layer(*layers).properties(
         width=WIDTH,
         height=_ROW * max(1.5, len(rows)),
-        description="Differences between treatment and baseline, with intervals and pairs",
+        description=f"Differences between treatment and baseline, with intervals{' and pairs' * bool(pairs)}",
     )
     return with_room(chart.to_dict(), LETTER * longest + 12 * bool(longest))
 
@@ -109,17 +109,15 @@ def _form(scale: Scale) -> str:
     return f".{scale.places_shown + 1}f"
 
 
-def _intervals(
-    rows: list[dict[str, Any]], x: alt.X, y: alt.Y, level: float, form: str
-) -> list[Any]:
+def _intervals(rows: list[dict[str, Any]], x: alt.X, y: alt.Y, kind: str, form: str) -> list[Any]:
     """Return the interval and the mean of each comparison."""
     table = alt.Chart(alt.InlineData(values=rows)).encode(y)
     tooltip = [
         alt.Tooltip("comparison:N"),
         alt.Tooltip("mean:Q", format=f"+{form}"),
-        alt.Tooltip("low:Q", format=f"+{form}", title=f"{100 * (1 - level):g} % from"),
+        alt.Tooltip("low:Q", format=f"+{form}", title=f"{kind} from"),
         alt.Tooltip("high:Q", format=f"+{form}", title="to"),
-        alt.Tooltip("n:Q", title="pairs"),
+        alt.Tooltip("counted:N", title="of"),
         alt.Tooltip("verdict:N"),
     ]
     return [
@@ -147,12 +145,13 @@ def _dots(pairs: list[dict[str, Any]], x: alt.X, y: alt.Y, form: str) -> Any:
 
 def _comparison(row: int, comparison: dict[str, Any]) -> dict[str, Any]:
     low, high = comparison.get("ci95") or (None, None)
-    figures = {name: comparison.get(name) for name in ("mean", "n", "verdict")}
+    figures = {name: comparison.get(name) for name in ("mean", "verdict")}
     return {
         "row": row,
         "comparison": comparison_label(comparison),
         "low": low,
         "high": high,
+        "counted": counted(comparison) if "n" in comparison else "",
         **figures,
     }
 

@@ -233,7 +233,7 @@ def _tuned(
         "seeds": [*_settings(config).seeds_to_tune()],
         "arms": [_choice(names[arm], choice, tried[arm]) for arm, choice in chosen.items()],
     }
-    if (scale := _scale(config)).name != "acc":
+    if not (scale := _scale(config)).is_accuracy:
         record |= {"metric": scale.metric, "better": scale.better}
     assert claim.question.claim
     return Tuned(

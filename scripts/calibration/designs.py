@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from harness.analysis import paired_stats as paired
-from harness.analysis import states
+from harness.analysis import states, unpaired
 from harness.analysis.paired_stats import Floats
 from harness.analysis.states import ANY_SUPPORTED, SUPPORTED, WORSE, Evidence
 
@@ -30,6 +30,14 @@ BEYOND = ("skewed", "coarse")
 COMPARISONS = 6
 _FLIPS = 1000  # patterns of signs that a joint test draws beyond 12 pairs
 _STEP = 100 / 360  # points: one of 360 validation images, as digits has them
+RUNS = (
+    (4, 4),
+    (5, 5),
+    (8, 8),
+    (16, 16),
+    (5, 16),
+    (16, 5),
+)  # of the baseline and of the treatment, unpaired
 _LOST = 50.0  # points that a run which breaks is below the others
 
 Row = dict[str, Any]
@@ -200,4 +208,32 @@ def over_cells(sweeps: int, rng: Generator) -> Iterator[Row]:
             "cells": cells, "sd between cells": between, "pairs": pairs,
             "coverage": Rate.of((low <= 0) & (high >= 0)),
             'false "supported"': Rate.of(supported(state)),
+        }  # fmt: skip
+
+
+def unpaired_arms(sweeps: int, rng: Generator) -> Iterator[Row]:
+    """One comparison of unpaired runs (Welch): false "supported", coverage and power at half a point.
+
+    Runs of the baseline have a standard deviation of 0.3 points, those of the treatment one of 0.3 or 0.9. Skewed ones
+    are exponential downwards.
+    """
+    for kind, ratio, (a, b) in product(("normal", "skewed"), (1, 3), RUNS):
+        baseline, treatment = rng.normal(0, 0.3, (sweeps, a)), rng.normal(0, 0.3, (sweeps, b))
+        if kind == "skewed":
+            baseline, treatment = (0.3 - rng.exponential(0.3, (sweeps, n)) for n in (a, b))
+        found = {e: unpaired.welch(baseline, ratio * treatment + e) for e in (0.0, MARGIN, 0.5)}
+        low, high = found[0.0].interval(LEVEL)
+        state = {
+            effect: states.decide(
+                Evidence.of_intervals(own.interval(LEVEL), own.interval(2 * LEVEL), MARGIN), MARGIN
+            )
+            for effect, own in found.items()
+        }
+        yield {
+            "runs": kind, "baseline": a, "treatment": b, "ratio of sds": ratio,
+            'false "supported"': Rate.of(supported(state[0.0])),
+            'false "worse"': Rate.of(state[0.0] == WORSE),
+            "coverage": Rate.of((low <= 0) & (high >= 0)),
+            'strictly "supported" at the margin': Rate.of(state[MARGIN] == SUPPORTED),
+            "power at 0.5": Rate.of(supported(state[0.5])),
         }  # fmt: skip
