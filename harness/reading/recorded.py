@@ -20,7 +20,7 @@ MOST_ROWS = 20_000_000  # of all curves
 MOST_COLUMNS = 1_000
 MOST_TEXT = 300  # characters of a name or a value
 COMPLETE = "complete"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "", depth: int = 0)
         name = f"{prefix}{clean(key)}"
         if isinstance(value, Mapping) and value and depth < 20:
             found |= flat_settings(value, f"{name}.", depth + 1)
-        elif isinstance(value, bool) or value is None:
+        elif value is None or (isinstance(value, int) and abs(value) < 2**63):
             found[name] = value
-        elif isinstance(value, int | float):
+        elif isinstance(value, float):
             found[name] = value if math.isfinite(value) else str(value)
         elif isinstance(value, list | tuple | dict):
             found[name] = clean(json.dumps(value, default=str))

@@ -1,0 +1,44 @@
+"""Output folders of timm's `train.py`: `summary.csv`, a row an epoch, and `args.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config.errors import ConfigError
+from harness.reading.recorded import Recorded, RunRecord, collect
+from harness.reading.run_files import rows_of_csv, settings_of_yaml
+from harness.reading.walk import NO_ROWS, Notes, all_settings, find, read_each, run_name
+
+KIND = "timm"
+
+
+def read(folder: Path) -> Recorded:
+    """Return the runs in `folder` and below it; a row's step is its epoch. Raises `ConfigError` if there are none.
+
+    timm records no states: a run with fewer epochs than `args.yaml` asks for is `unfinished`, the state of others is
+    not known. Epochs without an evaluation have a row without the `eval_` columns.
+    """
+    notes = Notes()
+    found = {
+        here: {file.name: file for file in files}
+        for here, files in find(folder, {"summary.csv", "args.yaml"}.__contains__, notes).items()
+    }
+    if not any("summary.csv" in files for files in found.values()):
+        raise ConfigError(f"{folder}: has no summary.csv of {KIND}'s train.py, in it or below it")
+
+    def one(here: Path) -> RunRecord:
+        args, summary = (found[here].get(name) for name in ("args.yaml", "summary.csv"))
+        settings = all_settings(folder, here, settings_of_yaml(args, notes) if args else {}, notes)
+        name, where = run_name(folder, here), str(here)
+        if summary is None:
+            return RunRecord(name, settings, NO_ROWS, where, "no rows", "it has no summary.csv")
+        rows = rows_of_csv(summary, "epoch", notes, optional="eval_")
+        last, epochs = rows["step"].max(), settings.get("epochs")
+        done = last + 1 if isinstance(last, int) else 0
+        if isinstance(epochs, int) and done < epochs:
+            error = f"it has {done:,} of {epochs:,} epochs"
+            return RunRecord(name, settings, rows, where, "unfinished", error)
+        return RunRecord(name, settings, rows, where)
+
+    notes.add("the step of a row is its epoch", folder)
+    return collect(KIND, read_each(folder, found, one), notes.lines())
