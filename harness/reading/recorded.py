@@ -78,7 +78,7 @@ def collect(kind: str, found: Sequence[RunRecord], notes: Sequence[str] = ()) ->
             "run": name, "status": one.status, "error": one.error and clean(one.error), "where": clean(one.where),
             "settings": json.dumps(flat_settings(one.settings)),
         }
-        for name, one in zip(_unique([clean(one.name) for one in found]), found, strict=True)
+        for name, one in zip(unique_names([clean(one.name) for one in found]), found, strict=True)
     ]  # fmt: skip
     curves = [
         one.rows.select(
@@ -93,11 +93,14 @@ def collect(kind: str, found: Sequence[RunRecord], notes: Sequence[str] = ()) ->
     return Recorded(kind, pl.DataFrame(rows, schema=RUNS), table, tuple(notes))
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    taken: dict[str, int] = {}
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return names of which the second `a` is `a (2)`."""
+    taken: dict[str, int] = dict.fromkeys(names, 0)
     found = []
     for name in names:
-        number = taken[name] = taken.get(name, 0) + 1
+        number = taken[name] = taken[name] + 1
+        while number > 1 and f"{name} ({number})" in taken:
+            number = taken[name] = number + 1
         found.append(name if number == 1 else f"{name} ({number})")
     return found
 

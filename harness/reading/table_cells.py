@@ -1,0 +1,97 @@
+"""Cells of a table that are text → numbers, booleans, or text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from harness.config.errors import ConfigError
+from harness.reading.recorded import clean
+
+_MISSING = ("na", "n/a", "none", "null", "-", "–", "—")
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_PERCENT = rf"^{_NUMBER}\s*%$"
+_COMMA = r"^[+-]?\d+(,\d+|([.'\u00a0\u202f ]\d{3})+(,\d+)?)(,\d{3})*(\.\d+)?([eE][+-]?\d+)?\s*%?$"
+_SPREAD = rf"^{_NUMBER}\s*%?\s*(±|\+/-|\+-|\$?\\pm\$?|\(\s*±?)\s*{_NUMBER}\s*%?\s*\)?$"
+
+
+def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Series:
+    """Return text cells as Int64 (Int128 where that is too small), Float64, Boolean, or as text; empty ones are null.
+
+    Numbers are correctly rounded. Raises `ConfigError` for a mean with its deviation, and for numbers with
+    thousands separators or decimal commas.
+    """
+    text = _null_if_empty(cells)
+    numbers = text.cast(pl.Float64, strict=False)
+    other = text.filter(numbers.is_null() & text.is_not_null())
+    if text.null_count() == len(text):
+        return text
+    if other.is_empty():
+        whole = _whole(text)
+        return numbers if whole is None else whole
+    words = other.str.to_lowercase().unique()
+    if len(other) == len(text.drop_nulls()) and words.is_in(["true", "false"]).all():
+        return text.str.to_lowercase() == "true"
+    odd = words.filter(~words.is_in(_MISSING)).sort()
+    _refuse(f"{path}: the column {name!r} has the cell", odd)
+    some = numbers.null_count() < len(numbers)
+    if not odd.is_empty() and odd.str.contains(_PERCENT).all():
+        if some:
+            raise ConfigError(f"{path}: the column {name!r} has numbers with and without %; write all of them alike")  # fmt: skip
+        notes.append(f"{name}: is in % (93.1 % is read as 93.1)")
+        numbers = text.str.strip_suffix("%").str.strip_chars().cast(pl.Float64, strict=False)
+    elif not some:
+        return text
+    elif not odd.is_empty():
+        notes.append(f"{name}: is read as text, for cells such as {odd[0]!r}; a run that diverged has NaN there")  # fmt: skip
+        return text
+    if len(odd) < len(words):
+        notes.append(f"{name}: cells such as {words.filter(words.is_in(_MISSING))[0]!r} are read as empty")  # fmt: skip
+    return numbers
+
+
+def _null_if_empty(cells: pl.Series) -> pl.Series:
+    text = cells.str.strip_chars()
+    return text.to_frame("text").select(pl.when(pl.col("text") != "").then("text")).to_series()
+
+
+def _whole(text: pl.Series) -> pl.Series | None:
+    if not text.str.contains(r"^[+-]?\d+$").all():
+        return None
+    for dtype in (pl.Int64, pl.Int128):
+        whole = text.cast(dtype, strict=False)
+        if whole.null_count() == text.null_count():
+            return whole
+    return text  # as exact as it was
+
+
+def _refuse(where: str, odd: pl.Series) -> None:
+    spread = odd.filter(odd.str.contains(_SPREAD))
+    if not spread.is_empty():
+        raise ConfigError(f"{where} {clean(spread[0])!r}: a mean and its deviation are not runs; give a row a run")  # fmt: skip
+    if not odd.is_empty() and odd.str.contains(_COMMA).all():
+        raise ConfigError(
+            f"{where} {clean(odd[0])!r}: thousands separators and decimal commas are not read; write 1234.5, and a list as [1,2]"
+        )
+
+
+def steps(path: Path, name: str, values: pl.Series, notes: list[str]) -> pl.Series:
+    """Return a column as Int64 steps; one with fractions as the rank of each of its values, from 1.
+
+    Raises `ConfigError` if a cell is no finite number.
+    """
+    whole = values.dtype.is_integer()
+    numbers = values if whole else values.cast(pl.Float64, strict=False)
+    bad = (numbers.is_null() if whole else ~numbers.is_finite().fill_null(False)).arg_true()
+    if len(bad):
+        raise ConfigError(
+            f"{path}: row {bad[0] + 1} has no number in the column {name!r}, which is the step; fill it in, or take another by --map step=COLUMN"
+        )
+    if whole or (numbers == numbers.round()).all():
+        found = numbers.cast(pl.Int64, strict=False)
+        if found.null_count():
+            raise ConfigError(f"{path}: {name!r} has a step above 2^63; take another by --map step=COLUMN")  # fmt: skip
+        return found
+    notes.append(f"{name}: has fractions, so its different values are numbered as steps")
+    return numbers.rank("dense").cast(pl.Int64)

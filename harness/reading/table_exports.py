@@ -1,0 +1,91 @@
+"""Tables as W&B's website exports them."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import Any
+
+import polars as pl
+
+from harness.config.errors import ConfigError
+from harness.reading.recorded import Recorded, RunRecord, collect
+from harness.reading.table_cells import steps
+from harness.reading.table_files import Table
+
+RUNS_TABLE = "W&B's export of a table of runs"
+ABOUT_RUNS = {"notes", "user", "tags", "created", "runtime", "id"}  # neither settings nor metrics
+_CURVE = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
+_SETTING = re.compile(r"([\w./]+)=([^=\s]+)")
+
+
+def is_runs_table(names: list[str]) -> bool:
+    """Return whether columns are those of W&B's export of a table of runs."""
+    lower = {name.lower() for name in names}
+    return {"name", "state"} <= lower and len(lower & (ABOUT_RUNS | {"sweep"})) > 1
+
+
+def is_chart(names: list[str]) -> bool:
+    """Return whether columns are a step and then `RUN - METRIC`, as W&B exports a chart."""
+    return " - " not in names[0] and all(_CURVE.fullmatch(name) for name in names[1:])
+
+
+def read_chart(table: Table) -> Recorded:
+    """Return the runs of a chart, a column a run; settings are the `KEY=VALUE` parts of its name.
+
+    Raises `ConfigError` where `__MIN` and `__MAX` differ from the value: that is a mean, not a run.
+    """
+    x = table.names[0]
+    notes = ["W&B samples long runs for a chart: the last row here need not be the last one recorded"]  # fmt: skip
+    step = steps(table.path, x, table.values(x), notes)
+    curves: dict[str, dict[str, pl.Series]] = {}
+    bounds = []
+    for name in table.names[1:]:
+        found = _CURVE.fullmatch(name)
+        assert found
+        if found["bound"]:
+            bounds.append((name, found))
+        else:
+            curves.setdefault(found["run"], {})[found["metric"]] = _numbers(table, name)
+    for name, found in bounds:
+        value = curves.get(found["run"], {}).get(found["metric"])
+        if value is None or _numbers(table, name).ne_missing(value).any():
+            raise ConfigError(
+                f"{table.path}: {name!r} is not the value of one run, so the chart shows means; ungroup its runs, set smoothing to 0, and export it again"
+            )
+    return collect(
+        "W&B's export of a chart",
+        [_run(table, name, step, metrics) for name, metrics in curves.items()],
+        [*notes, *table.notes],
+    )
+
+
+def _numbers(table: Table, name: str) -> pl.Series:
+    values = table.values(name)
+    if values.dtype.is_numeric() or values.null_count() == len(values):
+        return values.cast(pl.Float64)
+    raise ConfigError(f"{table.path}: the column {name!r} has cells that are no numbers; leave it out")  # fmt: skip
+
+
+def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series]) -> RunRecord:
+    if taken := {"run", "step"} & set(metrics):
+        raise ConfigError(f"{table.path}: a metric is named {taken.pop()!r}; leave it out of the chart")  # fmt: skip
+    rows = pl.DataFrame({"step": step, **metrics})
+    recorded = rows.filter(~pl.all_horizontal(pl.all().exclude("step").is_null()))
+    return RunRecord(name, _settings(name), recorded, str(table.path))
+
+
+def _settings(name: str) -> dict[str, Any]:
+    parts = (_SETTING.fullmatch(part) for part in re.split(r"[,;\s]+", name))
+    return {found[1]: _value(found[2]) for found in parts if found}
+
+
+def _value(text: str) -> object:
+    with suppress(ValueError):
+        value = json.loads(text)
+        if isinstance(value, bool | int | float):
+            return value
+    with suppress(ValueError):
+        return float(text)
+    return text

@@ -1,0 +1,254 @@
+"""One table file of somebody else's → its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from harness.config.errors import ConfigError, nearest
+from harness.reading import table_exports as exports
+from harness.reading.recorded import (
+    COMPLETE,
+    MOST_RUNS,
+    RUNS,
+    Recorded,
+    clean,
+    flat_settings,
+    refuse_more,
+    unique_names,
+)
+from harness.reading.table_cells import steps
+from harness.reading.table_files import Table, open_table
+
+ROLES = ("run", "seed", "step", "epoch", "status", "lr")
+_RUN = ("run", "run_id", "run_name", "id", "name", "trial", "experiment")
+_ONE_RUN = _RUN[:3]  # names of a column that has another value in each run
+_STEP = ("step", "global_step", "_step", "trainer/global_step", "update", "iteration", "iter", "training_iteration", "epoch")  # fmt: skip
+_SEED = ("seed", "random_seed", "rng_seed")
+_STATUS = ("status", "state")
+_COMPLETE = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """The columns that are a run, a step, a seed and a status, and the names that the others get."""
+
+    run: tuple[str, ...]
+    step: str | None
+    seed: str | None
+    status: str | None
+    names: dict[str, str]
+
+
+@dataclass
+class _Found:
+    """A value a run for each setting, and a column a metric; `left` are columns that are neither."""
+
+    settings: dict[str, pl.Series] = field(default_factory=dict)
+    metrics: dict[str, pl.Series] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+
+
+def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
+    """Return the runs in a file that holds one table.
+
+    A table with a step has a row a recorded step: a column that is constant in each run is a setting, a numeric one
+    that varies within a run is a metric. A table without a step, or with one row a run, holds final values, and
+    `curves.step` is null. **Its numeric columns are settings and metrics, both**, but for the seed and the run: whoever
+    names the metric drops it from the settings, and takes other names that are both as settings only if they are asked
+    for. The same holds for a numeric column of a long table that has one value, and empty cells, in each run.
+
+    `mapping` takes a name of `ROLES` to a column of the file; `run` takes several, as `t_mult,seed`, where only
+    together they name a run. Columns that are mapped to seed, epoch and lr are renamed to that.
+    Raises OSError; `UnreadableError` and `ConfigError`, in one line, for what is no such table.
+    """
+    table = open_table(path)
+    if exports.is_chart(table.names):
+        if mapping:
+            raise ConfigError(f"{path}: is W&B's export of a chart, whose columns are known; leave out --map")  # fmt: skip
+        return exports.read_chart(table)
+    roles = _roles(table, mapping)
+    if roles.step is None:
+        return _final_values(table, roles)
+    if not roles.run:
+        raise ConfigError(
+            f"{path}: no column names the run; --map run=COLUMN, or several that do together, as run=t_mult,seed; columns are {_list(table.names)}"
+        )
+    key = _key(table, roles.run)
+    runs = key.unique(maintain_order=True)
+    refuse_more("runs", len(runs), MOST_RUNS)
+    if len(runs) == len(key):
+        table.notes.append(f"each run has one row, which is read as its final values, not those of the step {roles.step!r}")  # fmt: skip
+        return _final_values(table, roles)
+    return _long(table, roles, key, runs)
+
+
+def _list(names: Sequence[str]) -> str:
+    return clean(", ".join(names))
+
+
+def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
+    """Return the mapped columns, and those that are known by name. Raises `ConfigError` for what is no column."""
+    for role, column in mapping.items():
+        if role not in ROLES:
+            raise ConfigError(f"--map {role}={column}: {nearest(role, ROLES)}")
+        if role != "run" and column not in table.names:
+            _no_column(table, role, column)
+    lower = {name.lower(): name for name in reversed(table.names)}
+    parts = {name.replace("/", ".").rpartition(".")[2].lower(): name for name in reversed(table.names)}  # fmt: skip
+
+    def known(role: str, names: Sequence[str], found: dict[str, str]) -> str | None:
+        return mapping.get(role) or next((found[name] for name in names if name in found), None)
+
+    step = known("step", _STEP, lower) or mapping.get("epoch")
+    status = known("status", _STATUS, lower)
+    if given := mapping.get("run"):
+        run = _run_columns(table, given)
+    else:
+        named = known("run", _RUN, lower)
+        run = (named,) if named and named != step else ()
+    renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
+    taken = {"run", "step", *renamed.values()}
+    names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
+    return _Roles(run, step, known("seed", _SEED, parts), status, names)
+
+
+def _run_columns(table: Table, given: str) -> tuple[str, ...]:
+    if given in table.names:
+        return (given,)
+    columns = tuple(part.strip() for part in given.split(","))
+    for column in columns:
+        if column not in table.names:
+            _no_column(table, "run", column)
+    return columns
+
+
+def _no_column(table: Table, role: str, column: str) -> None:
+    raise ConfigError(clean(f"--map {role}={column}: {table.path} has no such column; {nearest(column, table.names)}"))  # fmt: skip
+
+
+def _key(table: Table, columns: tuple[str, ...]) -> pl.Series:
+    """Return the name of each row's run. Raises `ConfigError` for a row without one."""
+    cells = [table.text(column) for column in columns]
+    for column, one in zip(columns, cells, strict=True):
+        empty = (one.is_null() | (one == "")).arg_true()
+        if len(empty):
+            raise ConfigError(f"{table.path}: row {empty[0] + 1} has no run in the column {column!r}; fill it in, or take another by --map run=COLUMN")  # fmt: skip
+    if len(cells) == 1:
+        return cells[0]
+    named = [pl.lit(f"{column}=") + one for column, one in zip(columns, cells, strict=True)]
+    return pl.select(pl.concat_str(named, separator=", ")).to_series()
+
+
+def _final_values(table: Table, roles: _Roles) -> Recorded:
+    refuse_more("runs", table.rows, MOST_RUNS)
+    key = _key(table, roles.run) if roles.run else None
+    unique = key is not None and key.n_unique() == len(key)
+    if key is not None and not unique and roles.step is None and roles.run[0].lower() in _ONE_RUN:
+        raise ConfigError(f"{table.path}: {roles.run[0]!r} has several rows of a run, and no column is a step; --map step=COLUMN, or rename {roles.run[0]!r} if a row is a run")  # fmt: skip
+    exported = exports.is_runs_table(table.names)
+    known = {roles.status} | (set(roles.run) if unique and len(roles.run) == 1 else set())
+    found = _Found()
+    for name in table.names:
+        if name in known or (exported and name.lower() in exports.ABOUT_RUNS):
+            continue
+        values = table.values(name)
+        found.settings[roles.names[name]] = values
+        if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
+            found.metrics[roles.names[name]] = values.cast(pl.Float64)
+    names = [f"row {n}" for n in range(1, table.rows + 1)] if key is None else key.to_list()
+    status = None if roles.status is None else table.text(roles.status)
+    kind = exports.RUNS_TABLE if exported else f"{table.format}, a row of final values a run"
+    number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
+    step = pl.Series([None], dtype=pl.Int64).new_from_index(0, table.rows)
+    return _recorded(table, kind, _runs(table, names, found, status), [number, step], found)
+
+
+def _runs(table: Table, names: list[str], found: _Found, status: pl.Series | None) -> pl.DataFrame:
+    values = [column.to_list() for column in found.settings.values()]
+    rows: Any = zip(*values, strict=True) if values else [()] * len(names)
+    states: list[str | None] = [None] * len(names)
+    if status is not None:
+        states = [clean(text).lower() or None if text else None for text in status]
+    return pl.DataFrame(
+        {
+            "run": unique_names([clean(name) for name in names]),
+            "status": [COMPLETE if state in _COMPLETE else state for state in states],
+            "error": [None] * len(names),
+            "where": [clean(table.path)] * len(names),
+            "settings": [json.dumps(flat_settings(dict(zip(found.settings, row, strict=True)))) for row in rows],
+        },
+        schema=RUNS,
+    )  # fmt: skip
+
+
+def _recorded(
+    table: Table, kind: str, runs: pl.DataFrame, first: list[pl.Series], found: _Found
+) -> Recorded:
+    if not found.metrics:
+        raise ConfigError(f"{table.path}: no column of numbers can be a metric; columns are {_list(table.names)}")  # fmt: skip
+    if found.left:
+        table.notes.append(f"left out, as they vary within a run and are no numbers: {_list(found.left)}")  # fmt: skip
+    columns = [first[0].alias("run"), first[1].alias("step")]
+    metrics = [values.alias(name) for name, values in found.metrics.items()]
+    return Recorded(kind, runs, pl.DataFrame(columns + metrics), tuple(dict.fromkeys(table.notes)))
+
+
+def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recorded:
+    """Return the runs of a table with a row a recorded step, whose rows need not be sorted."""
+    assert roles.step is not None
+    number = key.cast(pl.Enum(runs)).to_physical().cast(pl.UInt32)
+    order = None
+    if not number.is_sorted():
+        order = (
+            number.to_frame("run").select(pl.arg_sort_by("run", maintain_order=True)).to_series()
+        )
+        number = number.gather(order)
+    same = number.eq_missing(number.shift(1))
+    found = _Found()
+    status = None
+    for name in table.names:
+        if name in roles.run and len(roles.run) == 1:
+            continue
+        values = table.text(name) if name == roles.status else table.values(name)
+        values = values if order is None else values.gather(order)
+        if name == roles.status:
+            status = _per_run(number, values, pl.col("value").filter(pl.col("value") != "").last())
+        elif name == roles.step:
+            before = len(table.notes)
+            step = steps(table.path, name, values, table.notes)
+            if len(table.notes) > before or "epoch" in (name.lower(), roles.names[name]):
+                found.metrics[roles.names[name]] = values.cast(pl.Float64)
+        else:
+            _add(found, roles.names[name], values, number, same)
+            if name == roles.seed and roles.names[name] not in found.settings:
+                raise ConfigError(f"{table.path}: the seed {name!r} changes within a run; name the columns that make a run, as --map run={','.join((*roles.run, name))}")  # fmt: skip
+    kind = f"{table.format}, a row a recorded step"
+    return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, step], found)  # fmt: skip
+
+
+def _per_run(number: pl.Series, values: pl.Series, take: pl.Expr) -> pl.Series:
+    frame = pl.DataFrame({"run": number, "value": values})
+    return frame.group_by("run", maintain_order=True).agg(take.alias("taken"))["taken"]
+
+
+def _add(found: _Found, name: str, values: pl.Series, number: pl.Series, same: pl.Series) -> None:
+    """Add a column to the settings if it has one value in each run, else to the metrics if it is numeric."""
+    varies = bool((values.ne_missing(values.shift(1)) & same).any())
+    sparse = False
+    if varies and values.null_count():
+        one = pl.col("value").drop_nulls()
+        sparse = bool((_per_run(number, values, one.n_unique()) <= 1).all())
+    if sparse:
+        found.settings[name] = _per_run(number, values, one.first())
+    elif not varies:
+        found.settings[name] = values.gather((~same).arg_true())
+    if varies and values.dtype.is_numeric():
+        found.metrics[name] = values.cast(pl.Float64)
+    elif varies and not sparse:
+        found.left.append(name)
