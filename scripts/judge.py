@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.config.one_line_errors import one_line_errors
@@ -46,72 +47,31 @@ def main() -> None:
             raise SystemExit("\n".join(f"error: {failure}" for failure in failures))
 
 
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--factor": {"metavar": "KEY", "help": "the setting that is compared, as scheduler.t_mult"},
+    "--baseline": {"metavar": "LEVEL", "help": "the value of it that the others are compared with"},
+    "--treatment": {"metavar": "LEVEL", "action": "append", "default": [], "help": "a value to compare; all others without"},
+    "--metric": {"metavar": "NAME", "help": "the column that is judged, as val/acc"},
+    "--better": {"choices": ("higher", "lower"), "help": "which is better, where the metric's name does not say"},
+    "--margin": {"type": float, "help": "the smallest difference that matters; of accuracies in %%: 0.2 points"},
+    "--level": {"type": float, "default": 0.05, "help": "of errors (%(default)s)"},
+    "--seed": {"metavar": "KEY", "help": "the setting that makes the pairs; none: the runs are not paired"},
+    "--ignore": {"metavar": "KEY", "action": "append", "default": [], "help": "a setting in which compared runs may differ"},
+    "--where": {"metavar": "KEY=VALUE", "action": "append", "default": [], "help": "only runs with this setting, or status=complete"},
+    "--map": {"metavar": "ROLE=COLUMN", "action": "append", "default": [], "help": f"the column of: {', '.join(_ROLES)}"},
+    "--as": {"dest": "as_", "choices": KINDS, "help": "which files of a folder to read, where it has several kinds"},
+    "--at": {"choices": ("last", "best"), "default": "last", "help": "best: a table of best values, which are optimistic, and no verdict"},
+    "--out": {"type": Path, "help": "where to write; judged/NAME without"},
+}  # fmt: skip
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("source", metavar="SOURCE")
-    add("--factor", metavar="KEY", help="the setting that is compared, as scheduler.t_mult")
-    add("--baseline", metavar="LEVEL", help="the value of it that the others are compared with")
-    add(
-        "--treatment",
-        metavar="LEVEL",
-        action="append",
-        default=[],
-        help="a value to compare; all others without",
-    )
-    add("--metric", metavar="NAME", help="the column that is judged, as val/acc")
-    add(
-        "--better",
-        choices=("higher", "lower"),
-        help="which is better, where the metric's name does not say",
-    )
-    add(
-        "--margin",
-        type=float,
-        help="the smallest difference that matters; of accuracies in %%: 0.2 points",
-    )
-    add("--level", type=float, default=0.05, help="of errors (%(default)s)")
-    add(
-        "--seed",
-        metavar="KEY",
-        help="the setting that makes the pairs; none: the runs are not paired",
-    )
-    add(
-        "--ignore",
-        metavar="KEY",
-        action="append",
-        default=[],
-        help="a setting in which compared runs may differ",
-    )
-    add(
-        "--where",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="judge only runs with this setting or status",
-    )
-    add(
-        "--map",
-        metavar="ROLE=COLUMN",
-        action="append",
-        default=[],
-        help=f"the column of: {', '.join(_ROLES)}",
-    )
-    add(
-        "--as",
-        dest="as_",
-        choices=KINDS,
-        help="which files of a folder to read, where it has several kinds",
-    )
-    add(
-        "--at",
-        choices=("last", "best"),
-        default="last",
-        help="best: a table of best values, which are optimistic, and no verdict",
-    )
-    add("--out", type=Path, help="where to write; judged/NAME without")
+    parser.add_argument("source", metavar="SOURCE")
+    for name, own in _OPTIONS.items():
+        parser.add_argument(name, **own)
     return parser
 
 

@@ -169,6 +169,7 @@ def test_without_seeds_runs_are_not_paired() -> None:
     assert (found.paired, found.notes) == (False, ["the runs are not paired: no seed is known"])
     found = recover(source(grid(1, 2)), Asked("t_mult", "1", metric="val_acc", seed="none"))
     assert (found.paired, found.notes) == (False, ["the runs are not paired"])
+    assert (found.keys.others, found.keys.ignored) == ([], [])
 
 
 def test_columns_of_a_table_of_final_values_are_results_where_they_seldom_repeat() -> None:

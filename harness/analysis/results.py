@@ -378,5 +378,5 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(name).filter(done).std().alias(f"{name}_sd") for name in accuracies),
         pl.col("restarts").max(),
         pl.col("lr_share_at_end").max(),
-        pl.col("seconds").sum(),
+        pl.when(pl.col("seconds").is_not_null().any()).then(pl.col("seconds").sum()),
     )

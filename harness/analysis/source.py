@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_NAMED = 6
-
 
 @dataclass(frozen=True)
 class Source:
     """What is said of where runs come from.
 
-    `address` and `kind` of the source; `same` and `varied`, the settings of the compared runs by full key; `others`: the other settings, levels and metrics that could have been compared, by kind; `notes`: what a
-    reader must know; `unknown`: what the source does not say; `not_compared`: why, by run.
+    `address` and `kind` of the source; `same` and `varied`, the settings of the compared runs by full key; `others`:
+    by kind, the other settings, levels and numbers that could have been compared; `notes`: what a reader must know;
+    `unknown`: what the source does not say; `not_compared`: why, by run.
     """
 
     address: str
@@ -29,14 +28,10 @@ class Source:
     @property
     def not_planned(self) -> str:
         """Return what precedes every verdict on these runs."""
-        parts = [
-            f"{len(names)} other {kind if len(names) > 1 else kind[:-1]} ({_named(names)})"
+        counted = [
+            f"{len(names)} other {kind if len(names) > 1 else kind[:-1]}"
             for kind, names in self.others.items()
             if names
         ]
-        chosen = f"; {', '.join(parts)} could have been compared instead" if parts else ""
-        return f"Not preregistered: nothing fixed this comparison before the runs were trained{chosen}."
-
-
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + ", …" * (len(names) > _MOST_NAMED)
+        chosen = f"; {', '.join(counted)} could have been compared instead" if counted else ""
+        return f"Not preregistered{chosen}."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.config.errors import ConfigError
 from harness.reading import hugging_face, lightning, tables, tensorboard_events, timm, wandb_offline
 from harness.reading.recorded import Recorded
-from harness.reading.walk import files_below
+from harness.reading.walk import Notes, find
 
 WANDB = "wandb:"
 _FOLDERS: dict[
@@ -41,9 +42,7 @@ def read(
     if not path.is_dir():
         own = next((kind for kind, (pattern, _) in _FOLDERS.items() if path.match(pattern)), None)
         return _FOLDERS[own][1](path.parent) if own else tables.read(path, mapping)
-    found = [
-        one for one, (pattern, _) in _FOLDERS.items() if next(files_below(path, pattern), None)
-    ]
+    found = _kinds(path)
     if kind is None and (path / "plan.json").exists():
         raise ConfigError(
             f"{path}: is a sweep of this program: python scripts/report.py {path} judges it"
@@ -59,6 +58,16 @@ def read(
             f"{path}: holds several kinds of files;{_as(found, ' says which are read')[1:]}"
         )
     return _FOLDERS[kind or found[0]][1](path)
+
+
+def _kinds(folder: Path) -> list[str]:
+    """Return the kinds of files in a folder."""
+    patterns = {kind: pattern for kind, (pattern, _) in _FOLDERS.items()}
+    files = find(folder, lambda name: any(fnmatch(name, one) for one in patterns.values()), Notes())
+    names = {file.name for own in files.values() for file in own}
+    return [
+        kind for kind, pattern in patterns.items() if any(fnmatch(name, pattern) for name in names)
+    ]
 
 
 def _as(found: list[str], what: str) -> str:

@@ -88,13 +88,17 @@ def find_key(given: str, keys: Sequence[str], option: str) -> str:
     )
 
 
+def is_seed(key: str) -> bool:
+    return bool(_SEED.search(key))
+
+
 def seed_key(given: str | None, keys: Sequence[str]) -> str | None:
     """Return the key of the seed, None where there is none or `given` is none. Raises `ConfigError` if it is open."""
     if given == "none":
         return None
     if given:
         return find_key(given, keys, "--seed")
-    found = [key for key in keys if _SEED.search(key)]
+    found = [*filter(is_seed, keys)]
     if "seed" in found or len(found) == 1:
         return "seed" if "seed" in found else found[0]
     if found := found or [key for key in keys if _REPEAT.search(key)]:

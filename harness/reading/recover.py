@@ -106,11 +106,16 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     _add_levels(found, asked)
     _add_seeds(found, seed, asked.seed)
     ignored = [meaning.find_key(key, _keys(found.runs), "--ignore") for key in asked.ignore]
-    skipped = [key for key in (factor, seed, metric) if key] + ignored
+    makes_no_cell = (
+        [key for key in _keys(found.runs) if meaning.is_seed(key)] if seed is None else [seed]
+    )
+    skipped = [factor, metric, *makes_no_cell, *ignored]
     found.keys = sort_keys(
         found.settings, found.levels, [run.seed for run in found.runs], skipped, {*recorded.metrics}
     )
-    found.keys.ignored = [key for key in found.keys.ignored if key not in (factor, seed, metric)]
+    found.keys.ignored = [
+        key for key in found.keys.ignored if key not in (factor, metric, *makes_no_cell)
+    ]
     for run, own in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **own}
     _keep_comparable(found)

@@ -170,7 +170,7 @@ def _row(
         "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["arm"], "seed": run.seed,
         "level": run.level, "cell": found.cell(run), **values,
         "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
-        "lr_share_at_end": lr["last"] / lr["peak"] if lr and lr["peak"] > 0 else None, "lr": lr.get("peak"),
+        "lr_share_at_end": lr["last"] / lr["peak"] if lr and lr["peak"] > 0 else None, "lr": None,
         "updates_per_epoch": None, "updates_trained": None, "updates_reused": None, "exact": None,
         "seconds": None, "fingerprint": None, "run_id": None, "commit": None, "dirty": None,
         "weights_sha256": None, "begun_again": None, "claim_sha256": None, "tracking": run.where,

@@ -13,7 +13,6 @@ import polars as pl
 from harness.analysis import run_tables
 from harness.analysis import verdict as claims
 from harness.analysis.measured import with_values
-from harness.analysis.scale import Scale
 from harness.analysis.source import Source
 from harness.analysis.verdict import Claim
 from harness.config.errors import ConfigError
@@ -43,7 +42,7 @@ def write_judged(
     """
     steps = Attempts(ConfigError, UnreadableError)
     lines, verdict, written = [run_tables.table(runs, claim.scale)], None, list[Path]()
-    lines += ["", *(f"note: {note}" for note in source.notes)]
+    lines += ["", *(f"note: {note}" for note in source.notes)] if source.notes else []
     if at_best:
         lines.append(f"\nno verdict: {OPTIMISTIC}")
         (out / "verdict.json").unlink(missing_ok=True)
@@ -81,9 +80,13 @@ def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]
         "claim_changed": False,
         "not_planned": source.not_planned,
         "sentence": f"{source.not_planned} {judged['sentence']}",
-        "anytime": run_tables.anytime(runs) if Scale.of(judged["claim"]).name == "acc" else None,
+        "anytime": run_tables.anytime(runs) if _has_anytime(claim, runs) else None,
         "source": known,
     }
+
+
+def _has_anytime(claim: Claim, runs: pl.DataFrame) -> bool:
+    return claim.scale.is_accuracy and runs["budget_unit"][0] == "epochs"
 
 
 def _about(
