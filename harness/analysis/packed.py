@@ -22,7 +22,8 @@ def is_packed(folder: Path) -> bool:
 def history(folder: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
     """Return the rows of a run; null where the file lacks a column of `schema`."""
     curves, numbers = _read(folder.parent)
-    begin, end = np.searchsorted(numbers, [int(folder.name), int(folder.name) + 1])
+    own = np.array([int(folder.name), int(folder.name) + 1], numbers.dtype)  # of another type, all would be cast
+    begin, end = np.searchsorted(numbers, own)
     rows = curves[int(begin) : int(end)]
     lacking = [
         pl.lit(None, dtype).alias(name)

@@ -44,7 +44,7 @@ def write(path: Path, runs: int, rows: int) -> None:
     rng = np.random.default_rng(0)
     run = np.repeat(np.arange(runs), rows)
     step = np.tile(np.arange(1, rows + 1), runs)
-    accuracy = 90 * (1 - np.exp(-step / (rows / 5))) + rng.normal(0, 0.3, runs * rows)
+    accuracy = 90 * (1 - np.exp(-step / (rows / 5))) + np.abs(rng.normal(0, 0.3, runs * rows))
     pl.DataFrame(
         {
             "run": run,
