@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import math
+import os
 import random
 import struct
 import zipfile
@@ -182,6 +183,12 @@ def test_wandb_exports_a_chart(tmp_path: Path) -> None:
     assert "samples long runs" in found.notes[0]
 
 
+def test_many_steps_of_an_epoch_in_a_chart_are_no_mean(tmp_path: Path) -> None:
+    text = '"epoch","a - _step","a - _step__MIN","a - _step__MAX","a - acc","a - acc__MIN","a - acc__MAX"\n1,9,1,9,50,50,50\n'
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert found.curves.to_dicts() == [{"run": 0, "step": 1, "_step": 9.0, "acc": 50.0}]
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     {
@@ -335,6 +342,8 @@ REFUSED = {
     "deviation in brackets": Refused(FINAL.format("93.1 (0.2)", "94"), "a mean and its deviation"),
     "thousands": Refused(FINAL.format('"1,234.5"', '"2,000"'), "thousands separators"),
     "thousands by blanks": Refused(FINAL.format("1 234", "5"), "thousands separators"),
+    "thousands by no-break spaces": Refused(FINAL.format("1\u202f234", "5"), "thousands separators"),
+    "thousands by dots": Refused(FINAL.format("1.234.567", "5"), "thousands separators"),
     "decimal commas": Refused("t_mult;acc\n1;0,93\n2;0,94\n", "'0,93': thousands separators and decimal commas"),
     "some percent": Refused(FINAL.format("93 %", "0.94"), "with and without %"),
     "no run": Refused("t_mult,seed,step,acc\n1,0,1,5\n", "--map run=COLUMN, or several that do together, as run=t_mult,seed; columns are t_mult, seed, step, acc"),
@@ -346,7 +355,7 @@ REFUSED = {
     "an infinite step": Refused("run,step,acc\na,1,5\na,inf,6\n", "row 2 has no number"),
     "a huge step": Refused(f"run,step,acc\na,1,5\na,{2**70},6\n", "has a step above 2^63"),
     "no metric": Refused("run,step,lr,arm\na,1,0.1,x\na,2,0.1,x\n", "no column of numbers can be a metric; columns are run, step, lr, arm"),
-    "a chart of means": Refused(CHART.replace('"60.5","60.5","60.5"', '"60.5","60.1","60.9"'), "'t_mult=2, seed=3 - val/acc__MIN' is not the value of one run"),
+    "a chart of means": Refused(CHART.replace('"60.5","60.5","60.5"', '"60.5","60.1","60.9"'), "'t_mult=2, seed=3 - val/acc__MIN' is not the value, so the chart shows means"),
     "a chart with words": Refused("Step,a - acc,b - acc\n1,x,1\n2,2,y\n", "'a - acc' has cells that are no numbers"),
     "a chart, mapped": Refused(CHART, "leave out --map", mapping=("run", "Step")),
     "a broken line": Refused('{"a": 1, "b": 2}\n{"a": 1,\n', "line 2 is not JSON", "a.jsonl"),
@@ -390,6 +399,20 @@ def test_sizes_are_known_before_a_column_is_read(
     for name, content in (contents | {"a.parquet": parquet(frame)}).items():
         with pytest.raises(ConfigError, match="has 22 cells, and at most 20 are read"):
             read(write(tmp_path, name, content), {})
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("pipe.csv", "missing.csv", "."):
+        with pytest.raises(UnreadableError, match="is not a file, or there is none"):
+            read(tmp_path / name, {})
+
+
+def test_the_name_of_a_file_is_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "seed=1"
+    folder.mkdir()
+    found = read(write(folder, "[a]*.parquet", GOOD), {})
+    assert settings(found) == [{"acc": 1.0}, {"acc": 2.0}]
 
 
 def test_damaged_parquet_ends_in_one_line_or_is_read(
