@@ -34,7 +34,7 @@ def is_chart(names: list[str]) -> bool:
 def read_chart(table: Table) -> Recorded:
     """Return the runs of a chart, a column a run; settings are the `KEY=VALUE` parts of its name.
 
-    Raises `ConfigError` where `__MIN` and `__MAX` differ from the value: that is a mean, not a run.
+    Raises `ConfigError` where `__MIN` and `__MAX` differ from the value: that is a mean over runs or steps.
     """
     x = table.names[0]
     notes = ["W&B samples long runs for a chart: the last row here need not be the last one recorded"]  # fmt: skip
@@ -45,14 +45,15 @@ def read_chart(table: Table) -> Recorded:
         found = _CURVE.fullmatch(name)
         assert found
         if found["bound"]:
-            bounds.append((name, found))
+            if found["metric"] != "_step":  # many of which fall on one epoch
+                bounds.append((name, found))
         else:
             curves.setdefault(found["run"], {})[found["metric"]] = _numbers(table, name)
     for name, found in bounds:
         value = curves.get(found["run"], {}).get(found["metric"])
         if value is None or _numbers(table, name).ne_missing(value).any():
             raise ConfigError(
-                f"{table.path}: {name!r} is not the value of one run, so the chart shows means; ungroup its runs, set smoothing to 0, and export it again"
+                f"{table.path}: {name!r} is not the value, so the chart shows means; ungroup its runs, set smoothing to 0 and the x axis to Step, and export it again"
             )
     return collect(
         "W&B's export of a chart",

@@ -76,6 +76,8 @@ def open_table(path: Path) -> Table:
 
     Raises OSError; `UnreadableError` or `ConfigError`, in one line, for what is none, or is too large.
     """
+    if not path.is_file():
+        raise unreadable(path, "is not a file, or there is none")
     with path.open("rb") as file:
         start = file.read(_SAMPLE_BYTES)
     for magic, reason in _MAGIC.items():

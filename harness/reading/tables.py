@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -94,28 +95,37 @@ def _list(names: Sequence[str]) -> str:
 
 def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
     """Return the mapped columns, and those that are known by name. Raises `ConfigError` for what is no column."""
+    _check(table, mapping)
+    lower = {name.lower(): name for name in reversed(table.names)}
+    parts = {name.replace("/", ".").rpartition(".")[2].lower(): name for name in reversed(table.names)}  # fmt: skip
+    roles = {column: role for role, column in mapping.items() if role != "epoch"}
+
+    def known(role: str, names: Sequence[str], found: dict[str, str]) -> str | None:
+        free = (found[n] for n in names if n in found and roles.get(found[n], role) == role)
+        return mapping.get(role) or next(free, None)
+
+    exported = exports.is_runs_table(table.names)  # whose _step is the last one
+    step = known("step", () if exported else _STEP, lower) or mapping.get("epoch")
+    status = known("status", _STATUS, lower)
+    named = known("run", ("name",) if exported else _RUN, lower)
+    run = _run_columns(table, mapping["run"]) if "run" in mapping else (named,) if named else ()
+    if twice := {step, status} & set(run):
+        raise ConfigError(f"{table.path}: the column {twice.pop()!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
+    renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
+    taken = {"run", "step", *renamed.values()}
+    names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
+    return _Roles(run, step, known("seed", _SEED, parts), status, names)
+
+
+def _check(table: Table, mapping: Mapping[str, str]) -> None:
     for role, column in mapping.items():
         if role not in ROLES:
             raise ConfigError(f"--map {role}={column}: {nearest(role, ROLES)}")
         if role != "run" and column not in table.names:
             _no_column(table, role, column)
-    lower = {name.lower(): name for name in reversed(table.names)}
-    parts = {name.replace("/", ".").rpartition(".")[2].lower(): name for name in reversed(table.names)}  # fmt: skip
-
-    def known(role: str, names: Sequence[str], found: dict[str, str]) -> str | None:
-        return mapping.get(role) or next((found[name] for name in names if name in found), None)
-
-    step = known("step", _STEP, lower) or mapping.get("epoch")
-    status = known("status", _STATUS, lower)
-    if given := mapping.get("run"):
-        run = _run_columns(table, given)
-    else:
-        named = known("run", _RUN, lower)
-        run = (named,) if named and named != step else ()
-    renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
-    taken = {"run", "step", *renamed.values()}
-    names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
-    return _Roles(run, step, known("seed", _SEED, parts), status, names)
+    for one, other in combinations(mapping, 2):
+        if mapping[one] == mapping[other] and {one, other} != {"step", "epoch"}:
+            raise ConfigError(f"--map {one}={mapping[one]} {other}={mapping[one]}: a column has one meaning; leave out one of them")  # fmt: skip
 
 
 def _run_columns(table: Table, given: str) -> tuple[str, ...]:

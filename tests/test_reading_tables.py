@@ -1,0 +1,505 @@
+"""Tables in a file of somebody else's: what is read as a run, a setting and a metric, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import os
+import random
+import struct
+import zipfile
+from dataclasses import dataclass
+from datetime import timedelta
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config.errors import ConfigError
+from harness.files import UnreadableError
+from harness.reading import table_files
+from harness.reading.recorded import RUNS, Recorded, clean
+from harness.reading.tables import read
+
+LONG = """\
+run,scheduler.t_mult,seed,step,lr,val/acc,phase,status
+b,2,7,1,0.1,50.5,warm,running
+a,1,7,1,0.1,49.0,warm,running
+b,2,7,2,0.05,60.25,main,finished
+a,1,7,2,0.1,,main,crashed
+"""
+RUNS_CSV = """\
+"Name","State","Notes","User","Tags","Created","Runtime","Sweep","ID","scheduler.t_mult","seed","val/acc","_step"
+"swift-sun-2","finished","-","me","","2026-01-02T03:04:05.000Z","61","s1","x1","2","0","93.5","900"
+"swift-sun-2","crashed","-","me","","2026-01-02T03:04:05.000Z","12","s1","x2","1","0","NaN","100"
+"calm-sea-1","running","","me","a, b","2026-01-02T03:04:05.000Z","12","","x3","1","1","","100"
+"""
+CHART = """\
+"Step","t_mult=2, seed=3 - val/acc","t_mult=2, seed=3 - val/acc__MIN","t_mult=2, seed=3 - val/acc__MAX","b - c - val/acc","b - c - val/acc__MIN","b - c - val/acc__MAX"
+"0","50.5","50.5","50.5","","",""
+"10","60.5","60.5","60.5","51.25","51.25","51.25"
+"20","","","","NaN","NaN","NaN"
+"""
+PASTED = """\
+We ran this:
+
+| t_mult | seed | acc |
+|-------:|:----:|-----|
+| 1 | 0 | **93.1** |
+| 2 | 0 | `94.0` |
+
+Thanks!
+"""
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def settings(found: Recorded) -> list[dict[str, Any]]:
+    assert dict(found.runs.schema) == RUNS
+    return [json.loads(row) for row in found.runs["settings"]]
+
+
+def curves(found: Recorded) -> list[tuple[Any, ...]]:
+    assert list(found.curves.schema.values())[:2] == [pl.UInt32, pl.Int64]
+    assert set(found.curves.dtypes[2:]) <= {pl.Float64}
+    return found.curves.rows()
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    buffer = BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def test_a_row_a_recorded_step(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "a.csv", LONG), {})
+    assert found.kind == "CSV, a row a recorded step"
+    assert found.runs["run"].to_list() == ["b", "a"]
+    assert found.runs["status"].to_list() == ["complete", "crashed"]
+    assert settings(found) == [{"scheduler.t_mult": 2, "seed": 7}, {"scheduler.t_mult": 1, "seed": 7}]  # fmt: skip
+    assert found.metrics == ["lr", "val/acc"]
+    assert curves(found) == [
+        (0, 1, 0.1, 50.5),
+        (0, 2, 0.05, 60.25),
+        (1, 1, 0.1, 49.0),
+        (1, 2, 0.1, None),
+    ]
+    assert found.notes == ("left out, as they vary within a run and are no numbers: phase",)
+
+
+def test_the_same_table_in_other_formats(tmp_path: Path) -> None:
+    expected = read(write(tmp_path, "a.csv", LONG), {})
+    rows = list(csv.reader(StringIO(LONG)))
+    pipes = "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * 8, *rows[1:]])
+    objects = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    frame = pl.read_csv(StringIO(LONG))
+    contents: dict[str, str | bytes] = {
+        "tab.tsv": LONG.replace(",", "\t"),
+        "semicolon.csv": LONG.replace(",", ";"),
+        "crlf.csv": LONG.replace("\n", "\r\n"),
+        "bom.csv": b"\xef\xbb\xbf" + LONG.encode(),
+        "quoted.csv": '"' + LONG.strip().replace(",", '","').replace("\n", '"\n"') + '"\n',
+        "spaces.csv": LONG.replace(",", ",  "),
+        "blank.csv": LONG.replace("\n", "\n\n"),
+        "pipes.md": pipes,
+        "objects.jsonl": "\n".join(json.dumps(row) for row in objects),
+        "objects.txt": "\n\n".join(json.dumps(row) for row in objects),
+        "table.parquet": parquet(frame),
+        "table.bin": parquet(frame),
+    }
+    for name, content in contents.items():
+        found = read(write(tmp_path, name, content), {})
+        assert found.runs.drop("where").equals(expected.runs.drop("where")), name
+        assert found.curves.equals(expected.curves), name
+        assert found.notes == expected.notes, name
+
+
+def test_final_values_are_settings_and_metrics(tmp_path: Path) -> None:
+    text = "arm,seed,lr,nesterov,day,acc\ncosine,0,0.1,True,2026-01-02,93.5\nflat,18446744073709551615,0.1,false,,nan\n"
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert found.kind == "CSV, a row of final values a run"
+    assert found.runs["run"].to_list() == ["row 1", "row 2"]
+    assert found.runs["status"].to_list() == [None, None]
+    assert settings(found) == [
+        {"arm": "cosine", "seed": 0, "lr": 0.1, "nesterov": True, "day": "2026-01-02", "acc": 93.5},
+        {"arm": "flat", "seed": 2**64 - 1, "lr": 0.1, "nesterov": False, "day": None, "acc": "nan"},
+    ]
+    assert found.metrics == ["lr", "acc"]
+    assert found.curves["step"].to_list() == [None, None]
+    assert found.curves["acc"][0] == 93.5
+    assert math.isnan(found.curves["acc"][1])
+
+
+def test_a_pasted_table(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "issue.md", PASTED), {})
+    assert found.kind == "Markdown, a row of final values a run"
+    assert settings(found) == [{"t_mult": 1, "seed": 0, "acc": 93.1}, {"t_mult": 2, "seed": 0, "acc": 94.0}]  # fmt: skip
+    assert found.metrics == ["t_mult", "acc"]
+
+
+def test_nested_objects_have_full_keys(tmp_path: Path) -> None:
+    rows = [
+        {"trial": n, "config": {"lr": 0.1, "optimizer": {"betas": [0.9, 0.99]}}, "acc": float(n)}
+        for n in (1, 2)
+    ]
+    rows[1]["late"] = 3
+    found = read(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))), {})
+    assert found.runs["run"].to_list() == ["1", "2"]
+    assert settings(found)[0] == {"config.lr": 0.1, "config.optimizer.betas": "[0.9, 0.99]", "acc": 1, "late": None}  # fmt: skip
+    assert found.metrics == ["config.lr", "acc", "late"]
+
+
+def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "wandb_export.csv", RUNS_CSV), {})
+    assert found.kind == "W&B's export of a table of runs"
+    assert found.runs["run"].to_list() == ["swift-sun-2", "swift-sun-2 (2)", "calm-sea-1"]
+    assert found.runs["status"].to_list() == ["complete", "crashed", "running"]
+    assert settings(found)[1] == {
+        "Name": "swift-sun-2", "Sweep": "s1", "scheduler.t_mult": 1, "seed": 0, "val/acc": "nan", "_step": 100
+    }  # fmt: skip
+    assert found.metrics == ["scheduler.t_mult", "val/acc", "_step"]
+    assert found.curves["val/acc"].is_nan().to_list() == [False, True, None]
+
+
+def test_wandb_exports_a_chart(tmp_path: Path) -> None:
+    found = read(write(tmp_path, "wandb_chart.csv", CHART), {})
+    assert found.kind == "W&B's export of a chart"
+    assert found.runs["run"].to_list() == ["t_mult=2, seed=3", "b - c"]
+    assert settings(found) == [{"t_mult": 2, "seed": 3}, {}]
+    assert curves(found)[:3] == [(0, 0, 50.5), (0, 10, 60.5), (1, 10, 51.25)]
+    assert len(found.curves) == 4
+    assert found.curves["step"][3] == 20
+    assert math.isnan(found.curves["val/acc"][3])
+    assert "samples long runs" in found.notes[0]
+
+
+def test_many_steps_of_an_epoch_in_a_chart_are_no_mean(tmp_path: Path) -> None:
+    text = '"epoch","a - _step","a - _step__MIN","a - _step__MAX","a - acc","a - acc__MIN","a - acc__MAX"\n1,9,1,9,50,50,50\n'
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert found.curves.to_dicts() == [{"run": 0, "step": 1, "_step": 9.0, "acc": 50.0}]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    {
+        "scheduler.t_mult=1,seed=0": {"scheduler.t_mult": 1, "seed": 0},
+        "lr=1e-3; arm=cosine bn=true": {"lr": 0.001, "arm": "cosine", "bn": True},
+        "a=b=c x": {},
+        "swift-sun-2": {},
+    }.items(),
+)
+def test_settings_in_the_name_of_a_run(tmp_path: Path, name: str, parts: dict[str, Any]) -> None:
+    text = f'"epoch","{name} - loss"\n1,0.5\n2,0.25\n'
+    assert settings(read(write(tmp_path, "a.csv", text), {})) == [parts]
+
+
+def test_columns_are_mapped(tmp_path: Path) -> None:
+    text = "who,s,when,e,how,learning,lr,acc\na,0,5,1,done,0.1,9,1\na,0,6,2,ok,0.2,8,2\nb,1,5,1,,0.1,9,1\n"
+    mapping = {"run": "who", "seed": "s", "step": "when", "epoch": "e", "status": "how", "lr": "learning"}  # fmt: skip
+    found = read(write(tmp_path, "a.csv", text), mapping)
+    assert found.runs["status"].to_list() == ["complete", None]
+    assert settings(found) == [{"seed": 0}, {"seed": 1}]
+    assert found.curves.columns == ["run", "step", "epoch", "lr", "lr (column)", "acc"]
+    assert found.curves["step"].to_list() == [5, 6, 5]
+
+
+def test_a_mapped_column_is_not_taken_by_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "trial,arm,acc\n1,a,5\n2,b,6\n")
+    found = read(path, {"seed": "trial"})
+    assert found.runs["run"].to_list() == ["row 1", "row 2"]
+    assert settings(found)[0] == {"seed": 1, "arm": "a", "acc": 5}
+    with pytest.raises(ConfigError, match="a column has one meaning"):
+        read(path, {"seed": "trial", "lr": "trial"})
+
+
+def test_epochs_are_steps_where_there_are_no_others(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "run,e,acc\na,1,5\na,2,6\n")
+    for mapping in ({"epoch": "e"}, {"epoch": "e", "step": "e"}):
+        assert curves(read(path, mapping)) == [(0, 1, 1, 5), (0, 2, 2, 6)]
+
+
+def test_several_columns_name_a_run(tmp_path: Path) -> None:
+    text = "t_mult,seed,epoch,acc\n1,0,1,5\n2,0,1,6\n1,0,2,7\n2,0,2,8\n"
+    found = read(write(tmp_path, "a.csv", text), {"run": "t_mult,seed"})
+    assert found.runs["run"].to_list() == ["t_mult=1, seed=0", "t_mult=2, seed=0"]
+    assert settings(found) == [{"t_mult": 1, "seed": 0}, {"t_mult": 2, "seed": 0}]
+    assert curves(found) == [(0, 1, 1, 5), (0, 2, 2, 7), (1, 1, 1, 6), (1, 2, 2, 8)]
+
+
+def test_one_value_and_empty_cells_are_a_setting_and_a_metric(tmp_path: Path) -> None:
+    text = "run,step,t_mult,test,tag,acc\na,1,2,,x,1\na,2,,7.5,,2\nb,1,1,,y,1\nb,2,,,,3\n"
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert settings(found) == [
+        {"t_mult": 2, "test": 7.5, "tag": "x"},
+        {"t_mult": 1, "test": None, "tag": "y"},
+    ]
+    assert found.metrics == ["t_mult", "test", "acc"]
+    assert found.notes == ()
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "run": pl.Series(["a", "b"], dtype=pl.Categorical),
+            "seed": pl.Series([0, 2**64 - 1], dtype=pl.UInt64),
+            "bn": [True, False],
+            "took": [timedelta(seconds=1), None],
+            "nothing": [None, None],
+            "^acc.*$": pl.Series([0.5, 0.25], dtype=pl.Float32),
+            "price": pl.Series(["1.5", "2.5"]).cast(pl.Decimal(10, 2)),
+            "__index_level_0__": [0, 1],
+        }
+    )
+    found = read(write(tmp_path, "a.parquet", parquet(frame)), {})
+    assert settings(found)[1] == {"seed": 2**64 - 1, "bn": False, "took": None, "nothing": None, "^acc.*$": 0.25, "price": 2.5}  # fmt: skip
+    assert found.metrics == ["^acc.*$", "price"]
+    assert found.notes == ("1 column(s) without a name are left out",)
+
+
+FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "metrics", "note"),
+    {
+        "percent": (FINAL.format("93.1 %", "94%"), {"acc": [93.1, 94.0]}, "acc: is in %"),
+        "words for nothing": (FINAL.format("n/a", "94"), {"acc": [None, 94.0]}, "cells such as 'n/a' are read as empty"),
+        "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, for cells such as 'oom'"),
+        "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
+        "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step (column)": [9.0, 8.0]}, "each run has one row"),
+        "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions"),
+        "infinite": (FINAL.format("inf", "-Infinity"), {"acc": [math.inf, -math.inf]}, ""),
+        "signs": (FINAL.format("+1", ".5"), {"acc": [1.0, 0.5]}, ""),
+        "a formula": ("t_mult,f,acc\n1,=SUM(A1),1\n2,=1+1,2\n", {"t_mult": [1, 2], "acc": [1, 2]}, ""),
+        "html": ("<b>x</b>,acc\n<script>,1\ny,2\n", {"acc": [1.0, 2.0]}, ""),
+        "a control character": ("a\x1b[2Jb,c\n1,2\n3,4\n", {"a [2Jb": [1.0, 3.0]}, ""),
+        "integral floats as steps": ("run,step,acc\na,1.0,5\na,2.0,6\n", {"acc": [5.0, 6.0]}, ""),
+        "a quoted line break": ('name,acc\n"a\nb",1\nc,2\n', {"acc": [1.0, 2.0]}, ""),
+        "a list": ('h,acc\n"[1,2]",1\n"a,b",2\n', {"acc": [1.0, 2.0]}, ""),
+        "names repeat": ("name,acc\na,1\na,2\n", {"acc": [1.0, 2.0]}, ""),
+        "empty metric": ("t_mult,note,acc\n1,,1\n2,,2\n", {"t_mult": [1.0, 2.0], "acc": [1.0, 2.0]}, ""),
+    }.values(),
+)  # fmt: skip
+def test_odd_tables_are_read(tmp_path: Path, text: str, metrics: dict[str, Any], note: str) -> None:
+    found = read(write(tmp_path, "a.csv", text), {})
+    for name, values in metrics.items():
+        assert found.curves[name].to_list() == values
+    assert note in "\n".join(found.notes)
+    assert bool(found.notes) == bool(note)
+
+
+def zipped() -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.csv", LONG)
+    return buffer.getvalue()
+
+
+GOOD = parquet(pl.DataFrame({"run": ["a", "b"], "acc": [1.0, 2.0]}))
+
+
+@dataclass
+class Refused:
+    content: str | bytes
+    says: str
+    name: str = "a.csv"
+    mapping: tuple[str, str] | None = None
+
+
+REFUSED = {
+    "empty": Refused("", "is empty"),
+    "only a byte order mark": Refused(b"\xef\xbb\xbf\n", "is empty"),
+    "a header only": Refused("a,b\n", "a first line and no rows"),
+    "markdown without rows": Refused("| a | b |\n|---|---|\n", "a first line and no rows"),
+    "one column": Refused("acc\n1\n2\n", "has one column (acc)"),
+    "no header": Refused("1,2,0.5\n2,2,0.6\n", "no names of columns in its first line"),
+    "names twice": Refused("acc,acc\n1,2\n", "two columns are named 'acc'; rename"),
+    "names that differ in blanks": Refused("acc,acc \n1,2\n", "two columns are named 'acc'"),
+    "a short row": Refused("a,b,c\n1,2,3\n1,2\n", "line 3 has 2 cells, and the first line 3"),
+    "a long row": Refused("a,b\n1,2,3\n", "line 2 has 3 cells"),
+    "cut in a quote": Refused('a,b\n1,"2\n', "damaged quotes"),
+    "text after a quote": Refused('a,b\n1,"2"3\n', "damaged quotes"),
+    "a huge cell": Refused("a,b\n1," + "x" * 200_000 + "\n", "field larger"),
+    "too many columns": Refused(",".join(f"c{n}" for n in range(1001)) + "\n", "1,001 columns"),
+    "too many keys": Refused(json.dumps({f"c{n}": n for n in range(1001)}), "1,001 columns", "a.jsonl"),
+    "latin 1": Refused("größe,b\n1,2\n".encode("latin-1"), "is not UTF-8"),
+    "utf-16": Refused("a,b\n1,2\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+    "binary": Refused(b"a,b\n\0\1", "is not text"),
+    "gzip": Refused(gzip.compress(LONG.encode()), "is compressed; unpack it first", "a.csv.gz"),
+    "zip": Refused(zipped(), "ZIP archive or an Excel file", "a.xlsx"),
+    "mean and deviation": Refused(FINAL.format("93.1 ± 0.2", "94 ± 1"), "the column 'acc' has the cell '93.1 ± 0.2': a mean"),
+    "deviation in ASCII": Refused(FINAL.format("93.1+-0.2", "94+-1"), "a mean and its deviation"),
+    "deviation in brackets": Refused(FINAL.format("93.1 (0.2)", "94"), "a mean and its deviation"),
+    "thousands": Refused(FINAL.format('"1,234.5"', '"2,000"'), "thousands separators"),
+    "thousands by blanks": Refused(FINAL.format("1 234", "5"), "thousands separators"),
+    "thousands by no-break spaces": Refused(FINAL.format("1\u202f234", "5"), "thousands separators"),
+    "thousands by dots": Refused(FINAL.format("1.234.567", "5"), "thousands separators"),
+    "decimal commas": Refused("t_mult;acc\n1;0,93\n2;0,94\n", "'0,93': thousands separators and decimal commas"),
+    "some percent": Refused(FINAL.format("93 %", "0.94"), "with and without %"),
+    "no run": Refused("t_mult,seed,step,acc\n1,0,1,5\n", "--map run=COLUMN, or several that do together, as run=t_mult,seed; columns are t_mult, seed, step, acc"),
+    "no step": Refused("run,acc\na,1\na,2\n", "no column is a step; --map step=COLUMN"),
+    "the seed changes": Refused("experiment,seed,step,acc\na,0,1,5\na,1,1,5\na,1,2,6\n", "--map run=experiment,seed"),
+    "an empty run": Refused("run,step,acc\na,1,5\n ,2,6\n", "row 2 has no run in the column 'run'"),
+    "an empty step": Refused("run,step,acc\na,1,5\na,,6\n", "row 2 has no number in the column 'step'"),
+    "a step in words": Refused("run,step,acc\na,one,5\na,two,6\n", "row 1 has no number in the column 'step'"),
+    "an infinite step": Refused("run,step,acc\na,1,5\na,inf,6\n", "row 2 has no number"),
+    "a huge step": Refused(f"run,step,acc\na,1,5\na,{2**70},6\n", "has a step above 2^63"),
+    "no metric": Refused("run,step,lr,arm\na,1,0.1,x\na,2,0.1,x\n", "no column of numbers can be a metric; columns are run, step, lr, arm"),
+    "a chart of means": Refused(CHART.replace('"60.5","60.5","60.5"', '"60.5","60.1","60.9"'), "'t_mult=2, seed=3 - val/acc__MIN' is not the value, so the chart shows means"),
+    "a chart with words": Refused("Step,a - acc,b - acc\n1,x,1\n2,2,y\n", "'a - acc' has cells that are no numbers"),
+    "a chart, mapped": Refused(CHART, "leave out --map", mapping=("run", "Step")),
+    "a broken line": Refused('{"a": 1, "b": 2}\n{"a": 1,\n', "line 2 is not JSON", "a.jsonl"),
+    "a list in a line": Refused('{"a": 1, "b": 2}\n[1]\n', "line 2 is no JSON object", "a.jsonl"),
+    "a JSON document": Refused('[\n{"a": 1}\n]', "each line is one object", "a.json"),
+    "deep JSON": Refused('{"a":' * 100_000, "line 1 is not JSON", "a.jsonl"),
+    "a huge integer": Refused('{"a": ' + "9" * 5000 + "}", "line 1 is not JSON", "a.jsonl"),
+    "two tables": Refused("| a | b |\n| 1 | 2 |\n\n| c |\n", "a second table in line 4", "a.md"),
+    "not Parquet": Refused(LONG, "is not a Parquet file", "a.parquet"),
+    "encrypted Parquet": Refused(b"PARE" + GOOD[4:], "is an encrypted Parquet file", "a.parquet"),
+    "cut Parquet": Refused(GOOD[:-20], "is a damaged or encrypted Parquet file", "a.parquet"),
+    "nested Parquet": Refused(parquet(pl.DataFrame({"run": ["a"], "x": [[1.0]]})), "the column 'x' is List(Float64)", "a.parquet"),
+    "Parquet of bytes": Refused(parquet(pl.DataFrame({"run": ["a"], "x": [b"1"]})), "the column 'x' is Binary", "a.parquet"),
+    "Parquet without rows": Refused(parquet(pl.DataFrame({"run": ["a"], "x": [1]})[:0]), "and no rows", "a.parquet"),
+    "mapped to nothing": Refused(LONG, "no such column; did you mean val/acc?", mapping=("lr", "val_acc")),
+    "a run of nothing": Refused(LONG, "--map run=arm: ", mapping=("run", "seed,arm")),
+    "a column with two meanings": Refused(LONG, "the column 'step' is the run and the step", mapping=("run", "step,seed")),
+    "no such role": Refused(LONG, "--map loss=lr: ", mapping=("loss", "lr")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_what_is_no_table_of_runs_is_refused_in_one_line(tmp_path: Path, case: Refused) -> None:
+    path = write(tmp_path, case.name, case.content)
+    with pytest.raises((ConfigError, UnreadableError)) as raised:
+        read(path, dict([case.mapping] if case.mapping else []))
+    message = str(raised.value)
+    assert case.says in message
+    assert "\n" not in message
+    assert str(path) in message or case.mapping or "the source has" in message
+    assert len(message) < 900
+
+
+def test_sizes_are_known_before_a_column_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_files, "MOST_CELLS", 20)
+    monkeypatch.setattr(table_files, "_load", None)
+    frame = pl.DataFrame({"run": ["a"] * 11, "acc": [1.0] * 11})
+    contents = {"a.csv": frame.write_csv().encode(), "a.jsonl": frame.write_ndjson().encode()}
+    for name, content in (contents | {"a.parquet": parquet(frame)}).items():
+        with pytest.raises(ConfigError, match="has 22 cells, and at most 20 are read"):
+            read(write(tmp_path, name, content), {})
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("pipe.csv", "missing.csv", "."):
+        with pytest.raises(UnreadableError, match="is not a file, or there is none"):
+            read(tmp_path / name, {})
+
+
+def test_the_name_of_a_file_is_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "seed=1"
+    folder.mkdir()
+    found = read(write(folder, "[a]*.parquet", GOOD), {})
+    assert settings(found) == [{"acc": 1.0}, {"acc": 2.0}]
+
+
+def test_damaged_parquet_ends_in_one_line_or_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(0)
+    original = parquet(pl.DataFrame({"run": ["a", "b"] * 50, "step": range(100), "acc": [n / 7 for n in range(100)]}))  # fmt: skip
+    for _ in range(150):
+        data = bytearray(original)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(4, len(data))] = chance.randrange(256)
+        try:
+            read(write(tmp_path, "a.parquet", bytes(data)), {})
+        except (ConfigError, UnreadableError) as error:
+            assert "\n" not in str(error)  # noqa: PT017
+    capfd.readouterr()
+
+
+def bits(value: float | None) -> bytes | None:
+    return None if value is None else struct.pack("<d", math.nan if value != value else value)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=20).map(lambda text: f"x{text}x")  # fmt: skip
+numbers = st.none() | st.floats(allow_subnormal=True)
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[list[tuple[int, Any, Any]]]]:
+    """Settings and rows (step, loss, acc) of two to four runs; loss changes in each."""
+    number = draw(st.integers(2, 4))
+    found = []
+    for _ in range(number):
+        rows = draw(st.lists(st.tuples(st.integers(-5, 2**62), numbers, numbers), min_size=1, max_size=4))  # fmt: skip
+        found.append([(0, 0.5, 0.5), (1, -0.0, 0.25), *rows])
+    arms = [
+        {
+            "seed": draw(st.integers(0, 2**64 - 1)), "arm": draw(words), "wd": draw(st.floats(allow_nan=False, allow_infinity=False)), "bn": draw(st.booleans()),
+        }
+        for _ in range(number)
+    ]  # fmt: skip
+    return arms, found
+
+
+def as_csv(rows: list[dict[str, Any]]) -> bytes:
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    schema = {"run": pl.String, "step": pl.Int64, "seed": pl.UInt64, "loss": pl.Float64, "acc": pl.Float64}  # fmt: skip
+    return parquet(pl.DataFrame(rows, schema_overrides=schema))
+
+
+def as_json_lines(rows: list[dict[str, Any]]) -> bytes:
+    return "\n".join(map(json.dumps, rows)).encode()
+
+
+@pytest.mark.parametrize("write_rows", [as_csv, as_json_lines, as_parquet])
+@given(drawn=experiments(), chance=st.randoms(use_true_random=False))
+def test_values_come_back_bit_for_bit(
+    write_rows: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: tuple[list[dict[str, Any]], list[list[tuple[int, Any, Any]]]],
+    chance: random.Random,
+) -> None:
+    arms, recorded = drawn
+    waiting = [[*run] for run in recorded]
+    rows = []
+    while left := [n for n, run in enumerate(waiting) if run]:
+        n = chance.choice(left)
+        step, loss, acc = waiting[n].pop(0)
+        rows.append({"run": f"r{n}", **arms[n], "step": step, "loss": loss, "acc": acc})
+    found = read(write(tmp_path_factory.getbasetemp(), "a.table", write_rows(rows)), {})
+    order = [int(name[1:]) for name in found.runs["run"]]
+    assert sorted(order) == list(range(len(arms)))
+    expected = [arms[n] | {"arm": clean(arms[n]["arm"])} for n in order]
+    assert settings(found) == expected
+    assert [bits(arm["wd"]) for arm in settings(found)] == [bits(arm["wd"]) for arm in expected]
+    assert [(r, s, bits(loss), bits(acc)) for r, s, loss, acc in curves(found)] == [
+        (r, s, bits(loss), bits(acc)) for r, n in enumerate(order) for s, loss, acc in recorded[n]
+    ]
+
+
+@given(st.lists(st.from_regex(r"[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?", fullmatch=True), min_size=1, max_size=50))  # fmt: skip
+def test_text_is_rounded_as_python_rounds_it(texts: list[str]) -> None:
+    read_as = pl.Series(texts).cast(pl.Float64)
+    assert [bits(value) for value in read_as] == [bits(float(text)) for text in texts]
