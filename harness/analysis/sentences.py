@@ -177,7 +177,7 @@ def _reason(claim: Claim, own: Figures) -> str:
             return f"fewer than {fewest} pairs cannot reach p < {claim.level:g}"
         case states.TOO_FEW_RUNS:
             fewest = unpaired.fewest_runs(claim.level)
-            return f"so few cannot reach p < {claim.level:g}; {fewest} runs an arm can"
+            return f"so few decide nothing at level {claim.level:g}; {fewest} runs an arm can"
         case states.TOO_COARSE:
             equal = "all differences" if claim.paired else "all runs of an arm"
             if own["one_image"] is None:
@@ -276,10 +276,8 @@ def _reduced_at_looks(claim: Claim, own: Figures) -> str:
 
 
 def _skewed(claim: Claim, own: Figures) -> str:
-    if own["complete_pairs"] in states.UNDECIDED or own["by_bootstrap_t"] in (
-        None,
-        own["by_itself"],
-    ):
+    undecided = own["complete_pairs"] in states.UNDECIDED
+    if undecided or own["by_bootstrap_t"] in (None, own["by_itself"]):
         return ""
     ends = own["bootstrap_t95"]
     interval = f" ({_range(claim, ends)})" if ends else ""
@@ -326,10 +324,8 @@ def _left_out(own: Figures) -> list[str]:
         return []
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     some_count = own["verdict"] != states.INVALID and set(counted) != {"not claimed"}
-    there = f"{sum(own['runs'])}" if own.get("runs") else f"{own['n']}"
-    pairs = (
-        f"This is over {there} of {own['planned']} {'runs' if own.get('runs') else 'pairs'}; runs"
-    )
+    there, units = (sum(own["runs"]), "runs") if own.get("runs") else (own["n"], "pairs")
+    pairs = f"This is over {there} of {own['planned']} {units}; runs"
     return [f"{pairs if some_count else 'Runs'} left out: {statuses}."]
 
 
