@@ -22,7 +22,9 @@ def is_packed(folder: Path) -> bool:
 def history(folder: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
     """Return the rows of a run; null where the file lacks a column of `schema`."""
     curves, numbers = _read(folder.parent)
-    own = np.array([int(folder.name), int(folder.name) + 1], numbers.dtype)  # of another type, all would be cast
+    own = np.array(
+        [int(folder.name), int(folder.name) + 1], numbers.dtype
+    )  # of another type, all would be cast
     begin, end = np.searchsorted(numbers, own)
     rows = curves[int(begin) : int(end)]
     lacking = [

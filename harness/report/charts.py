@@ -31,16 +31,16 @@ MARKS = 200  # restarts, at most, that are marked
 alt.data_transformers.disable_max_rows()
 
 
-def lr_panels(curves: pl.DataFrame, arms: list[str]) -> Any:
-    """Draw `lr_curve` tables, a panel an arm, with its restarts: one below the other, or in a grid."""
+def lr_panels(curves: pl.DataFrame, arms: list[str], unit: str = "epoch") -> Any:
+    """Draw `lr_curve` tables, by epoch or another `unit`, a panel an arm, with its restarts: one below the other, or in a grid."""
     few = len(arms) <= FEW
     names = labels(arms, 90) if few else labels(without_key(arms), 24)
     curves = curves.with_columns(pl.col("arm").replace_strict(dict(zip(arms, names, strict=True))))
-    title = {} if few else {"title": None}
+    title = {"title": unit if few else None}
     base = alt.Chart().encode(epochs(0, curves.select(pl.col("epoch").max()).item(), **title))
     line = base.mark_line(strokeWidth=1.5, interpolate="step-after", color=COLOURS[0])
     marks = base.mark_rule(strokeDash=[2, 3], opacity=0.6, color=COLOURS[0])
-    y = alt.Y("lr:Q").title("learning rate" if few else "LR by epoch").axis(tickCount=3)
+    y = alt.Y("lr:Q").title("learning rate" if few else f"LR by {unit}").axis(tickCount=3)
     layers = alt.layer(marks.transform_filter("datum.restart"), line.encode(y))
     panels = layers.properties(width=WIDTH if few else PANEL, height=70)
     grid = panels.facet(
@@ -86,6 +86,12 @@ def labels(names: Sequence[str], width: int) -> list[str]:
     return [
         f"{one} ({number})" if short.count(one) > 1 else one for number, one in enumerate(short, 1)
     ]
+
+
+def x_unit(runs: pl.DataFrame) -> str:
+    """Return what the curves of `runs` are drawn by: epoch, or step where another program recorded no epochs."""
+    by_step = "budget_unit" in runs.columns and "steps" in runs["budget_unit"]
+    return "step" if by_step else "epoch"
 
 
 def epochs(begin: float, end: float, **axis: Any) -> alt.X:

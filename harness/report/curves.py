@@ -43,6 +43,7 @@ class Curves:
     restarts: pl.DataFrame
     end: float
     scale: Scale
+    unit: str = "epoch"  # or step: what the x axis counts
 
     @property
     def few(self) -> bool:
@@ -53,7 +54,7 @@ class Curves:
         """The last mean of each arm, with a label that says where that was if not at the end."""
         last = self.mean.sort("epoch").unique("arm", keep="last", maintain_order=True).sort("arm")
         labels = [
-            f"{mean:.{self.scale.places_shown}f} {self.names[arm]}{f' (epoch {epoch:g})' if epoch < self.end else ''}"
+            f"{mean:.{self.scale.places_shown}f} {self.names[arm]}{f' ({self.unit} {epoch:g})' if epoch < self.end else ''}"
             for arm, mean, epoch in last.select("arm", "mean", "epoch").iter_rows()
         ]
         return last.with_columns(label=pl.Series(labels, dtype=pl.String))

@@ -60,6 +60,7 @@ class Overview:
     bands: bool
     singles: bool
     notes: list[str]
+    unit: str = "epoch"  # of the x axis
 
 
 def overview(
@@ -88,7 +89,7 @@ def overview(
         mean = mean.with_columns(pl.col("low", "high").clip(0, 100))
     curves = Curves(
         list(arms) if few else charts.without_key(arms), runs["name"].to_list(),
-        colour_of(len(arms), behind.values()), points, mean, lrs, restart_marks(runs), end, scale.on_val,
+        colour_of(len(arms), behind.values()), points, mean, lrs, restart_marks(runs), end, scale.on_val, charts.x_unit(runs),
     )  # fmt: skip
     bands = max(mean["seeds"], default=1) > 1
     notes: list[str] = []
@@ -96,7 +97,7 @@ def overview(
     chart = _together(curves, singles, notes) if few else panels.arm_grid(curves, behind)
     return Overview(
         chart, panels.ends(curves), len(points) > 0, not few, bool(behind), bands,
-        len(singles) > 0, notes,
+        len(singles) > 0, notes, curves.unit,
     )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _together(curves: Curves, singles: pl.DataFrame, notes: list[str]) -> dict[s
         drawn.append(_accuracy_panel(curves, mean, few_singles, restarts))
     if len(curves.lrs):
         drawn.append(_lr_panel(curves, restarts))
-    description = f"{what(curves.scale)} and learning rate by epoch, a colour an arm"
+    description = f"{what(curves.scale)} and learning rate by {curves.unit}, a colour an arm"
     chart: dict[str, Any] = (
         alt.vconcat(*drawn, spacing=18, bounds="flush", description=description)
         .resolve_scale(x="shared")
@@ -173,7 +174,7 @@ def _accuracy_panel(
     layers = [
         *_rules(curves, restarts, x),
         base.mark_area(opacity=0.18).encode(of_field("low", y), alt.Y2("high:Q"), curves.colour),
-        _hover(base, x, mean["epoch"].unique().sort().to_list(), curves.scale),
+        _hover(base, x, mean["epoch"].unique().sort().to_list(), curves.scale, curves.unit),
         *_single_runs(curves, singles, x, of_field("value", y)),
         line,
         *end_labels(curves, curves.last, ends, 300),
@@ -202,7 +203,7 @@ def _single_runs(curves: Curves, points: pl.DataFrame, x: alt.X, y: alt.Y) -> li
     return [lines.properties(name="runs")]
 
 
-def _hover(base: alt.Chart, x: alt.X, epochs: list[float], scale: Scale) -> Any:
+def _hover(base: alt.Chart, x: alt.X, epochs: list[float], scale: Scale, unit: str) -> Any:
     """Return a column an epoch, visible under the pointer; its tooltip lists the arms that are shown."""
     form = f"'.{scale.places_shown}f'"
     several = f"' ± ' + format(datum.sd, {form}) + ' (' + datum.seeds + ')'"
@@ -210,7 +211,10 @@ def _hover(base: alt.Chart, x: alt.X, epochs: list[float], scale: Scale) -> Any:
     values = alt.AggregatedFieldDef(op="values", field="text", **{"as": "arms"})
     every = ceil(len(epochs) / _MOST_EPOCHS)
     half = every * median([b - a for a, b in pairwise(epochs)] or [1.0]) / 2
-    tooltip = [alt.Tooltip("epoch:Q", format="~g"), alt.Tooltip("listed:N", title=scale.values)]
+    tooltip = [
+        alt.Tooltip("epoch:Q", title=unit, format="~g"),
+        alt.Tooltip("listed:N", title=scale.values),
+    ]
     return (
         base.transform_calculate(text=arm)
         .transform_aggregate([values], ["epoch"])
@@ -233,7 +237,7 @@ def _hover(base: alt.Chart, x: alt.X, epochs: list[float], scale: Scale) -> Any:
 
 
 def _lr_panel(curves: Curves, restarts: pl.DataFrame) -> Any:
-    x, top = charts.epochs(0, curves.end), max(curves.lrs["lr"]) or 1.0
+    x, top = charts.epochs(0, curves.end, title=curves.unit), max(curves.lrs["lr"]) or 1.0
     y = alt.Y("lr:Q").title("LR").axis(tickCount=3).scale(domain=[0, top], nice=False)
     line = (
         alt.Chart(csv(curves.lrs))

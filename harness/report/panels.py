@@ -48,7 +48,7 @@ def arm_grid(curves: Curves, behind: dict[int, int]) -> dict[str, Any]:
         ),
     ]
     x = charts.epochs(0, curves.end, title=None)
-    y = alt.Y("mean:Q").title(f"{curves.scale.values} by epoch").axis(tickCount=4)
+    y = alt.Y("mean:Q").title(f"{curves.scale.values} by {curves.unit}").axis(tickCount=4)
     y = y.scale(domain=[low, high], nice=False)
 
     def of_kind(kind: str) -> alt.Chart:
@@ -119,7 +119,9 @@ def ends(curves: Curves) -> dict[str, Any] | None:
     low, high = curves.scale.turned((worst - room, top))
     height = max(240, LINE * (len(near) + 2))
     late = _from(gains, begin, worst - room).with_columns(sign * pl.col("mean"))
-    x = charts.epochs(floor(late.select(pl.col("epoch").min()).item()), curves.end)
+    x = charts.epochs(
+        floor(late.select(pl.col("epoch").min()).item()), curves.end, title=curves.unit
+    )
     y = alt.Y("mean:Q").title(value_title(curves.scale)).scale(domain=[low, high], nice=False)
     line = alt.Chart(csv(late.with_columns(pl.col("mean").clip(low, high)))).mark_line(
         strokeWidth=2

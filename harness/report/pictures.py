@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_pictures(
     drawn: dict[str, Callable[[], bytes | None]] = {
         "lr.png": lambda: lr_png(begun),
         "val_acc.png": lambda: None,
-        f"val_{scale.name}.png": lambda: curves_png(begun, baseline, scale),
+        _picture_of(scale): lambda: curves_png(begun, baseline, scale),
         "verdict.png": lambda: verdict_png(verdict),
         "looks.png": lambda: looks_png(verdict),
     }
@@ -51,6 +52,12 @@ def write_pictures(
     return paths
 
 
+def _picture_of(scale: Scale) -> str:
+    """Return the name of the picture of curves, of a metric of any name."""
+    own = re.sub(r"\W+", "_", scale.on_val.metric)[:60]
+    return f"{own}.png"
+
+
 def _is_packed(folder: str) -> bool:
     return packed.is_packed(Path(folder))
 
@@ -62,7 +69,7 @@ def lr_png(runs: pl.DataFrame) -> bytes | None:
         return None
     arms = [arm for arm in runs["arm"].unique(maintain_order=True) if arm in first]
     curves = pl.concat([charts.stored_lr_curve(first[arm]) for arm in arms])
-    return _png(charts.lr_panels(curves, arms).to_dict())
+    return _png(charts.lr_panels(curves, arms, charts.x_unit(runs)).to_dict())
 
 
 def curves_png(runs: pl.DataFrame, baseline: str | None, scale: Scale) -> bytes | None:
