@@ -139,7 +139,9 @@ def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
     if values.is_empty():
         return NO_ROWS
     refuse_more("columns", values["tag"].n_unique(), MOST_COLUMNS)
-    values = values.unique(maintain_order=True)  # Lightning logs `epoch` with each of its metrics
+    values = values.unique(
+        keep="last", maintain_order=True
+    )  # Lightning logs `epoch` with each of its metrics
     single = values.unique(["tag", "step"], keep="last", maintain_order=True)
     if twice := len(values) - len(single):
         notes.add(
@@ -184,7 +186,7 @@ def _continued(
     kept = (
         earlier.join(begins, on="tag", how="left", maintain_order="left")
         .filter(pl.col("begins").is_null() | (pl.col("step") < pl.col("begins")))
-        .select(_LONG)
+        .select(*_LONG)
     )
     if replaced := len(earlier) - len(kept):
         notes.add(f"it was started again: {replaced:,} values are replaced by a later file's", here)
@@ -240,10 +242,10 @@ def _join_hparams(above: _Events, below: _Events, here: Path, notes: Notes) -> N
     known = below.values.filter(pl.col("tag").is_in(above.tags))
     if len(known):
         notes.add("values of add_hparams that the run above has too are left out", here)
-    last = above.values["step"].max() if len(above.values) else pl.col("step")
-    final = below.values.join(known, on="tag", how="anti", maintain_order="left").with_columns(
-        pl.lit(last).alias("step") if isinstance(last, int) else pl.col("step")
-    )
+    final = below.values.join(known, on="tag", how="anti", maintain_order="left")
+    if len(above.values):
+        last = pl.lit(above.values["step"].max(), pl.Int64)
+        final = final.with_columns(last.alias("step"))
     above.values = pl.concat([above.values, final])
     above.settings |= below.settings
     above.status = below.status or above.status
