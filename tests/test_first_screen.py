@@ -247,7 +247,7 @@ def test_one_run_is_its_own_headline() -> None:
 # --- words ---------------------------------------------------------------------------------------
 
 _HEADINGS = {  # of the page, and the term of the glossary that each needs
-    "Looks": "look", "Paired differences": "paired difference", "Other images": "other images",
+    "Looks": "look", "Paired differences": "paired difference", "Differences": "unpaired", "Other images": "other images",
     "Tuning": "tuning", "{{ curves }}": "metric", "The ends": "accuracy", "Phase": "phase", "Arms": "arm",
     "Anytime": "anytime", "Snapshot ensembles": "snapshot ensemble", "Runs": "run",
     "How it was made": "commit",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ENUMERATED = 200_000  # assignments of runs to arms up to which `permutation` counts every one
 _DRAWN = 100_000
 _FEWEST = 4  # runs an arm: with 2 or 3 beside 8 or more, Welch's 95 % interval covers 87 to 94 % (docs/verdict.md)
-_MOST_SHUFFLED = 200_000_000  # numbers that `permutation` shuffles in all
+_MOST_SHUFFLED = 50_000_000  # numbers that `permutation` shuffles in all
 _AT_ONCE = 5_000_000
 _LARGEST_SUM = 4e18  # that 64 bits hold, with room
 
@@ -76,7 +76,7 @@ def _difference(baseline: Floats, treatment: Floats) -> Floats:
 def permutation(baseline: Floats, treatment: Floats) -> float:
     """Return the two-sided p of the difference of means if runs came to their arms by chance.
 
-    Exact up to 200,000 assignments, ties included; beyond, over 100,000 drawn ones (fewer of more than 2,000 runs)
+    Exact up to 200,000 assignments, ties included; beyond, over 100,000 drawn ones (fewer of more than 500 runs)
     and the observed one (Phipson & Smyth 2010).
     """
     units, few = _units(baseline, treatment), min(len(baseline), len(treatment))

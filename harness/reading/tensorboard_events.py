@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from harness.reading.walk import NO_ROWS, Notes, all_settings, find, read_each, 
 KIND = "TensorBoard event files"
 _LONG = {"tag": pl.String, "step": pl.Int64, "value": pl.Float64}
 _HPARAMS = "hparams.yaml"  # of Lightning's TensorBoardLogger
+_BLOCK = re.compile(r"```\n(.*)\n```", re.DOTALL)
 _OWN_TEXT = ("config/text_summary", "status/text_summary")
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # of tensorboard/plugins/hparams/api.proto, Status
 _FLOAT = 1  # of tensorboard/compat/proto/types.proto, DataType; then double, int32, int64, half
@@ -96,11 +98,11 @@ def _is_read(name: str) -> bool:
 def _run(source: Path, here: Path, yaml: Path | None, events: _Events, notes: Notes) -> RunRecord:
     if events.error is not None:
         raise events.error
-    own = _own_configuration(events.text.get("config"))
+    own = _own_configuration(events.text.get("config", ""))
     status, error = events.status, None
     if own is not None:
-        status = clean(_unfenced(events.text.get("status", ""))) or "unfinished"
-        error = None if status == COMPLETE else "its own files say more"
+        status = clean(_own_text(events.text.get("status", ""))) or "unfinished"
+        error = None if status == COMPLETE else "result.json in the run's own folder says why"
     hparams = settings_of_yaml(yaml, notes) if yaml else {}
     recorded = events.settings | flat_settings(hparams) | flat_settings(own or {})
     rows = _rows(events.values, here, notes)
@@ -110,14 +112,15 @@ def _run(source: Path, here: Path, yaml: Path | None, events: _Events, notes: No
     return RunRecord(run_name(source, here), settings, rows, str(here), status, error)
 
 
-def _unfenced(text: str) -> str:
-    """Return what harness/runs/tensorboard_run.py put in a block of text."""
-    return text.removeprefix("```\n").removesuffix("\n```")
+def _own_text(text: str) -> str:
+    """Return what harness/runs/tensorboard_run.py put in a block of text; nothing for another text."""
+    block = _BLOCK.fullmatch(text)
+    return block[1] if block else ""
 
 
-def _own_configuration(text: str | None) -> dict[str, Any] | None:
+def _own_configuration(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(_unfenced(text or ""))
+        found = json.loads(_own_text(text))
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -136,6 +139,9 @@ def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
     if values.is_empty():
         return NO_ROWS
     refuse_more("columns", values["tag"].n_unique(), MOST_COLUMNS)
+    values = values.unique(
+        keep="last", maintain_order=True
+    )  # Lightning logs `epoch` with each of its metrics
     single = values.unique(["tag", "step"], keep="last", maintain_order=True)
     if twice := len(values) - len(single):
         notes.add(
@@ -180,7 +186,7 @@ def _continued(
     kept = (
         earlier.join(begins, on="tag", how="left", maintain_order="left")
         .filter(pl.col("begins").is_null() | (pl.col("step") < pl.col("begins")))
-        .select(_LONG)
+        .select(*_LONG)
     )
     if replaced := len(earlier) - len(kept):
         notes.add(f"it was started again: {replaced:,} values are replaced by a later file's", here)
@@ -236,10 +242,10 @@ def _join_hparams(above: _Events, below: _Events, here: Path, notes: Notes) -> N
     known = below.values.filter(pl.col("tag").is_in(above.tags))
     if len(known):
         notes.add("values of add_hparams that the run above has too are left out", here)
-    last = above.values["step"].max() if len(above.values) else pl.col("step")
-    final = below.values.join(known, on="tag", how="anti", maintain_order="left").with_columns(
-        pl.lit(last).alias("step") if isinstance(last, int) else pl.col("step")
-    )
+    final = below.values.join(known, on="tag", how="anti", maintain_order="left")
+    if len(above.values):
+        last = pl.lit(above.values["step"].max(), pl.Int64)
+        final = final.with_columns(last.alias("step"))
     above.values = pl.concat([above.values, final])
     above.settings |= below.settings
     above.status = below.status or above.status
@@ -266,7 +272,7 @@ def _file(path: Path, notes: Notes) -> _Events:
 
 def _records(path: Path, notes: Notes) -> Iterator[Any]:
     """Yield the events of a file up to where it is damaged, by TensorBoard's reader of records."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.tensorflow_stub import errors
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
@@ -346,7 +352,7 @@ class _Reading:
             self._found.has_hparams = True
             self._found.settings |= {
                 clean(key): _setting(value)
-                for key, value in data.session_start_info.hparams.items()
+                for key, value in sorted(data.session_start_info.hparams.items())
             }
         if data.HasField("session_end_info"):
             self._found.status = _status(data.session_end_info)
@@ -355,11 +361,12 @@ class _Reading:
 def _setting(value: Any) -> Any:
     """Return a setting; the plugin has numbers as floats only, of which whole ones are integers here."""
     kind = value.WhichOneof("kind")
-    number = (
-        getattr(value, kind) if kind in ("number_value", "string_value", "bool_value") else None
-    )
-    is_whole = isinstance(number, float) and number.is_integer() and abs(number) < 2**53
-    return int(number) if is_whole else number
+    if kind in (None, "null_value"):
+        return None
+    number: Any = getattr(value, kind)
+    if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:
+        return int(number)
+    return number if isinstance(number, float | str | bool) else clean(number)
 
 
 def _status(end: Any) -> str | None:
