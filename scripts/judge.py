@@ -28,7 +28,7 @@ def main() -> None:
         out = _out(arguments.source, arguments.out)
         from harness.reading import judging
         from harness.reading.recover import Asked
-        from harness.report.judged import write_judged
+        from harness.report.judged import best_values, write_judged
 
         asked = Asked(
             factor=arguments.factor, baseline=arguments.baseline, treatments=tuple(arguments.treatment),
@@ -37,11 +37,12 @@ def main() -> None:
             mapping=_pairs("--map", arguments.map, _ROLES),
         )  # fmt: skip
         with TemporaryDirectory(prefix="judge-") as scratch:
-            judged = judging.judge_source(arguments.source, arguments.as_, asked, Path(scratch))
+            found = judging.judge_source(arguments.source, arguments.as_, asked, Path(scratch))
+            if arguments.at == "best":
+                print(best_values(found.claim, found.runs, found.source))
+                return
             out.mkdir(parents=True, exist_ok=True)
-            text, failures = write_judged(
-                out, judged.claim, judged.runs, judged.source, sys.argv, arguments.at == "best"
-            )
+            text, failures = write_judged(out, found.claim, found.runs, found.source, sys.argv)
         print(text)
         if failures:
             raise SystemExit("\n".join(f"error: {failure}" for failure in failures))

@@ -18,7 +18,7 @@ from conftest import Main, _run
 from harness.analysis import results
 
 SETTINGS = (
-    "trainer.epochs=5",
+    "trainer.epochs=7",
     "scheduler.t_0=1",
     "scheduler=cosine_warm",
     "dataset.train_size=400",

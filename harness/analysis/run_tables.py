@@ -115,6 +115,17 @@ def table(runs: pl.DataFrame, scale: Scale | None = None) -> str:
     return columns(header, [_cells(row, places) for row in rows])
 
 
+def table_of_others(runs: pl.DataFrame, scale: Scale) -> str:
+    """Return the same of runs that another program recorded, without columns of which nothing is known."""
+    unit = f" {scale.unit}".rstrip()
+    header = ["arm", "runs", f"last {scale.metric}{unit}", f"best{unit}, optimistic", "", "restarts", "LR at end, % of peak"]  # fmt: skip
+    rows = [
+        _cells(row, scale.places_shown)[:-1] for row in arms(of_metric(runs, scale.name)).to_dicts()
+    ]
+    known = [at for at in range(len(header)) if any(row[at] != "-" for row in rows)]
+    return columns([header[at] for at in known], [[row[at] for at in known] for row in rows])
+
+
 def columns(header: list[str], rows: list[list[str]]) -> str:
     """Return a table as text: the first column aligned to the left, the others to the right."""
     lines = [header, *rows]

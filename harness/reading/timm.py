@@ -13,7 +13,7 @@ KIND = "timm"
 
 
 def read(folder: Path) -> Recorded:
-    """Return the runs in `folder` and below it; a row's step is its epoch. Raises `ConfigError` if there are none.
+    """Return the runs in `folder` and below it; a row's step is its epoch, counted from 0. Raises `ConfigError` if there are none.
 
     timm records no states: a run with fewer epochs than `args.yaml` asks for is `unfinished`, the state of others is
     not known. Epochs without an evaluation have a row without the `eval_` columns.
@@ -32,7 +32,7 @@ def read(folder: Path) -> Recorded:
         name, where = run_name(folder, here), str(here)
         if summary is None:
             return RunRecord(name, settings, NO_ROWS, where, "no rows", "it has no summary.csv")
-        rows = rows_of_csv(summary, "epoch", notes, optional="eval_")
+        rows = rows_of_csv(summary, "epoch", notes, optional="eval_").with_columns(epoch="step")
         last, epochs = rows["step"].max(), settings.get("epochs")
         done = last + 1 if isinstance(last, int) else 0
         if isinstance(epochs, int) and done < epochs:
@@ -40,5 +40,4 @@ def read(folder: Path) -> Recorded:
             return RunRecord(name, settings, rows, where, "unfinished", error)
         return RunRecord(name, settings, rows, where)
 
-    notes.add("the step of a row is its epoch", folder)
     return collect(KIND, read_each(folder, found, one), notes.lines())

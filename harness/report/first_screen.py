@@ -176,8 +176,9 @@ def _measured(claim: dict[str, Any], scale: Scale) -> str:
 
 def _key(verdict: dict[str, Any]) -> str:
     """Return the factor as labels need it: the choices of a group have names of their own."""
-    section, _, key = str(verdict["claim"]["factor"]).rpartition(".")
-    return key * bool(section)
+    claim = verdict["claim"]
+    section, _, key = str(claim["factor"]).rpartition(".")
+    return key if section or not claim.get("planned", True) else ""
 
 
 def _label(verdict: dict[str, Any], own: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,38 +29,40 @@ OPTIMISTIC = (
 
 
 def write_judged(
-    out: Path,
-    claim: Claim,
-    runs: pl.DataFrame,
-    source: Source,
-    command: Sequence[str],
-    at_best: bool,
+    out: Path, claim: Claim, runs: pl.DataFrame, source: Source, command: Sequence[str]
 ) -> tuple[str, list[str]]:
     """Write `verdict.json`, `report.html`, pictures and tables of `runs` into `out`.
 
-    `command` are the words that make it again. `at_best`: without a verdict. Returns the text for the terminal, and a line for each part that could not be made.
+    `command` are the words that make it again. Returns the text for the terminal, and a line for each part that could
+    not be made. Raises `ConfigError` where runs of one arm, cell and seed have different values.
     """
     steps = Attempts(ConfigError, UnreadableError)
-    lines, verdict, written = [run_tables.table(runs, claim.scale)], None, list[Path]()
-    lines += ["", *(f"note: {note}" for note in source.notes)] if source.notes else []
-    if at_best:
-        lines.append(f"\nno verdict: {OPTIMISTIC}")
-        (out / "verdict.json").unlink(missing_ok=True)
-    else:
-        with steps.step("verdict"):
-            verdict = _verdict(claim, runs, source)
-            lines.append(f"\nverdict: {verdict['sentence']}")
-            write_json(out / "verdict.json", folders.shown(verdict) | {"claim": verdict["claim"]})
-            written.append(out / "verdict.json")
+    verdict, written = _verdict(claim, runs, source), [out / "verdict.json"]
+    write_json(out / "verdict.json", folders.shown(verdict) | {"claim": verdict["claim"]})
     with steps.step("pictures"):
         written += write_pictures(out, runs, verdict, steps)
     written += write_data_files(out, runs, steps)
     with steps.step("report.html"):
-        about = _about(
-            source, command, [*source.notes, *steps.failures], OPTIMISTIC if at_best else ""
-        )
+        about = _about(source, command, verdict["source"], steps.failures)
         written.append(page.write_page(out, runs, verdict, about))
-    return "\n".join([*lines, "", *map(str, written)]), steps.failures
+    lines = [
+        *_described(claim, runs, source),
+        "",
+        f"verdict: {verdict['sentence']}",
+        "",
+        *map(str, written),
+    ]
+    return "\n".join(lines), steps.failures
+
+
+def best_values(claim: Claim, runs: pl.DataFrame, source: Source) -> str:
+    """Return the text for the terminal where best values are asked for, on which there is no verdict."""
+    return "\n".join([*_described(claim, runs, source), "", f"no verdict: {OPTIMISTIC}"])
+
+
+def _described(claim: Claim, runs: pl.DataFrame, source: Source) -> list[str]:
+    notes = [f"note: {note}" for note in source.notes]
+    return [run_tables.table_of_others(runs, claim.scale), *([""] if notes else []), *notes]
 
 
 def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]:
@@ -71,18 +73,17 @@ def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]
         raise ConfigError(
             f"{error}; --ignore, --seed and --where say which runs are compared"
         ) from error
-    known = {
-        "address": source.address, "kind": source.kind, "others": source.others, "unknown": source.unknown,
-        "not_compared": source.not_compared,
-    }  # fmt: skip
     return {
         **judged,
         "claim_changed": False,
         "not_planned": source.not_planned,
         "sentence": f"{source.not_planned} {judged['sentence']}",
         "anytime": run_tables.anytime(runs) if _has_anytime(claim, runs) else None,
-        "source": known,
-    }
+        "source": {
+            "address": source.address, "kind": source.kind, "others": source.others, "unknown": source.unknown,
+            "not_compared": source.not_compared,
+        },
+    }  # fmt: skip
 
 
 def _has_anytime(claim: Claim, runs: pl.DataFrame) -> bool:
@@ -90,22 +91,16 @@ def _has_anytime(claim: Claim, runs: pl.DataFrame) -> bool:
 
 
 def _about(
-    source: Source, command: Sequence[str], warnings: Sequence[str], no_claim: str
+    source: Source, command: Sequence[str], known: Mapping[str, Any], failures: Sequence[str]
 ) -> dict[str, Any]:
     """Return how the page was made, as `page.write_page` takes it."""
+    line = f"{source.kind}: {source.address}"
     return {
         "title": source.address,
         "commands": [folders.shown_command(command)],
-        "no_claim": no_claim,
-        "trained": {
-            "line": f"{source.kind}: {source.address}",
-            "settings": source.same,
-            "varied": source.varied,
-        },
-        "plan_sha256": "",
+        "trained": {"line": line, "settings": source.same, "varied": source.varied},
         "versions": {name: version(name) for name in ("polars", "scipy")},
-        "commit": "",
         "created": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
-        "warnings": list(warnings),
-        "unknown": list(source.unknown),
+        "warnings": [*source.notes, *failures],
+        "source": known,
     }

@@ -114,6 +114,8 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         columns=columns,
         scale=scale,
         curves=what(scale.on_val),
+        curves_of=_curves_of(overview, "source" not in about),
+        lr_known=bool(runs["restarts"].is_not_null().any()),
         several=len(averages.of_runs(runs)) > 1,
         snapshots=_snapshots(verdict),
         trained=trained,
@@ -123,6 +125,13 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
         verdict=verdict,
         warnings=about.get("warnings") or [],
     )
+
+
+def _curves_of(overview: page_charts.Overview | None, planned: bool) -> str:
+    """Return what the heading of the curves says beside the metric."""
+    if overview is None:
+        return " and learning rate by epoch" * planned
+    return f"{' and learning rate' * overview.has_lr} by {overview.unit}"
 
 
 def _specs(

@@ -60,7 +60,8 @@ class Overview:
     bands: bool
     singles: bool
     notes: list[str]
-    unit: str = "epoch"  # of the x axis
+    has_lr: bool
+    unit: str  # of the x axis
 
 
 def overview(
@@ -97,7 +98,7 @@ def overview(
     chart = _together(curves, singles, notes) if few else panels.arm_grid(curves, behind)
     return Overview(
         chart, panels.ends(curves), len(points) > 0, not few, bool(behind), bands,
-        len(singles) > 0, notes, curves.unit,
+        len(singles) > 0, notes, len(lrs) > 0, curves.unit,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
     margin = scale.margin
     shown = verdict["comparisons"][:MOST_COMPARISONS]
     heading, labels = row_labels(shown, str(verdict["claim"]["factor"]).rpartition(".")[2])
+    heading += ", not preregistered" * (not verdict["claim"].get("planned", True))
     rows = [
         _comparison(row, one) | {"label": label}
         for row, (one, label) in enumerate(zip(shown, labels, strict=True))
