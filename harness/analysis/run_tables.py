@@ -117,8 +117,15 @@ def table(runs: pl.DataFrame, scale: Scale | None = None) -> str:
 
 def table_of_others(runs: pl.DataFrame, scale: Scale) -> str:
     """Return the same of runs that another program recorded, without columns of which nothing is known."""
-    unit = f" {scale.unit}".rstrip()
-    header = ["arm", "runs", f"last {scale.metric}{unit}", f"best{unit}, optimistic", "", "restarts", "LR at end, % of peak"]  # fmt: skip
+    header = [
+        "arm",
+        "runs",
+        f"last {scale.values}",
+        "best, optimistic",
+        "",
+        "restarts",
+        "LR at end, % of peak",
+    ]
     rows = [
         _cells(row, scale.places_shown)[:-1] for row in arms(of_metric(runs, scale.name)).to_dicts()
     ]

@@ -101,7 +101,8 @@ class Scale:
     @property
     def values(self) -> str:
         """What an axis or a column of values is called: `val/acc (%)`, `val/loss`."""
-        return f"{self.metric} ({self.unit})" if self.unit else self.metric
+        named = self.unit and self.unit not in self.metric  # as another program's `top1 (%)` has it
+        return f"{self.metric} ({self.unit})" if named else self.metric
 
     def amount(self, number: float) -> str:
         """Return a size with its unit: `0.2 points`, `0.02`."""

@@ -161,6 +161,8 @@ def _others(recorded: Recorded, found: Question, roles: Sequence[str]) -> dict[s
         "settings": found.keys.others,
         "levels": [text for key, text in levels.items() if key not in known],
         "numbers": [
-            name for name in recorded.metrics if name not in roles and name not in settings_too
+            name
+            for name in recorded.metrics
+            if name not in [*roles, *settings_too] and meaning.is_result(name)
         ],
     }

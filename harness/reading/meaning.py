@@ -41,6 +41,9 @@ _NO_SETTING = re.compile(
     )$""",
     re.I | re.X,
 )
+_NO_RESULT = re.compile(
+    r"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|steps?|iter|hp_metric)$", re.I
+)
 _OWN = (
     "store.",
     "tracking.",
@@ -68,6 +71,11 @@ def counted(number: int, what: str) -> str:
 def no_setting(key: str) -> bool:
     """Return whether a key says where and by whom a run was made, or how it is called, and not what was trained."""
     return bool(_NO_SETTING.search(key)) or key.startswith(_OWN)
+
+
+def is_result(name: str) -> bool:
+    """Return whether a recorded number may be what runs are compared by, and not a clock or a count."""
+    return not _NO_RESULT.search(name)
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
