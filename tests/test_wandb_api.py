@@ -49,6 +49,7 @@ def _use(patch: pytest.MonkeyPatch, server: Server, home: Path) -> None:
     for name, value in {**server.environment(), "HOME": str(home)}.items():
         patch.setenv(name, value)
     patch.setenv("WANDB_ERROR_REPORTING", "false")
+    patch.setenv("WANDB_MODE", "online")
 
 
 def _upload(number: int, folder: Path) -> None:
@@ -156,24 +157,31 @@ def test_a_rate_limit_is_waited_for(server: Server) -> None:
     assert server.fault is None
 
 
-FAULTS = [("hang", 7), ("hang", 0), ("500", 7), ("500", 0), ("429", 7), ("429", 0)]
+FAULTS = [(7, "hang"), (0, "hang"), (7, "500"), (0, "500"), (7, "429"), (0, "429")]
 
 
-@pytest.mark.parametrize(("fault", "answered"), essential(FAULTS, 2))
+@pytest.mark.parametrize("case", essential(FAULTS, 2))
 def test_a_server_that_does_not_answer_is_one_line(
-    server: Server, monkeypatch: pytest.MonkeyPatch, fault: str, answered: int
+    server: Server, monkeypatch: pytest.MonkeyPatch, case: tuple[int, str]
 ) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
-    server.fault_after = (answered, fault)
+    server.fault_after = case
     message = _refusal("wandb:tester/p", {})
     assert "refused, or did not answer in time" in message
-    assert server.requests > answered
+    assert server.requests > case[0]
 
 
 def test_a_dead_address_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 refused" in _refusal("wandb:tester/p", {})
+
+
+def test_a_mode_of_new_runs_does_not_matter(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert len(wandb_api.read("wandb:tester/p", {"group": "t1"}).runs) == 2
 
 
 def test_nothing_is_left_in_the_users_folders(server: Server, tmp_path: Path) -> None:
