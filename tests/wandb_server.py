@@ -10,6 +10,7 @@ there once; what lands on a *different* line is in `Run.overwritten`.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import threading
@@ -19,6 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import polars as pl
+from polars import selectors
 
 KEY = "0123456789abcdef" * 2 + "deadbeef"  # of the form that wandb checks
 
@@ -32,6 +36,7 @@ class Run:
     files: dict[str, bytes] = field(default_factory=dict)
     overwritten: list[tuple[str, str]] = field(default_factory=list)
     exit_code: int | None = None
+    state: str | None = None  # instead of what follows from the exit code
 
     def rows(self) -> list[dict[str, Any]]:
         """The history, without wandb's own fields."""
@@ -94,8 +99,12 @@ class Server:
     unknown: list[str] = field(default_factory=list)
     requests: int = 0
     refused: str | None = None  # the id of a run that it does not take
-    fault: str | None = None  # "500" or "hang"
+    fault: str | None = None  # "429", "500" or "hang"
+    faults_left: int | None = None  # after how many faults it answers again
     fault_after: tuple[int, str] | None = None  # how many requests are answered before which fault
+    parquet: bool = (
+        False  # whether histories are exported, as those of runs that ended some time ago
+    )
     closing: threading.Event = field(default_factory=threading.Event)
 
     def environment(self) -> dict[str, str]:
@@ -142,12 +151,16 @@ class _Handler(BaseHTTPRequestHandler):
         server.requests += 1
         if server.fault_after and server.requests > server.fault_after[0]:
             server.fault = server.fault_after[1]
+        if server.fault and server.faults_left is not None:
+            server.faults_left -= 1
+            if server.faults_left < 0:
+                server.fault = None
         if server.fault == "hang":
             server.closing.wait()
             self.close_connection = True
             return
-        if server.fault == "500":
-            self._answer({}, status=500)
+        if server.fault in ("429", "500"):
+            self._answer({}, status=int(server.fault))
         elif self.path == "/graphql":
             asked = json.loads(body)
             variables = asked.get("variables") or {}
@@ -158,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer({"errors": [{"message": refused}]}, status=400)
             else:
                 self._answer(_graphql(server, asked["query"], variables))
+        elif match := re.fullmatch(r"/parquet/([^/]+)/0.parquet", self.path):
+            self._send(_parquet(server.runs[match[1]]))
         elif match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
             reported, run = json.loads(body), server.runs[match[1]]
             for name, chunk in (reported.get("files") or {}).items():
@@ -180,7 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer({})
 
     def _answer(self, document: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(document).encode()
+        self._send(json.dumps(document).encode(), status)
+
+    def _send(self, body: bytes, status: int = 200) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -239,6 +256,11 @@ def _operation(server: Server, name: str, v: dict[str, Any]) -> dict[str, Any] |
             return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
         case "GetDefaultEntity":
             return {"viewer": _USER}
+        case "Runs":
+            return {"project": _page(server, v)}
+        case "RunHistoryKeys" | "RunParquetHistory" | "HistoryPage":
+            asked = server.runs.get(v.get("run") or v.get("runName") or v["name"])
+            return {"project": {"run": asked and _history(server, name, asked, v)}}
         case "ProjectInternalId":
             return {"project": {"id": "p", "internalId": "UHJvamVjdDox"}}
         case "GetProjects":
@@ -312,6 +334,94 @@ def _operation(server: Server, name: str, v: dict[str, Any]) -> dict[str, Any] |
             return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "d"}}}
     server.unknown.append(f"{name} {json.dumps(v)[:3000]}")
     return None
+
+
+def _page(server: Server, v: dict[str, Any]) -> dict[str, Any] | None:
+    """A page of the runs of a project that its filters let through; None for a project without runs."""
+    every = [
+        run
+        for run in server.runs.values()
+        if run.fields["project"] == v["project"] and v["entity"] == _USER["entity"]
+    ]
+    if not every:
+        return None
+    nodes = [node for node in map(_node, every) if _passes(node, json.loads(v["filters"]))]
+    begin = int(v.get("cursor") or 0)
+    end = begin + (v.get("perPage") or 50)
+    edges = [{"node": node, "cursor": str(i)} for i, node in enumerate(nodes[begin:end], begin + 1)]
+    info = {"endCursor": str(end), "hasNextPage": end < len(nodes)}
+    page = {"internalId": "1", "runCount": len(nodes), "readOnly": False}
+    return {**page, "runs": {"edges": edges, "pageInfo": info}}
+
+
+def _node(run: Run) -> dict[str, Any]:
+    history = run.streams.get("wandb-history.jsonl", [])
+    tail: dict[str, Any] = _tail(run, run.fields["name"]) or {}
+    state = {None: "running", 0: "finished"}.get(run.exit_code, "failed")
+    nothing = ("commit", "description", "systemMetrics")
+    return {
+        **dict.fromkeys(nothing), **tail, "projectId": "1", "state": run.state or state,
+        "group": run.fields.get("groupName"), "jobType": run.fields.get("jobType"),
+        "sweepName": run.fields.get("sweep"), "readOnly": False, "createdAt": _DATE, "heartbeatAt": _DATE,
+        "historyKeys": _history_keys(history), "user": {"name": "tester", "username": "tester"},
+    }  # fmt: skip
+
+
+def _history_keys(history: list[str]) -> dict[str, Any]:
+    return {"lastStep": json.loads(history[-1])["_step"] if history else -1, "keys": {}}
+
+
+def _passes(node: dict[str, Any], filters: dict[str, Any]) -> bool:
+    """Whether a run passes filters in MongoDB's language, as far as it is used; config keys with and without `.value`."""
+    for key, wanted in filters.items():
+        if key == "$and":
+            passed = all(_passes(node, one) for one in wanted)
+        elif key == "$or":
+            passed = any(_passes(node, one) for one in wanted)
+        else:
+            among = wanted["$in"] if isinstance(wanted, dict) else [wanted]
+            values = node["tags"] if key == "tags" else [_field(node, key)]
+            passed = any(type(a) is type(b) and a == b for a in values for b in among)
+        if not passed:
+            return False
+    return True
+
+
+def _field(node: dict[str, Any], key: str) -> Any:
+    section, _, rest = key.partition(".")
+    if section != "config":
+        return node["sweepName" if key == "sweep" else key]
+    first, *others = rest.split(".")
+    value = json.loads(node["config"]).get(first, {}).get("value")
+    for part in others if others[:1] != ["value"] else others[1:]:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _history(server: Server, name: str, run: Run, v: dict[str, Any]) -> dict[str, Any]:
+    lines = run.streams.get("wandb-history.jsonl", [])
+    steps = [json.loads(line)["_step"] for line in lines]
+    match name:
+        case "RunHistoryKeys":
+            return {"historyKeys": _history_keys(lines)}
+        case "RunParquetHistory" if server.parquet:
+            url = f"{server.url}/parquet/{v['runName']}/0.parquet"
+            return {"parquetHistory": {"parquetUrls": [url], "liveData": []}}
+        case "RunParquetHistory":
+            live = [{"_step": step} for step in steps]
+            return {"parquetHistory": {"parquetUrls": [], "liveData": live}}
+    chosen = [line for line, at in zip(lines, steps, strict=True) if v["minStep"] <= at < v["maxStep"]]  # fmt: skip
+    return {"history": chosen[: v["pageSize"]]}
+
+
+def _parquet(run: Run) -> bytes:
+    lines = run.streams["wandb-history.jsonl"]
+    rows = [json.loads(line, parse_int=float) for line in lines]
+    table = pl.DataFrame(rows, infer_schema_length=None, strict=False)
+    file = io.BytesIO()
+    numbers = table.select(selectors.numeric())  # wandb-core takes no text and lists of polars
+    numbers.with_columns(pl.col("_step").cast(pl.Int64)).write_parquet(file)
+    return file.getvalue()
 
 
 def _tail(run: Run | None, name: str) -> dict[str, Any] | None:
