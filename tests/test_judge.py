@@ -12,7 +12,7 @@ from typing import Any
 import forked
 import polars as pl
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from conftest import Main, _run
 
 from harness.analysis import results
@@ -161,14 +161,14 @@ def as_lightning(own: Path, to: Path) -> tuple[Path, ...]:
 
 
 def as_timm(own: Path, to: Path) -> tuple[Path, ...]:
-    from timm.utils import update_summary
+    from timm.utils.summary import update_summary
 
     for at, (settings, rows) in enumerate(histories(own)):
         folder = to / f"{at}"
         folder.mkdir()
         (folder / "args.yaml").write_text(yaml.safe_dump(settings))
         for epoch, row in enumerate(rows.drop_nulls("val/acc").to_dicts()):
-            update_summary(
+            update_summary(  # type: ignore[no-untyped-call]
                 epoch, {"loss": row["train/loss"] or 0.0}, {"top1": row["val/acc"]}, folder / "summary.csv",
                 lr=row["lr"], write_header=epoch == 0,
             )  # fmt: skip

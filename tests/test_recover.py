@@ -101,7 +101,7 @@ def test_names_and_places_make_no_cells(key: str, values: str) -> None:
 
 @pytest.mark.parametrize("key", ["model.name", "dataset.path", "optimizer.id_of"])
 def test_names_of_models_and_data_do(key: str) -> None:
-    found = recover(source(grid(1, 2, **{key: ["a", "b"]})), FACTOR)
+    found = recover(source([own | {key: name} for name in "ab" for own in grid(1, 2)]), FACTOR)
     assert cells(found) == [f"{key}=a", f"{key}=b"]
 
 

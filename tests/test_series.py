@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,7 @@ from harness.reading.recorded import RUNS, Recorded
 from harness.reading.series import ends, lr_ends, rows_without_step, series
 
 
-def recorded(rows: list[tuple[int, int | None, float | None]]) -> Recorded:
+def recorded(rows: Sequence[tuple[int, int | None, float | None]]) -> Recorded:
     curves = pl.DataFrame(
         rows, schema={"run": pl.UInt32, "step": pl.Int64, "acc": pl.Float64}, orient="row"
     )

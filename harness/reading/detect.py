@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.config.errors import ConfigError
 from harness.reading import hugging_face, lightning, tables, tensorboard_events, timm, wandb_offline
 from harness.reading.recorded import Recorded
+from harness.reading.recover import Asked
 from harness.reading.walk import Notes, find
 
 WANDB = "wandb:"
@@ -22,26 +24,53 @@ _FOLDERS: dict[
     "hugging_face": ("trainer_state.json", hugging_face.read),
 }
 KINDS = tuple(_FOLDERS)
+_BESIDE = {
+    "lightning": "hparams.yaml",
+    "timm": "args.yaml",
+}  # of whose tables others may have the name
 
 
-def read(
-    address: str, kind: str | None, mapping: Mapping[str, str], where: Mapping[str, str]
-) -> Recorded:
+def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]:
     """Return what is at `address`: wandb:ENTITY/PROJECT, a table, a file of a run, or a folder of runs.
 
-    `kind`, one of `KINDS`, says which of a folder's files are read where there are several kinds. Raises `ConfigError`
-    for what is no source; `UnreadableError` for damaged files.
+    `kind`, one of `KINDS`, says which of a folder's files are read where there are several kinds. The second value is
+    what is still asked: W&B's server has filters of its own, and a table's columns take the names of their roles.
+    Raises `ConfigError` for what is no source; `UnreadableError` for damaged files.
     """
     if address.startswith(WANDB):
         from harness.reading import wandb_api
 
-        return wandb_api.read(address, where)
+        _refuse_options(kind, asked.mapping)
+        own = {key: value for key, value in asked.where.items() if wandb_api.is_filter(key)}
+        rest = {key: value for key, value in asked.where.items() if key not in own}
+        return wandb_api.read(address, own), replace(asked, where=rest)
     path = Path(address)
     if not path.exists():
         raise ConfigError(f"{address}: is neither a file nor a folder, nor {WANDB}ENTITY/PROJECT")
-    if not path.is_dir():
-        own = next((kind for kind, (pattern, _) in _FOLDERS.items() if path.match(pattern)), None)
-        return _FOLDERS[own][1](path.parent) if own else tables.read(path, mapping)
+    if path.is_dir():
+        _refuse_options(None, asked.mapping)
+        return _reader(path, kind)(path), asked
+    of_run = next((one for one, (name, *_) in _FOLDERS.items() if path.match(name)), None)
+    beside = _BESIDE.get(of_run or "")
+    if of_run is None or (beside and not (path.parent / beside).exists()):
+        _refuse_options(kind, {})
+        return tables.read(path, asked.mapping), replace(asked, mapping={})
+    _refuse_options(kind, asked.mapping)
+    return _FOLDERS[of_run][1](path.parent), asked
+
+
+def _refuse_options(kind: str | None, mapping: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for an option that would have no effect."""
+    if kind is not None:
+        raise ConfigError(f"--as {kind}: is for folders that hold several kinds of files")
+    if of_tables := {"run", "step", "status"} & {*mapping}:
+        raise ConfigError(
+            f"--map {min(of_tables)}=: is for tables; runs of this source have their own"
+        )
+
+
+def _reader(path: Path, kind: str | None) -> Callable[[Path], Recorded]:
+    """Return the reader of a folder's files."""
     found = _kinds(path)
     if kind is None and (path / "plan.json").exists():
         raise ConfigError(
@@ -57,7 +86,7 @@ def read(
         raise ConfigError(
             f"{path}: holds several kinds of files;{_as(found, ' says which are read')[1:]}"
         )
-    return _FOLDERS[kind or found[0]][1](path)
+    return _FOLDERS[kind or found[0]][1]
 
 
 def _kinds(folder: Path) -> list[str]:

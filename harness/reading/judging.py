@@ -43,7 +43,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
 
     Raises `ConfigError` for what must be said or cannot be judged; `UnreadableError` for damaged files.
     """
-    recorded = read(address, kind, asked.mapping, asked.where)
+    recorded, asked = read(address, kind, asked)
     found = recover(recorded, asked)
     roles, open_roles = meaning.roles(found.metric, recorded.metrics, asked.mapping)
     others = _others(recorded, found, [*roles.values()])

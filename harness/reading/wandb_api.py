@@ -63,13 +63,18 @@ def read(address: str, where: Mapping[str, str]) -> Recorded:
     return collect(KIND, [record for record, _, _ in found], notes)
 
 
+def is_filter(key: str) -> bool:
+    """Return whether the server filters runs by `key`."""
+    return key in _FIELDS or (key.startswith("config.") and key != "config.")
+
+
 def _filters(where: Mapping[str, str]) -> dict[str, Any]:
     """Return filters in MongoDB's language; a config value is compared as text, and as JSON where it is a scalar."""
     found: dict[str, Any] = {}
     for key, text in where.items():
         if key in _FIELDS:
             found[_FIELDS[key]] = text
-        elif key.startswith("config.") and key != "config.":
+        elif is_filter(key):
             try:
                 value = json.loads(text)
             except ValueError:

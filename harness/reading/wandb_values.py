@@ -27,10 +27,11 @@ class Rows:
             self._rows.append((step, numbers))
 
     def add_summary(self, summary: Mapping[str, Any]) -> None:
-        """Append what the summary has and no row does, as one row at the last step."""
+        """Append what the summary has and no row does, as one row at the last step; no `max` or `last` of a metric."""
         known = {name for _, row in self._rows for name in row}
         last = self._rows[-1][0] if self._rows else None
-        numbers = self._numbers(summary, "", summary.get("_step"))
+        values = {k: v for k, v in summary.items() if not (isinstance(v, Mapping) and k in known)}
+        numbers = self._numbers(values, "", summary.get("_step"))
         if only := {name: value for name, value in numbers.items() if name not in known}:
             self._rows.append((last, only))
 
