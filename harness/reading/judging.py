@@ -157,12 +157,17 @@ def _others(recorded: Recorded, found: Question, roles: Sequence[str]) -> dict[s
         if found.factor in settings:
             levels.setdefault(level_key(show(settings[found.factor])), show(settings[found.factor]))
     settings_too = {key for run in found.runs for key in run.settings}
+    curves = recorded.curves
+    if len(found.runs) < len(recorded.runs):
+        curves = curves.filter(pl.col("run").is_in([run.row for run in found.runs]))
     return {
         "settings": found.keys.others,
         "levels": [text for key, text in levels.items() if key not in known],
         "numbers": [
             name
             for name in recorded.metrics
-            if name not in [*roles, *settings_too] and meaning.is_result(name)
+            if name not in [*roles, *settings_too]
+            and meaning.is_result(name)
+            and curves[name].null_count() < len(curves)
         ],
     }
