@@ -12,6 +12,7 @@ from typing import Any
 import forked
 import polars as pl
 import pytest
+import wandb_server
 import yaml  # type: ignore[import-untyped]
 from conftest import Main, _run
 
@@ -263,3 +264,141 @@ def test_a_form_without_seeds_is_not_paired_and_says_so(
     (one,) = verdict(tmp_path / "out")["comparisons"]
     assert (one["pairs"], one["runs"]) == ([], [6, 6])
     assert one["mean"] == pytest.approx(figures(own)["mean"])
+
+
+# --- the server of W&B ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_our_own_sweep_from_a_wandb_project(
+    tmp_path: Path, judge: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with wandb_server.serve() as server:
+        for key, value in (server.environment() | {"WANDB_MODE": "online"}).items():
+            monkeypatch.setenv(key, value)
+        own = sweep(tmp_path, "tracking.mode=online", "tracking.project=lr")
+        monkeypatch.delenv("WANDB_MODE")
+        words = (*FACTOR, "--metric", "val/acc", "--out", tmp_path / "out")
+        done = judge("wandb:tester/lr", "--where", f"group={own.name}", "--where", "dataset.kind=digits", *words)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert figures(tmp_path / "out") == figures(own)
+        none = judge("wandb:tester/lr", "--where", "group=another", *words)
+        assert none.returncode == 1
+        assert none.stderr.splitlines()[-1].startswith(
+            "error: wandb:tester/lr: there is no run with group=another"
+        )
+        assert server.unknown == []
+
+
+# --- without curves ------------------------------------------------------------------------------
+
+
+def final_values(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+PASTED = """| schedule | top1 (%) |
+|---|---|
+""" + "".join(f"| {name} | {value} |\n" for name, value in [
+    ("one cycle", 76.1), ("one cycle", 75.8), ("one cycle", 76.3), ("one cycle", 75.9), ("one cycle", 76.0),
+    ("restarts", 76.4), ("restarts", 75.7), ("restarts", 76.9), ("restarts", 76.6),
+])  # fmt: skip
+
+
+def test_a_pasted_table_is_judged_and_its_page_says_what_it_is(tmp_path: Path, judge: Main) -> None:
+    source = final_values(tmp_path / "pasted.md", PASTED)
+    done = judge(source, "--baseline", "one cycle", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "note: the runs are not paired: no seed is known" in done.stdout
+    sentence = (
+        "Not preregistered. schedule=restarts against one cycle – inconclusive: +0.38 points of top1 (%) "
+        "(95 % Welch interval −0.39 to +1.15, 5 and 4 runs, unpaired); neither a difference nor its absence shows."
+    )  # fmt: skip
+    assert f"verdict: {sentence}\n" in done.stdout
+    page = (tmp_path / "out/report.html").read_text()
+    for words in (
+        "Not preregistered.",
+        "The source has no curves.",
+        "settings that were not recorded",
+    ):
+        assert words in page
+    for ours in (
+        "after the last update",
+        "train.py",
+        "same seed",
+        "validation images",
+        str(tmp_path),
+    ):
+        assert ours not in page, ours
+    assert source.read_text() == PASTED
+
+
+def test_best_values_have_no_verdict(tmp_path: Path, judge: Main) -> None:
+    source = final_values(tmp_path / "pasted.md", PASTED)
+    done = judge(source, "--baseline", "one cycle", "--at", "best", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "no verdict: --at best takes the best of many evaluations of each run: optimistic"
+        in done.stdout
+    )
+    assert "inconclusive" not in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_of_different_lengths_are_not_compared(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm}{seed},{arm},{seed},{step},{step / 2}" for arm, last in (("a", 4), ("b", 5)) for seed in range(6) for step in range(1, last + 1)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join(["run,arm,seed,step,val_acc", *rows]))
+    done = judge(source, "--baseline", "a", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "invalid: arm=a trains 4 and arm=b trains 5 steps" in done.stdout
+
+
+def test_what_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm},{seed},{lr},{70 + seed}" for arm, lr in (("a", 0.1), ("b", 0.3)) for seed in range(6)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join(["arm,seed,lr,val_acc", *rows]))
+    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    assert "note: lr differs between the levels too: 0.1 with a; 0.3 with b" in done.stdout
+    assert "Not preregistered; 1 other setting could have been compared instead." in done.stdout
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{source}"], "--baseline: say which schedule the others are compared with: one cycle, restarts"),
+        (["{folder}/none.csv"], "{folder}/none.csv: is neither a file nor a folder, nor wandb:ENTITY/PROJECT"),
+        (["{folder}/empty"], "{folder}/empty: holds no runs ("),
+        (["{folder}/sweep"], "{folder}/sweep: is a sweep of this program: python scripts/report.py"),
+        (["{folder}/both"], "{folder}/both: holds several kinds of files; --as lightning or --as hugging_face"),
+        (["{folder}/both", "--as", "timm"], "--as timm: {folder}/both holds no summary.csv; --as lightning or"),
+        (["{folder}/both", "--as", "lightning", "--map", "run=x"], "--map run=: is for tables"),
+        (["{source}", "--as", "timm"], "--as timm: is for folders that hold several kinds of files"),
+        (["{source}", "--map", "x=y"], "--map x=y: choose from run, seed, step, epoch, status, lr"),
+        (["{source}", "--map", "run"], "--map run: write KEY=VALUE"),
+        (["{source}", "--baseline", "restarts", "--level", "0.9"], "claim: level=0.9: must lie between"),
+        (["{source}", "--baseline", "restarts", "--margin", "-1"], "claim: margin=-1.0: must be 0 points or more"),
+        (["{source}", "--baseline", "restarts", "--out", "{source}"], "--out {source}: is a file"),
+        (["{folder}/both", "--as", "lightning", "--out", "{folder}/both/out"], "--out {folder}/both/out: lies in the source"),
+        (["wandb:"], "wandb:: must be wandb:ENTITY/PROJECT"),
+    ],
+    ids=lambda value: " ".join(value).replace("{folder}/", "").replace("{source}", "") if isinstance(value, list) else "",
+)  # fmt: skip
+def test_what_makes_no_sense_is_one_line(
+    words: list[str], message: str, tmp_path: Path, judge: Main
+) -> None:
+    source = final_values(tmp_path / "pasted.md", PASTED)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep/plan.json").write_text("{}")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/metrics.csv").write_text("step,val_acc\n1,2\n")
+    (tmp_path / "both/trainer_state.json").write_text("{}")
+    here = {"source": str(source), "folder": str(tmp_path)}
+    done = judge(*(word.format(**here) for word in words))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {message.format(**here)}")
