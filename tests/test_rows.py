@@ -142,3 +142,13 @@ def test_a_resumed_run_is_named() -> None:
     _, own = judged((1, [(1, 5.0), (3, 6.0), (2, 7.0)]), (2, [(2, 6.0)]))
     assert own.notes == ["1 run went back to an earlier step (r0): the rows recorded last count"]
     assert own.rows.filter(run=0).select("step", "value").rows() == [(1, 5.0), (2, 7.0)]
+
+
+def test_a_run_that_was_stopped_in_mid_cycle_makes_no_comparison_invalid() -> None:
+    whole: Rows = [(step, 1.0) for step in range(10)]
+    states: list[str | None] = ["crashed", "complete", "complete"]
+    lrs: list[float | None] = [*COSINE, *COSINE[:3], *COSINE, *COSINE, *COSINE, *COSINE]
+    runs, _ = judged((1, whole[:8]), (1, whole), (2, whole), statuses=states, lr=lrs)
+    assert runs.select("name", "aligned", "lr_share_at_end").rows() == [
+        ("r0", None, None), ("r1", True, COSINE[-1]), ("r2", True, COSINE[-1]),
+    ]  # fmt: skip

@@ -121,13 +121,15 @@ def table(
     )  # fmt: skip
     rows = []
     for number, run in numbered:
-        status, error = _status(
-            run, last.get(number), longest[found.cell(run), run.level], own.unit
-        )
+        end, place = last.get(number), (found.cell(run), run.level)
+        status, error = _status(run, end, longest[place], own.unit)
+        done = (
+            status == COMPLETE
+        )  # of others neither budget nor alignment makes a comparison invalid
         rows.append(
-            _row(found, run, measure, last.get(number) or {}, lrs.get(number) or {})
+            _row(found, run, measure, end or {}, lrs.get(number, {}) if done else {})
             | {"num": number, "folder": str(folder / str(number)), "sweep": source, "status": status, "error": error}
-            | {"budget": _budget(last.get(number), own.unit) if status == COMPLETE else None, "budget_unit": own.unit or None}
+            | {"budget": _budget(end, own.unit) if done else None, "budget_unit": own.unit or None}
         )  # fmt: skip
     return pl.DataFrame(rows, schema_overrides=_TYPES, infer_schema_length=None)
 
