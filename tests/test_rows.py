@@ -152,3 +152,9 @@ def test_a_run_that_was_stopped_in_mid_cycle_makes_no_comparison_invalid() -> No
     assert runs.select("name", "aligned", "lr_share_at_end").rows() == [
         ("r0", None, None), ("r1", True, COSINE[-1]), ("r2", True, COSINE[-1]),
     ]  # fmt: skip
+
+
+def test_a_run_that_diverged_before_others_of_its_arm_end_is_not_shorter() -> None:
+    states: list[str | None] = [None] * 3
+    runs, _ = judged((1, [(9, 7.0)]), (1, [(4, math.nan)]), (2, [(9, 1.0)]), statuses=states)
+    assert only(runs, "r1")["status"] == "diverged"

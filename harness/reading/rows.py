@@ -123,9 +123,7 @@ def table(
     for number, run in numbered:
         end, place = last.get(number), (found.cell(run), run.level)
         status, error = _status(run, end, longest[place], own.unit)
-        done = (
-            status == COMPLETE
-        )  # of others neither budget nor alignment makes a comparison invalid
+        done = status == COMPLETE  # others make no comparison invalid
         rows.append(
             _row(found, run, measure, end or {}, lrs.get(number, {}) if done else {})
             | {"num": number, "folder": str(folder / str(number)), "sweep": source, "status": status, "error": error}
@@ -138,13 +136,13 @@ def _status(
     run: Run, last: dict[str, Any] | None, longest: int, unit: str
 ) -> tuple[str, str | None]:
     """Return how a run ended, and why it is not complete."""
-    if run.status is None and last and last["step"] < longest:
-        return SHORTER, f"ends at step {last['step']}, others of its arm at {longest}"
     if run.status not in (None, COMPLETE):
         return str(run.status), run.error
     if last and not math.isfinite(last["value"]):
         where = f" at step {last['step']}" if unit else ""
         return "diverged", f"its last value{where} is {last['value']}"
+    if run.status is None and last and last["step"] < longest:
+        return SHORTER, f"ends at step {last['step']}, others of its arm at {longest}"
     return COMPLETE, None
 
 

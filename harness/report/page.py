@@ -86,8 +86,7 @@ def render(runs: pl.DataFrame, verdict: dict[str, Any] | None, about: dict[str, 
     verdict, about, trained = documents
     phase: dict[str, Any] = (verdict or {}).get("phase") or {}
     profile = phase.get("profile") or []
-    named = [*runs["arm"], *(point["arm"] for point in profile)]
-    arms = list(dict.fromkeys(named))
+    arms = [*dict.fromkeys([*runs["arm"], *(point["arm"] for point in profile)])]
     baseline = verdict["claim"].get("baseline") if verdict else None
     scale = Scale.of(verdict["claim"]) if verdict else ACCURACY
     overview = page_charts.overview(runs, arms, baseline, scale)
