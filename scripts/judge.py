@@ -41,7 +41,6 @@ def main() -> None:
             if arguments.at == "best":
                 print(best_values(found.claim, found.runs, found.source))
                 return
-            out.mkdir(parents=True, exist_ok=True)
             text, failures = write_judged(out, found.claim, found.runs, found.source, sys.argv)
         print(text)
         if failures:
@@ -99,6 +98,12 @@ def _out(source: str, out: Path | None) -> Path:
     path = Path(source)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: is a file")
+    if path.is_file() and path.resolve().parent == out.resolve():
+        raise ConfigError(
+            f"--out {out}: holds the source, which would be overwritten; name another folder"
+        )
+    if (out / "plan.json").exists():
+        raise ConfigError(f"--out {out}: is a sweep's folder; name another one")
     if path.is_dir() and path.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(
             f"--out {out}: lies in the source, where nothing is written; name another folder"

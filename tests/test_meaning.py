@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-import polars as pl
 import pytest
 
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.meaning import measure, metric_column, no_setting, roles, usual_margin
+from harness.reading.meaning import direction, measure, metric_column, no_setting, roles
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "expected"),
+    ("name", "expected"),
     [
-        ("val_acc", [93.1, 92.0], Measure("higher", "%")),
-        ("val/acc", [0.931, 0.92], Measure("higher", "")),
-        ("eval_top1", [76.0], Measure("higher", "%")),
-        ("valAccuracy", [76.0], Measure("higher", "%")),
-        ("val_loss", [2.5], Measure("lower", "")),
-        ("eval/perplexity", [12.0], Measure("lower", "")),
-        ("test_error_rate", [5.0], Measure("lower", "")),
-        ("macro_f1", [55.0], Measure("higher", "")),
-        ("AUROC", [0.9], Measure("higher", "")),
-        ("val_acc", [120.0], Measure("higher", "")),
+        ("val_acc", "higher"), ("eval_top1", "higher"), ("valAccuracy", "higher"), ("macro_f1", "higher"),
+        ("AUROC", "higher"), ("val_loss", "lower"), ("eval/perplexity", "lower"), ("test_error_rate", "lower"),
     ],
-)
-def test_directions_and_units_follow_from_names(
-    name: str, values: list[float], expected: Measure
-) -> None:
-    assert measure(name, None, pl.Series(values)) == expected
+)  # fmt: skip
+def test_directions_follow_from_names(name: str, expected: str) -> None:
+    assert direction(name, None) == expected
 
 
 @pytest.mark.parametrize(
-    "name", ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place"]
-)
+    "name",
+    ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place", "1-acc", "acc_std",
+     "acc_drop", "1 - accuracy"],
+)  # fmt: skip
 def test_other_directions_are_asked_for(name: str) -> None:
     with pytest.raises(
         ConfigError, match=f"--better: say whether higher or lower is better of {name}"
     ):
-        measure(name, None, pl.Series([1.0]))
-    assert measure(name, "lower", pl.Series([1.0])) == Measure("lower", "")
+        direction(name, None)
+    assert direction(name, "lower") == "lower"
 
 
-def test_margins_are_usual_for_accuracies_alone() -> None:
-    assert usual_margin("val_acc", Measure("higher", "%"), None) == 0.2
-    assert usual_margin("val_acc", Measure("higher", ""), None) == 0.002
-    assert usual_margin("val_loss", Measure("lower", ""), 0.01) == 0.01
-    with pytest.raises(ConfigError, match="--margin: say the smallest difference of val_loss that"):
-        usual_margin("val_loss", Measure("lower", ""), None)
+@pytest.mark.parametrize(
+    ("name", "better", "ends", "unit", "margin"),
+    [
+        pytest.param("val_acc", "higher", [93.1, 92.0], "%", 0.2, id="percent"),
+        pytest.param("val_acc", "higher", [93.1, 0.9, 92.0], "%", 0.2, id="one bad run"),
+        pytest.param("val/acc", "higher", [0.931, 0.92], "", 0.002, id="fractions"),
+        pytest.param("val_acc", "higher", [120.0], "", None, id="above 100"),
+        pytest.param("val_acc", "higher", [93.0, -1.0], "", None, id="below 0"),
+        pytest.param("acc_err", "lower", [0.1], "", None, id="lower is better"),
+        pytest.param("val_loss", "lower", [2.5], "", None, id="a loss"),
+    ],
+)
+def test_units_and_margins_are_those_of_accuracies_alone(
+    name: str, better: str, ends: list[float], unit: str, margin: float | None
+) -> None:
+    if margin is None:
+        with pytest.raises(
+            ConfigError, match=f"--margin: say the smallest difference of {name} that"
+        ):
+            measure(name, better, ends, None)
+    else:
+        assert measure(name, better, ends, None) == (Measure(better, unit), margin)
+    assert measure(name, better, ends, 0.01) == (Measure(better, unit), 0.01)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +90,13 @@ def test_an_open_column_is_said_and_can_be_given() -> None:
         (["train_loss", "val_acc", "val_loss"], "val_acc"),
         (["train_loss", "eval_loss"], "eval_loss"),
         (["bleu"], "bleu"),
+        (["fold", "dice"], "dice"),
+        (["top1", "train_loss", "Epoch"], "top1"),
+        (["best_val_acc", "val_acc"], "val_acc"),
     ],
 )
 def test_the_one_number_that_can_be_judged_is(columns: list[str], expected: str) -> None:
-    assert metric_column(None, columns) == expected
+    assert metric_column(None, columns, [], []) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,3 +107,12 @@ def test_the_one_number_that_can_be_judged_is(columns: list[str], expected: str)
 )  # fmt: skip
 def test_which_keys_are_no_settings(key: str, expected: bool) -> None:
     assert no_setting(key) is expected
+
+
+def test_best_values_and_settings_are_no_metrics() -> None:
+    with pytest.raises(ConfigError, match="--metric best_acc: is a best value by its name"):
+        metric_column("best_acc", ["best_acc"], [], [])
+    with pytest.raises(
+        ConfigError, match="--metric acc: has one value in each run, and was read as a setting"
+    ):
+        metric_column("acc", ["loss"], ["acc"], [])

@@ -165,9 +165,9 @@ def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
     assert found.runs["run"].to_list() == ["swift-sun-2", "swift-sun-2 (2)", "calm-sea-1"]
     assert found.runs["status"].to_list() == ["complete", "crashed", "running"]
     assert settings(found)[1] == {
-        "Name": "swift-sun-2", "Sweep": "s1", "scheduler.t_mult": 1, "seed": 0, "val/acc": "nan", "_step": 100
+        "Name": "swift-sun-2", "Sweep": "s1", "scheduler.t_mult": 1, "seed": 0, "val/acc": "nan"
     }  # fmt: skip
-    assert found.metrics == ["scheduler.t_mult", "val/acc", "_step"]
+    assert found.metrics == ["scheduler.t_mult", "val/acc"]
     assert found.curves["val/acc"].is_nan().to_list() == [False, True, None]
 
 
@@ -274,9 +274,9 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
     {
         "percent": (FINAL.format("93.1 %", "94%"), {"acc": [93.1, 94.0]}, "acc: is in %"),
         "words for nothing": (FINAL.format("n/a", "94"), {"acc": [None, 94.0]}, "cells such as 'n/a' are read as empty"),
-        "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, for cells such as 'oom'"),
+        "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, since cells such as 'oom' are no numbers"),
         "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
-        "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step (column)": [9.0, 8.0]}, "each run has one row"),
+        "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step": [9, 8], "acc": [5.0, 6.0]}, ""),
         "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions"),
         "infinite": (FINAL.format("inf", "-Infinity"), {"acc": [math.inf, -math.inf]}, ""),
         "signs": (FINAL.format("+1", ".5"), {"acc": [1.0, 0.5]}, ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.config.errors import ConfigError
 from harness.reading.recorded import RUNS, Recorded
-from harness.reading.series import ends, lr_ends, rows_without_step, series
+from harness.reading.series import copies, ends, lr_ends, rows_without_step, series
 
 
 def recorded(rows: Sequence[tuple[int, int | None, float | None]]) -> Recorded:
@@ -24,11 +25,19 @@ def recorded(rows: Sequence[tuple[int, int | None, float | None]]) -> Recorded:
 
 
 def by_hand(rows: list[tuple[int, int | None, float | None]]) -> dict[int, dict[int, float]]:
-    """What a reader of a log would keep: a row at step s removes what was there from s on."""
-    kept: dict[int, dict[int, float]] = {}
+    """What a reader of a log would keep: a row at step s removes what was there from s on; of no log, the last of a step."""
+    logs: dict[int, list[tuple[int, float]]] = {}
     for run, step, value in rows:
         if step is not None and value is not None:
-            own = kept.setdefault(run, {})
+            logs.setdefault(run, []).append((step, value))
+    kept: dict[int, dict[int, float]] = {}
+    for run, log in logs.items():
+        falls = sum(b < a for (a, _), (b, _) in pairwise(log))
+        if falls > 1 and 4 * falls >= len(log):
+            kept[run] = dict(sorted(log, key=lambda row: row[0]))
+            continue
+        own = kept[run] = {}
+        for step, value in log:
             for later in [at for at in own if at >= step]:
                 del own[later]
             own[step] = value
@@ -113,15 +122,39 @@ def cosine(cycles: list[int], every: int = 1, total: int | None = None) -> list[
         pytest.param(cosine([20]), 0, None, id="one cycle"),
         pytest.param([0.0, 1.0, 0.8, 0.4, 0.1], 0, None, id="a warm-up in one row"),
         pytest.param([0.1, 0.4, 0.8, 1.0, 0.8, 0.4], 0, None, id="a slow warm-up"),
-        pytest.param([1.0, 0.1, 0.5, 0.3], 0, None, id="a small rise"),
-        pytest.param([1.0], 0, None, id="one row"),
+        pytest.param([1.0, 0.5, 0.55, 0.3], 0, None, id="a small rise"),
+        pytest.param([*cosine([10]), *[lr / 2 for lr in cosine([10])][:7]], 1, False, id="a lower second peak"),
+        pytest.param([cosine([100, 100])[at] for at in range(0, 200, 30)], 1, None, id="recorded seldom"),
+        pytest.param(cosine([3, 6, 12], total=17), 2, False, id="below the first trough, above the last"),
+        pytest.param([1.0], None, None, id="one row"),
+        pytest.param([0.0, -0.1, math.nan, 0.0], 0, None, id="no LRs"),
         pytest.param([0.0, 0.0], 0, None, id="zero"),
     ],
 )  # fmt: skip
 def test_restarts_are_jumps_after_a_fall(
-    lrs: list[float], restarts: int, aligned: bool | None
+    lrs: list[float], restarts: int | None, aligned: bool | None
 ) -> None:
     rows = [(0, 0, 3.0), *((1, step, lr) for step, lr in enumerate(lrs))]
     found = lr_ends(series(recorded(rows), "acc").rows).filter(run=1).row(0, named=True)
     assert (found["restarts"], found["aligned"]) == (restarts, aligned)
     assert (found["peak"], found["last"]) == (max(lrs), lrs[-1])
+
+
+def test_rows_in_no_order_are_sorted_by_step() -> None:
+    own = series(recorded([(0, 3, 1.0), (0, 2, 2.0), (0, 1, 3.0), (1, 1, 4.0), (1, 2, 5.0)]), "acc")
+    assert own.rows.rows() == [(0, 1, 3.0), (0, 2, 2.0), (0, 3, 1.0), (1, 1, 4.0), (1, 2, 5.0)]
+    assert (own.repeated, own.resumed, own.sorted) == (0, [], [0])
+
+
+def test_copies_have_the_values_of_another_run_in_all_digits() -> None:
+    rows = [
+        (0, 1, 1.0),
+        (0, 2, 2.0),
+        (1, 1, 1.0),
+        (1, 2, 2.0),
+        (2, 1, 1.0),
+        (2, 2, 2.5),
+        (3, 1, 1.0),
+        (4, 1, 1.0),
+    ]
+    assert copies(series(recorded(rows), "acc").rows) == {1: 0}

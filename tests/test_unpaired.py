@@ -457,7 +457,7 @@ OURS = re.compile(r"seed|image|after the last update|trainer\.|dataset\.|train\.
 def test_the_first_screen_speaks_of_runs() -> None:
     shown = screen(judged([*arm("a", around(0.9)), *arm("b", [*around(0.92), 0.92])]))
     (answer,) = shown.answers
-    assert (answer.label, answer.word) == ("b against a", states.SUPPORTED_UNSURE)
+    assert (answer.label, answer.word) == ("lr=b against a", states.SUPPORTED_UNSURE)
     assert answer.measured == "95 % Welch interval +0.003 to +0.037, 6 and 7 runs, unpaired"
     assert shown.words == (
         "val_acc is the last value that each run recorded; higher is better. Runs are not paired: the difference is "
@@ -520,7 +520,6 @@ def test_the_page_of_unpaired_runs(tmp_path: Path) -> None:
         "Paired differences",
         "seconds",
         "Reused",
-        "LR at end",
         "Best:",
     ):
         assert not_said not in text, not_said

@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 from harness.analysis.paired_stats import tie_resolution
 
 Row = dict[str, Any]
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,7 @@ def _finite(number: float | None) -> float | None:
 
 def level_key(text: str) -> Decimal | str:
     """Return what levels are compared by: equal numbers are equal, however they are written."""
-    try:
-        number = Decimal(text.strip())
-    except InvalidOperation:
-        return text.strip()
-    return number if number.is_finite() else text.strip()
+    return Decimal(text.strip()) if _NUMBER.fullmatch(text.strip()) else text.strip()
 
 
 def natural_key(text: str) -> list[tuple[float, str]]:

@@ -7,6 +7,7 @@ and its negative where lower is: what is decided is decided by gains.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ from harness.analysis.number_text import signed
 from harness.config.schema import SETS
 
 _PERCENT = "%"
+_FRACTION = re.compile(r"acc|top-?\d|f1|auc", re.I)  # metrics that lie between 0 and 1
 _READ_BY_CHARTS = str.maketrans(dict.fromkeys("'\"`\\{}", "_"))
 
 
@@ -57,10 +59,17 @@ class Scale:
         return (low, high) if low <= high else (high, low)
 
     def worst(self, recorded: Iterable[float]) -> float:
-        """Return the value of a run that diverged and recorded none: 0, or 100, of %, else one beyond all `recorded`."""
+        """Return the value of a run that diverged and recorded none: 0, or 100, of %, 0 of accuracies
+        between 0 and 1, else one beyond all `recorded`."""
         values = list(recorded)
         if self.unit == _PERCENT and all(0 <= value <= 100 for value in values):
             return 0.0 if self.better == "higher" else 100.0
+        if (
+            _FRACTION.search(self.name)
+            and self.sign > 0
+            and all(0 <= value <= 1 for value in values)
+        ):
+            return 0.0
         return -self.sign * max(1e6, 10 * max(map(abs, values), default=0.0))
 
     @property

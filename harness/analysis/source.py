@@ -12,7 +12,8 @@ class Source:
     """What is said of where runs come from.
 
     `address` and `kind` of the source; `same` and `varied`, the settings of the compared runs by full key; `others`:
-    by kind, the other settings, levels and numbers that could have been compared; `notes`: what a reader must know;
+    by kind, the other settings, levels and numbers that could have been compared; `confounded`: settings of
+    which each level has values of its own; `notes`: what a reader must know;
     `unknown`: what the source does not say; `not_compared`: why, by run.
     """
 
@@ -21,6 +22,7 @@ class Source:
     same: Mapping[str, Any]
     varied: Mapping[str, Sequence[Any]]
     others: Mapping[str, Sequence[str]]
+    confounded: Sequence[str]
     notes: Sequence[str]
     unknown: Sequence[str]
     not_compared: Mapping[str, str]
@@ -34,4 +36,5 @@ class Source:
             if names
         ]
         chosen = f"; {', '.join(counted)} could have been compared instead" if counted else ""
-        return f"Not preregistered{chosen}."
+        also = f" Its levels differ in {', '.join(self.confounded)} too." if self.confounded else ""
+        return f"Not preregistered{chosen}.{also}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.reading.meaning import listed, no_setting
+from harness.reading.meaning import is_named_result, listed, no_setting
 
 Settings = Mapping[str, Any]
 ABSENT = "not given"
@@ -27,6 +27,7 @@ class Keys:
     with_factor: dict[str, str] = field(default_factory=dict)  # key → its values by level, as text
     with_seed: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)  # of a table of final values
 
     @property
     def others(self) -> list[str]:
@@ -39,7 +40,7 @@ def sort_keys(
 ) -> Keys:  # fmt: skip
     """Return what each key in which `runs` differ is. `skipped` are the factor, the seed and those to ignore.
 
-    Of the columns that are `results` too, as in a table of final values, those whose values seldom repeat are results.
+    Of the columns that may be `results` too, as in a table of final values, the name says which they are.
     """
     found = Keys(ignored=[key for key in skipped if len({*_values(runs, key)}) > 1])
     repeated = None not in seeds and len({*seeds}) < len(seeds)
@@ -47,9 +48,11 @@ def sort_keys(
     for key in dict.fromkeys(key for one in runs for key in one):
         values = _values(runs, key)
         distinct = len({*values})
-        if distinct < 2 or key in skipped or (key in results and 2 * distinct > len(runs)):
+        if distinct < 2 or key in skipped:
             continue
-        if no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
+        if key in results and is_named_result(key):
+            found.results.append(key)
+        elif no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
             found.ignored.append(key)
         elif repeated and _follows(values, seeds) and not _follows(values, levels):
             found.with_seed.append(key)
@@ -105,7 +108,8 @@ def apart(runs: Sequence[Settings], keys: Sequence[str]) -> list[dict[str, str]]
     found: list[dict[str, str]] = [{} for _ in runs]
     classes = 1
     for key in keys:
-        joined = [own | {key: value} for own, value in zip(found, _values(runs, key), strict=True)]
+        values = [repr(one) if {*",="} & {*one} else one for one in _values(runs, key)]
+        joined = [own | {key: value} for own, value in zip(found, values, strict=True)]
         if (distinct := len({*map(str, joined)})) > classes:
             found, classes = joined, distinct
     return found

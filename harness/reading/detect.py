@@ -45,8 +45,10 @@ def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]
         rest = {key: value for key, value in asked.where.items() if key not in own}
         return wandb_api.read(address, own), replace(asked, where=rest)
     path = Path(address)
-    if not path.exists():
-        raise ConfigError(f"{address}: is neither a file nor a folder, nor {WANDB}ENTITY/PROJECT")
+    if not address.strip() or not path.exists():
+        raise ConfigError(
+            f"{address or 'SOURCE'}: does not exist, and is not {WANDB}ENTITY/PROJECT"
+        )
     if path.is_dir():
         _refuse_options(None, asked.mapping)
         return _reader(path, kind)(path), asked
@@ -74,18 +76,15 @@ def _reader(path: Path, kind: str | None) -> Callable[[Path], Recorded]:
     found = _kinds(path)
     if kind is None and (path / "plan.json").exists():
         raise ConfigError(
-            f"{path}: is a sweep of this program: python scripts/report.py {path} judges it"
-            + _as(found, " all the same")
+            f"{path}: is a sweep of this program: python scripts/report.py {path} judges it{_as(found)}"
         )
     if kind is not None and kind not in found:
-        raise ConfigError(f"--as {kind}: {path} holds no {_FOLDERS[kind][0]}{_as(found, '')}")
+        raise ConfigError(f"--as {kind}: {path} holds no {_FOLDERS[kind][0]}{_as(found)}")
     if not found:
         names = ", ".join(pattern for pattern, _ in _FOLDERS.values())
         raise ConfigError(f"{path}: holds no runs ({names}); of tables, name the file")
     if kind is None and len(found) > 1:
-        raise ConfigError(
-            f"{path}: holds several kinds of files;{_as(found, ' says which are read')[1:]}"
-        )
+        raise ConfigError(f"{path}: holds several kinds of files{_as(found)}")
     return _FOLDERS[kind or found[0]][1]
 
 
@@ -99,5 +98,5 @@ def _kinds(folder: Path) -> list[str]:
     ]
 
 
-def _as(found: list[str], what: str) -> str:
-    return f"; {' or '.join(f'--as {one}' for one in found)} reads its files{what}" if found else ""
+def _as(found: list[str]) -> str:
+    return f"; {' or '.join(f'--as {one}' for one in found)} says which are read" * bool(found)

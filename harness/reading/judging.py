@@ -21,9 +21,11 @@ from harness.reading.detect import read
 from harness.reading.meaning import counted, listed
 from harness.reading.recorded import Recorded
 from harness.reading.recover import Asked, Question, recover
-from harness.reading.rows import Curves, curves, table
+from harness.reading.rows import Curves, curves, table, without_copies, without_repeats
 
 _MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
+_LARGEST = 1e30  # value that differences are reckoned with
+_SURELY_PERCENT = 20.0  # of an accuracy that is no fraction
 _MOST_LR_GAP = (
     0.05  # of the peak: between the last LRs of two arms, from which on a reader should know
 )
@@ -43,43 +45,65 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
 
     Raises `ConfigError` for what must be said or cannot be judged; `UnreadableError` for damaged files.
     """
-    recorded, asked = read(address, kind, asked)
-    found = recover(recorded, asked)
-    roles, open_roles = meaning.roles(found.metric, recorded.metrics, asked.mapping)
+    recorded, left = read(address, kind, asked)
+    found = recover(recorded, left)
+    roles, open_roles = meaning.roles(found.metric, recorded.metrics, left.mapping)
     others = _others(recorded, found, [*roles.values()])
     recorded = recorded.only(roles.values())  # millions of rows
-    measure = meaning.measure(found.metric, asked.better, _finite(recorded.curves[found.metric]))
-    own = curves(recorded, found, roles, measure.better)
-    if own.ends.is_empty():
-        raise ConfigError(f"--metric {found.metric}: no run that is compared has recorded it")
-    claim = _claim(found, asked, measure)
+    better = meaning.direction(found.metric, asked.better)
+    own = curves(recorded, found, roles, better)
+    last = _last_values(found, own)
+    measure, margin = meaning.measure(found.metric, better, last, asked.margin)
+    claim = _claim(found, asked, measure, margin)
     file = scratch / "curves.parquet"
     _write(file, own, claim)
-    runs = table(found, own, measure, address, file)
-    notes = [*recorded.notes, *found.notes, *open_roles, *own.notes, *_notes(found, runs)]
+    runs = without_repeats(found, table(found, own, measure, address, file))
+    runs = without_copies(found, runs, own.copies)
+    filters = [
+        f"only runs with {key}={value} were asked for"
+        for key, value in asked.where.items()
+        if key not in left.where
+    ]
+    notes = [
+        *recorded.notes,
+        *filters,
+        *found.notes,
+        *open_roles,
+        *own.notes,
+        *_notes(found, runs, last),
+    ]
     source = Source(
         address=address, kind=recorded.kind, notes=notes, unknown=_unknown(recorded, found, own),
-        **_settings(found), others=others,
+        **_settings(found), others=others, confounded=[*found.keys.with_factor],
         not_compared=dict([*found.not_compared.items()][:_MOST_NAMED]),
     )  # fmt: skip
     return Judged(claim, runs, source)
 
 
-def _finite(values: pl.Series) -> pl.Series:
-    return values.filter(values.is_finite())
+def _last_values(found: Question, own: Curves) -> list[float]:
+    """Return the finite last values of the compared runs. Raises `ConfigError` if there are none, or no such sizes."""
+    finite = own.ends.drop_nulls("finite")
+    if finite.is_empty():
+        raise ConfigError(f"--metric {found.metric}: no run that is compared has recorded it")
+    beyond = finite.filter(pl.col("finite").abs() > _LARGEST)
+    if len(beyond):
+        name = found.runs[beyond["run"][0]].name
+        raise ConfigError(
+            f"--metric {found.metric}: {name} ends at {beyond['finite'][0]:g}, too large to judge; leave it out by --where"
+        )
+    values: list[float] = finite["finite"].to_list()
+    return values
 
 
-def _claim(found: Question, asked: Asked, measure: Measure) -> Claim:
+def _claim(found: Question, asked: Asked, measure: Measure, margin: float) -> Claim:
     try:
         return Claim(
             factor=found.factor, baseline=found.baseline, treatments=found.treatments, metric=found.metric,
-            margin=meaning.usual_margin(found.metric, measure, asked.margin), level=asked.level,
-            inferred=found.inferred, better=measure.better, unit=measure.unit, paired=found.paired, planned=False,
+            margin=margin, level=asked.level, inferred=found.inferred, better=measure.better,
+            unit=measure.unit, paired=found.paired, planned=False,
         )  # fmt: skip
-    except ConfigError:
-        raise
     except ValueError as error:
-        raise ConfigError(f"claim: {error}") from error
+        raise ConfigError(f"--{error}") from error
 
 
 def _write(file: Path, own: Curves, claim: Claim) -> None:
@@ -91,15 +115,21 @@ def _write(file: Path, own: Curves, claim: Claim) -> None:
     rows.write_parquet(file, compression="uncompressed")
 
 
-def _notes(found: Question, runs: pl.DataFrame) -> list[str]:
+def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[str]:
     """Return what a reader must know of the comparison, a line each."""
+    keys = found.keys
     notes = [
-        f"{key} differs between the levels too: {text}"
-        for key, text in found.keys.with_factor.items()
+        f"{key} differs between the levels too: {text}" for key, text in keys.with_factor.items()
     ]
-    if found.keys.ignored:
+    if keys.with_seed:
+        notes.append(f"these go with the seed, and make no cells: {listed(keys.with_seed)}")
+    if keys.ignored:
         notes.append(
-            f"these differ between compared runs, and make no cells: {listed(found.keys.ignored)}"
+            f"these differ between compared runs, and make no cells: {listed(keys.ignored)}"
+        )
+    if min(last) <= 1 < _SURELY_PERCENT < max(last) and min(last) >= 0:
+        notes.append(
+            f"{found.metric} ends between {min(last):g} and {max(last):g}: are fractions and percent mixed?"
         )
     for why in dict.fromkeys(found.not_compared.values()):
         names = [name for name, own in found.not_compared.items() if own == why]
@@ -111,7 +141,7 @@ def _notes(found: Question, runs: pl.DataFrame) -> list[str]:
     known = {level: share for level, share in shares.items() if isinstance(share, float)}
     if known and max(known.values()) - min(known.values()) > _MOST_LR_GAP:
         texts = [f"{found.factor}={level} at {share:.0%}" for level, share in known.items()]
-        notes.append(f"the arms ended at other shares of their peak LR: {', '.join(texts)}")
+        notes.append(f"the arms ended at different shares of their highest LR: {', '.join(texts)}")
     return notes
 
 
@@ -156,7 +186,7 @@ def _others(recorded: Recorded, found: Question, roles: Sequence[str]) -> dict[s
         settings = json.loads(text)
         if found.factor in settings:
             levels.setdefault(level_key(show(settings[found.factor])), show(settings[found.factor]))
-    settings_too = {key for run in found.runs for key in run.settings}
+    shown = {key for run in found.runs for key in run.settings} - {*found.keys.results}
     curves = recorded.curves
     if len(found.runs) < len(recorded.runs):
         curves = curves.filter(pl.col("run").is_in([run.row for run in found.runs]))
@@ -166,7 +196,7 @@ def _others(recorded: Recorded, found: Question, roles: Sequence[str]) -> dict[s
         "numbers": [
             name
             for name in recorded.metrics
-            if name not in [*roles, *settings_too]
+            if name not in [*roles, *shown]
             and meaning.is_result(name)
             and curves[name].null_count() < len(curves)
         ],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-import polars as pl
+from statistics import median
 
 from harness.config.errors import ConfigError, closest
 from harness.config.measures import Measure
@@ -19,10 +18,16 @@ _HIGHER = _ACCURACY | {
     "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall", "r2", "psnr",
     "ssim", "reward",
 }  # fmt: skip
-_TURNED = {"neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement"}
+_SETS = {"train", "training", "val", "valid", "validation", "eval", "test"}
+_BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
+_TURNED = {
+    "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
+    "std", "sd", "var", "stderr", "sem", "decrease", "increase",
+}  # fmt: skip
+_FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
-    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything)$", re.I
+    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state)$", re.I
 )
 _LR = re.compile(
     r"(?:^|[._/])(?:lr|learning_rate)(?:-\w+)?$", re.I
@@ -78,6 +83,12 @@ def is_result(name: str) -> bool:
     return not _NO_RESULT.search(name)
 
 
+def is_named_result(name: str) -> bool:
+    """Return whether the name of a column says that it holds results, and no setting."""
+    tokens = _tokens(name)
+    return bool(tokens & (_LOWER | _HIGHER | _SETS)) or not is_result(name)
+
+
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
     """Return the one of `keys` that is meant: itself, or the only one whose last part it is. Raises `ConfigError`."""
     if given in keys:
@@ -100,18 +111,27 @@ def is_seed(key: str) -> bool:
     return bool(_SEED.search(key))
 
 
-def seed_key(given: str | None, keys: Sequence[str]) -> str | None:
-    """Return the key of the seed, None where there is none or `given` is none. Raises `ConfigError` if it is open."""
+def may_be_factor(key: str) -> bool:
+    """Return whether a setting may be what is compared, by its name."""
+    return not (no_setting(key) or is_named_result(key) or is_seed(key))
+
+
+def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
+    """Return the keys of the seed: those that are `given`, else the one that is called so; none for `none`.
+
+    Raises `ConfigError` if that is open.
+    """
     if given == "none":
-        return None
+        return []
     if given:
-        return find_key(given, keys, "--seed")
+        names = [given] if given in keys else given.split(",")
+        return [find_key(name, keys, "--seed") for name in names]
     found = [*filter(is_seed, keys)]
     if "seed" in found or len(found) == 1:
-        return "seed" if "seed" in found else found[0]
+        return ["seed"] if "seed" in found else found
     if found := found or [key for key in keys if _REPEAT.search(key)]:
         raise ConfigError(f"--seed: say which key makes the pairs, or none; found: {listed(found)}")
-    return None
+    return []
 
 
 def roles(
@@ -137,56 +157,63 @@ def roles(
     return found, notes
 
 
-def metric_column(given: str | None, columns: Sequence[str]) -> str:
-    """Return the column that is judged. Raises `ConfigError` where it is not there, or not given and open."""
+def metric_column(
+    given: str | None, columns: Sequence[str], keys: Sequence[str], seeds: Sequence[str]
+) -> str:
+    """Return the column that is judged; `keys` are those of settings, `seeds` some of them.
+
+    Raises `ConfigError` where it is not there, or not given and open.
+    """
+    if given and given in keys and given not in columns:
+        raise ConfigError(f"--metric {given}: has one value in each run, and was read as a setting; a table of final values judges it")  # fmt: skip
     if given:
-        return find_key(given, columns, "--metric")
+        found = find_key(given, columns, "--metric")
+        if "best" in _tokens(found):
+            raise ConfigError(f"--metric {found}: is a best value by its name, which is optimistic; name a last one")  # fmt: skip
+        return found
+    columns = [name for name in columns if name not in seeds and _may_be_metric(name)] or columns
     held_out = [name for name in columns if re.search(r"val|eval|dev|test", name, re.I)]
-    accuracies = [name for name in held_out if _ACCURACY & _tokens(name)]
-    for found in (accuracies, held_out, list(columns)):
-        if len(found) == 1:
-            return found[0]
-    raise ConfigError(
-        f"--metric: say which number is judged; found: {listed(accuracies or columns)}"
-    )
+    accuracies = [name for name in held_out or columns if _ACCURACY & _tokens(name)]
+    for found_columns in (accuracies, held_out, columns):
+        if len(found_columns) == 1:
+            return found_columns[0]
+    raise ConfigError(f"--metric: say which number is judged; found: {listed(accuracies or columns)}")  # fmt: skip
+
+
+def _may_be_metric(name: str) -> bool:
+    clock = no_setting(name) or not is_result(name) or _EPOCH.search(name) or _LR.search(name)
+    return not (clock or is_seed(name) or _REPEAT.search(name) or _BEST & _tokens(name))
 
 
 def _tokens(name: str) -> set[str]:
     return {token.lower() for token in _TOKEN.findall(name)}
 
 
-def measure(name: str, better: str | None, values: pl.Series) -> Measure:
-    """Return direction and unit of a metric: % of accuracies above 1.5. Raises `ConfigError` if the name does not say.
-
-    `values` are the finite ones that were recorded.
-    """
+def direction(name: str, better: str | None) -> str:
+    """Return whether `higher` or `lower` is better, as given or as the name says. Raises `ConfigError` if it does not."""
+    if better is not None:
+        return better
     tokens = _tokens(name)
-    if better is None:
-        lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
-        if lower == higher or tokens & _TURNED:
-            raise ConfigError(f"--better: say whether higher or lower is better of {name}")
-        better = "lower" if lower else "higher"
-    low, high = values.min(), values.max()
-    assert low is None or isinstance(low, float)
-    assert high is None or isinstance(high, float)
-    percent = (
-        bool(tokens & _ACCURACY)
-        and low is not None
-        and high is not None
-        and low >= 0
-        and 1.5 < high <= 100
-    )
-    return Measure(better, "%" if percent else "")
+    lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
+    if lower == higher or tokens & _TURNED or _FROM_ONE.search(name):
+        raise ConfigError(f"--better: say whether higher or lower is better of {name}")
+    return "lower" if lower else "higher"
 
 
-def usual_margin(name: str, measure: Measure, given: float | None) -> float:
-    """Return the margin: as given, 0.2 points of accuracies, 0.002 of those between 0 and 1. Raises `ConfigError`."""
-    if given is not None:
-        return given
-    if measure.unit == "%":
-        return 0.2
-    if _ACCURACY & _tokens(name) and measure.better == "higher":
-        return 0.002
-    raise ConfigError(
-        f"--margin: say the smallest difference of {name} that matters, in its own unit"
-    )
+def measure(
+    name: str, better: str, ends: Sequence[float], margin: float | None
+) -> tuple[Measure, float]:
+    """Return what a metric means whose finite last values are `ends`, and the margin: as given, else the usual one.
+
+    Accuracies are in % if none is below 0 or above 100 and half are above 1.5; the usual margin is 0.2 points then, and
+    0.002 where all lie between 0 and 1. Raises `ConfigError` for others without a margin.
+    """
+    accuracies = bool(_ACCURACY & _tokens(name)) and len(ends) > 0
+    within = accuracies and min(ends) >= 0
+    if within and max(ends) <= 100 and median(ends) > 1.5:
+        return Measure(better, "%"), 0.2 if margin is None else margin
+    if margin is None and not (within and max(ends) <= 1 and better == "higher"):
+        raise ConfigError(
+            f"--margin: say the smallest difference of {name} that matters, in its own unit"
+        )
+    return Measure(better, ""), 0.002 if margin is None else margin

@@ -126,7 +126,7 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "", depth: int = 0)
         name = f"{prefix}{clean(key)}"
         if isinstance(value, Mapping) and value and depth < 20:
             found |= flat_settings(value, f"{name}.", depth + 1)
-        elif value is None or (isinstance(value, int) and abs(value) < 2**63):
+        elif value is None or (isinstance(value, int) and abs(value) < 2**64):
             found[name] = value
         elif isinstance(value, float):
             found[name] = value if math.isfinite(value) else str(value)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.analysis import arms
 from harness.analysis.pairing import level_key, natural_key
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
 from harness.reading.meaning import listed
-from harness.reading.recorded import Recorded
+from harness.reading.recorded import COMPLETE, Recorded
 
-_STATUS = "status"  # which --where knows beside settings
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_STATES = ("status", "state")  # which --where knows beside settings
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Question:
         self.runs = [run for run, own in zip(self.runs, kept, strict=True) if own]
 
     def cell(self, run: Run) -> str:
-        return arms.cell(run.swept, self.factor)
+        return ", ".join(f"{key}={own}" for key, own in run.swept.items() if key != self.factor)
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -93,35 +94,31 @@ class Question:
 
 def recover(recorded: Recorded, asked: Asked) -> Question:
     """Return what is compared. Raises `ConfigError` for what the source does not have, or must be said."""
-    metric = meaning.metric_column(asked.metric, recorded.metrics)
     table = recorded.runs.select("run", "where", "status", "error", "settings")
     runs = [
         Run(row, name, where, status, error, json.loads(text))
         for row, (name, where, status, error, text) in enumerate(table.iter_rows())
     ]
-    runs = _of_settings(runs, asked.where)
-    seed = meaning.seed_key(asked.seed or asked.mapping.get("seed"), _keys(runs))
-    factor, inferred = _factor(asked.factor, runs, {metric, seed, *asked.ignore})
-    found = Question(metric, factor, inferred, runs=runs)
+    left_out = dict[str, str]()
+    runs = _of_settings(runs, asked.where, left_out)
+    keys = _keys(runs)
+    seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
+    metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
+    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *asked.ignore})
+    found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
-    _add_seeds(found, seed, asked.seed)
+    _add_seeds(found, seeds, asked.seed)
     ignored = [meaning.find_key(key, _keys(found.runs), "--ignore") for key in asked.ignore]
-    makes_no_cell = (
-        [key for key in _keys(found.runs) if meaning.is_seed(key)] if seed is None else [seed]
-    )
-    skipped = [factor, metric, *makes_no_cell, *ignored]
-    found.keys = sort_keys(
-        found.settings, found.levels, [run.seed for run in found.runs], skipped, {*recorded.metrics}
-    )
-    found.keys.ignored = [
-        key for key in found.keys.ignored if key not in (factor, metric, *makes_no_cell)
-    ]
-    for run, own in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
-        run.swept = {factor: run.level, **own}
+    own = {factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))}
+    of_seeds = [run.seed for run in found.runs]
+    found.keys = sort_keys(found.settings, found.levels, of_seeds, own | {*ignored}, {*recorded.metrics})  # fmt: skip
+    found.keys.ignored = [key for key in found.keys.ignored if key not in own]
+    for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
+        run.swept = {factor: run.level, **values}
     _keep_comparable(found)
     if found.paired and not _has_pairs(found):
         found.paired = False
-        found.notes.append(f"no {seed} is in both of two arms of a cell: the runs are not paired")
+        found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
 
 
@@ -129,17 +126,31 @@ def _keys(runs: Sequence[Run]) -> list[str]:
     return [*dict.fromkeys(key for run in runs for key in run.settings)]
 
 
-def _of_settings(runs: list[Run], where: Mapping[str, str]) -> list[Run]:
-    """Return the runs whose settings have the values of `where`. Raises `ConfigError` if none has."""
+def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, str]) -> list[Run]:
+    """Return the runs whose settings have the values of `where`; add to `left_out` why others are not compared.
+
+    Raises `ConfigError` if none has them.
+    """
     for given, value in where.items():
-        if given == _STATUS:
-            kept = [run for run in runs if run.status == value]
+        keys = _keys(runs)
+        if given in _STATES and given not in keys:
+            states = {run.status for run in runs}
+            kept = [
+                run for run in runs if run.status == (COMPLETE if value == "finished" else value)
+            ]
+            found = f"its runs are {listed(sorted(map(str, states)))}" if states != {None} else "it has no states"  # fmt: skip
         else:
-            key = meaning.find_key(given, _keys(runs), "--where")
-            wanted = level_key(value)
-            kept = [run for run in runs if key in run.settings and _level(run, key) == wanted]
+            key = meaning.find_key(given, keys, "--where")
+            kept = [
+                run for run in runs if key in run.settings and _level(run, key) == level_key(value)
+            ]
+            found = f"there is {listed([*dict.fromkeys(show(run.settings[key]) for run in runs if key in run.settings)])}"
         if not kept:
-            raise ConfigError(f"--where {given}={value}: no run of the source has it")
+            raise ConfigError(f"--where {given}={value}: no run of the source has it; {found}")
+        names = {run.name for run in kept}
+        for run in runs:
+            if run.name not in names:
+                left_out[run.name] = f"--where {given}={value}" + f", and it is {run.status}" * (run.status is not None)  # fmt: skip
         runs = kept
     return runs
 
@@ -148,30 +159,25 @@ def _level(run: Run, key: str) -> object:
     return level_key(show(run.settings[key]))
 
 
-def _factor(given: str | None, runs: Sequence[Run], others: set[str | None]) -> tuple[str, bool]:
+def _factor(given: str | None, runs: Sequence[Run], others: set[str]) -> tuple[str, bool]:
     """Return the key of the factor, and whether it was inferred: where no other setting could be it."""
     keys = _keys(runs)
     if given:
         return meaning.find_key(given, keys, "--factor"), False
-    levels = {
-        key: {_level(run, key): show(run.settings[key]) for run in runs if key in run.settings}
-        for key in keys
-    }
-    candidates = {
-        key: [*own.values()]
-        for key, own in levels.items()
-        if 1 < len(own) <= max(2, len(runs) // 2)
-        and key not in others
-        and not meaning.no_setting(key)
-    }
-    if len(candidates) == 1:
+    candidates: dict[str, list[str]] = {}
+    for key in keys:
+        own = {_level(run, key): show(run.settings[key]) for run in runs if key in run.settings}
+        if len(own) > 1 and key not in others and meaning.may_be_factor(key):
+            candidates[key] = [*own.values()]
+    if len(candidates) == 1 and len(*candidates.values()) <= max(2, len(runs) // 2):
         return next(iter(candidates)), True
     texts = [
         f"{key} ({listed(sorted(own, key=natural_key), 4)})" for key, own in candidates.items()
     ]
     if not texts:
         raise ConfigError(
-            f"--factor: no setting differs between the runs; found: {listed(keys) or 'none'}"
+            f"--factor: no setting differs between the runs; found: {listed(keys) or 'none'} (the names of folders are "
+            "settings where they are KEY=VALUE)"
         )
     raise ConfigError(f"--factor: say which setting is compared; these differ: {listed(texts)}")
 
@@ -211,30 +217,34 @@ def _add_levels(found: Question, asked: Asked) -> None:
         )
 
 
-def _add_seeds(found: Question, key: str | None, given: str | None) -> None:
-    """Give each run its seed; without a `key` the runs are not paired."""
-    lacking = [run for run in found.runs if key is None or run.settings.get(key) is None]
-    if len(lacking) == len(found.runs):
+def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
+    """Give each run its seed, the values of `keys` together; without any the runs are not paired."""
+    texts = [
+        ", ".join(show(run.settings[key]) for key in keys) if _has(run, keys) else None
+        for run in found.runs
+    ]
+    known = [text for text in texts if text is not None]
+    if not keys or not known:
         found.paired = False
         found.notes.append("the runs are not paired" + ": no seed is known" * (given is None))
         return
-    if lacking:
+    if len(known) < len(texts):
+        first = found.runs[texts.index(None)].name
         raise ConfigError(
-            f"--seed {key}: {len(lacking)} of {len(found.runs)} runs have none, as {lacking[0].name}; "
+            f"--seed {','.join(keys)}: {len(texts) - len(known)} of {len(texts)} runs have none, as {first}; "
             "--seed none compares all runs without pairs, --where takes a part of them"
         )
-    texts = [show(run.settings[key or ""]) for run in found.runs]
-    whole = [
-        int(text) if text.lstrip("-").isdecimal() and len(text) < 19 else None for text in texts
-    ]
-    if None in whole:
-        numbers = {text: number for number, text in enumerate(sorted({*texts}, key=natural_key))}
-        found.notes.append(
-            f"{key} is no whole number everywhere; seeds are numbered: {listed([f'{n} is {t}' for t, n in numbers.items()], 6)}"
-        )
-        whole = [numbers[text] for text in texts]
-    for run, seed in zip(found.runs, whole, strict=True):
-        run.seed = seed
+    seeds: Mapping[str, int] = {text: int(text) for text in known if _WHOLE.fullmatch(text)}
+    if len(seeds) < len({*known}):
+        seeds = {text: at for at, text in enumerate(sorted({*known}, key=natural_key))}
+        numbered = listed([f"{seed} is {text}" for text, seed in seeds.items()], 6)
+        found.notes.append(f"{' and '.join(keys)} is no whole number everywhere; seeds are numbered: {numbered}")  # fmt: skip
+    for run, text in zip(found.runs, known, strict=True):
+        run.seed = seeds[text]
+
+
+def _has(run: Run, keys: Sequence[str]) -> bool:
+    return all(run.settings.get(key) is not None for key in keys)
 
 
 def _keep_comparable(found: Question) -> None:

@@ -13,12 +13,15 @@ import polars as pl
 
 from harness.analysis import arms
 from harness.analysis.pairing import natural_key
+from harness.analysis.scale import Scale
+from harness.config.errors import ConfigError
 from harness.config.measures import Measure
 from harness.reading.meaning import counted, listed
 from harness.reading.recorded import COMPLETE, Recorded
 from harness.reading.recover import Question, Run
-from harness.reading.series import Series, ends, lr_ends, rows_without_step, series
+from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
+NO_VALUE = "no value"
 SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
 
 
@@ -27,13 +30,14 @@ class Curves:
     """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
 
     `ends` as `series.ends` returns them, with the `epoch` of the last value; `lrs` as `lr_ends` does, None without
-    an LR. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what budgets are in: epochs,
+    an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what budgets are in: epochs,
     steps, or "" without either.
     """
 
     rows: pl.DataFrame
     ends: pl.DataFrame
     lrs: pl.DataFrame | None
+    copies: dict[int, int]
     unit: str
     notes: list[str]
 
@@ -47,6 +51,8 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
         notes.append(f"{counted(lost, 'row')} without a step left out")
     last = ends(parts["value"].rows, better)
     steps = part.curves["step"].null_count() < len(part.curves)
+    if not steps:
+        parts = {"value": parts["value"]}  # a column of final values is no curve of the LR
     by_epoch = False
     if "epoch" in parts:
         at_end = parts["epoch"].rows.join(last.select("run", "step"), ["run", "step"], "semi")
@@ -54,7 +60,8 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
         by_epoch = bool(last["epoch"].is_finite().fill_null(False).all())
     unit = "epochs" if by_epoch else "steps" if steps else ""
     lrs = lr_ends(parts["lr"].rows) if "lr" in parts else None
-    return Curves(_joined({role: one.rows for role, one in parts.items()}), last, lrs, unit, notes)
+    rows = _joined({role: one.rows for role, one in parts.items()})
+    return Curves(rows, last, lrs, copies(parts["value"].rows), unit, notes)
 
 
 def _of_runs(recorded: Recorded, runs: Sequence[Run]) -> Recorded:
@@ -72,6 +79,9 @@ def _of_runs(recorded: Recorded, runs: Sequence[Run]) -> Recorded:
 
 def _recorded_again(found: Question, values: Series) -> list[str]:
     notes = []
+    if values.sorted:
+        names = [found.runs[number].name for number in values.sorted]
+        notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed(names, 3)}): sorted by step")  # fmt: skip
     if values.resumed:
         names = [found.runs[number].name for number in values.resumed]
         notes.append(
@@ -122,7 +132,7 @@ def table(
     rows = []
     for number, run in numbered:
         end, place = last.get(number), (found.cell(run), run.level)
-        status, error = _status(run, end, longest[place], own.unit)
+        status, error = _status(run, end, longest[place], own.unit, found.metric)
         done = status == COMPLETE  # others make no comparison invalid
         rows.append(
             _row(found, run, measure, end or {}, lrs.get(number, {}) if done else {})
@@ -133,17 +143,58 @@ def table(
 
 
 def _status(
-    run: Run, last: dict[str, Any] | None, longest: int, unit: str
+    run: Run, last: dict[str, Any] | None, longest: int, unit: str, metric: str
 ) -> tuple[str, str | None]:
     """Return how a run ended, and why it is not complete."""
     if run.status not in (None, COMPLETE):
         return str(run.status), run.error
-    if last and not math.isfinite(last["value"]):
+    if last is None:
+        return NO_VALUE, f"has recorded no {metric}"
+    if not math.isfinite(last["value"]):
         where = f" at step {last['step']}" if unit else ""
         return "diverged", f"its last value{where} is {last['value']}"
-    if run.status is None and last and last["step"] < longest:
+    if run.status is None and last["step"] < longest:
         return SHORTER, f"ends at step {last['step']}, others of its arm at {longest}"
     return COMPLETE, None
+
+
+def without_repeats(found: Question, runs: pl.DataFrame) -> pl.DataFrame:
+    """Return `runs` with one run a seed, level and cell: the complete one, where others did not end or ended alike.
+
+    The others are `not_compared`. Raises `ConfigError` where several are complete and differ, or one has diverged.
+    """
+    if not found.paired:
+        return runs
+    dropped: list[str] = []
+    for _, group in runs.group_by("cell", "level", "seed", maintain_order=True):
+        if len(group) == 1:
+            continue
+        ended = group.filter(pl.col("status").is_in([COMPLETE, "diverged"]))
+        first = (ended if len(ended) else group).row(0, named=True)
+        if ended.select("status", "final").n_unique() > 1:
+            one, other = ended.filter(pl.struct("status", "final").is_first_distinct())["name"][:2]
+            raise ConfigError(
+                f"{one} and {other} have one level, seed and cell, and ended differently; "
+                "--seed KEY,KEY pairs by several keys, --seed none without, --where takes a part of the runs"
+            )
+        for name in group["name"]:
+            if name != first["name"]:
+                dropped.append(name)
+                found.not_compared[name] = "was run again with one level, seed and cell"
+    return runs.filter(~pl.col("name").is_in(dropped))
+
+
+def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) -> pl.DataFrame:
+    """Return `runs` without those whose curve is, in all digits, that of another run of their level and cell."""
+    places = {row["num"]: (row["cell"], row["level"]) for row in runs.to_dicts()}
+    copied = {
+        one for one, other in same.items() if one in places and places[one] == places.get(other)
+    }
+    for number in copied:
+        found.not_compared[found.runs[number].name] = (
+            f"has the values of {found.runs[same[number]].name}, in all digits"
+        )
+    return runs.filter(~pl.col("num").is_in(copied))
 
 
 def _budget(last: dict[str, Any] | None, unit: str) -> float | None:
@@ -159,15 +210,12 @@ def _row(
     final, best = last.get("finite"), last.get("best")
     if last and math.isfinite(last["value"]):
         final = last["value"]
-    name = (
-        found.metric.partition("/")[2]
-        if found.metric.startswith(("val/", "test/"))
-        else found.metric
-    )
-    values = {"final": final, "best": best, "test": None}
-    shown = {name: vars(measure) | values}
+    scale = Scale(found.metric, measure.better, measure.unit, 0.0)
+    of_test = found.metric == f"test/{scale.name}"
+    values = {"final": final, "best": best, "test": final if of_test else None}
+    shown = {scale.name: vars(measure) | values}
     return {
-        "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["arm"], "seed": run.seed,
+        "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["name"], "seed": run.seed,
         "level": run.level, "cell": found.cell(run), **values,
         "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
         "lr_share_at_end": lr["last"] / lr["peak"] if lr and lr["peak"] > 0 else None, "lr": None,

@@ -10,7 +10,7 @@ from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded
 
 _MOST_STEPS = 2**40
-_JUMP = 0.5  # of the peak: a rise of the LR from one row to the next that is a restart, as in the page's charts
+_RISE = 0.1  # of the peak: what a restart rises by in a row, or more
 _STEP, _KEY = pl.col("step"), pl.col("key")
 
 
@@ -19,18 +19,21 @@ class Series:
     """The values of one column: `rows` (run, step, value) in rising steps of each run.
 
     `repeated` counts the rows that were recorded again under the same or an earlier step, so that the later ones
-    count; `resumed` are the runs, by row, that went back to an earlier step.
+    count; `resumed` are the runs, by row, that went back to an earlier step, and `sorted` those whose rows are in no
+    order of steps at all.
     """
 
     rows: pl.DataFrame
     repeated: int
     resumed: list[int]
+    sorted: list[int]
 
 
 def series(recorded: Recorded, column: str) -> Series:
     """Return a column of the curves. Where steps go back, a run was resumed: rows from there on replace earlier ones.
 
-    Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
+    Where they go back at every fourth row or more, rows are not in the order in which they were recorded, and are sorted
+    by step. Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
     `ConfigError` for steps that are none.
     """
     named = recorded.curves.select("run", "step", pl.col(column).alias("value")).drop_nulls("value")
@@ -45,14 +48,23 @@ def series(recorded: Recorded, column: str) -> Series:
         )
     same_run = pl.col("run") == pl.col("run").shift()
     if not named.select((same_run & (_STEP.shift() >= _STEP)).any()).item():
-        return Series(named, 0, [])
+        return Series(named, 0, [], [])
+    falls = (
+        named.with_columns(fall=same_run & (_STEP.shift() > _STEP))
+        .group_by("run")
+        .agg(pl.col("fall").sum(), pl.len().alias("rows"))
+    )
+    mixed = falls.filter(4 * pl.col("fall") >= pl.col("rows"), pl.col("fall") > 1)["run"].sort()
+    if len(mixed):
+        step = pl.when(pl.col("run").is_in(mixed.implode())).then(_STEP).otherwise(0)
+        named = named.sort("run", step, maintain_order=True)
     keyed = named.with_columns(key=pl.col("run").cast(pl.Int64) * _MOST_STEPS + _STEP)
     later = _KEY.cum_min(reverse=True).shift(
         -1
     )  # runs follow each other, so that this is of the same run
     kept = keyed.filter((later > _KEY).fill_null(True)).drop("key")
     back = keyed.filter(_KEY.cum_max() > _KEY)["run"]
-    return Series(kept, len(named) - len(kept), back.unique().sort().to_list())
+    return Series(kept, len(named) - len(kept), back.unique().sort().to_list(), mixed.to_list())
 
 
 def _without_steps(recorded: Recorded) -> bool:
@@ -76,18 +88,42 @@ def ends(rows: pl.DataFrame, better: str) -> pl.DataFrame:
 
 
 def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return a row a run of the LR's `rows`: `run`, `peak`, `last`, `restarts` and `aligned`.
+    """Return a row a run of the LR's `rows`: `peak`, `last`, `restarts` and `aligned`; null of runs with one row.
 
-    A restart is a rise by half of the peak after the LR has fallen. A run with restarts is aligned if it ends at an
-    LR not above that from which a restart rose: in mid-cycle it is higher. `aligned` is null without restarts.
+    A restart is a rise by a tenth of the peak or more, from an LR to which it had fallen. A run with restarts is aligned
+    if it ends at an LR not above the one from which the last restart rose, and is not if that is further away than the
+    LR fell in the last row; else `aligned` is null, as without restarts: LRs that are recorded seldom do not show it.
     """
-    value = pl.col("value")
-    before = value.shift()
-    restart = (value - before > _JUMP * value.max()) & (before < value.cum_max().shift())
-    trough = before.filter(restart).max()
+    value = pl.col("value").filter(pl.col("value").is_finite())
+    before, peak, last = value.shift(), value.max(), value.last()
+    fallen = (before < value.cum_max().shift()) & (before <= value.shift(2))
+    restart = (value - before > _RISE * peak) & fallen & (peak > 0)
+    trough = before.filter(restart).last()
+    fall = (value.get(-2, null_on_oob=True) - last).clip(0)
+    several = value.len() > 1
     return rows.group_by("run", maintain_order=True).agg(
-        value.max().alias("peak"),
-        value.last().alias("last"),
-        restart.sum().cast(pl.Int64).alias("restarts"),
-        (value.last() <= trough * (1 + 1e-6)).alias("aligned"),
+        peak.alias("peak"),
+        last.alias("last"),
+        pl.when(several).then(restart.sum().cast(pl.Int64)).alias("restarts"),
+        pl.when(last <= trough * (1 + 1e-6))
+        .then(True)
+        .when(last - fall > trough * (1 + 1e-6) + 1e-9 * peak)
+        .then(False)
+        .alias("aligned"),
     )
+
+
+def copies(rows: pl.DataFrame) -> dict[int, int]:
+    """Return the runs whose values are those of an earlier one in all steps and digits, with that one.
+
+    Runs with fewer than two different values are no copies: final values may agree.
+    """
+    of_run = rows.group_by("run", maintain_order=True).agg(
+        pl.struct("step", "value").hash().sum().alias("hash"),
+        pl.len().alias("rows"),
+        pl.col("value").n_unique().alias("different"),
+    )
+    several = of_run.filter(pl.col("different") > 1)
+    first = pl.col("run").first().over("hash", "rows")
+    same = several.with_columns(first=first).filter(pl.col("first") != pl.col("run"))
+    return dict(same.select("run", "first").iter_rows())

@@ -44,7 +44,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
     elif not some:
         return text
     elif not odd.is_empty():
-        notes.append(f"{name}: is read as text, for cells such as {odd[0]!r}; a run that diverged has NaN there")  # fmt: skip
+        notes.append(f"{name}: is read as text, since cells such as {odd[0]!r} are no numbers")  # fmt: skip
         return text
     if len(odd) < len(words):
         notes.append(f"{name}: cells such as {words.filter(words.is_in(_MISSING))[0]!r} are read as empty")  # fmt: skip

@@ -189,8 +189,10 @@ def _objects(path: Path, text: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _cell(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="replace").decode()
+    if value is None:
+        return None
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

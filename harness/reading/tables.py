@@ -60,7 +60,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
 
     A table with a step has a row a recorded step: a column that is constant in each run is a setting, a numeric one
     that varies within a run is a metric. A table without a step, or with one row a run, holds final values, and
-    `curves.step` is null. **Its numeric columns are settings and metrics, both**, but for the seed and the run: whoever
+    `curves.step` is null without a step. **Its numeric columns are settings and metrics, both**, but for the seed and the run: whoever
     names the metric drops it from the settings, and takes other names that are both as settings only if they are asked
     for. The same holds for a numeric column of a long table that has one value, and empty cells, in each run.
 
@@ -74,7 +74,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
             raise ConfigError(f"{path}: is W&B's export of a chart, whose columns are known; leave out --map")  # fmt: skip
         return exports.read_chart(table)
     roles = _roles(table, mapping)
-    if roles.step is None:
+    if roles.step is None or exports.is_runs_table(table.names):
         return _final_values(table, roles)
     if not roles.run:
         raise ConfigError(
@@ -84,7 +84,6 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
     runs = key.unique(maintain_order=True)
     refuse_more("runs", len(runs), MOST_RUNS)
     if len(runs) == len(key):
-        table.notes.append(f"each run has one row, which is read as its final values, not those of the step {roles.step!r}")  # fmt: skip
         return _final_values(table, roles)
     return _long(table, roles, key, runs)
 
@@ -104,8 +103,12 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
         free = (found[n] for n in names if n in found and roles.get(found[n], role) == role)
         return mapping.get(role) or next(free, None)
 
-    exported = exports.is_runs_table(table.names)  # whose _step is the last one
-    step = known("step", () if exported else _STEP, lower) or mapping.get("epoch")
+    exported = exports.is_runs_table(table.names)
+    step = known("step", ("_step",) if exported else _STEP, lower) or mapping.get("epoch")
+    if (
+        exported and step == "_step" and table.values(step).null_count()
+    ):  # of runs that logged nothing
+        step = None
     status = known("status", _STATUS, lower)
     named = known("run", ("name",) if exported else _RUN, lower)
     run = _run_columns(table, mapping["run"]) if "run" in mapping else (named,) if named else ()
@@ -162,7 +165,9 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
     if key is not None and not unique and roles.step is None and roles.run[0].lower() in _ONE_RUN:
         raise ConfigError(f"{table.path}: {roles.run[0]!r} has several rows of a run, and no column is a step; --map step=COLUMN, or rename {roles.run[0]!r} if a row is a run")  # fmt: skip
     exported = exports.is_runs_table(table.names)
-    known = {roles.status} | (set(roles.run) if unique and len(roles.run) == 1 else set())
+    known = {roles.status, roles.step} | (
+        set(roles.run) if unique and len(roles.run) == 1 else set()
+    )
     found = _Found()
     for name in table.names:
         if name in known or (exported and name.lower() in exports.ABOUT_RUNS):
@@ -176,6 +181,8 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
     kind = exports.RUNS_TABLE if exported else f"{table.format}, a row of final values a run"
     number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
     step = pl.Series([None], dtype=pl.Int64).new_from_index(0, table.rows)
+    if roles.step is not None:
+        step = steps(table.path, roles.step, table.values(roles.step), table.notes)
     return _recorded(table, kind, _runs(table, names, found, status), [number, step], found)
 
 

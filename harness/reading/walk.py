@@ -21,7 +21,7 @@ MOST_DEPTH = 20
 MOST_NOTES = 40
 NO_ROWS = pl.DataFrame(schema={"step": pl.Int64})
 # In `t_mult=2_weight_decay=0.1`, a value ends at a comma, or at the first `_` that a key and `=` follow.
-_SETTING = re.compile(r"(?:^|[,_])([^=,]+)=([^=,]*?)(?=,|_[^=,]*=|$)")
+_SETTING = re.compile(r"(?:^|[,_])([^=,]+)=(\[[^\]]*\]|[^,]*?)(?=,|_[^=,]*=|$)")
 
 
 class Notes:

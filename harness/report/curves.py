@@ -110,11 +110,15 @@ def value_range(mean: pl.DataFrame, scale: Scale) -> list[float]:
 
 def what(scale: Scale) -> str:
     """Return what curves show, in words."""
-    return "Validation accuracy" if scale.is_accuracy else scale.metric
+    return "Validation accuracy" if _of_validation(scale) else scale.metric
 
 
 def value_title(scale: Scale) -> str:
-    return "validation accuracy (%)" if scale.is_accuracy else scale.values
+    return "validation accuracy (%)" if _of_validation(scale) else scale.values
+
+
+def _of_validation(scale: Scale) -> bool:
+    return scale.is_accuracy and scale.metric == "val/acc"
 
 
 # --- what charts have in common ------------------------------------------------------------------

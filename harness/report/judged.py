@@ -34,11 +34,14 @@ def write_judged(
     """Write `verdict.json`, `report.html`, pictures and tables of `runs` into `out`.
 
     `command` are the words that make it again. Returns the text for the terminal, and a line for each part that could
-    not be made. Raises `ConfigError` where runs of one arm, cell and seed have different values.
+    not be made.
     """
     steps = Attempts(ConfigError, UnreadableError)
     verdict, written = _verdict(claim, runs, source), [out / "verdict.json"]
-    write_json(out / "verdict.json", folders.shown(verdict) | {"claim": verdict["claim"]})
+    parts = folders.parts_to_tell([*runs["arm"], *runs["name"]])
+    write_json(
+        out / "verdict.json", folders.shown(verdict, [], parts) | {"claim": verdict["claim"]}
+    )
     with steps.step("pictures"):
         written += write_pictures(out, runs, verdict, steps)
     written += write_data_files(out, runs, steps)
@@ -67,12 +70,7 @@ def _described(claim: Claim, runs: pl.DataFrame, source: Source) -> list[str]:
 
 def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]:
     """Return `verdict.json`."""
-    try:
-        judged = claims.judge(claim, with_values(runs, claim))
-    except ValueError as error:
-        raise ConfigError(
-            f"{error}; --ignore, --seed and --where say which runs are compared"
-        ) from error
+    judged = claims.judge(claim, with_values(runs, claim))
     return {
         **judged,
         "claim_changed": False,
