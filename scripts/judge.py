@@ -25,6 +25,8 @@ _ROLES = ("run", "seed", "step", "epoch", "status", "lr")
 def main() -> None:
     with one_line_errors():
         arguments = _parser().parse_args()
+        if not arguments.source.strip():
+            raise ConfigError("SOURCE: is empty; name a file, a folder or wandb:ENTITY/PROJECT")
         out = _out(arguments.source, arguments.out)
         from harness.reading import judging
         from harness.reading.recover import Asked
@@ -50,15 +52,15 @@ def main() -> None:
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--factor": {"metavar": "KEY", "help": "the setting that is compared, as scheduler.t_mult"},
     "--baseline": {"metavar": "LEVEL", "help": "the value of it that the others are compared with"},
-    "--treatment": {"metavar": "LEVEL", "action": "append", "default": [], "help": "a value to compare; all others without"},
+    "--treatment": {"metavar": "LEVEL", "action": "append", "default": [], "help": "a value to compare, may be repeated; all others without"},
     "--metric": {"metavar": "NAME", "help": "the column that is judged, as val/acc"},
     "--better": {"choices": ("higher", "lower"), "help": "which is better, where the metric's name does not say"},
     "--margin": {"type": float, "help": "the smallest difference that matters; of accuracies in %%: 0.2 points"},
     "--level": {"type": float, "default": 0.05, "help": "of errors (%(default)s)"},
-    "--seed": {"metavar": "KEY", "help": "the setting that makes the pairs; none: the runs are not paired"},
-    "--ignore": {"metavar": "KEY", "action": "append", "default": [], "help": "a setting in which compared runs may differ"},
-    "--where": {"metavar": "KEY=VALUE", "action": "append", "default": [], "help": "only runs with this setting, or status=complete"},
-    "--map": {"metavar": "ROLE=COLUMN", "action": "append", "default": [], "help": f"the column of: {', '.join(_ROLES)}"},
+    "--seed": {"metavar": "KEY", "help": "the setting that makes the pairs, or several, as KEY,KEY; none: the runs are not paired"},
+    "--ignore": {"metavar": "KEY", "action": "append", "default": [], "help": "a setting in which compared runs may differ; may be repeated"},
+    "--where": {"metavar": "KEY=VALUE", "action": "append", "default": [], "help": "only runs with this setting, or status=complete; may be repeated"},
+    "--map": {"metavar": "ROLE=COLUMN", "action": "append", "default": [], "help": f"the column of: {', '.join(_ROLES)}; may be repeated"},
     "--as": {"dest": "as_", "choices": KINDS, "help": "which files of a folder to read, where it has several kinds"},
     "--at": {"choices": ("last", "best"), "default": "last", "help": "best: a table of best values, which are optimistic, and no verdict"},
     "--out": {"type": Path, "help": "where to write; judged/NAME without"},

@@ -130,6 +130,8 @@ def table_of_others(runs: pl.DataFrame, scale: Scale) -> str:
         _cells(row, scale.places_shown)[:-1] for row in arms(of_metric(runs, scale.name)).to_dicts()
     ]
     known = [at for at in range(len(header)) if any(row[at] != "-" for row in rows)]
+    if all(row[2] == row[3] for row in rows):  # as of final values
+        known.remove(3)
     return columns([header[at] for at in known], [[row[at] for at in known] for row in rows])
 
 

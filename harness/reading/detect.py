@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.config.errors import ConfigError
+from harness.files import UnreadableError
 from harness.reading import hugging_face, lightning, tables, tensorboard_events, timm, wandb_offline
 from harness.reading.recorded import Recorded
 from harness.reading.recover import Asked
@@ -45,10 +46,8 @@ def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]
         rest = {key: value for key, value in asked.where.items() if key not in own}
         return wandb_api.read(address, own), replace(asked, where=rest)
     path = Path(address)
-    if not address.strip() or not path.exists():
-        raise ConfigError(
-            f"{address or 'SOURCE'}: does not exist, and is not {WANDB}ENTITY/PROJECT"
-        )
+    if not path.exists():
+        raise ConfigError(f"{address}: does not exist, and is not {WANDB}ENTITY/PROJECT")
     if path.is_dir():
         _refuse_options(None, asked.mapping)
         return _reader(path, kind)(path), asked
@@ -56,7 +55,11 @@ def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]
     beside = _BESIDE.get(of_run or "")
     if of_run is None or (beside and not (path.parent / beside).exists()):
         _refuse_options(kind, {})
-        return tables.read(path, asked.mapping), replace(asked, mapping={})
+        try:
+            return tables.read(path, asked.mapping), replace(asked, mapping={})
+        except OSError as error:  # as of a device, whose errors do not name it
+            known = isinstance(error, UnreadableError) or error.filename
+            raise error if known else UnreadableError(f"{path}: {error.strerror}") from error
     _refuse_options(kind, asked.mapping)
     return _FOLDERS[of_run][1](path.parent), asked
 

@@ -55,8 +55,8 @@ def read(folder: Path) -> Recorded:
             error = None if done >= planned else f"its newest state is of step {done} of {planned}"
         return RunRecord(run_name(folder, here), settings, rows, str(here), status, error)
 
-    notes.add("training_args.bin is not opened (a pickle may run code): other settings than "
-              f"{', '.join(_SETTINGS)} are known from folder names KEY=VALUE only", folder)  # fmt: skip
+    notes.add("other settings than the batch size and the length are known from folder names KEY=VALUE only: "
+              "training_args.bin, a pickle, which may run code, is not opened", folder)  # fmt: skip
     return collect(KIND, read_each(folder, runs, one), notes.lines())
 
 

@@ -24,7 +24,7 @@ from harness.reading.recover import Asked, Question, recover
 from harness.reading.rows import Curves, curves, table, without_copies, without_repeats
 
 _MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
-_LARGEST = 1e30  # value that differences are reckoned with
+_LARGEST = 1e30  # of the values that differences are computed of; the smallest is its inverse
 _SURELY_PERCENT = 20.0  # of an accuracy that is no fraction
 _MOST_LR_GAP = (
     0.05  # of the peak: between the last LRs of two arms, from which on a reader should know
@@ -85,17 +85,18 @@ def _last_values(found: Question, own: Curves) -> list[float]:
     finite = own.ends.drop_nulls("finite")
     if finite.is_empty():
         raise ConfigError(f"--metric {found.metric}: no run that is compared has recorded it")
-    beyond = finite.filter(pl.col("finite").abs() > _LARGEST)
+    sizes = finite["finite"].abs()
+    beyond = finite.filter((sizes > _LARGEST) | ((sizes > 0) & (sizes < 1 / _LARGEST)))
     if len(beyond):
-        name = found.runs[beyond["run"][0]].name
-        raise ConfigError(
-            f"--metric {found.metric}: {name} ends at {beyond['finite'][0]:g}, too large to judge; leave it out by --where"
-        )
+        name, value = found.runs[beyond["run"][0]].name, beyond["finite"][0]
+        raise ConfigError(f"--metric {found.metric}: {name} ends at {value:g}, which is too large or small to judge; leave it out by --where")  # fmt: skip
     values: list[float] = finite["finite"].to_list()
     return values
 
 
 def _claim(found: Question, asked: Asked, measure: Measure, margin: float) -> Claim:
+    if 0 < margin < 1 / _LARGEST:
+        raise ConfigError(f"--margin={margin:g}: is too small; 0 is possible")
     try:
         return Claim(
             factor=found.factor, baseline=found.baseline, treatments=found.treatments, metric=found.metric,

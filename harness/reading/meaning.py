@@ -40,7 +40,7 @@ _NO_SETTING = re.compile(
     r"""^(?:name|id|uuid|path|dir|folder)$
     |(?:^|[._/-])(?:
         host(?:name)?|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
-        |(?:run|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
+        |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
             [._]?(?:name|id|uuid|dir|folder|path|root)
         |timestamp|date|datetime|time|created|created_at|updated|runtime|job_type|group
     )$""",
@@ -166,18 +166,24 @@ def metric_column(
     """
     if given and given in keys and given not in columns:
         raise ConfigError(f"--metric {given}: has one value in each run, and was read as a setting; a table of final values judges it")  # fmt: skip
-    if given:
-        found = find_key(given, columns, "--metric")
-        if "best" in _tokens(found):
-            raise ConfigError(f"--metric {found}: is a best value by its name, which is optimistic; name a last one")  # fmt: skip
-        return found
+    found = find_key(given, columns, "--metric") if given else _only_metric(columns, seeds)
+    if "best" in _tokens(found):
+        raise ConfigError(
+            f"--metric {found}: is a best value by its name, which is optimistic; name a last one"
+        )
+    return found
+
+
+def _only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
     columns = [name for name in columns if name not in seeds and _may_be_metric(name)] or columns
     held_out = [name for name in columns if re.search(r"val|eval|dev|test", name, re.I)]
     accuracies = [name for name in held_out or columns if _ACCURACY & _tokens(name)]
-    for found_columns in (accuracies, held_out, columns):
-        if len(found_columns) == 1:
-            return found_columns[0]
-    raise ConfigError(f"--metric: say which number is judged; found: {listed(accuracies or columns)}")  # fmt: skip
+    for found in (accuracies, held_out, columns):
+        if len(found) == 1:
+            return found[0]
+    raise ConfigError(
+        f"--metric: say which number is judged; found: {listed(accuracies or columns)}"
+    )
 
 
 def _may_be_metric(name: str) -> bool:

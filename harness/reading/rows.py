@@ -190,10 +190,8 @@ def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) ->
     copied = {
         one for one, other in same.items() if one in places and places[one] == places.get(other)
     }
-    for number in copied:
-        found.not_compared[found.runs[number].name] = (
-            f"has the values of {found.runs[same[number]].name}, in all digits"
-        )
+    why = "has the values of another run of its arm, in all digits"
+    found.not_compared |= {found.runs[number].name: why for number in sorted(copied)}
     return runs.filter(~pl.col("num").is_in(copied))
 
 

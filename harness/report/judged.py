@@ -37,6 +37,7 @@ def write_judged(
     not be made.
     """
     steps = Attempts(ConfigError, UnreadableError)
+    runs = runs.with_columns(sweep=pl.lit(folders.without_folders(source.address)))
     verdict, written = _verdict(claim, runs, source), [out / "verdict.json"]
     parts = folders.parts_to_tell([*runs["arm"], *runs["name"]])
     write_json(

@@ -162,8 +162,11 @@ def _together(curves: Curves, singles: pl.DataFrame, notes: list[str]) -> dict[s
 def _accuracy_panel(
     curves: Curves, mean: pl.DataFrame, singles: pl.DataFrame, restarts: pl.DataFrame
 ) -> Any:
+    below: dict[str, Any] = {"labels": False, "title": None}  # the LR's panel has both
+    if curves.lrs.is_empty():
+        below = {"title": curves.unit}
     x, ends = (
-        charts.epochs(0, curves.end, labels=False, title=None),
+        charts.epochs(0, curves.end, **below),
         value_range(mean, curves.scale),
     )
     y = alt.Y("mean:Q").title(value_title(curves.scale)).scale(domain=ends, nice=False)
