@@ -24,6 +24,7 @@ ROWS = 30
 def uploaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with four runs of the project `p`: t_mult 1 and 2, seeds 0 and 1; the last failed."""
     folder = tmp_path_factory.mktemp("wandb")
+    wandb.teardown()  # of runs in other tests of this process
     with pytest.MonkeyPatch.context() as patch, wandb_server.serve() as running:
         _use(patch, running, folder)
         for number in range(4):
