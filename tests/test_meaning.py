@@ -6,7 +6,14 @@ import pytest
 
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.meaning import direction, measure, metric_column, no_setting, roles
+from harness.reading.meaning import (
+    direction,
+    is_named_result,
+    measure,
+    metric_column,
+    no_setting,
+    roles,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +123,14 @@ def test_best_values_and_settings_are_no_metrics() -> None:
         ConfigError, match="--metric acc: has one value in each run, and was read as a setting"
     ):
         metric_column("acc", ["loss"], ["acc"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("val_loss", True), ("auc", True), ("test/acc", True), ("train_size", False), ("warmup_steps", False),
+     ("top_k", False), ("trainer.precision", False), ("eval_every", False), ("weight_decay", False)],
+)  # fmt: skip
+def test_names_tell_results_from_settings_in_tables_of_final_values(
+    name: str, expected: bool
+) -> None:
+    assert is_named_result(name) is expected

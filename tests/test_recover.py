@@ -178,6 +178,29 @@ def test_columns_of_a_table_of_final_values_are_results_where_they_seldom_repeat
     assert cells(found) == ["lr=0.1", "lr=0.2"]
 
 
+def test_settings_that_seldom_repeat_in_a_table_of_final_values_are_no_results() -> None:
+    runs = [own | {"wd": at / 7, "val_acc": 90.5} for at, own in enumerate(grid(1, 2))]
+    with pytest.raises(ConfigError, match="in all other settings: wd differ; --ignore KEY"):
+        recover(source(runs, "val_acc", "wd"), FACTOR)
+
+
+def test_runs_that_where_leaves_out_are_listed_with_their_status() -> None:
+    recorded = source(grid(1, 2))
+    runs = recorded.runs.with_columns(
+        status=pl.when(pl.col("run") == "r5").then(pl.lit("crashed")).otherwise("status")
+    )
+    asked = Asked("t_mult", "1", metric="val_acc", where={"state": "finished"})
+    found = recover(Recorded("test", runs, recorded.curves), asked)
+    assert found.not_compared == {"r5": "--where state=finished, and it is crashed"}
+
+
+def test_several_keys_make_pairs_together() -> None:
+    runs = [own | {"rep": at % 2} for at, own in enumerate(grid(1, 2, seeds=2, lr=[1, 2]))]
+    found = recover(source(runs), Asked("t_mult", "1", metric="val_acc", seed="seed,lr", ignore=("rep",)))  # fmt: skip
+    assert [run.seed for run in found.runs] == [0, 2, 0, 2, 1, 3, 1, 3]
+    assert cells(found) == [""]
+
+
 @pytest.mark.parametrize(
     ("runs", "asked", "message"),
     [

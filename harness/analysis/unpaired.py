@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _ENUMERATED = 200_000  # assignments of runs to arms up to which `permutation` counts every one
 _DRAWN = 100_000
-_FEWEST = 4  # runs an arm: with 2 or 3 beside 8 or more, Welch's 95 % interval covers 87 to 94 % (docs/verdict.md)
+_FEWEST = (
+    4  # runs an arm: with fewer beside 8 or more, Welch's interval covers less (docs/verdict.md)
+)
 _MOST_SHUFFLED = 50_000_000  # numbers that `permutation` shuffles in all
 _AT_ONCE = 5_000_000
 _LARGEST_SUM = 4e18  # that 64 bits hold, with room
@@ -82,9 +84,7 @@ def permutation(baseline: Floats, treatment: Floats) -> float:
     units, few = _units(baseline, treatment), min(len(baseline), len(treatment))
     arm = units[: len(baseline)] if few == len(baseline) else units[len(baseline) :]
     runs, total, observed = len(units), few * int(units.sum()), int(arm.sum())
-    gap = abs(
-        runs * observed - total
-    )  # in units of the difference of means, times both numbers of runs
+    gap = abs(runs * observed - total)  # the difference of means times both numbers of runs
     high, low = -((-total - gap) // runs), (total - gap) // runs
 
     def as_far(sums: NDArray[np.int64]) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.reading.meaning import is_named_result, listed, no_setting
+from harness.reading.meaning import is_named_result, no_setting
+from harness.reading.recorded import listed
 
 Settings = Mapping[str, Any]
 ABSENT = "not given"

@@ -18,8 +18,7 @@ from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
 from harness.reading.detect import read
-from harness.reading.meaning import counted, listed
-from harness.reading.recorded import Recorded
+from harness.reading.recorded import Recorded, counted, listed
 from harness.reading.recover import Asked, Question, recover
 from harness.reading.rows import Curves, curves, table, without_copies, without_repeats
 

@@ -8,6 +8,7 @@ from statistics import median
 
 from harness.config.errors import ConfigError, closest
 from harness.config.measures import Measure
+from harness.reading.recorded import listed
 
 _LOWER = {
     "loss", "err", "error", "errors", "perplexity", "ppl", "mse", "mae", "rmse", "fid", "wer", "cer", "nll", "brier",
@@ -18,7 +19,7 @@ _HIGHER = _ACCURACY | {
     "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall", "r2", "psnr",
     "ssim", "reward",
 }  # fmt: skip
-_SETS = {"train", "training", "val", "valid", "validation", "eval", "test"}
+_SETTINGS_TOO = {"top", "precision", "reward"}  # which are settings as well, as in top_k
 _BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
 _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
@@ -29,9 +30,7 @@ _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
     r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state)$", re.I
 )
-_LR = re.compile(
-    r"(?:^|[._/])(?:lr|learning_rate)(?:-\w+)?$", re.I
-)  # lr-SGD is of Lightning's LearningRateMonitor
+_LR = re.compile(r"(?:^|[._/])(?:lr|learning_rate)(?:-\w+)?$", re.I)  # lr-SGD: of Lightning
 _EPOCH = re.compile(r"(?:^|[._/])epochs?$", re.I)
 _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
@@ -50,27 +49,8 @@ _NO_RESULT = re.compile(
     r"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|steps?|iter|hp_metric)$", re.I
 )
 _OWN = (
-    "store.",
-    "tracking.",
-    "ledger.",
-    "claim.",
-    "averages.",
-    "metrics",
-    "extensions",
-    "overrides",
-    "plan.",
-)
-_MOST_NAMED = 12
-
-
-def listed(names: Sequence[str], most: int = _MOST_NAMED) -> str:
-    """Return names as text, of many the first few."""
-    return ", ".join(names[:most]) + f", … ({len(names)} in all)" * (len(names) > most)
-
-
-def counted(number: int, what: str) -> str:
-    """Return `1 run`, `2 runs`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    "store.", "tracking.", "ledger.", "claim.", "averages.", "metrics", "extensions", "overrides", "plan.",
+)  # fmt: skip
 
 
 def no_setting(key: str) -> bool:
@@ -85,8 +65,7 @@ def is_result(name: str) -> bool:
 
 def is_named_result(name: str) -> bool:
     """Return whether the name of a column says that it holds results, and no setting."""
-    tokens = _tokens(name)
-    return bool(tokens & (_LOWER | _HIGHER | _SETS)) or not is_result(name)
+    return bool(_tokens(name) & ((_LOWER | _HIGHER) - _SETTINGS_TOO))
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:

@@ -113,6 +113,16 @@ def refuse_more(what: str, number: int, most: int) -> None:
         )
 
 
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Return names as text, of many the first few."""
+    return ", ".join(names[:most]) + f", … ({len(names):,} in all)" * (len(names) > most)
+
+
+def counted(number: int, what: str) -> str:
+    """Return `1 run`, `2 runs`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def clean(text: object) -> str:
     """Return a text of somebody else's in one line, without control characters, cut where it is long."""
     line = " ".join(_CONTROL.sub(" ", str(text)).split())

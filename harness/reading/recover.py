@@ -13,8 +13,7 @@ from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
-from harness.reading.meaning import listed
-from harness.reading.recorded import COMPLETE, Recorded
+from harness.reading.recorded import COMPLETE, Recorded, listed
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _STATES = ("status", "state")  # which --where knows beside settings
@@ -49,9 +48,7 @@ class Run:
     settings: dict[str, Any]
     level: str = ""
     seed: int | None = None
-    swept: dict[str, str] = field(
-        default_factory=dict
-    )  # the factor's level, and what sets its cell apart
+    swept: dict[str, str] = field(default_factory=dict)  # its level, and what sets its cell apart
 
 
 @dataclass
@@ -109,9 +106,9 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
     ignored = [meaning.find_key(key, _keys(found.runs), "--ignore") for key in asked.ignore]
-    own = {factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))}
+    own = [factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))]
     of_seeds = [run.seed for run in found.runs]
-    found.keys = sort_keys(found.settings, found.levels, of_seeds, own | {*ignored}, {*recorded.metrics})  # fmt: skip
+    found.keys = sort_keys(found.settings, found.levels, of_seeds, own + ignored, {*recorded.metrics})  # fmt: skip
     found.keys.ignored = [key for key in found.keys.ignored if key not in own]
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}

@@ -16,8 +16,7 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.meaning import counted, listed
-from harness.reading.recorded import COMPLETE, Recorded
+from harness.reading.recorded import COMPLETE, Recorded, counted, listed
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 

@@ -21,9 +21,10 @@ from harness.reading.recorded import (
     RunRecord,
     clean,
     collect,
+    listed,
     refuse_more,
 )
-from harness.reading.wandb_values import Rows, ended, left_out_note, listed, settings
+from harness.reading.wandb_values import Rows, ended, left_out_note, settings
 
 if TYPE_CHECKING:
     import wandb
@@ -59,7 +60,7 @@ def read(address: str, where: Mapping[str, str]) -> Recorded:
     short = [one.name for one, _, lacking in found if lacking]
     notes = left_out_note(rows for _, rows, _ in found)
     if short:
-        notes.append(f"the server gave fewer rows than it counts: {listed(short)}")
+        notes.append(f"the server gave fewer rows than it counts: {listed(short, 5)}")
     return collect(KIND, [record for record, _, _ in found], notes)
 
 

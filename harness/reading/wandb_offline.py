@@ -21,10 +21,11 @@ from harness.reading.recorded import (
     Recorded,
     RunRecord,
     collect,
+    listed,
     refuse_more,
     unreadable,
 )
-from harness.reading.wandb_values import Rows, ended, left_out_note, listed, settings
+from harness.reading.wandb_values import Rows, ended, left_out_note, settings
 
 KIND = "W&B run folders"
 UNFINISHED = "unfinished"
@@ -86,7 +87,7 @@ def _logs(folder: Path) -> tuple[list[Path], list[str]]:
                 and one.endswith(".wandb")
                 and not (here / one).is_symlink()
             ]
-    notes = [f"links out of the folder are not followed: {listed(outside)}"] if outside else []
+    notes = [f"links out of the folder are not followed: {listed(outside, 5)}"] if outside else []
     return found, notes
 
 
@@ -283,4 +284,4 @@ def _attempt_notes(runs: Sequence[Sequence[_Attempt]]) -> list[str]:
 
 
 def _note(what: str, names: Sequence[str]) -> list[str]:
-    return [f"{what}: {listed(names)}"] if names else []
+    return [f"{what}: {listed(names, 5)}"] if names else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.reading.recorded import COMPLETE, clean
+from harness.reading.recorded import COMPLETE, clean, listed
 
 _SPECIAL = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}  # texts where JSON is strict
 _OWN_ENDS = ("diverged", "interrupted", "failed")  # of this harness, in the summary of its runs
@@ -91,14 +91,7 @@ def ended(exit_code: int, summary: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(status), f"it ended with exit code {exit_code}"
 
 
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """Return names in a line, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - most:,} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
 def left_out_note(rows: Iterable[Rows]) -> list[str]:
     """Return the note that names the columns which are no metrics, if there are any."""
     names = sorted(set().union(*(one.left_out for one in rows)))
-    return [f"columns without numbers are left out: {listed(names)}"] if names else []
+    return [f"columns without numbers are left out: {listed(names, 5)}"] if names else []
