@@ -354,12 +354,24 @@ def test_arms_of_different_lengths_are_not_compared(tmp_path: Path, judge: Main)
     assert "invalid: arm=a trains 4 and arm=b trains 5 steps" in done.stdout
 
 
+def test_a_value_that_was_nan_for_a_while_is_no_fault(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm}{seed},{arm},{seed},{epoch},{'nan' if epoch == 2 else 50 + seed + epoch}" for arm in "ab" for seed in range(6) for epoch in range(1, 5)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join(["run,arm,seed,epoch,val/acc", *rows]))
+    done = judge(source, "--baseline", "a", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (one,) = verdict(tmp_path / "out")["comparisons"]
+    assert (one["n"], one["mean"]) == (6, 0.0)
+
+
 def test_what_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> None:
     rows = [f"{arm},{seed},{lr},{70 + seed}" for arm, lr in (("a", 0.1), ("b", 0.3)) for seed in range(6)]  # fmt: skip
     source = final_values(tmp_path / "runs.csv", "\n".join(["arm,seed,lr,val_acc", *rows]))
     done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
     assert "note: lr differs between the levels too: 0.1 with a; 0.3 with b" in done.stdout
-    assert "Not preregistered; 1 other setting could have been compared instead." in done.stdout
+    assert (
+        "verdict: Not preregistered; 1 other setting could have been compared instead. Its levels differ in lr too. arm=b"
+        in done.stdout
+    )
 
 
 # --- what is refused -----------------------------------------------------------------------------

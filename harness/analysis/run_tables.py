@@ -81,7 +81,7 @@ def anytime(runs: pl.DataFrame) -> list[dict[str, Any]] | None:
 
 
 def _best_so_far(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = history(folder).filter(pl.col("val/acc").is_not_null())
+    rows = history(folder).filter(pl.col("val/acc").is_finite())
     return rows["epoch"].to_numpy(), np.maximum.accumulate(rows["val/acc"].to_numpy())
 
 

@@ -25,9 +25,7 @@ from harness.reading.rows import Curves, curves, table, without_copies, without_
 _MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
 _LARGEST = 1e30  # of the values that differences are computed of; the smallest is its inverse
 _SURELY_PERCENT = 20.0  # of an accuracy that is no fraction
-_MOST_LR_GAP = (
-    0.05  # of the peak: between the last LRs of two arms, from which on a reader should know
-)
+_MOST_LR_GAP = 0.05  # of the highest LR: between the last ones of two arms that get no note
 
 
 @dataclass(frozen=True)

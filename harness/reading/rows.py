@@ -29,8 +29,8 @@ class Curves:
     """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
 
     `ends` as `series.ends` returns them, with the `epoch` of the last value; `lrs` as `lr_ends` does, None without
-    an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what budgets are in: epochs,
-    steps, or "" without either.
+    an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what
+    budgets are in: epochs, steps, or "" without either.
     """
 
     rows: pl.DataFrame
