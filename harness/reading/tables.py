@@ -60,9 +60,9 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
 
     A table with a step has a row a recorded step: a column that is constant in each run is a setting, a numeric one
     that varies within a run is a metric. A table without a step, or with one row a run, holds final values, and
-    `curves.step` is null without a step. **Its numeric columns are settings and metrics, both**, but for the seed and the run: whoever
-    names the metric drops it from the settings, and takes other names that are both as settings only if they are asked
-    for. The same holds for a numeric column of a long table that has one value, and empty cells, in each run.
+    `curves.step` is null without a step. **Its numeric columns are settings and metrics, both**, but for the seed and
+    the run; the names tell them apart later (`meaning.is_named_result`). So is a numeric column of a long table that
+    has one value, and empty cells, in each run.
 
     `mapping` takes a name of `ROLES` to a column of the file; `run` takes several, as `t_mult,seed`, where only
     together they name a run. Columns that are mapped to seed, epoch and lr are renamed to that.

@@ -76,10 +76,10 @@ def settings(
 ) -> dict[str, Any]:
     """Return a config with the run's labels and tags, where those are set and it has none of their name."""
     own = {key: value for key, value in config.items() if key not in ("_wandb", "wandb_version")}
-    told = {name: value for name, value in labels.items() if value}
+    labelled = {name: value for name, value in labels.items() if value}
     if joined := ", ".join(sorted(tags)):
-        told["tags"] = joined
-    return {**told, **own}
+        labelled["tags"] = joined
+    return {**labelled, **own}
 
 
 def ended(exit_code: int, summary: Mapping[str, Any]) -> tuple[str, str | None]:
