@@ -363,6 +363,45 @@ def test_a_value_that_was_nan_for_a_while_is_no_fault(tmp_path: Path, judge: Mai
     assert (one["n"], one["mean"]) == (6, 0.0)
 
 
+def long_table(path: Path, head: str, row: Callable[[str, int, int], str]) -> Path:
+    """A row for each of four epochs of six runs of the arms a and b."""
+    rows = [f"{arm}{seed},{arm},{seed},{row(arm, seed, epoch)}" for arm in "ab" for seed in range(6) for epoch in range(1, 5)]  # fmt: skip
+    return final_values(path, "\n".join([f"run,arm,seed,{head}", *rows]))
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "said"),
+    [
+        pytest.param("epoch,lr,val_acc", lambda _, seed, epoch: f"{epoch},nan,{seed + epoch}", "too coarse", id="LRs that are NaN"),
+        pytest.param("epoch,status,val_acc", lambda _, seed, epoch: f"{epoch},running,{seed + epoch}", "interim, 0 of 6 pairs", id="no run is complete"),
+        pytest.param("step,epoch,val/acc", lambda _, seed, epoch: f"{epoch},{'' if epoch == 2 else epoch},{50 + seed + epoch}", "too coarse", id="epochs with a gap"),
+        pytest.param("step,epoch,val/acc", lambda _, seed, epoch: f"{epoch},0,{50 + seed + epoch}", "too coarse", id="epochs that are 0"),
+        pytest.param("epoch,max_acc", lambda arm, seed, epoch: f"{epoch},{seed + epoch}", "max_acc may be a best value", id="a best value by its name"),
+    ],
+)  # fmt: skip
+def test_odd_columns_are_judged(
+    head: str, row: Callable[[str, int, int], str], said: str, tmp_path: Path, judge: Main
+) -> None:
+    source = long_table(tmp_path / "runs.csv", head, row)
+    metric = ("--metric", head.rpartition(",")[2])
+    done = judge(source, "--baseline", "a", *metric, "--margin", "0.1", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
+def test_runs_that_ended_early_in_a_table_of_final_values_are_shorter(
+    tmp_path: Path, judge: Main
+) -> None:
+    rows = [f"{arm}{seed},{arm},{seed},{100 * end},{end},{70 + seed}" for arm in "ab" for seed in range(8) for end in [50 if (arm, seed) in (("b", 1), ("b", 2)) else 90]]  # fmt: skip
+    source = final_values(
+        tmp_path / "runs.csv", "\n".join(["run,arm,seed,global_step,epoch,val_acc", *rows])
+    )
+    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "interim, 6 of 8 pairs" in done.stdout
+    assert "runs left out: 2 shorter" in done.stdout
+
+
 def test_what_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> None:
     rows = [f"{arm},{seed},{lr},{70 + seed}" for arm, lr in (("a", 0.1), ("b", 0.3)) for seed in range(6)]  # fmt: skip
     source = final_values(tmp_path / "runs.csv", "\n".join(["arm,seed,lr,val_acc", *rows]))

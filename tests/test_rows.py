@@ -139,7 +139,7 @@ def test_an_lr_of_other_steps_is_kept_beside_the_values() -> None:
 
 
 def test_a_resumed_run_is_named() -> None:
-    _, own = judged((1, [(1, 5.0), (3, 6.0), (2, 7.0)]), (2, [(2, 6.0)]))
+    _, own = judged((1, [(1, 5.0), (2, 5.5), (3, 6.0), (2, 7.0)]), (2, [(2, 6.0)]))
     assert own.notes == ["1 run went back to an earlier step (r0): the rows recorded last count"]
     assert own.rows.filter(run=0).select("step", "value").rows() == [(1, 5.0), (2, 7.0)]
 

@@ -131,7 +131,7 @@ def table_of_others(runs: pl.DataFrame, scale: Scale) -> str:
     ]
     known = [at for at in range(len(header)) if any(row[at] != "-" for row in rows)]
     if all(row[2] == row[3] for row in rows):  # as of final values
-        known.remove(3)
+        known = [at for at in known if at != 3]
     return columns([header[at] for at in known], [[row[at] for at in known] for row in rows])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.reading.meaning import is_named_result, no_setting
+from harness.reading.meaning import is_named_result, is_seed, no_setting
 from harness.reading.recorded import listed
 
 Settings = Mapping[str, Any]
@@ -55,7 +55,9 @@ def sort_keys(
             found.results.append(key)
         elif no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
             found.ignored.append(key)
-        elif repeated and _follows(values, seeds) and not _follows(values, levels):
+        elif (
+            (repeated or is_seed(key)) and _follows(values, seeds) and not _follows(values, levels)
+        ):
             found.with_seed.append(key)
         else:
             others[key] = values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
         *_notes(found, runs, last),
     ]
     source = Source(
-        address=address, kind=recorded.kind, notes=notes, unknown=_unknown(recorded, found, own),
+        address=address, kind=recorded.kind, notes=notes, unknown=_unknown(found, own),
         **_settings(found), others=others, confounded=[*found.keys.with_factor],
         not_compared=dict([*found.not_compared.items()][:_MOST_NAMED]),
     )  # fmt: skip
@@ -101,7 +102,7 @@ def _claim(found: Question, asked: Asked, measure: Measure, margin: float) -> Cl
             unit=measure.unit, paired=found.paired, planned=False,
         )  # fmt: skip
     except ValueError as error:
-        raise ConfigError(f"--{error}") from error
+        raise ConfigError(f"--{error}" if re.match(r"\w+=", str(error)) else str(error)) from error
 
 
 def _write(file: Path, own: Curves, claim: Claim) -> None:
@@ -119,6 +120,10 @@ def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[s
     notes = [
         f"{key} differs between the levels too: {text}" for key, text in keys.with_factor.items()
     ]
+    if keys.results:
+        notes.append(f"these are taken for results, and make no cells: {listed(keys.results)}")
+    if meaning.may_be_best(found.metric):
+        notes.append(f"{found.metric} may be a best value by its name, which would be optimistic")
     if keys.with_seed:
         notes.append(f"these go with the seed, and make no cells: {listed(keys.with_seed)}")
     if keys.ignored:
@@ -143,14 +148,14 @@ def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[s
     return notes
 
 
-def _unknown(recorded: Recorded, found: Question, own: Curves) -> list[str]:
+def _unknown(found: Question, own: Curves) -> list[str]:
     """Return what the source does not say, and what no source of this kind can."""
     unknown = {
         "the LR": own.lrs is None,
         "epochs": own.unit == "steps",
         "steps": not own.unit,
-        "how runs ended": recorded.runs["status"].null_count() == len(recorded.runs),
-        "seeds": not found.paired and all(run.seed is None for run in found.runs),
+        "how runs ended": any(run.status is None for run in found.runs),
+        "seeds": not any(meaning.is_seed(key) for run in found.runs for key in run.settings),
         "settings that were not recorded": True,
         "whether runs were left out before": True,
         "code, data and images": True,

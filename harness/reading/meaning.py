@@ -19,6 +19,7 @@ _HIGHER = _ACCURACY | {
     "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall", "r2", "psnr",
     "ssim", "reward",
 }  # fmt: skip
+_OF_SETTINGS = {"weight", "size", "ratio", "scale", "fn", "type", "mask", "smoothing", "every", "interval", "coef", "lambda"}  # fmt: skip
 _SETTINGS_TOO = {"top", "precision", "reward"}  # which are settings as well, as in top_k
 _BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
 _TURNED = {
@@ -63,9 +64,15 @@ def is_result(name: str) -> bool:
     return not _NO_RESULT.search(name)
 
 
+def is_clock(name: str) -> bool:
+    """Return whether a column counts or measures time, as `epoch`, `global_step` and `runtime` do."""
+    return bool(_EPOCH.search(name)) or not is_result(name)
+
+
 def is_named_result(name: str) -> bool:
     """Return whether the name of a column says that it holds results, and no setting."""
-    return bool(_tokens(name) & ((_LOWER | _HIGHER) - _SETTINGS_TOO))
+    tokens = _tokens(name)
+    return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
@@ -153,6 +160,11 @@ def metric_column(
     return found
 
 
+def may_be_best(name: str) -> bool:
+    """Return whether a number may be a best value by its name."""
+    return bool(_tokens(name) & _BEST)
+
+
 def _only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
     columns = [name for name in columns if name not in seeds and _may_be_metric(name)] or columns
     held_out = [name for name in columns if re.search(r"val|eval|dev|test", name, re.I)]
@@ -166,8 +178,8 @@ def _only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
 
 
 def _may_be_metric(name: str) -> bool:
-    clock = no_setting(name) or not is_result(name) or _EPOCH.search(name) or _LR.search(name)
-    return not (clock or is_seed(name) or _REPEAT.search(name) or _BEST & _tokens(name))
+    no_value = no_setting(name) or is_clock(name) or _LR.search(name)
+    return not (no_value or is_seed(name) or _REPEAT.search(name) or may_be_best(name))
 
 
 def _tokens(name: str) -> set[str]:

@@ -101,22 +101,31 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     keys = _keys(runs)
     seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
-    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *asked.ignore})
+    ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
+    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored})
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
-    ignored = [meaning.find_key(key, _keys(found.runs), "--ignore") for key in asked.ignore]
     own = [factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))]
-    of_seeds = [run.seed for run in found.runs]
-    found.keys = sort_keys(found.settings, found.levels, of_seeds, own + ignored, {*recorded.metrics})  # fmt: skip
-    found.keys.ignored = [key for key in found.keys.ignored if key not in own]
+    found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
     _keep_comparable(found)
+    found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
     if found.paired and not _has_pairs(found):
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
+
+
+def _sorted_keys(
+    found: Question, own: Sequence[str], ignored: Sequence[str], recorded: Recorded
+) -> Keys:
+    """Return what the settings are in which the runs differ, but for `own`: factor, metric and seeds."""
+    seeds = [run.seed for run in found.runs]
+    keys = sort_keys(found.settings, found.levels, seeds, [*own, *ignored], recorded.metrics)
+    keys.ignored = [key for key in keys.ignored if key not in own]
+    return keys
 
 
 def _keys(runs: Sequence[Run]) -> list[str]:

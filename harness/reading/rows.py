@@ -52,14 +52,14 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
     steps = part.curves["step"].null_count() < len(part.curves)
     if not steps:
         parts = {"value": parts["value"]}  # a column of final values is no curve of the LR
-    by_epoch = False
     if "epoch" in parts:
         at_end = parts["epoch"].rows.join(last.select("run", "step"), ["run", "step"], "semi")
         last = last.join(at_end.rename({"value": "epoch"}), ["run", "step"], "left")
-        by_epoch = bool(last["epoch"].is_finite().fill_null(False).all())
-    unit = "epochs" if by_epoch else "steps" if steps else ""
-    lrs = lr_ends(parts["lr"].rows) if "lr" in parts else None
     rows = _joined({role: one.rows for role, one in parts.items()})
+    by_epoch = rows.drop_nulls("value")["epoch"].is_finite().fill_null(False).all()
+    unit = "epochs" if by_epoch and len(rows) else "steps" if steps else ""
+    lrs = lr_ends(parts["lr"].rows).drop_nulls("peak") if "lr" in parts else None
+    lrs = None if lrs is None or lrs.is_empty() else lrs
     return Curves(rows, last, lrs, copies(parts["value"].rows), unit, notes)
 
 
@@ -184,14 +184,25 @@ def without_repeats(found: Question, runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) -> pl.DataFrame:
-    """Return `runs` without those whose curve is, in all digits, that of another run of their level and cell."""
-    places = {row["num"]: (row["cell"], row["level"]) for row in runs.to_dicts()}
-    copied = {
-        one for one, other in same.items() if one in places and places[one] == places.get(other)
-    }
+    """Return `runs`, which are not paired, with one run of a level and cell of those whose curves are equal in all digits.
+
+    The first complete one stays. Of pairs, whose seeds differ, all stay, and a note names them.
+    """
+    copied = runs.filter(pl.col("num").is_in([*same]))
+    if found.paired:
+        if len(copied):
+            names = listed(copied["name"].to_list(), 3)
+            found.notes.append(f"values of {counted(len(copied), 'run')} are those of others, in all digits ({names}): is their seed used?")  # fmt: skip
+        return runs
+    done = (pl.col("status") == COMPLETE).not_()
+    marked = copied.with_columns(first=pl.col("num").replace_strict(same)).sort(
+        done, maintain_order=True
+    )
+    kept = marked.unique(["cell", "level", "first"], keep="first", maintain_order=True)["num"]
+    dropped = copied.filter(~pl.col("num").is_in(kept.implode()))
     why = "has the values of another run of its arm, in all digits"
-    found.not_compared |= {found.runs[number].name: why for number in sorted(copied)}
-    return runs.filter(~pl.col("num").is_in(copied))
+    found.not_compared |= dict.fromkeys(dropped["name"], why)
+    return runs.filter(~pl.col("num").is_in(dropped["num"].implode()))
 
 
 def _budget(last: dict[str, Any] | None, unit: str) -> float | None:
@@ -199,6 +210,10 @@ def _budget(last: dict[str, Any] | None, unit: str) -> float | None:
     if last is None or not unit:
         return None
     return float(last["epoch"] if unit == "epochs" else last["step"])
+
+
+def _share(last: float | None, peak: float | None) -> float | None:
+    return None if last is None or not peak or peak < 0 else last / peak
 
 
 def _row(
@@ -215,7 +230,7 @@ def _row(
         "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["name"], "seed": run.seed,
         "level": run.level, "cell": found.cell(run), **values,
         "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
-        "lr_share_at_end": lr["last"] / lr["peak"] if lr and lr["peak"] > 0 else None, "lr": None,
+        "lr_share_at_end": _share(lr.get("last"), lr.get("peak")), "lr": None,
         "updates_per_epoch": None, "updates_trained": None, "updates_reused": None, "exact": None,
         "seconds": None, "fingerprint": None, "run_id": None, "commit": None, "dirty": None,
         "weights_sha256": None, "begun_again": None, "claim_sha256": None, "tracking": run.where,

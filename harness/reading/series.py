@@ -10,6 +10,8 @@ from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded
 
 _MOST_STEPS = 2**40
+_ROWS_A_CYCLE = 4  # recorded LRs that show where a run ends in a cycle, or more
+_LEAST_DIFFERENT = 5  # values of a curve that is a copy if another is equal
 _RISE = 0.1  # of the peak: what a restart rises by in a row, or more
 _STEP, _KEY = pl.col("step"), pl.col("key")
 
@@ -19,8 +21,8 @@ class Series:
     """The values of one column: `rows` (run, step, value) in rising steps of each run.
 
     `repeated` counts the rows that were recorded again under the same or an earlier step, so that the later ones
-    count; `resumed` are the runs, by row, that went back to an earlier step, and `sorted` those whose rows are in no
-    order of steps at all.
+    count; `resumed` are the runs, by row, that went back to an earlier step, and `sorted` those whose rows were in
+    another order.
     """
 
     rows: pl.DataFrame
@@ -32,7 +34,7 @@ class Series:
 def series(recorded: Recorded, column: str) -> Series:
     """Return a column of the curves. Where steps go back, a run was resumed: rows from there on replace earlier ones.
 
-    Where they go back at every fourth row or more, rows are not in the order in which they were recorded, and are sorted
+    A run whose steps go back although none is there twice was not resumed: its rows are in another order, and are sorted
     by step. Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
     `ConfigError` for steps that are none.
     """
@@ -49,22 +51,17 @@ def series(recorded: Recorded, column: str) -> Series:
     same_run = pl.col("run") == pl.col("run").shift()
     if not named.select((same_run & (_STEP.shift() >= _STEP)).any()).item():
         return Series(named, 0, [], [])
-    falls = (
-        named.with_columns(fall=same_run & (_STEP.shift() > _STEP))
-        .group_by("run")
-        .agg(pl.col("fall").sum(), pl.len().alias("rows"))
-    )
-    mixed = falls.filter(4 * pl.col("fall") >= pl.col("rows"), pl.col("fall") > 1)["run"].sort()
+    back = named.with_columns(back=same_run & (_STEP.shift() > _STEP)).group_by("run")
+    of_run = back.agg(pl.col("back").any(), once=_STEP.n_unique() == pl.len())
+    mixed = of_run.filter("back", "once")["run"].sort()
     if len(mixed):
         step = pl.when(pl.col("run").is_in(mixed.implode())).then(_STEP).otherwise(0)
         named = named.sort("run", step, maintain_order=True)
     keyed = named.with_columns(key=pl.col("run").cast(pl.Int64) * _MOST_STEPS + _STEP)
-    later = _KEY.cum_min(reverse=True).shift(
-        -1
-    )  # runs follow each other, so that this is of the same run
+    later = _KEY.cum_min(reverse=True).shift(-1)  # of the same run, as runs follow each other
     kept = keyed.filter((later > _KEY).fill_null(True)).drop("key")
-    back = keyed.filter(_KEY.cum_max() > _KEY)["run"]
-    return Series(kept, len(named) - len(kept), back.unique().sort().to_list(), mixed.to_list())
+    resumed = keyed.filter(_KEY.cum_max() > _KEY)["run"].unique().sort()
+    return Series(kept, len(named) - len(kept), resumed.to_list(), mixed.to_list())
 
 
 def _without_steps(recorded: Recorded) -> bool:
@@ -91,8 +88,10 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     """Return a row a run of the LR's `rows`: `peak`, `last`, `restarts` and `aligned`; null of runs with one row.
 
     A restart is a rise by a tenth of the peak or more, from an LR to which it had fallen. A run with restarts is aligned
-    if it ends at an LR not above the one from which the last restart rose, and is not if that is further away than the
-    LR fell in the last row; else `aligned` is null, as without restarts: LRs that are recorded seldom do not show it.
+    if it ends at an LR not above the one from which the last restart rose. It is not if that is further away than the
+    LR fell in the last row, if the last row is no restart, and if there are four rows a cycle or more; else `aligned` is
+    null, as without restarts: LRs that are recorded seldom do not show it. `last` is null where the last row is a restart:
+    it may be the LR of the next update, which there was none of.
     """
     value = pl.col("value").filter(pl.col("value").is_finite())
     before, peak, last = value.shift(), value.max(), value.last()
@@ -100,30 +99,33 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     restart = (value - before > _RISE * peak) & fallen & (peak > 0)
     trough = before.filter(restart).last()
     fall = (value.get(-2, null_on_oob=True) - last).clip(0)
-    several = value.len() > 1
+    several, number = value.len() > 1, restart.sum().cast(pl.Int64)
+    at_restart = restart.last().fill_null(False)
+    shown = (value.len() >= _ROWS_A_CYCLE * (number + 1)) & ~at_restart
+    above = last - fall > trough * (1 + 1e-6) + 1e-9 * peak
     return rows.group_by("run", maintain_order=True).agg(
-        peak.alias("peak"),
-        last.alias("last"),
-        pl.when(several).then(restart.sum().cast(pl.Int64)).alias("restarts"),
+        pl.when(several).then(peak).alias("peak"),
+        pl.when(several & ~at_restart).then(last).alias("last"),
+        pl.when(several).then(number).alias("restarts"),
         pl.when(last <= trough * (1 + 1e-6))
         .then(True)
-        .when(last - fall > trough * (1 + 1e-6) + 1e-9 * peak)
+        .when(shown & above)
         .then(False)
         .alias("aligned"),
     )
 
 
 def copies(rows: pl.DataFrame) -> dict[int, int]:
-    """Return the runs whose values are those of an earlier one in all steps and digits, with that one.
+    """Return, of the runs whose values are those of another run in all steps and digits, the first such run.
 
-    Runs with fewer than two different values are no copies: final values may agree.
+    Runs with fewer than five different values are no copies: coarse ones may agree.
     """
     of_run = rows.group_by("run", maintain_order=True).agg(
         pl.struct("step", "value").hash().sum().alias("hash"),
         pl.len().alias("rows"),
         pl.col("value").n_unique().alias("different"),
     )
-    several = of_run.filter(pl.col("different") > 1)
-    first = pl.col("run").first().over("hash", "rows")
-    same = several.with_columns(first=first).filter(pl.col("first") != pl.col("run"))
+    several = of_run.filter(pl.col("different") >= _LEAST_DIFFERENT)
+    first, number = (one.over("hash", "rows") for one in (pl.col("run").first(), pl.len()))
+    same = several.with_columns(first=first, number=number).filter(pl.col("number") > 1)
     return dict(same.select("run", "first").iter_rows())

@@ -71,7 +71,7 @@ def _numbers(table: Table, name: str) -> pl.Series:
 
 def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series]) -> RunRecord:
     if taken := {"run", "step"} & set(metrics):
-        raise ConfigError(f"{table.path}: a metric is named {taken.pop()!r}; leave it out of the chart")  # fmt: skip
+        raise ConfigError(f"{table.path}: a metric is named {min(taken)!r}; leave it out of the chart")  # fmt: skip
     rows = pl.DataFrame({"step": step, **metrics})
     recorded = rows.filter(~pl.all_horizontal(pl.all().exclude("step").is_null()))
     return RunRecord(name, _settings(name), recorded, str(table.path))

@@ -13,6 +13,7 @@ import polars as pl
 
 from harness.config.errors import ConfigError, nearest
 from harness.reading import table_exports as exports
+from harness.reading.meaning import is_clock
 from harness.reading.recorded import (
     COMPLETE,
     MOST_RUNS,
@@ -113,7 +114,7 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
     named = known("run", ("name",) if exported else _RUN, lower)
     run = _run_columns(table, mapping["run"]) if "run" in mapping else (named,) if named else ()
     if twice := {step, status} & set(run):
-        raise ConfigError(f"{table.path}: the column {twice.pop()!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
+        raise ConfigError(f"{table.path}: the column {min(map(str, twice))!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
     renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
     taken = {"run", "step", *renamed.values()}
     names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
@@ -173,7 +174,8 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
         if name in known or (exported and name.lower() in exports.ABOUT_RUNS):
             continue
         values = table.values(name)
-        found.settings[roles.names[name]] = values
+        if roles.step is None or not is_clock(name):
+            found.settings[roles.names[name]] = values
         if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
     names = [f"row {n}" for n in range(1, table.rows + 1)] if key is None else key.to_list()
@@ -182,7 +184,10 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
     number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
     step = pl.Series([None], dtype=pl.Int64).new_from_index(0, table.rows)
     if roles.step is not None:
-        step = steps(table.path, roles.step, table.values(roles.step), table.notes)
+        values = table.values(roles.step)
+        step = steps(table.path, roles.step, values, table.notes)
+        if "epoch" in (roles.step.lower(), roles.names[roles.step]):
+            found.metrics["epoch"] = values.cast(pl.Float64)
     return _recorded(table, kind, _runs(table, names, found, status), [number, step], found)
 
 

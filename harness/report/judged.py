@@ -86,7 +86,8 @@ def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]
 
 
 def _has_anytime(claim: Claim, runs: pl.DataFrame) -> bool:
-    return claim.scale.is_accuracy and runs["budget_unit"][0] == "epochs"
+    ends = runs.filter(budget_unit="epochs")["budget"].drop_nulls().to_list()
+    return claim.scale.is_accuracy and min(ends, default=0) > 0
 
 
 def _about(
