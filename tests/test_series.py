@@ -179,4 +179,6 @@ def test_copies_have_the_values_of_another_run_in_all_digits() -> None:
     other, coarse = [1.0, 2.0, 3.0, 4.0, 5.5], [1.0, 2.0, 1.0, 2.0, 1.0]
     runs = [values, values, other, coarse, coarse, values]
     rows = [(run, step, value) for run, own in enumerate(runs) for step, value in enumerate(own)]
-    assert copies(series(recorded(rows), "acc").rows) == {0: 0, 1: 0, 5: 0}
+    own = series(recorded(rows), "acc").rows
+    assert copies(own, 5) == {0: 0, 1: 0, 5: 0}
+    assert copies(own, 2) == {0: 0, 1: 0, 5: 0, 3: 3, 4: 3}

@@ -20,6 +20,7 @@ from harness.reading.recorded import COMPLETE, Recorded, counted, listed
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
+_SURELY_DIFFERENT = 5  # values of a curve that is a copy if another is equal to it
 NO_VALUE = "no value"
 SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
 
@@ -55,12 +56,15 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
     if "epoch" in parts:
         at_end = parts["epoch"].rows.join(last.select("run", "step"), ["run", "step"], "semi")
         last = last.join(at_end.rename({"value": "epoch"}), ["run", "step"], "left")
+    surely, alike = (copies(parts["value"].rows, least) for least in (_SURELY_DIFFERENT, 2))
+    if perhaps := [found.runs[number].name for number in alike if number not in surely]:
+        notes.append(f"few values of {counted(len(perhaps), 'run')} are those of others, in all digits ({listed(perhaps, 3)}): are they copies?")  # fmt: skip
     rows = _joined({role: one.rows for role, one in parts.items()})
     by_epoch = rows.drop_nulls("value")["epoch"].is_finite().fill_null(False).all()
     unit = "epochs" if by_epoch and len(rows) else "steps" if steps else ""
     lrs = lr_ends(parts["lr"].rows).drop_nulls("peak") if "lr" in parts else None
     lrs = None if lrs is None or lrs.is_empty() else lrs
-    return Curves(rows, last, lrs, copies(parts["value"].rows), unit, notes)
+    return Curves(rows, last, lrs, surely, unit, notes)
 
 
 def _of_runs(recorded: Recorded, runs: Sequence[Run]) -> Recorded:

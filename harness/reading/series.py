@@ -11,7 +11,6 @@ from harness.reading.recorded import Recorded
 
 _MOST_STEPS = 2**40
 _ROWS_A_CYCLE = 4  # recorded LRs that show where a run ends in a cycle, or more
-_LEAST_DIFFERENT = 5  # values of a curve that is a copy if another is equal
 _RISE = 0.1  # of the peak: what a restart rises by in a row, or more
 _STEP, _KEY = pl.col("step"), pl.col("key")
 
@@ -115,17 +114,17 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def copies(rows: pl.DataFrame) -> dict[int, int]:
+def copies(rows: pl.DataFrame, different: int) -> dict[int, int]:
     """Return, of the runs whose values are those of another run in all steps and digits, the first such run.
 
-    Runs with fewer than five different values are no copies: coarse ones may agree.
+    Only of runs with so many `different` values: few may agree by chance.
     """
     of_run = rows.group_by("run", maintain_order=True).agg(
         pl.struct("step", "value").hash().sum().alias("hash"),
         pl.len().alias("rows"),
         pl.col("value").n_unique().alias("different"),
     )
-    several = of_run.filter(pl.col("different") >= _LEAST_DIFFERENT)
+    several = of_run.filter(pl.col("different") >= different)
     first, number = (one.over("hash", "rows") for one in (pl.col("run").first(), pl.len()))
     same = several.with_columns(first=first, number=number).filter(pl.col("number") > 1)
     return dict(same.select("run", "first").iter_rows())
