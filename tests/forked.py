@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from unittest import mock
 
 from harness.config.hydra_private import last_given
 
@@ -29,9 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["forked", "torch", "torch._dynamo", "harness.runs.job", "harness.runs.run",
-     "harness.sweeps.callback", "harness.sweeps.preview", "harness.sweeps.wandb_summary",
-     "harness.report.summary", "altair", "sklearn.datasets"]
+    ["torch", "torch._dynamo", "harness.runs.job", "harness.runs.run", "harness.sweeps.callback",
+     "harness.sweeps.preview", "harness.sweeps.wandb_summary", "harness.report.summary", "altair",
+     "sklearn.datasets"]
 )  # fmt: skip
 
 
@@ -56,7 +57,9 @@ class Program:
         environment = dict(os.environ if env is None else env)
         arguments = (log, self.errors, words, before, cwd, environment, fresh)
         self.process = _context.Process(target=_main, args=arguments)
-        self.process.start()
+        # The first start also starts the process to fork from, whose threads all others then have.
+        with mock.patch.dict(os.environ, OMP_NUM_THREADS="1"):
+            self.process.start()
 
     @property
     def pid(self) -> int:

@@ -341,7 +341,7 @@ def test_the_preview_refuses_seeds_of_tuning_too(tmp_path: Path) -> None:
 
 
 DIGITS = (
-    "-m", "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
+    "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
     "trainer.epochs=3", "scheduler.t_mult=1,2", "tracking=none", "claim.until=decided",
     "claim.most=8", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]", "claim.tuning_seeds=2",
     "trainer.checkpoint_every=0",
@@ -358,16 +358,8 @@ LAUNCHERS = {
 }
 
 
-MARGINS = (
-    0.2,
-    13,
-    11,
-    9,
-    15,
-    7,
-    17,
-    5,
-)  # points; rounding decides at which of them a second look is taken
+# Points. Rounding, which is another on another machine, decides at which of them a second look is taken.
+MARGINS = (0.2, 13, 11, 9, 15, 7, 17, 5)
 
 
 @dataclass(frozen=True)
@@ -378,15 +370,18 @@ class Whole:
     margin: str
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole")
+def with_second_look(folder: Path) -> Whole:
     for points in MARGINS:
         margin = f"claim.margin={points}"
         tried = on_digits(folder / str(points), margin, store=folder / "store")
         if PHASES["the second look"](tried):
             return Whole(tried, margin)
     raise AssertionError("there is no second look with any margin")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return with_second_look(tmp_path_factory.mktemp("whole"))
 
 
 def on_digits(folder: Path, *overrides: str, store: Path | None = None) -> Path:
@@ -405,7 +400,7 @@ def begun(folder: Path, *overrides: str, store: Path | None = None) -> forked.Pr
 
 def digits(folder: Path, *overrides: str, store: Path | None = None) -> list[str]:
     where = (f"hydra.sweep.dir={folder / 'out'}", f"store.dir={store or folder / 'store'}")
-    return [*DIGITS, *where, *overrides]
+    return ["-m", *DIGITS, *where, *overrides]
 
 
 def starts(sweep: Path) -> dict[str, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import forked
 import pytest
 from conftest import verified
-from test_stages import judged, trained, weights
+from test_stages import DIGITS, Whole, judged, trained, weights, with_second_look
 
 from cluster.test_slurm import slurm_does, squeue, until
 from cluster.test_submit import Sent, again, nothing_left_in_the_queue, script, submit  # noqa: F401
@@ -19,37 +18,26 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-DIGITS = (
-    "dataset=digits", "trainer.batch_size=120", "model.width=4", "scheduler.t_0=1",
-    "trainer.epochs=3", "scheduler.t_mult=1,2", "tracking=none", "claim.until=decided",
-    "claim.most=8", "claim.looks=[6,8]", "claim.tune=optimizer.lr", "claim.grid=[0.05,0.1]",
-    "claim.tuning_seeds=2",
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The same sweep without Slurm."""
-    folder = tmp_path_factory.mktemp("here")
-    where = (f"hydra.sweep.dir={folder / 'out'}", f"store.dir={folder / 'store'}")
-    done = forked.complete("train.py", "-m", *DIGITS, *where)
-    assert done.returncode == 0, done.stderr
-    return folder / "out"
+    return with_second_look(tmp_path_factory.mktemp("here"))
 
 
-def sent_to_slurm(folder: Path) -> Sent:
-    return submit(folder, *DIGITS, f"store.dir={folder / 'store'}")
+def sent_to_slurm(folder: Path, here: Whole) -> Sent:
+    return submit(folder, *DIGITS, here.margin, f"store.dir={folder / 'store'}")
 
 
-def assert_same(sent: Sent, here: Path) -> None:
-    assert judged(sent.folder) == judged(here)
-    assert weights(sent.folder) == weights(here)
-    assert weights(sent.folder / "tuning") == weights(here / "tuning")
+def assert_same(sent: Sent, here: Whole) -> None:
+    assert judged(sent.folder) == judged(here.out)
+    assert weights(sent.folder) == weights(here.out)
+    assert weights(sent.folder / "tuning") == weights(here.out / "tuning")
     assert verified(sent.folder)
 
 
-def test_each_stage_submits_the_next_one(tmp_path: Path, here: Path) -> None:
-    sent = sent_to_slurm(tmp_path)
+def test_each_stage_submits_the_next_one(tmp_path: Path, here: Whole) -> None:
+    sent = sent_to_slurm(tmp_path, here)
     assert re.search(r"submitted: arms \d+, then \d+\n", sent.out)
     sent.finish()
     assert_same(sent, here)
@@ -65,9 +53,9 @@ def test_each_stage_submits_the_next_one(tmp_path: Path, here: Path) -> None:
     assert again(sent) == "nothing to submit: every arm has ended or is on its way\n"
 
 
-def test_what_was_cancelled_goes_on_with_again(tmp_path: Path, here: Path) -> None:
+def test_what_was_cancelled_goes_on_with_again(tmp_path: Path, here: Whole) -> None:
     """All jobs of the tuning, all of the claim, and at last a single run, which holds its look open."""
-    sent = sent_to_slurm(tmp_path)
+    sent = sent_to_slurm(tmp_path, here)
     for stage in (sent.folder / "tuning", sent.folder):
         until((stage / "jobs.json").exists, "the stage", 240)
         for job in squeue("%A"):
