@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import polars as pl
 import pytest
 import wandb
@@ -176,6 +179,22 @@ def test_a_dead_address_is_one_line(server: Server, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "1")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 refused" in _refusal("wandb:tester/p", {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_command_ends_though_wandb_would_wait(
+    server: Server, tmp_path: Path, stopped: bool
+) -> None:
+    server.fault = "hang"
+    longest = os.environ | {"WANDB_HTTP_TIMEOUT": "300" if stopped else "1"}
+    words = ("scripts/judge.py", "wandb:tester/p", f"--out={tmp_path / 'out'}")
+    program = forked.Program(tmp_path / "log", *words, env=longest)
+    program.until(lambda: server.requests)
+    if stopped:
+        program.send_signal(signal.SIGINT)
+    assert program.wait() != 0
+    assert stopped or "did not answer in time" in program.said
 
 
 def test_a_mode_of_new_runs_does_not_matter(

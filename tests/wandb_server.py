@@ -102,9 +102,7 @@ class Server:
     fault: str | None = None  # "429", "500" or "hang"
     faults_left: int | None = None  # after how many faults it answers again
     fault_after: tuple[int, str] | None = None  # how many requests are answered before which fault
-    parquet: bool = (
-        False  # whether histories are exported, as those of runs that ended some time ago
-    )
+    parquet: bool = False  # whether histories are exported, as those of runs that ended long ago
     closing: threading.Event = field(default_factory=threading.Event)
 
     def environment(self) -> dict[str, str]:

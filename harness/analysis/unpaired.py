@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 _ENUMERATED = 200_000  # assignments of runs to arms up to which `permutation` counts every one
 _DRAWN = 100_000
-_FEWEST = (
-    4  # runs an arm: with fewer beside 8 or more, Welch's interval covers less (docs/verdict.md)
-)
+# Runs an arm: with fewer beside 8 or more, Welch's interval covers less (docs/verdict.md).
+_FEWEST = 4
 _MOST_SHUFFLED = 50_000_000  # numbers that `permutation` shuffles in all
 _AT_ONCE = 5_000_000
 _LARGEST_SUM = 4e18  # that 64 bits hold, with room

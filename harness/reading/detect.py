@@ -15,9 +15,8 @@ from harness.reading.recover import Asked
 from harness.reading.walk import Notes, find
 
 WANDB = "wandb:"
-_FOLDERS: dict[
-    str, tuple[str, Callable[[Path], Recorded]]
-] = {  # kind → a file that shows it, its reader
+# kind → a file that shows it, its reader
+_FOLDERS: dict[str, tuple[str, Callable[[Path], Recorded]]] = {
     "wandb": ("*.wandb", wandb_offline.read),
     "tensorboard": ("events.out.tfevents.*", tensorboard_events.read),
     "lightning": ("metrics.csv", lightning.read),
@@ -25,10 +24,8 @@ _FOLDERS: dict[
     "hugging_face": ("trainer_state.json", hugging_face.read),
 }
 KINDS = tuple(_FOLDERS)
-_BESIDE = {
-    "lightning": "hparams.yaml",
-    "timm": "args.yaml",
-}  # of whose tables others may have the name
+# kind → a file beside it, as tables of others may have its name
+_BESIDE = {"lightning": "hparams.yaml", "timm": "args.yaml"}
 
 
 def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]:

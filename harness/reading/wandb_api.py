@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -33,9 +33,7 @@ KIND = "W&B project"
 _FIELDS = {"group": "group", "job_type": "jobType", "state": "state", "tags": "tags", "sweep": "sweep"}  # fmt: skip
 _RUNS_A_PAGE = 50
 _ROWS_A_PAGE = 1_000
-_LONGEST_SECONDS = (
-    120  # of a request with all its retries, unless WANDB_HTTP_TIMEOUT says another number
-)
+_LONGEST_SECONDS = 120  # of a request with all its retries; WANDB_HTTP_TIMEOUT overrides it
 
 
 def read(address: str, where: Mapping[str, str]) -> Recorded:
@@ -55,7 +53,12 @@ def read(address: str, where: Mapping[str, str]) -> Recorded:
             found = list(_read_runs(address, where, runs))
         except ConfigError:
             raise
-        except Exception as error:  # wandb may raise anything
+        except (
+            BaseException
+        ) as error:  # wandb may raise anything, and Ctrl-C comes while a server is waited for
+            _end_service()
+            if not isinstance(error, Exception):
+                raise
             raise _explained(address, error) from error
     short = [one.name for one, _, lacking in found if lacking]
     notes = left_out_note(rows for _, rows, _ in found)
@@ -117,6 +120,18 @@ def _connect(address: str) -> wandb.Api:
     send = service.send_api_request
     service.send_api_request = lambda request, timeout=None: send(request, timeout or longest)  # type: ignore[method-assign]
     return api
+
+
+def _end_service() -> None:
+    """End wandb's service at once: with a request that has no answer it may go on for ever, and wandb waits for it."""
+    import wandb
+
+    connection = wandb.setup().ensure_service()
+    if connection._proc is not None:  # none, where it belongs to another process
+        connection._proc._process.kill()
+        connection._proc.join()
+    with suppress(Exception, SystemExit):  # as the service does not answer, and for its exit status
+        wandb.teardown()
 
 
 def _read_runs(

@@ -29,9 +29,8 @@ from harness.reading.wandb_values import Rows, ended, left_out_note, settings
 
 KIND = "W&B run folders"
 UNFINISHED = "unfinished"
-_BLOCK = (
-    2**15
-)  # the log is LevelDB's: blocks of 32 KiB, in them chunks with a CRC-32, a length and a type
+# The log is LevelDB's: blocks of 32 KiB, in them chunks with a CRC-32, a length and a type.
+_BLOCK = 2**15
 _CHUNK = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _MAGIC = b":W&B\xe1\xbe\x00"
