@@ -30,14 +30,9 @@ BEYOND = ("skewed", "coarse")
 COMPARISONS = 6
 _FLIPS = 1000  # patterns of signs that a joint test draws beyond 12 pairs
 _STEP = 100 / 360  # points: one of 360 validation images, as digits has them
-RUNS = (
-    (4, 4),
-    (5, 5),
-    (8, 8),
-    (16, 16),
-    (5, 16),
-    (16, 5),
-)  # of the baseline and of the treatment, unpaired
+# Unpaired runs of the baseline and of the treatment; of few beside many only the coverage matters.
+RUNS = ((4, 4), (5, 5), (8, 8), (16, 16), (5, 16), (16, 5))
+FEW_RUNS = ((8, 2), (16, 2), (16, 3), (16, 4))
 _LOST = 50.0  # points that a run which breaks is below the others
 
 Row = dict[str, Any]
@@ -217,7 +212,9 @@ def unpaired_arms(sweeps: int, rng: Generator) -> Iterator[Row]:
     Runs of the baseline have a standard deviation of 0.3 points, those of the treatment one of 0.3 or 0.9. Skewed ones
     are exponential downwards.
     """
-    for kind, ratio, (a, b) in product(("normal", "skewed"), (1, 3), RUNS):
+    usual = product(("normal", "skewed"), (1, 3), RUNS)
+    few = product(("normal",), (1, 3), FEW_RUNS)
+    for kind, ratio, (a, b) in (*usual, *few):
         baseline, treatment = rng.normal(0, 0.3, (sweeps, a)), rng.normal(0, 0.3, (sweeps, b))
         if kind == "skewed":
             baseline, treatment = (0.3 - rng.exponential(0.3, (sweeps, n)) for n in (a, b))
