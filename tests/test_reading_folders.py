@@ -303,6 +303,8 @@ def test_a_damaged_or_odd_run_is_named(name: str, tmp_path: Path) -> None:
             lines: list[str] = [str(error)]
         else:
             assert len(found.runs) == (4 if source == tmp_path else 1)
+            if source == tmp_path and name in ("empty metrics", "metrics of 1 GiB", "no summary"):
+                assert all({"t_mult", "lr_cycle_mul"} & {*one} for one in settings(found))
             lines = [*found.notes, *found.runs["error"].drop_nulls()]
         assert all(len(line.splitlines()) == 1 for line in lines)
         assert any(says in line for line in lines) or "has no metrics.csv of" in lines[0] or "has no summary.csv of" in lines[0]  # fmt: skip

@@ -132,7 +132,7 @@ def test_final_values_are_settings_and_metrics(tmp_path: Path) -> None:
     assert found.runs["status"].to_list() == [None, None]
     assert settings(found) == [
         {"arm": "cosine", "seed": 0, "lr": 0.1, "nesterov": True, "day": "2026-01-02", "acc": 93.5},
-        {"arm": "flat", "seed": 2**64 - 1, "lr": 0.1, "nesterov": False, "day": None, "acc": "nan"},
+        {"arm": "flat", "seed": 2**64 - 1, "lr": 0.1, "nesterov": False, "acc": "nan"},
     ]
     assert found.metrics == ["lr", "acc"]
     assert found.curves["step"].to_list() == [None, None]
@@ -155,7 +155,7 @@ def test_nested_objects_have_full_keys(tmp_path: Path) -> None:
     rows[1]["late"] = 3
     found = read(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))), {})
     assert found.runs["run"].to_list() == ["1", "2"]
-    assert settings(found)[0] == {"config.lr": 0.1, "config.optimizer.betas": "[0.9, 0.99]", "acc": 1, "late": None}  # fmt: skip
+    assert settings(found)[0] == {"config.lr": 0.1, "config.optimizer.betas": "[0.9, 0.99]", "acc": 1}  # fmt: skip
     assert found.metrics == ["config.lr", "acc", "late"]
 
 
@@ -236,12 +236,70 @@ def test_several_columns_name_a_run(tmp_path: Path) -> None:
     assert curves(found) == [(0, 1, 1, 5), (0, 2, 2, 7), (1, 1, 1, 6), (1, 2, 2, 8)]
 
 
+def interleaved(*parts: str, steps: int = 4) -> str:
+    """A table whose runs have, at each step, a row for each of `parts`, the cell of the column `part`."""
+    rows = [
+        f"{run},{run},{step},{part},{step + at / 7}"
+        for run in (1, 2) for step in range(steps) for at, part in enumerate(parts)
+    ]  # fmt: skip
+    return "\n".join(["run,seed,step,part,acc", *rows, ""])
+
+
+PARTS = {
+    "splits": interleaved("val", "train"),
+    "metrics": interleaved("acc", "loss", "lr"),
+    "a number": interleaved("0", "0.05"),
+    "one after the other": "run,step,part,acc\n" + "".join(f"{run},{step},{part},{step}\n" for run in "ab" for part in "xy" for step in range(4)),
+    "one half as often": "run,step,part,acc\n" + "".join(f"a,{step},{part},{step}\n" for step in range(8) for part in ("train", *["val"] * (step % 2))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
+    tmp_path: Path, name: str
+) -> None:
+    path = write(tmp_path, "a.csv", PARTS[name])
+    with pytest.raises(
+        ConfigError, match=r"differ in part \((\w|\.)+, …\); --map run=run,part"
+    ) as raised:
+        read(path, {})
+    assert "\n" not in str(raised.value)
+    found = read(path, {"run": "run,part"})
+    assert all("part" in own for own in settings(found))
+
+
+ONE_CURVE = {
+    "resumed on another machine": [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (4, "b"), (5, "b"), (6, "b")],
+    "times": [(1, "9:01"), (2, "9:02"), (1, "9:03"), (2, "9:04"), (3, "9:05")],
+    "copied": [(1, "a"), (1, "a"), (2, "a"), (2, "a")],
+    "in order": [(1, "a"), (2, "b"), (3, "c")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_CURVE)
+def test_one_curve_is_not_asked_about(tmp_path: Path, name: str) -> None:
+    rows = "".join(f"r,{step},{part},{step / 7}\n" for step, part in ONE_CURVE[name])
+    found = read(write(tmp_path, "a.csv", "run,step,part,acc\n" + rows), {})
+    assert found.curves["step"].to_list() == [step for step, _ in ONE_CURVE[name]]
+
+
+def test_a_named_result_that_is_the_same_in_each_row_is_a_metric(tmp_path: Path) -> None:
+    text = "run,step,t_mult,test_acc,acc\na,1,2,7.5,1\na,2,2,7.5,2\nb,1,1,8,1\nb,2,1,8,3\n"
+    assert read(write(tmp_path, "a.csv", text), {}).metrics == ["test_acc", "acc"]
+
+
+def test_a_table_without_an_end_gets_a_note(tmp_path: Path) -> None:
+    note = "its last line has no end: is the file whole?"
+    for end, notes in (("\n", ()), ("", (note,))):
+        assert read(write(tmp_path, "a.csv", f"arm,acc\na,1\nb,2{end}"), {}).notes == notes
+
+
 def test_one_value_and_empty_cells_are_a_setting_and_a_metric(tmp_path: Path) -> None:
     text = "run,step,t_mult,test,tag,acc\na,1,2,,x,1\na,2,,7.5,,2\nb,1,1,,y,1\nb,2,,,,3\n"
     found = read(write(tmp_path, "a.csv", text), {})
     assert settings(found) == [
         {"t_mult": 2, "test": 7.5, "tag": "x"},
-        {"t_mult": 1, "test": None, "tag": "y"},
+        {"t_mult": 1, "tag": "y"},
     ]
     assert found.metrics == ["t_mult", "test", "acc"]
     assert found.notes == ()
@@ -261,7 +319,7 @@ def test_types_of_parquet(tmp_path: Path) -> None:
         }
     )
     found = read(write(tmp_path, "a.parquet", parquet(frame)), {})
-    assert settings(found)[1] == {"seed": 2**64 - 1, "bn": False, "took": None, "nothing": None, "^acc.*$": 0.25, "price": 2.5}  # fmt: skip
+    assert settings(found)[1] == {"seed": 2**64 - 1, "bn": False, "^acc.*$": 0.25, "price": 2.5}  # fmt: skip
     assert found.metrics == ["^acc.*$", "price"]
     assert found.notes == ("1 column(s) without a name are left out",)
 
@@ -274,7 +332,7 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
     {
         "percent": (FINAL.format("93.1 %", "94%"), {"acc": [93.1, 94.0]}, "acc: is in %"),
         "words for nothing": (FINAL.format("n/a", "94"), {"acc": [None, 94.0]}, "cells such as 'n/a' are read as empty"),
-        "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, since cells such as 'oom' are no numbers"),
+        "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, since cells such as 'oom' (row 1) are no numbers"),
         "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step": [9, 8], "acc": [5.0, 6.0]}, ""),
         "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions"),
@@ -329,7 +387,7 @@ REFUSED = {
     "a long row": Refused("a,b\n1,2,3\n", "line 2 has 3 cells"),
     "cut in a quote": Refused('a,b\n1,"2\n', "damaged quotes"),
     "text after a quote": Refused('a,b\n1,"2"3\n', "damaged quotes"),
-    "a huge cell": Refused("a,b\n1," + "x" * 200_000 + "\n", "field larger"),
+    "a huge cell": Refused("a,b\n1," + "x" * 200_000 + "\n", "has a cell of more than 131,072 characters"),
     "too many columns": Refused(",".join(f"c{n}" for n in range(1001)) + "\n", "1,001 columns"),
     "too many keys": Refused(json.dumps({f"c{n}": n for n in range(1001)}), "1,001 columns", "a.jsonl"),
     "latin 1": Refused("größe,b\n1,2\n".encode("latin-1"), "is not UTF-8"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from harness.config.errors import ConfigError
-from harness.reading.recorded import RUNS, Recorded
+from harness.reading.recorded import RUNS, Recorded, clean
 from harness.reading.recover import Asked, Question, recover
 
 FACTOR = Asked(factor="t_mult", baseline="1", metric="val_acc")
@@ -235,6 +236,9 @@ def test_several_keys_make_pairs_together() -> None:
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"lr": "1"}), "--where lr: is not in the source", id="where: no key"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
                      id="where: no run"),
+        pytest.param([own | {"kappa": at % 2} for at, own in enumerate(grid(1, 2))], FACTOR,
+                     "no two runs of one seed agree in all other settings: kappa differ; --ignore KEY", id="a result by an unknown name"),
+        pytest.param([*grid(1, 2), {"t_mult": 1, "seed": "mean"}], FACTOR, "r6 has the seed mean, and is no run", id="a row of means"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", ignore=("x",)), "--ignore x: is not in the source", id="ignore"),
     ],
 )  # fmt: skip
@@ -244,6 +248,25 @@ def test_what_cannot_be_recovered_is_asked_for(
     with pytest.raises(ConfigError, match=message) as raised:
         recover(source(runs), asked)
     assert "\n" not in str(raised.value)
+
+
+def test_long_values_that_begin_alike_are_two() -> None:
+    texts = {end: f"{'say it again ' * 40}{end}" for end in "AB"}
+    found = recover(
+        source(grid(*map(clean, texts.values()))), Asked("t_mult", texts["A"], metric="val_acc")
+    )
+    assert found.baseline == clean(texts["A"])
+    assert [run.level for run in found.runs] == [clean(texts[end]) for end in "AAABBB"]
+    assert len({run.level for run in found.runs}) == 2
+
+
+def test_a_metric_that_was_read_as_text_says_so() -> None:
+    note = "acc: is read as text, since cells such as 'oom' (row 3) are no numbers"
+    recorded = replace(source(grid(1, 2)), notes=(note,))
+    with pytest.raises(
+        ConfigError, match=r"--metric acc: is read as text.*\(row 3\).*correct or empty"
+    ):
+        recover(recorded, Asked("t_mult", "1", metric="acc"))
 
 
 def test_several_numbers_may_be_judged() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -24,16 +25,23 @@ def recorded(rows: Sequence[tuple[int, int | None, float | None]]) -> Recorded:
 
 
 def by_hand(rows: list[tuple[int, int | None, float | None]]) -> dict[int, dict[int, float]]:
-    """What a reader of a log would keep: a row at step s removes what was there from s on; sorted where none is there twice."""
+    """What a reader of a log would keep: a row at step s removes what was there from s on.
+
+    Before, rows that say the same of each step are sorted, and those that mostly fall turned.
+    """
     logs: dict[int, list[tuple[int, float]]] = {}
     for run, step, value in rows:
         if step is not None and value is not None:
             logs.setdefault(run, []).append((step, value))
     kept: dict[int, dict[int, float]] = {}
     for run, log in logs.items():
-        if len(dict(log)) == len(log):
-            kept[run] = dict(sorted(log, key=lambda row: row[0]))
-            continue
+        moves = [after[0] - before[0] for before, after in pairwise(log)]
+        falls, rises = sum(move < 0 for move in moves), sum(move > 0 for move in moves)
+        copied = len({*log}) == len(dict(log)) and 2 * falls > rises
+        if falls and (len(dict(log)) == len(log) or copied):
+            log.sort(key=lambda row: row[0])
+        elif falls > rises:
+            log.reverse()
         own = kept[run] = {}
         for step, value in log:
             for later in [at for at in own if at >= step]:
@@ -75,6 +83,24 @@ def test_a_resumed_run_is_named() -> None:
     own = series(recorded([(0, 1, 5.0), (1, 5, 1.0), (1, 6, 0.0), (1, 9, 2.0), (1, 6, 3.0)]), "acc")
     assert own.rows.rows() == [(0, 1, 5.0), (1, 5, 1.0), (1, 6, 3.0)]
     assert (own.repeated, own.resumed) == (2, [1])
+
+
+ORDERS: dict[str, tuple[list[tuple[int, float]], list[float], set[str]]] = {
+    "newest first": ([(3, 5.0), (2, 4.0), (1, 3.0)], [3.0, 4.0, 5.0], {"sorted"}),
+    "newest first, one row copied": ([(3, 5.0), (3, 5.0), (2, 4.0), (1, 3.0)], [3.0, 4.0, 5.0], {"sorted"}),
+    "newest first, one step again": ([(3, 6.0), (3, 5.0), (2, 4.0), (1, 3.0)], [3.0, 4.0, 6.0], {"turned"}),
+    "newest first, resumed": ([(3, 7.0), (2, 6.0), (3, 5.0), (2, 4.0), (1, 3.0)], [3.0, 6.0, 7.0], {"turned", "resumed"}),
+    "resumed with the same values": ([(1, 3.0), (2, 4.0), (3, 5.0), (2, 4.0)], [3.0, 4.0], {"resumed"}),
+    "by value, copied": ([(2, 3.0), (2, 3.0), (1, 4.0), (3, 5.0), (3, 5.0)], [4.0, 3.0, 5.0], {"sorted"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_rows_in_another_order(name: str) -> None:
+    rows, values, what = ORDERS[name]
+    own = series(recorded([(0, step, value) for step, value in rows]), "acc")
+    assert own.rows["value"].to_list() == values
+    assert {kind for kind in ("sorted", "turned", "resumed") if getattr(own, kind)} == what
 
 
 def test_a_table_of_final_values_has_step_0() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded, RunRecord, collect
@@ -30,16 +31,21 @@ def read(folder: Path) -> Recorded:
             notes.add("has TensorBoard's event files only, and is left out", here)
             del runs[here]
 
-    def one(here: Path) -> RunRecord:
-        hparams, metrics = (runs[here].get(name) for name in ("hparams.yaml", "metrics.csv"))
+    def settings(here: Path) -> dict[str, Any]:
+        hparams = runs[here].get("hparams.yaml")
         recorded = settings_of_yaml(hparams, notes) if hparams else {}
-        settings = all_settings(folder, here, recorded, notes)
-        name, where = run_name(folder, here), str(here)
-        if metrics is None:
-            return RunRecord(name, settings, NO_ROWS, where, "no rows", "it has no metrics.csv")
-        return RunRecord(name, settings, rows_of_csv(metrics, "step", notes), where)
+        return all_settings(folder, here, recorded, notes)
 
-    return collect(KIND, read_each(folder, runs, one), notes.lines())
+    def one(here: Path) -> RunRecord:
+        name, where, metrics = run_name(folder, here), str(here), runs[here].get("metrics.csv")
+        if metrics is None:
+            why = "it has no metrics.csv"
+            return RunRecord(name, settings(here), NO_ROWS, where, "no rows", why)
+        return RunRecord(
+            name, rows=rows_of_csv(metrics, "step", notes), settings=settings(here), where=where
+        )
+
+    return collect(KIND, read_each(folder, runs, one, settings), notes.lines())
 
 
 _OF_A_RUN = {"metrics.csv", "hparams.yaml"}

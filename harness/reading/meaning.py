@@ -49,6 +49,15 @@ _NO_SETTING = re.compile(
 _NO_RESULT = re.compile(
     r"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|steps?|iter|hp_metric)$", re.I
 )
+# What a run came to: where it is, or stopped; what it took.
+_COUNTER = re.compile(
+    r"""^(?:epoch|_?step|global_step|trainer[./]global_step|iter|iteration)$
+    |(?:^|[._/-])(?:best|last|final|current|stop(?:ped)?|end)[._-]?(?:epoch|step|iter(?:ation)?|update)$
+    |(?:^|[._/-])(?:epoch|step|iter(?:ation)?|update)s?[._-](?:done|trained|completed|finished|run|reached)$
+    |(?:^|[._/-])(?:seconds|minutes|hours|duration|elapsed|runtime|wall_?time|(?:train(?:ing)?|total)_time)$
+    |(?:^|[._/-])(?:gpu|peak|max)_mem(?:ory)?(?:_[gm]i?b)?$""",
+    re.I | re.X,
+)
 _OWN = (
     "store.", "tracking.", "ledger.", "claim.", "averages.", "metrics", "extensions", "overrides", "plan.",
 )  # fmt: skip
@@ -70,8 +79,10 @@ def is_clock(name: str) -> bool:
 
 
 def is_named_result(name: str) -> bool:
-    """Return whether the name of a column says that it holds results, and no setting."""
+    """Return whether the name of a column says that it holds results, or counts what a run did, and is no setting."""
     tokens = _tokens(name)
+    if _COUNTER.search(name):
+        return True
     return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
 
 

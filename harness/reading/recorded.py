@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,15 @@ def counted(number: int, what: str) -> str:
 
 
 def clean(text: object) -> str:
-    """Return a text of somebody else's in one line, without control characters, cut where it is long."""
+    """Return a text of somebody else's in one line, without control characters.
+
+    A long one is cut; its hash keeps it apart from others that begin alike.
+    """
     line = " ".join(_CONTROL.sub(" ", str(text)).split())
-    return line if len(line) <= MOST_TEXT else f"{line[: MOST_TEXT - 1]}…"
+    if len(line) <= MOST_TEXT:
+        return line
+    digest = sha256(line.encode(errors="replace")).hexdigest()[:8]
+    return f"{line[: MOST_TEXT - 10]}…#{digest}"
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
-from harness.reading.recorded import COMPLETE, Recorded, listed
+from harness.reading.recorded import COMPLETE, Recorded, clean, listed
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_SUMMARIES = {"mean", "avg", "average", "median", "std", "sd", "stdev", "sem", "total", "sum", "all", "min", "max"}  # fmt: skip
 _STATES = ("status", "state")  # which --where knows beside settings
 
 
@@ -100,6 +101,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     runs = _of_settings(runs, asked.where, left_out)
     keys = _keys(runs)
     seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
+    _refuse_text(asked.metric, recorded)
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored})
@@ -113,9 +115,17 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     _keep_comparable(found)
     found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
     if found.paired and not _has_pairs(found):
+        _refuse_cells_without_pairs(found)
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
+
+
+def _refuse_text(metric: str | None, recorded: Recorded) -> None:
+    """Raise `ConfigError` for a metric that was read as text."""
+    for note in recorded.notes:
+        if metric not in recorded.metrics and note.startswith(f"{metric}: is read as text"):
+            raise ConfigError(f"--metric {note}; correct or empty them")
 
 
 def _sorted_keys(
@@ -148,7 +158,9 @@ def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, 
         else:
             key = meaning.find_key(given, keys, "--where")
             kept = [
-                run for run in runs if key in run.settings and _level(run, key) == level_key(value)
+                run
+                for run in runs
+                if key in run.settings and _level(run, key) == level_key(clean(value))
             ]
             found = f"there is {listed([*dict.fromkeys(show(run.settings[key]) for run in runs if key in run.settings)])}"
         if not kept:
@@ -201,9 +213,10 @@ def _add_levels(found: Question, asked: Asked) -> None:
         )
 
     def known(option: str, given: str) -> str:
-        if level_key(given) not in texts:
-            raise ConfigError(f"{option} {given}: {found.factor} has the levels {listed(levels)}")
-        return texts[level_key(given)]
+        key = level_key(clean(given))
+        if key not in texts:
+            raise ConfigError(f"{option} {clean(given)}: {found.factor} has the levels {listed(levels)}")  # fmt: skip
+        return texts[key]
 
     found.baseline = known("--baseline", asked.baseline)
     found.treatments = tuple(known("--treatment", one) for one in asked.treatments)
@@ -230,6 +243,9 @@ def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
         for run in found.runs
     ]
     known = [text for text in texts if text is not None]
+    for run, text in zip(found.runs, texts, strict=True):
+        if text and text.lower() in _SUMMARIES:
+            raise ConfigError(f"{run.name} has the seed {text}, and is no run; leave its row out")
     if not keys or not known:
         found.paired = False
         found.notes.append("the runs are not paired" + ": no seed is known" * (given is None))
@@ -263,8 +279,18 @@ def _keep_comparable(found: Question) -> None:
     )
 
 
-def _has_pairs(found: Question) -> bool:
-    base = {(found.cell(run), run.seed) for run in found.runs if run.level == found.baseline}
-    return any(
-        (found.cell(run), run.seed) in base for run in found.runs if run.level != found.baseline
-    )
+def _has_pairs(found: Question, within_cells: bool = True) -> bool:
+    def place(run: Run) -> tuple[str, int | None]:
+        return found.cell(run) if within_cells else "", run.seed
+
+    base = {place(run) for run in found.runs if run.level == found.baseline}
+    return any(place(run) in base for run in found.runs if run.level != found.baseline)
+
+
+def _refuse_cells_without_pairs(found: Question) -> None:
+    """Raise `ConfigError` where seeds would pair runs, and settings keep each such pair apart."""
+    if _has_pairs(found, within_cells=False):
+        raise ConfigError(
+            f"no two runs of one seed agree in all other settings: {listed(found.keys.cells)} differ; --ignore KEY "
+            "compares runs that differ in it, as in a result; --seed none compares all without pairs"
+        )

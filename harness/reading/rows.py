@@ -85,6 +85,9 @@ def _recorded_again(found: Question, values: Series) -> list[str]:
     if values.sorted:
         names = [found.runs[number].name for number in values.sorted]
         notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed(names, 3)}): sorted by step")  # fmt: skip
+    if values.turned:
+        names = [found.runs[number].name for number in values.turned]
+        notes.append(f"the rows of {counted(len(names), 'run')} are newest first ({listed(names, 3)}): read from the end")  # fmt: skip
     if values.resumed:
         names = [found.runs[number].name for number in values.resumed]
         notes.append(

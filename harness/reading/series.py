@@ -20,21 +20,23 @@ class Series:
     """The values of one column: `rows` (run, step, value) in rising steps of each run.
 
     `repeated` counts the rows that were recorded again under the same or an earlier step, so that the later ones
-    count; `resumed` are the runs, by row, that went back to an earlier step, and `sorted` those whose rows were in
-    another order.
+    count; `resumed` are the runs, by row, that went back to an earlier step, `sorted` those whose rows were in another
+    order, and `turned` those that had the newest row first.
     """
 
     rows: pl.DataFrame
     repeated: int
     resumed: list[int]
     sorted: list[int]
+    turned: list[int]
 
 
 def series(recorded: Recorded, column: str) -> Series:
     """Return a column of the curves. Where steps go back, a run was resumed: rows from there on replace earlier ones.
 
     A run whose steps go back although none is there twice was not resumed: its rows are in another order, and are sorted
-    by step. Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
+    by step; so are those of copied rows, of which more fall than half as many as rise. Other rows that fall more often
+    than they rise are read from the last to the first. Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
     `ConfigError` for steps that are none.
     """
     named = recorded.curves.select("run", "step", pl.col(column).alias("value")).drop_nulls("value")
@@ -49,18 +51,34 @@ def series(recorded: Recorded, column: str) -> Series:
         )
     same_run = pl.col("run") == pl.col("run").shift()
     if not named.select((same_run & (_STEP.shift() >= _STEP)).any()).item():
-        return Series(named, 0, [], [])
-    back = named.with_columns(back=same_run & (_STEP.shift() > _STEP)).group_by("run")
-    of_run = back.agg(pl.col("back").any(), once=_STEP.n_unique() == pl.len())
-    mixed = of_run.filter("back", "once")["run"].sort()
-    if len(mixed):
-        step = pl.when(pl.col("run").is_in(mixed.implode())).then(_STEP).otherwise(0)
-        named = named.sort("run", step, maintain_order=True)
+        return Series(named, 0, [], [], [])
+    mixed, turned = _out_of_order(
+        named.with_columns(moved=pl.when(same_run).then(_STEP - _STEP.shift()))
+    )
+    if len(mixed) or len(turned):
+        last_first = pl.when(pl.col("run").is_in(turned.implode())).then(-pl.int_range(pl.len()))
+        by_step = pl.when(pl.col("run").is_in(mixed.implode())).then(_STEP)
+        place = by_step.otherwise(last_first.otherwise(0))
+        named = named.sort("run", place, maintain_order=True)
     keyed = named.with_columns(key=pl.col("run").cast(pl.Int64) * _MOST_STEPS + _STEP)
     later = _KEY.cum_min(reverse=True).shift(-1)  # of the same run, as runs follow each other
     kept = keyed.filter((later > _KEY).fill_null(True)).drop("key")
     resumed = keyed.filter(_KEY.cum_max() > _KEY)["run"].unique().sort()
-    return Series(kept, len(named) - len(kept), resumed.to_list(), mixed.to_list())
+    return Series(
+        kept, len(named) - len(kept), resumed.to_list(), mixed.to_list(), turned.to_list()
+    )
+
+
+def _out_of_order(rows: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return the runs whose rows are to be sorted, and those whose rows are to be turned; `moved` is the step's change."""
+    moved = pl.col("moved")
+    of_run = rows.group_by("run").agg(
+        falls=(moved < 0).sum(), rises=(moved > 0).sum(), steps=_STEP.n_unique(), rows=pl.len(),
+        different=pl.struct("step", "value").n_unique(),
+    ).filter(pl.col("falls") > 0).sort("run")  # fmt: skip
+    falls, rises, steps = pl.col("falls"), pl.col("rises"), pl.col("steps")
+    mixed = (steps == pl.col("rows")) | ((steps == pl.col("different")) & (2 * falls > rises))
+    return of_run.filter(mixed)["run"], of_run.filter(~mixed, falls > rises)["run"]
 
 
 def _without_steps(recorded: Recorded) -> bool:

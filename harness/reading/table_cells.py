@@ -44,7 +44,8 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
     elif not some:
         return text
     elif not odd.is_empty():
-        notes.append(f"{name}: is read as text, since cells such as {odd[0]!r} are no numbers")  # fmt: skip
+        row = (text.str.to_lowercase() == odd[0]).arg_max()
+        notes.append(f"{name}: is read as text, since cells such as {clean(odd[0])!r} (row {(row or 0) + 1}) are no numbers")  # fmt: skip
         return text
     if len(odd) < len(words):
         notes.append(f"{name}: cells such as {words.filter(words.is_in(_MISSING))[0]!r} are read as empty")  # fmt: skip

@@ -96,6 +96,8 @@ def open_table(path: Path) -> Table:
     except UnicodeDecodeError as error:
         raise unreadable(path, f"is not UTF-8 ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise unreadable(path, f"has a cell of more than {csv.field_size_limit():,} characters, or a quote that does not end; leave out its column") from error  # fmt: skip
         raise unreadable(path, f"has damaged quotes ({error}); write it anew") from error
 
 
@@ -110,7 +112,10 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     sample = start.decode("utf-8-sig", errors="replace").splitlines()
     lines = sample if len(start) < _SAMPLE_BYTES else sample[:-1]
     reader = csv.reader(text, delimiter=_separator(lines[:20]), skipinitialspace=True, strict=True)
-    return _rows(path, "CSV", ((reader.line_num, row) for row in reader if row))
+    table = _rows(path, "CSV", ((reader.line_num, row) for row in reader if row))
+    if data[-1:] not in b"\r\n":
+        table.notes.append("its last line has no end: is the file whole?")
+    return table
 
 
 def _separator(lines: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +13,7 @@ import polars as pl
 
 from harness.config.errors import ConfigError, nearest
 from harness.reading import table_exports as exports
-from harness.reading.meaning import is_clock
+from harness.reading.meaning import is_clock, is_named_result, no_setting
 from harness.reading.recorded import (
     COMPLETE,
     MOST_RUNS,
@@ -63,7 +63,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
     that varies within a run is a metric. A table without a step, or with one row a run, holds final values, and
     `curves.step` is null without a step. **Its numeric columns are settings and metrics, both**, but for the seed and
     the run; the names tell them apart later (`meaning.is_named_result`). So is a numeric column of a long table that
-    has one value, and empty cells, in each run.
+    has one value, and empty cells, in each run, or is named as a result.
 
     `mapping` takes a name of `ROLES` to a column of the file; `run` takes several, as `t_mult,seed`, where only
     together they name a run. Columns that are mapped to seed, epoch and lr are renamed to that.
@@ -203,10 +203,15 @@ def _runs(table: Table, names: list[str], found: _Found, status: pl.Series | Non
             "status": [COMPLETE if state in _COMPLETE else state for state in states],
             "error": [None] * len(names),
             "where": [clean(table.path)] * len(names),
-            "settings": [json.dumps(flat_settings(dict(zip(found.settings, row, strict=True)))) for row in rows],
+            "settings": [json.dumps(flat_settings(_given(found.settings, row))) for row in rows],
         },
         schema=RUNS,
     )  # fmt: skip
+
+
+def _given(names: Iterable[str], cells: Iterable[Any]) -> dict[str, Any]:
+    """Return the cells that are not empty."""
+    return {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None}
 
 
 def _recorded(
@@ -250,8 +255,35 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
             _add(found, roles.names[name], values, number, same)
             if name == roles.seed and roles.names[name] not in found.settings:
                 raise ConfigError(f"{table.path}: the seed {name!r} changes within a run; name the columns that make a run, as --map run={','.join((*roles.run, name))}")  # fmt: skip
+    _refuse_parts(table, roles, pl.DataFrame({"run": number, "step": step}), order)
     kind = f"{table.format}, a row a recorded step"
     return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, step], found)  # fmt: skip
+
+
+def _refuse_parts(table: Table, roles: _Roles, rows: pl.DataFrame, order: pl.Series | None) -> None:
+    """Raise `ConfigError` where rows of one run and step are those of several curves, as of train and val.
+
+    `rows` are the run and the step of each. A column shows it that has another value in each row of one run and step,
+    few values in a run, and these at the same steps: of a run that was resumed, most steps are there once.
+    """
+    back = (pl.col("run") == pl.col("run").shift()) & (pl.col("step") <= pl.col("step").shift())
+    if not rows.select(back.any()).item() or not (repeats := len(rows) - rows.n_unique()):
+        return
+    most_steps = max(rows.group_by("run").agg(number=pl.col("step").n_unique())["number"])
+    for name in table.names:
+        values = table.values(name) if name not in (*roles.run, roles.step, roles.status) else None
+        if values is None or no_setting(name) or is_clock(name) or is_named_result(name):
+            continue
+        own = rows.with_columns(value=values if order is None else values.gather(order))
+        count, total = pl.col("len"), pl.col("len").sum()
+        of_run = own.group_by("run", "value").len().group_by("run").agg(
+            few=pl.len() <= (pl.lit(max(2, most_steps // 2)) if values.dtype.is_numeric() else total // 2),
+            fewer=total - count.max(),
+        )  # fmt: skip
+        apart = of_run["few"].all() and 2 * repeats >= of_run["fewer"].sum()
+        if apart and own.n_unique() == len(own):
+            first = clean(own["value"].drop_nulls().cast(pl.String).first())
+            raise ConfigError(f"{table.path}: rows of one run and step differ in {name} ({first}, …); --map run={','.join((*roles.run, name))} makes runs of them, of which --where {name}={first} takes a part")  # fmt: skip
 
 
 def _per_run(number: pl.Series, values: pl.Series, take: pl.Expr) -> pl.Series:
@@ -270,7 +302,8 @@ def _add(found: _Found, name: str, values: pl.Series, number: pl.Series, same: p
         found.settings[name] = _per_run(number, values, one.first())
     elif not varies:
         found.settings[name] = values.gather((~same).arg_true())
-    if varies and values.dtype.is_numeric():
+    of_runs = not varies and is_named_result(name) and values.n_unique() > 1
+    if (varies or of_runs) and values.dtype.is_numeric():
         found.metrics[name] = values.cast(pl.Float64)
     elif varies and not sparse:
         found.left.append(name)

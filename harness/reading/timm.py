@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded, RunRecord, collect
@@ -26,13 +27,17 @@ def read(folder: Path) -> Recorded:
     if not any("summary.csv" in files for files in found.values()):
         raise ConfigError(f"{folder}: has no summary.csv of {KIND}'s train.py, in it or below it")
 
+    def settings_of(here: Path) -> dict[str, Any]:
+        args = found[here].get("args.yaml")
+        return all_settings(folder, here, settings_of_yaml(args, notes) if args else {}, notes)
+
     def one(here: Path) -> RunRecord:
-        args, summary = (found[here].get(name) for name in ("args.yaml", "summary.csv"))
-        settings = all_settings(folder, here, settings_of_yaml(args, notes) if args else {}, notes)
-        name, where = run_name(folder, here), str(here)
+        name, where, summary = run_name(folder, here), str(here), found[here].get("summary.csv")
         if summary is None:
-            return RunRecord(name, settings, NO_ROWS, where, "no rows", "it has no summary.csv")
+            why = "it has no summary.csv"
+            return RunRecord(name, settings_of(here), NO_ROWS, where, "no rows", why)
         rows = rows_of_csv(summary, "epoch", notes, optional="eval_").with_columns(epoch="step")
+        settings = settings_of(here)
         last, epochs = rows["step"].max(), settings.get("epochs")
         done = last + 1 if isinstance(last, int) else 0
         if isinstance(epochs, int) and done < epochs:
@@ -40,4 +45,4 @@ def read(folder: Path) -> Recorded:
             return RunRecord(name, settings, rows, where, "unfinished", error)
         return RunRecord(name, settings, rows, where)
 
-    return collect(KIND, read_each(folder, found, one), notes.lines())
+    return collect(KIND, read_each(folder, found, one, settings_of), notes.lines())

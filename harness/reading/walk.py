@@ -113,11 +113,15 @@ def all_settings(
 
 
 def read_each(
-    source: Path, folders: Collection[Path], read_one: Callable[[Path], RunRecord]
+    source: Path,
+    folders: Collection[Path],
+    read_one: Callable[[Path], RunRecord],
+    settings_of: Callable[[Path], Mapping[str, Any]] | None = None,
 ) -> list[RunRecord]:
     """Return the run of each folder; one whose file cannot be read has no rows, and says why.
 
-    Raises the first such error if no run can be read.
+    Its settings are those that `settings_of` returns, else those in the folder's name. Raises the first such error if no
+    run can be read.
     """
     found: list[RunRecord] = []
     errors: list[UnreadableError] = []
@@ -127,12 +131,11 @@ def read_each(
         except OSError as error:
             own = isinstance(error, UnreadableError)
             errors.append(error if own else unreadable(folder, error.strerror or str(error)))  # type: ignore[arg-type]
-            found.append(
-                RunRecord(
-                    run_name(source, folder), settings_of_path(folder.relative_to(source)), NO_ROWS,
-                    str(folder), "unreadable", str(errors[-1]),
-                )
-            )  # fmt: skip
+            settings = (
+                settings_of(folder) if settings_of else settings_of_path(folder.relative_to(source))
+            )
+            name, why = run_name(source, folder), str(errors[-1])
+            found.append(RunRecord(name, settings, NO_ROWS, str(folder), "unreadable", why))
     if errors and len(errors) == len(found):
         raise errors[0]
     return found
