@@ -185,14 +185,21 @@ def test_settings_that_seldom_repeat_in_a_table_of_final_values_are_no_results()
         recover(source(runs, "val_acc", "wd"), FACTOR)
 
 
-def test_runs_that_where_leaves_out_are_listed_with_their_status() -> None:
-    recorded = source(grid(1, 2))
+@pytest.mark.parametrize(
+    ("cell", "where", "why"),
+    [(5, {"state": "finished"}, "--where state=finished"),
+     (7, {}, "no run of the baseline and of another level share its other settings")],
+)  # fmt: skip
+def test_runs_that_are_left_out_are_listed_with_their_status(
+    cell: int, where: dict[str, str], why: str
+) -> None:
+    recorded = source([*grid(1, 2), {"t_mult": 2, "seed": 3, "epochs": cell}])
     runs = recorded.runs.with_columns(
-        status=pl.when(pl.col("run") == "r5").then(pl.lit("crashed")).otherwise("status")
+        status=pl.when(pl.col("run") == "r6").then(pl.lit("crashed")).otherwise("status")
     )
-    asked = Asked("t_mult", "1", metric="val_acc", where={"state": "finished"})
+    asked = Asked("t_mult", "1", metric="val_acc", where=where)
     found = recover(Recorded("test", runs, recorded.curves), asked)
-    assert found.not_compared == {"r5": "--where state=finished, and it is crashed"}
+    assert found.not_compared == {"r6": f"{why}, and it is crashed"}
 
 
 def test_several_keys_make_pairs_together() -> None:

@@ -51,6 +51,11 @@ class Run:
     seed: int | None = None
     swept: dict[str, str] = field(default_factory=dict)  # its level, and what sets its cell apart
 
+    @property
+    def ended(self) -> str:
+        """How it ended, if it is not complete, as the end of a sentence."""
+        return "" if self.status in (None, COMPLETE) else f", and it is {self.status}"
+
 
 @dataclass
 class Question:
@@ -74,7 +79,7 @@ class Question:
     def drop(self, kept: Sequence[bool], why: str) -> None:
         """Compare only the runs that are `kept`."""
         self.not_compared |= {
-            run.name: why for run, own in zip(self.runs, kept, strict=True) if not own
+            run.name: why + run.ended for run, own in zip(self.runs, kept, strict=True) if not own
         }
         self.runs = [run for run, own in zip(self.runs, kept, strict=True) if own]
 
@@ -168,7 +173,7 @@ def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, 
         names = {run.name for run in kept}
         for run in runs:
             if run.name not in names:
-                left_out[run.name] = f"--where {given}={value}" + f", and it is {run.status}" * (run.status is not None)  # fmt: skip
+                left_out[run.name] = f"--where {given}={value}{run.ended}"
         runs = kept
     return runs
 
