@@ -193,7 +193,7 @@ def test_settings_that_seldom_repeat_in_a_table_of_final_values_are_no_results()
 def test_runs_that_are_left_out_are_listed_with_their_status(
     cell: int, where: dict[str, str], why: str
 ) -> None:
-    recorded = source([*grid(1, 2), {"t_mult": 2, "seed": 3, "epochs": cell}])
+    recorded = source([*grid(1, 2), {"t_mult": 2, "seed": 0, "epochs": cell}])
     runs = recorded.runs.with_columns(
         status=pl.when(pl.col("run") == "r6").then(pl.lit("crashed")).otherwise("status")
     )

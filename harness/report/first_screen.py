@@ -235,8 +235,7 @@ def _incomplete(runs: pl.DataFrame) -> list[str]:
     if left.is_empty() or len(runs) == 1:
         return []
     counted = ", ".join(f"{count} {status}" for status, count in Counter(left["status"]).items())
-    are = "run is" if len(left) == 1 else "runs are"
-    note = f"{len(left)} of {len(runs)} {are} not complete: {counted}."
+    note = f"{len(left)} of {len(runs)} runs {'is' if len(left) == 1 else 'are'} not complete: {counted}."
     failed = left.filter(pl.col("status") == "failed", pl.col("error").is_not_null())
     first = failed.row(0, named=True) if len(failed) else None
     return [note + (f" {first['name']}: {_cut(first['error'])}" if first else "")]
