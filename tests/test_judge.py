@@ -400,6 +400,7 @@ def test_runs_that_ended_early_in_a_table_of_final_values_are_shorter(
     assert done.returncode == 0, done.stderr
     assert "interim, 6 of 8 pairs" in done.stdout
     assert "runs left out: 2 shorter" in done.stdout
+    assert done.stdout.count(": shorter: ends at step ") == 2
 
 
 def test_what_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> None:

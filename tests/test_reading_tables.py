@@ -260,7 +260,7 @@ def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
 ) -> None:
     path = write(tmp_path, "a.csv", PARTS[name])
     with pytest.raises(
-        ConfigError, match=r"differ in part \((\w|\.)+, …\); --map run=run,part"
+        ConfigError, match=r"differ in part \([\w., ]+\); --map run=run,part"
     ) as raised:
         read(path, {})
     assert "\n" not in str(raised.value)
@@ -376,6 +376,7 @@ class Refused:
 
 REFUSED = {
     "empty": Refused("", "is empty"),
+    "a column a seed": Refused("arm,seed 0,seed 1\na,1,2\nb,2,3\n", "seed 0, seed 1 are a column a seed; give a row a run"),
     "only a byte order mark": Refused(b"\xef\xbb\xbf\n", "is empty"),
     "a header only": Refused("a,b\n", "a first line and no rows"),
     "markdown without rows": Refused("| a | b |\n|---|---|\n", "a first line and no rows"),

@@ -96,6 +96,26 @@ def test_a_run_that_ends_before_others_of_its_arm_is_shorter() -> None:
     assert only(runs, "r0")["status"] == "complete"
 
 
+@pytest.mark.parametrize("state", [None, "complete"])
+def test_a_run_whose_last_rows_lack_the_value_is_not_complete(state: str | None) -> None:
+    """As pandas writes NaN."""
+    whole: Rows = [(1, 7.0), (2, 8.0), (3, 9.0)]
+    cut: Rows = [(1, 7.0), (2, 8.0), (3, None)]
+    for runs, _ in (judged((1, whole), (2, cut), statuses=[state] * 2), judged((1, cut), (2, whole), statuses=[state] * 2)):  # fmt: skip
+        (lost,) = runs.filter(pl.col("status") != "complete").to_dicts()
+        assert (lost["status"], lost["final"], lost["budget"]) == ("no value", 8.0, None)
+        assert (
+            lost["error"]
+            == "has no acc after step 2, but rows to step 3: an empty cell may be a NaN"
+        )
+
+
+def test_rows_of_other_metrics_after_the_last_value_are_no_fault() -> None:
+    rows: Rows = [(1, 7.0), (2, 8.0), (3, None)]
+    runs, _ = judged((1, rows), (2, rows))
+    assert runs["status"].to_list() == ["complete", "complete"]
+
+
 def test_arms_of_different_lengths_are_complete_and_cannot_be_compared() -> None:
     states: list[str | None] = [None] * 2
     runs, _ = judged((1, [(9, 7.0)]), (2, [(4, 6.0)]), statuses=states)

@@ -29,7 +29,7 @@ SHORTER = "shorter"  # the status of a run that ends before others of its arm, w
 class Curves:
     """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
 
-    `ends` as `series.ends` returns them, with the `epoch` of the last value; `lrs` as `lr_ends` does, None without
+    `ends` as `series.ends` returns them, with the `epoch` of the last value and the step of the last row, `recorded`; `lrs` as `lr_ends` does, None without
     an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what
     budgets are in: epochs, steps, or "" without either.
     """
@@ -50,6 +50,8 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
     if lost := rows_without_step(part):
         notes.append(f"{counted(lost, 'row')} without a step left out")
     last = ends(parts["value"].rows, better)
+    rows_end = part.curves.group_by("run").agg(recorded=pl.col("step").max())
+    last = last.join(rows_end, "run", "left", maintain_order="left")
     steps = part.curves["step"].null_count() < len(part.curves)
     if not steps:
         parts = {"value": parts["value"]}  # a column of final values is no curve of the LR
@@ -126,10 +128,10 @@ def table(
     """
     last = {row["run"]: row for row in own.ends.to_dicts()}
     lrs = {row["run"]: row for row in own.lrs.to_dicts()} if own.lrs is not None else {}
-    longest: dict[tuple[str, str], int] = {}
+    longest: dict[tuple[str, str], int] = {}  # by cell and level, and by cell
     for number, run in enumerate(found.runs):
-        place = (found.cell(run), run.level)
-        longest[place] = max(longest.get(place, 0), last.get(number, {}).get("step") or 0)
+        for place in ((found.cell(run), run.level), (found.cell(run), "")):
+            longest[place] = max(longest.get(place, 0), last.get(number, {}).get("step") or 0)
     order = {level: number for number, level in enumerate([found.baseline, *found.treatments])}
     numbered = sorted(
         enumerate(found.runs),
@@ -138,7 +140,11 @@ def table(
     rows = []
     for number, run in numbered:
         end, place = last.get(number), (found.cell(run), run.level)
-        status, error = _status(run, end, longest[place], own.unit, found.metric)
+        status, error = _status(run, end, own.unit, found.metric)
+        if status == COMPLETE and end is not None:
+            status, error = _too_short(
+                run, end, longest[place], longest[place[0], ""], found.metric
+            )
         done = status == COMPLETE  # others make no comparison invalid
         rows.append(
             _row(found, run, measure, end or {}, lrs.get(number, {}) if done else {})
@@ -149,7 +155,7 @@ def table(
 
 
 def _status(
-    run: Run, last: dict[str, Any] | None, longest: int, unit: str, metric: str
+    run: Run, last: dict[str, Any] | None, unit: str, metric: str
 ) -> tuple[str, str | None]:
     """Return how a run ended, and why it is not complete."""
     if run.status not in (None, COMPLETE):
@@ -159,8 +165,18 @@ def _status(
     if not math.isfinite(last["value"]):
         where = f" at step {last['step']}" if unit else ""
         return "diverged", f"its last value{where} is {last['value']}"
-    if run.status is None and last["step"] < longest:
-        return SHORTER, f"ends at step {last['step']}, others of its arm at {longest}"
+    return COMPLETE, None
+
+
+def _too_short(
+    run: Run, last: dict[str, Any], of_arm: int, of_cell: int, metric: str
+) -> tuple[str, str | None]:
+    """Return the status of a run that may lack values at its end: those of others go to the steps `of_arm`, `of_cell`."""
+    at, recorded = last["step"], last["recorded"]
+    if recorded is not None and at < of_cell <= recorded:
+        return NO_VALUE, f"has no {metric} after step {at}, but rows to step {recorded}: an empty cell may be a NaN"  # fmt: skip
+    if run.status is None and at < of_arm:
+        return SHORTER, f"ends at step {at}, others of its arm at {of_arm}"
     return COMPLETE, None
 
 

@@ -39,7 +39,8 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
     if not odd.is_empty() and odd.str.contains(_PERCENT).all():
         if some:
             raise ConfigError(f"{path}: the column {name!r} has numbers with and without %; write all of them alike")  # fmt: skip
-        notes.append(f"{name}: is in % (93.1 % is read as 93.1)")
+        first = other[0]
+        notes.append(f"{name}: is in % ({clean(first)} is read as {clean(first).rstrip(' %')})")
         numbers = text.str.strip_suffix("%").str.strip_chars().cast(pl.Float64, strict=False)
     elif not some:
         return text

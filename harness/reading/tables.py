@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -21,6 +22,7 @@ from harness.reading.recorded import (
     Recorded,
     clean,
     flat_settings,
+    listed,
     refuse_more,
     unique_names,
 )
@@ -32,6 +34,7 @@ _RUN = ("run", "run_id", "run_name", "id", "name", "trial", "experiment")
 _ONE_RUN = _RUN[:3]  # names of a column that has another value in each run
 _STEP = ("step", "global_step", "_step", "trainer/global_step", "update", "iteration", "iter", "training_iteration", "epoch")  # fmt: skip
 _SEED = ("seed", "random_seed", "rng_seed")
+_A_SEED = re.compile(r"(?:seed|run|trial|rep|repeat)[ _-]?#?\d+", re.I)
 _STATUS = ("status", "state")
 _COMPLETE = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
 
@@ -161,6 +164,8 @@ def _key(table: Table, columns: tuple[str, ...]) -> pl.Series:
 
 def _final_values(table: Table, roles: _Roles) -> Recorded:
     refuse_more("runs", table.rows, MOST_RUNS)
+    if len(seeds := [name for name in table.names if _A_SEED.fullmatch(name)]) > 1:
+        raise ConfigError(f"{table.path}: {_list(seeds)} are a column a seed; give a row a run, with a column seed (pandas: melt)")  # fmt: skip
     key = _key(table, roles.run) if roles.run else None
     unique = key is not None and key.n_unique() == len(key)
     if key is not None and not unique and roles.step is None and roles.run[0].lower() in _ONE_RUN:
@@ -282,8 +287,8 @@ def _refuse_parts(table: Table, roles: _Roles, rows: pl.DataFrame, order: pl.Ser
         )  # fmt: skip
         apart = of_run["few"].all() and 2 * repeats >= of_run["fewer"].sum()
         if apart and own.n_unique() == len(own):
-            first = clean(own["value"].drop_nulls().cast(pl.String).first())
-            raise ConfigError(f"{table.path}: rows of one run and step differ in {name} ({first}, …); --map run={','.join((*roles.run, name))} makes runs of them, of which --where {name}={first} takes a part")  # fmt: skip
+            parts = own["value"].drop_nulls().unique(maintain_order=True).cast(pl.String)
+            raise ConfigError(f"{table.path}: rows of one run and step differ in {name} ({clean(listed(parts.to_list(), 4))}); --map run={','.join((*roles.run, name))} makes runs of them, of which --where {name}=VALUE takes a part")  # fmt: skip
 
 
 def _per_run(number: pl.Series, values: pl.Series, take: pl.Expr) -> pl.Series:

@@ -22,6 +22,7 @@ from harness.report import folders, page
 from harness.report.data_files import write_data_files
 from harness.report.pictures import write_pictures
 
+_MOST_NAMED = 10  # runs that are not complete, in the terminal
 OPTIMISTIC = (
     "--at best takes the best of many evaluations of each run: optimistic, the more so the more evaluations there "
     "are; a verdict is by the last value"
@@ -65,8 +66,19 @@ def best_values(claim: Claim, runs: pl.DataFrame, source: Source) -> str:
 
 
 def _described(claim: Claim, runs: pl.DataFrame, source: Source) -> list[str]:
-    notes = [f"note: {note}" for note in source.notes]
+    notes = [f"note: {note}" for note in [*source.notes, *_not_complete(runs)]]
     return [run_tables.table_of_others(runs, claim.scale), *([""] if notes else []), *notes]
+
+
+def _not_complete(runs: pl.DataFrame) -> list[str]:
+    """Return how compared runs ended that are not complete, a line each."""
+    ended = runs.filter(pl.col("status") != "complete").select("name", "status", "error").rows()
+    lines = [f"{name}: {status}{f': {error}' if error else ''}" for name, status, error in ended]
+    left = len(lines) - _MOST_NAMED
+    return [
+        *lines[:_MOST_NAMED],
+        *([f"and {left:,} more runs are not complete"] if left > 0 else []),
+    ]
 
 
 def _verdict(claim: Claim, runs: pl.DataFrame, source: Source) -> dict[str, Any]:
