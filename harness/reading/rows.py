@@ -29,9 +29,9 @@ SHORTER = "shorter"  # the status of a run that ends before others of its arm, w
 class Curves:
     """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
 
-    `ends` as `series.ends` returns them, with the `epoch` of the last value and the step of the last row, `recorded`; `lrs` as `lr_ends` does, None without
-    an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where they are not known. `unit` is what
-    budgets are in: epochs, steps, or "" without either.
+    `ends` as `series.ends` returns them, with the `epoch` of the last value and the step of the last row, `recorded`;
+    `lrs` as `lr_ends` does, None without an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where
+    they are not known. `unit` is what budgets are in: epochs, steps, or "" without either.
     """
 
     rows: pl.DataFrame

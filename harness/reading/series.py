@@ -34,10 +34,10 @@ class Series:
 def series(recorded: Recorded, column: str) -> Series:
     """Return a column of the curves. Where steps go back, a run was resumed: rows from there on replace earlier ones.
 
-    A run whose steps go back although none is there twice was not resumed: its rows are in another order, and are sorted
-    by step; so are those of copied rows, of which more fall than half as many as rise. Other rows that fall more often
-    than they rise are read from the last to the first. Rows without a step are left out; in a table of final values, which has no steps, all have step 0. Raises
-    `ConfigError` for steps that are none.
+    A run whose steps go back although none has two values was not resumed: its rows are in another order, and are sorted
+    by step (where a step is there twice, if steps fall more than half as often as they rise). Other rows whose steps fall
+    more often than they rise are read from the last to the first. Rows without a step are left out; in a table of final
+    values, which has no steps, all have step 0. Raises `ConfigError` for steps that are none.
     """
     named = recorded.curves.select("run", "step", pl.col(column).alias("value")).drop_nulls("value")
     steps = _STEP.fill_null(0) if _without_steps(recorded) else _STEP

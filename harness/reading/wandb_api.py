@@ -53,9 +53,7 @@ def read(address: str, where: Mapping[str, str]) -> Recorded:
             found = list(_read_runs(address, where, runs))
         except ConfigError:
             raise
-        except (
-            BaseException
-        ) as error:  # wandb may raise anything, and Ctrl-C comes while a server is waited for
+        except BaseException as error:  # wandb raises anything; Ctrl-C ends a wait
             _end_service()
             if not isinstance(error, Exception):
                 raise
