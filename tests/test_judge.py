@@ -389,6 +389,21 @@ def test_odd_columns_are_judged(
     assert said in done.stdout
 
 
+def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Main) -> None:
+    """Though it has an epoch of its own, which is no setting."""
+    runs = [(arm, seed, "crashed" if (arm, seed) == ("b", 3) else "finished") for arm in "ab" for seed in range(8)]  # fmt: skip
+    rows = [
+        f"{arm}-{seed},{state},me,2026-01-01,{10 if state == 'finished' else 4},{arm},{seed},{70 + seed + (arm == 'b')}"
+        for arm, seed, state in runs
+    ]
+    table = "\n".join(["Name,State,User,Created,epoch,arm,seed,val_acc", *rows, ""])
+    done = judge(final_values(tmp_path / "runs.csv", table), "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "interim, 7 of 8 pairs" in done.stdout
+    assert "note: b-3: crashed\n" in done.stdout
+    assert "make no cells: epoch\n" in done.stdout
+
+
 def test_runs_that_ended_early_in_a_table_of_final_values_are_shorter(
     tmp_path: Path, judge: Main
 ) -> None:
