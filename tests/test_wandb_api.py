@@ -181,6 +181,15 @@ def test_a_dead_address_is_one_line(server: Server, monkeypatch: pytest.MonkeyPa
     assert "http://127.0.0.1:9 refused" in _refusal("wandb:tester/p", {})
 
 
+def test_settings_that_wandb_refuses_are_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_BASE_URL", "nonsense")
+    assert "should be a valid URL" in _refusal("wandb:tester/p", {})
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True])
 def test_the_command_ends_though_wandb_would_wait(

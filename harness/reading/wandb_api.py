@@ -124,10 +124,12 @@ def _end_service() -> None:
     """End wandb's service at once: with a request that has no answer it may go on for ever, and wandb waits for it."""
     import wandb
 
-    connection = wandb.setup().ensure_service()
-    if connection._proc is not None:  # none, where it belongs to another process
-        connection._proc._process.kill()
-        connection._proc.join()
+    with suppress(
+        Exception
+    ):  # there may be none: settings that wandb refuses, or another process's
+        service = wandb.setup().assert_service()._proc
+        service._process.kill()  # type: ignore[union-attr]
+        service.join()  # type: ignore[union-attr]
     with suppress(Exception, SystemExit):  # as the service does not answer, and for its exit status
         wandb.teardown()
 
