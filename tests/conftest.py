@@ -178,6 +178,8 @@ def _run(
         code = stop.code
     finally:
         program_commit.cache_clear()
+        if "wandb" in sys.modules:  # whose service later programs would use, by its variable
+            sys.modules["wandb"].teardown()
     said = capsys.readouterr()
     if isinstance(code, str):  # what Python does at the end
         return subprocess.CompletedProcess(args, 1, said.out, f"{said.err}{code}\n")

@@ -106,6 +106,7 @@ def test_runs_come_in_pages(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(4):
         rows = found.curves.filter(pl.col("run") == number, pl.col("acc").is_not_null())
         assert rows.select("step", "acc").rows() == _sent(server, number)
+    assert "WANDB_SERVICE" not in os.environ, "wandb's service ended with the folder where it logs"
 
 
 FILTERS: dict[str, tuple[dict[str, str], list[int]]] = {

@@ -90,7 +90,13 @@ def _filters(where: Mapping[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def _own_folder() -> Iterator[None]:
-    """Give wandb a temporary folder: it makes one for each run that it reads, and keeps copies of histories."""
+    """Give wandb a temporary folder: it makes one for each run that it reads, and keeps copies of histories.
+
+    Its service logs there, and ends with it: a later program of this environment would use it else.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
+    import wandb
+
     names = ("WANDB_DIR", "WANDB_CACHE_DIR")
     before = {name: os.environ.get(name) for name in names}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -98,6 +104,7 @@ def _own_folder() -> Iterator[None]:
         try:
             yield
         finally:
+            wandb.teardown()
             for name, value in before.items():
                 os.environ.pop(name)
                 os.environ.update({name: value} if value is not None else {})
@@ -105,7 +112,6 @@ def _own_folder() -> Iterator[None]:
 
 def _connect(address: str) -> wandb.Api:
     """Return the API of the server. Never asks for a key."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
     import wandb
     from wandb.sdk.lib import wbauth
 
