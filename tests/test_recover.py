@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 
 from harness.config.errors import ConfigError
-from harness.reading.recorded import RUNS, Recorded, clean
+from harness.reading.recorded import FINAL_VALUES, RUNS, Recorded, clean
 from harness.reading.recover import Asked, Question, recover
 
 FACTOR = Asked(factor="t_mult", baseline="1", metric="val_acc")
@@ -274,6 +275,36 @@ def test_a_metric_that_was_read_as_text_says_so() -> None:
         ConfigError, match=r"--metric acc: is read as text.*\(row 3\).*correct or empty"
     ):
         recover(recorded, Asked("t_mult", "1", metric="acc"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "column", "value", "means"),
+    [
+        ("val_acc", "val_acc_std", 0.3, True), ("val_acc", "std", 0.3, True), ("val_acc_mean", "val_acc_std", 0.3, True),
+        ("mean", "std", 0.3, True), ("val_acc", "Std. dev.", 0.3, True), ("val_acc", "accStderr", "± 0.3", True),
+        ("val_acc", "n_seeds", 5, True), ("val_acc", "num runs", 5, True),
+        ("val_acc", "n_seeds", 1, False), ("val_acc", "init_std", 0.02, False), ("val_acc", "dev_acc", 0.3, False),
+        ("val_acc", "n", 5, False),
+    ],
+)  # fmt: skip
+def test_rows_that_are_means_of_runs_are_no_runs(
+    metric: str, column: str, value: object, means: bool
+) -> None:
+    runs: list[dict[str, Any]] = [
+        {"t_mult": level, metric: 90.0 + at, column: value} for level in (1, 2) for at in range(3)
+    ]
+    metrics = {metric: 1.0} | ({column: value} if not isinstance(value, str) else {})
+    found = source(runs, *metrics)
+    found = replace(found, curves=found.curves.with_columns(pl.lit(own).alias(name) for name, own in metrics.items()))  # fmt: skip
+    asked = Asked("t_mult", "1", metric=metric)
+    recover(found, asked)  # of curves, or of W&B's table: a row a run
+    found = replace(found, kind=f"CSV, {FINAL_VALUES}")
+    if means:
+        with pytest.raises(ConfigError, match=f"--metric {metric}: the column '{re.escape(column)}' says that each row is a mean of"):  # fmt: skip
+            recover(found, asked)
+        runs = [own | {"seed": at % 3} for at, own in enumerate(runs)]
+        found = replace(found, runs=source(runs).runs)
+    recover(found, asked)
 
 
 def test_several_numbers_may_be_judged() -> None:

@@ -215,7 +215,12 @@ def test_invalid_comparisons_do_not_count_and_empty_ones_do() -> None:
     good, other = rows(around(0.5), cell="a"), rows(around(0.5), cell="b")
     invalid = [row | {"aligned": False} for row in other]
     missing = [lost(row, "missing") for row in other]
-    assert [one["comparisons"] for one in judged(good + invalid)["comparisons"]] == [1, 1]
+    both = judged(good + invalid)
+    assert [one["comparisons"] for one in both["comparisons"]] == [1, 1]
+    assert (
+        "t_mult=2 at b: invalid (scheduler.t_mult=1 is in mid-cycle after 35 epochs. "
+        in both["sentence"]
+    )
     assert [one["comparisons"] for one in judged(good + missing)["comparisons"]] == [2, 2]
 
 

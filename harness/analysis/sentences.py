@@ -156,11 +156,18 @@ def measured(claim: Claim, figures: Figures) -> str:
     return f"{scale.signed(figures['mean'])} {scale.of_what}{scale.note} ({share}, {pairs})"
 
 
+def _brief(claim: Claim, own: Figures) -> str:
+    """Return a comparison as one of several: what was measured and its state, or why it is invalid."""
+    if own["verdict"] == states.INVALID:
+        return f"invalid ({own['invalid'].partition(';')[0]})"
+    return f"{measured(claim, own)}{_closest(own)}, {_short(claim, own)}"
+
+
 def _short(claim: Claim, own: Figures) -> str:
     verdict = own["verdict"]
     if verdict == states.INTERIM:
         return f"interim of {own['planned']} {_units(claim)}"
-    if verdict not in (own["complete_pairs"], states.INVALID) and own["intention_to_treat"]:
+    if verdict != own["complete_pairs"] and own["intention_to_treat"]:
         return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
     rival = f" (but not above {' and '.join(explained)})" if explained else ""
@@ -406,7 +413,7 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
     counted = Counter(one["verdict"] for one in comparisons)
     found = "; ".join(f"{counted[name]} {name}" for name in states.STATES if counted[name])
     shown = [
-        f"{_named(claim, one['treatment'])}{_lr(one)}{_at(one)}: {measured(claim, one)}{_closest(one)}, {_short(claim, one)}"
+        f"{_named(claim, one['treatment'])}{_lr(one)}{_at(one)}: {_brief(claim, one)}"
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)

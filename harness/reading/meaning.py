@@ -26,6 +26,10 @@ _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
     "std", "sd", "var", "stderr", "sem", "decrease", "increase",
 }  # fmt: skip
+_MEAN = {"mean", "avg", "average"}
+_DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
+_DEVIATION_TOO = {"dev", "err", "error"}  # beside one of these
+_RUNS = re.compile(r"^(?:n|num|number|no)[ ._]*(?:of[ ._]*)?(?:seeds|runs|trials|repeats|repetitions|replicates)$", re.I)  # fmt: skip
 _FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
@@ -84,6 +88,18 @@ def is_named_result(name: str) -> bool:
     if _COUNTER.search(name):
         return True
     return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
+
+
+def is_deviation(name: str, metric: str) -> bool:
+    """Return whether a column is the deviation of a metric, by its name: `std` or `acc_std` beside `acc`."""
+    tokens = _tokens(name)
+    of = tokens - _DEVIATION - _DEVIATION_TOO - _MEAN
+    return bool(tokens & _DEVIATION) and of <= _tokens(metric)
+
+
+def counts_runs(name: str) -> bool:
+    """Return whether a column counts the runs of each row, by its name: `n_seeds`."""
+    return bool(_RUNS.search(name))
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:

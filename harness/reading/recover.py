@@ -13,7 +13,7 @@ from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
-from harness.reading.recorded import COMPLETE, Recorded, clean, listed
+from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, listed
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SUMMARIES = {"mean", "avg", "average", "median", "std", "sd", "stdev", "sem", "total", "sum", "all", "min", "max"}  # fmt: skip
@@ -110,6 +110,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored})
+    _refuse_means(recorded, keys, metric, factor)
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -131,6 +132,16 @@ def _refuse_text(metric: str | None, recorded: Recorded) -> None:
     for note in recorded.notes:
         if metric not in recorded.metrics and note.startswith(f"{metric}: is read as text"):
             raise ConfigError(f"--metric {note}; correct or empty them")
+
+
+def _refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: str) -> None:
+    """Raise `ConfigError` for a table of final values that has no seed, and a column of what only means have."""
+    if not recorded.kind.endswith(FINAL_VALUES) or any(map(meaning.is_seed, keys)):
+        return
+    for name in keys:
+        several = meaning.counts_runs(name) and name in recorded.metrics and recorded.curves[name].max() != 1  # fmt: skip
+        if name not in (metric, factor) and (several or meaning.is_deviation(name, metric)):
+            raise ConfigError(f"--metric {metric}: the column {name!r} says that each row is a mean of several runs, and a verdict needs each run; give a row a run, or rename {name!r} if a row is one")  # fmt: skip
 
 
 def _sorted_keys(

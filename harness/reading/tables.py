@@ -17,6 +17,7 @@ from harness.reading import table_exports as exports
 from harness.reading.meaning import is_clock, is_named_result, no_setting
 from harness.reading.recorded import (
     COMPLETE,
+    FINAL_VALUES,
     MOST_RUNS,
     RUNS,
     Recorded,
@@ -185,7 +186,7 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
     names = [f"row {n}" for n in range(1, table.rows + 1)] if key is None else key.to_list()
     status = None if roles.status is None else table.text(roles.status)
-    kind = exports.RUNS_TABLE if exported else f"{table.format}, a row of final values a run"
+    kind = exports.RUNS_TABLE if exported else f"{table.format}, {FINAL_VALUES}"
     number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
     step = pl.Series([None], dtype=pl.Int64).new_from_index(0, table.rows)
     if roles.step is not None:
