@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,9 @@ def measured(claim: Claim, figures: Figures) -> str:
 def _brief(claim: Claim, own: Figures) -> str:
     """Return a comparison as one of several: what was measured and its state, or why it is invalid."""
     if own["verdict"] == states.INVALID:
-        return f"invalid ({own['invalid'].partition(';')[0]})"
+        return (
+            f"invalid ({re.split(r'; (?:valid would be|the nearest budgets)', own['invalid'])[0]})"
+        )
     return f"{measured(claim, own)}{_closest(own)}, {_short(claim, own)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Recorded:
         state = _newest(here, runs[here], notes)
         recorded = {key: state[key] for key in _SETTINGS if state.get(key) is not None}
         settings = all_settings(folder, here, recorded, notes)
-        rows = _rows(state["log_history"], here, notes)
+        rows = _rows(_training(state, here, notes), here, notes)
         done, planned = state["global_step"], state.get("max_steps")
         status, error = None, None
         if isinstance(planned, int) and planned > 0:
@@ -99,6 +99,35 @@ def _state(path: Path) -> dict[str, Any]:
     if not isinstance(steps, int) or not isinstance(history, list):
         raise UnreadableError(f"{path}: is no state of a Trainer (global_step, log_history)")
     return dict(state)
+
+
+def _training(state: Mapping[str, Any], run: Path, notes: Notes) -> list[Any]:
+    """Return the history without evaluations after the training that repeat one: of which weights they are is unknown.
+
+    `load_best_model_at_end` makes them those of the best step; `evaluate` may take other data, too.
+    """
+    found: list[Any] = []
+    steps, values = set[tuple[Any, str]](), set[tuple[str, float]]()
+    trained = False
+    for entry in state["log_history"]:
+        items = entry.items() if isinstance(entry, dict) else ()
+        trained = trained or any(key == "train_runtime" for key, _ in items)
+        named = {
+            key: value
+            for key, value in items
+            if key.startswith("eval_") and isinstance(value, int | float)
+        }
+        own = {(entry.get("step"), key) for key in named}
+        is_best = state.get("best_metric") in named.values() and not values.isdisjoint(
+            named.items()
+        )
+        if trained and (own & steps or is_best):
+            notes.add("evaluations after the training that repeat one are left out: they may be of the best weights, or of other data", run)  # fmt: skip
+            continue
+        steps |= own
+        values |= named.items()
+        found.append(entry)
+    return found
 
 
 def _rows(history: Sequence[Any], run: Path, notes: Notes) -> pl.DataFrame:

@@ -24,12 +24,36 @@ _SETTINGS_TOO = {"top", "precision", "reward"}  # which are settings as well, as
 _BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
 _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
-    "std", "sd", "var", "stderr", "sem", "decrease", "increase",
+    "std", "sd", "var", "variance", "stderr", "sem", "range", "decrease", "increase", "reduction", "reduced",
+    "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift",
 }  # fmt: skip
-_MEAN = {"mean", "avg", "average"}
 _DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
-_DEVIATION_TOO = {"dev", "err", "error"}  # beside one of these
-_RUNS = re.compile(r"^(?:n|num|number|no)[ ._]*(?:of[ ._]*)?(?:seeds|runs|trials|repeats|repetitions|replicates)$", re.I)  # fmt: skip
+_BOUND = {
+    "se",
+    "ci",
+    "ci90",
+    "ci95",
+    "ci99",
+    "sigma",
+    "var",
+    "variance",
+    "lower",
+    "upper",
+}  # of a metric that is named with it
+_BESIDE = {
+    "mean",
+    "avg",
+    "average",
+    "dev",
+    "err",
+    "error",
+    "over",
+    "across",
+    "of",
+    "seeds",
+    "runs",
+}  # words of such names
+_RUNS = re.compile(r"(?:(?:n|num|number|no|count|#)[ ._]*(?:of[ ._]*)?)?(?:seeds|runs|trials|repeats|repetitions|replicates)", re.I)  # fmt: skip
 _FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
@@ -41,7 +65,7 @@ _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
 )
 _NO_SETTING = re.compile(
-    r"""^(?:name|id|uuid|path|dir|folder)$
+    r"""^(?:name|id|uuid|path|dir|folder|index)$
     |(?:^|[._/-])(?:
         host(?:name)?|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
@@ -62,6 +86,7 @@ _COUNTER = re.compile(
     |(?:^|[._/-])(?:gpu|peak|max)_mem(?:ory)?(?:_[gm]i?b)?$""",
     re.I | re.X,
 )
+_STEPS = re.compile(r"(?:(?:num|n|global|train(?:ing)?|total|time|env)[ _]?)*(?:steps|epochs|iterations|iters|updates|rounds|batches)", re.I)  # fmt: skip
 _OWN = (
     "store.", "tracking.", "ledger.", "claim.", "averages.", "metrics", "extensions", "overrides", "plan.",
 )  # fmt: skip
@@ -77,6 +102,11 @@ def is_result(name: str) -> bool:
     return not _NO_RESULT.search(name)
 
 
+def plural_steps(names: Sequence[str]) -> list[str]:
+    """Return the names that may be a step or a budget, as `steps` and `epochs`."""
+    return [*filter(_STEPS.fullmatch, names)]
+
+
 def is_clock(name: str) -> bool:
     """Return whether a column counts or measures time, as `epoch`, `global_step` and `runtime` do."""
     return bool(_EPOCH.search(name)) or not is_result(name)
@@ -85,21 +115,36 @@ def is_clock(name: str) -> bool:
 def is_named_result(name: str) -> bool:
     """Return whether the name of a column says that it holds results, or counts what a run did, and is no setting."""
     tokens = _tokens(name)
-    if _COUNTER.search(name):
+    if _COUNTER.search(_without_unit(name)):
         return True
     return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
 
 
-def is_deviation(name: str, metric: str) -> bool:
-    """Return whether a column is the deviation of a metric, by its name: `std` or `acc_std` beside `acc`."""
-    tokens = _tokens(name)
-    of = tokens - _DEVIATION - _DEVIATION_TOO - _MEAN
-    return bool(tokens & _DEVIATION) and of <= _tokens(metric)
+def _without_unit(name: str) -> str:
+    """Return `train_time` for `Train time (s)`."""
+    return re.sub(r"\s+", "_", re.sub(r"[(\[].*", "", name).strip())
+
+
+def is_deviation(name: str, metric: str, several: bool) -> bool:
+    """Return whether a column is the deviation of a metric, by its name: `acc_std` beside `acc`.
+
+    One that names no metric, as `std`, is a setting too: it is the deviation if it has `several` numbers.
+    """
+    tokens, own = _tokens(name), _as_short(_tokens(metric))
+    of = _as_short(tokens - _DEVIATION - _BOUND - (_BESIDE - own))
+    sign = bool({*"±σ"} & {*name})
+    if not of:
+        return sign or (bool(tokens & _DEVIATION) and (several or bool(tokens & _BESIDE)))
+    return of <= own and (sign or bool(tokens & (_DEVIATION | _BOUND)))
+
+
+def _as_short(tokens: set[str]) -> set[str]:
+    return {"acc" if one == "accuracy" else one for one in tokens}
 
 
 def counts_runs(name: str) -> bool:
-    """Return whether a column counts the runs of each row, by its name: `n_seeds`."""
-    return bool(_RUNS.search(name))
+    """Return whether a column counts the runs of each row, by its name: `n_seeds`, `runs`."""
+    return bool(_RUNS.fullmatch(name.strip()))
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
@@ -193,14 +238,14 @@ def may_be_best(name: str) -> bool:
 
 
 def _only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
-    columns = [name for name in columns if name not in seeds and _may_be_metric(name)] or columns
-    held_out = [name for name in columns if re.search(r"val|eval|dev|test", name, re.I)]
-    accuracies = [name for name in held_out or columns if _ACCURACY & _tokens(name)]
-    for found in (accuracies, held_out, columns):
-        if len(found) == 1:
-            return found[0]
+    found = [name for name in columns if name not in seeds and _may_be_metric(name)]
+    held_out = [name for name in found if re.search(r"val|eval|dev|test", name, re.I)]
+    accuracies = [name for name in held_out or found if _ACCURACY & _tokens(name)]
+    for group in (accuracies, held_out, found):
+        if len(group) == 1:
+            return group[0]
     raise ConfigError(
-        f"--metric: say which number is judged; found: {listed(accuracies or columns)}"
+        f"--metric: say which number is judged; found: {listed(accuracies or found or columns)}"
     )
 
 

@@ -14,9 +14,13 @@ from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
 from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, listed
+from harness.reading.table_cells import READ_AS_TEXT
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SUMMARIES = {"mean", "avg", "average", "median", "std", "sd", "stdev", "sem", "total", "sum", "all", "min", "max"}  # fmt: skip
+_MOST_KEPT_APART = (
+    1 / 4
+)  # of the seeds that have runs of both arms: by settings, of which one may be a result
 _STATES = ("status", "state")  # which --where knows beside settings
 
 
@@ -110,7 +114,10 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored})
-    _refuse_means(recorded, keys, metric, factor)
+    if recorded.kind.endswith(FINAL_VALUES):
+        if not seeds:
+            _refuse_means(recorded, keys, metric, factor)
+        _refuse_curves(runs, [factor, *seeds], {metric, *ignored})
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -118,30 +125,59 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
+    both = _paired_seeds(found, within_cells=False)
     _keep_comparable(found)
     found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
-    if found.paired and not _has_pairs(found):
-        _refuse_cells_without_pairs(found)
+    if found.paired:
+        _check_cells(found, both)
+    if found.paired and not _paired_seeds(found):
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
 
 
 def _refuse_text(metric: str | None, recorded: Recorded) -> None:
-    """Raise `ConfigError` for a metric that was read as text."""
-    for note in recorded.notes:
-        if metric not in recorded.metrics and note.startswith(f"{metric}: is read as text"):
-            raise ConfigError(f"--metric {note}; correct or empty them")
+    """Raise `ConfigError` where the metric, or a column that may be it, was read as text."""
+    text = {
+        note.partition(READ_AS_TEXT)[0]: note for note in recorded.notes if READ_AS_TEXT in note
+    }
+    if metric is None:
+        named = [name for name in text if meaning.is_named_result(name)]
+    else:
+        named = [meaning.find_key(metric, [*recorded.metrics, *text], "--metric")] if text else []
+    for name in named:
+        if name in text and name not in recorded.metrics:
+            raise ConfigError(
+                f"--metric {text[name]}; correct or empty them"
+                + ", or name another metric" * (metric is None)
+            )
 
 
 def _refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: str) -> None:
     """Raise `ConfigError` for a table of final values that has no seed, and a column of what only means have."""
-    if not recorded.kind.endswith(FINAL_VALUES) or any(map(meaning.is_seed, keys)):
+    if any(map(meaning.is_seed, keys)):  # which --seed none may have left out
         return
     for name in keys:
-        several = meaning.counts_runs(name) and name in recorded.metrics and recorded.curves[name].max() != 1  # fmt: skip
-        if name not in (metric, factor) and (several or meaning.is_deviation(name, metric)):
+        column = recorded.curves[name].drop_nulls().to_list() if name in recorded.metrics else []
+        counts = meaning.counts_runs(name) and min(column, default=0) > 1
+        if name not in (metric, factor) and (
+            counts or meaning.is_deviation(name, metric, len({*column}) > 1)
+        ):
             raise ConfigError(f"--metric {metric}: the column {name!r} says that each row is a mean of several runs, and a verdict needs each run; give a row a run, or rename {name!r} if a row is one")  # fmt: skip
+
+
+def _refuse_curves(runs: Sequence[Run], own: Sequence[str], skipped: set[str]) -> None:
+    """Raise `ConfigError` for a table of final values with several steps of one level and seed: the keys `own`."""
+    for name in meaning.plural_steps(_keys(runs)):
+        places: dict[tuple[str, ...], set[str]] = {}
+        for run in runs if name not in {*own, *skipped} else ():
+            place = tuple(show(run.settings.get(key)) for key in own)
+            places.setdefault(place, set()).add(show(run.settings.get(name)))
+        if places and min(map(len, places.values())) > 1:
+            raise ConfigError(
+                f"{name}: has several values with one {' and '.join(own)}; if these are rows of one run, --map step={name} --map run={','.join(own)}; "
+                f"if each row is a run that ended there, give {name!r} another name"
+            )
 
 
 def _sorted_keys(
@@ -295,18 +331,23 @@ def _keep_comparable(found: Question) -> None:
     )
 
 
-def _has_pairs(found: Question, within_cells: bool = True) -> bool:
+def _paired_seeds(found: Question, within_cells: bool = True) -> set[int | None]:
+    """Return the seeds that runs of the baseline and of another level have, in one cell."""
+
     def place(run: Run) -> tuple[str, int | None]:
         return found.cell(run) if within_cells else "", run.seed
 
     base = {place(run) for run in found.runs if run.level == found.baseline}
-    return any(place(run) in base for run in found.runs if run.level != found.baseline)
+    return {run.seed for run in found.runs if run.level != found.baseline and place(run) in base}
 
 
-def _refuse_cells_without_pairs(found: Question) -> None:
-    """Raise `ConfigError` where seeds would pair runs, and settings keep each such pair apart."""
-    if _has_pairs(found, within_cells=False):
+def _check_cells(found: Question, both: set[int | None]) -> None:
+    """Add a note on seeds that `both` arms have, and settings keep apart; raise `ConfigError` for more than a quarter."""
+    if not (lost := len(both - _paired_seeds(found))):
+        return
+    of = f"{lost} of {len(both)} seeds have no two runs that agree in all other settings: {listed(found.keys.cells)} differ"
+    if lost > _MOST_KEPT_APART * len(both):
         raise ConfigError(
-            f"no two runs of one seed agree in all other settings: {listed(found.keys.cells)} differ; --ignore KEY "
-            "compares runs that differ in it, as in a result; --seed none compares all without pairs"
+            f"{of}; --ignore KEY compares runs that differ in it, as in a result; --where KEY=VALUE takes a part, --seed none compares without pairs"
         )
+    found.notes.append(of)

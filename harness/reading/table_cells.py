@@ -9,11 +9,12 @@ import polars as pl
 from harness.config.errors import ConfigError
 from harness.reading.recorded import clean
 
+READ_AS_TEXT = ": is read as text"  # in the note on a column
 _MISSING = ("na", "n/a", "none", "null", "-", "–", "—")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _PERCENT = rf"^{_NUMBER}\s*%$"
 _COMMA = r"^[+-]?\d+(,\d+|([.'\u00a0\u202f ]\d{3})+(,\d+)?)(,\d{3})*(\.\d+)?([eE][+-]?\d+)?\s*%?$"
-_SPREAD = rf"^{_NUMBER}\s*%?\s*(±|\+/-|\+-|\$?\\pm\$?|\(\s*±?)\s*{_NUMBER}\s*%?\s*\)?$"
+_SPREAD = rf"^{_NUMBER}\s*%?\s*((±|\+/-|\+-|\$?\\pm\$?|\(\s*±)\s*{_NUMBER}|\(\s*(\d+\.?\d*|\.\d+))\s*%?\s*\)?$"
 
 
 def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Series:
@@ -46,7 +47,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
         return text
     elif not odd.is_empty():
         row = (text.str.to_lowercase() == odd[0]).arg_max()
-        notes.append(f"{name}: is read as text, since cells such as {clean(odd[0])!r} (row {(row or 0) + 1}) are no numbers")  # fmt: skip
+        notes.append(f"{name}{READ_AS_TEXT}, since cells such as {clean(odd[0])!r} (row {(row or 0) + 1}) are no numbers")  # fmt: skip
         return text
     if len(odd) < len(words):
         notes.append(f"{name}: cells such as {words.filter(words.is_in(_MISSING))[0]!r} are read as empty")  # fmt: skip

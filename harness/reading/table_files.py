@@ -41,7 +41,7 @@ _MAGIC = {
     b"\xff\xfe": "is UTF-16; save it as UTF-8",
     b"\xfe\xff": "is UTF-16; save it as UTF-8",
 }
-_UNNAMED = ("", "__index_level_0__")
+_UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas' index
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,16 @@ def _markdown(path: Path, text: Iterable[str]) -> list[tuple[int, list[str]]]:
             raise unreadable(path, f"has a second table in line {number}; leave one in the file")
         cells = re.split(r"(?<!\\)\|", row[1:])
         cells = cells[:-1] if row.endswith("|") else cells
-        found.append((number, [re.sub(r"\*\*|`|\\(?=\|)", "", cell).strip() for cell in cells]))
+        found.append((number, [_unmarked(cell) for cell in cells]))
     return [
         (number, row) for number, row in found if not all(re.fullmatch(":?-+:?", c) for c in row)
     ]
+
+
+def _unmarked(cell: str) -> str:
+    """Return a Markdown cell without its marks: `**76.1**`, `_76.1_` and `` `76.1` `` are 76.1."""
+    plain = re.sub(r"\*\*|`|\\(?=\|)", "", cell).strip()
+    return re.sub(r"^([*_])(.+)\1$", r"\2", plain)
 
 
 def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table:
@@ -221,7 +227,7 @@ def _named(
     """Return the table of columns that have a name; `raw` maps what `load` takes to the name in the file."""
     found: dict[str, str] = {}
     for column, name in raw.items():
-        if (cleaned := clean(name)) in _UNNAMED:
+        if _UNNAMED.fullmatch(cleaned := clean(name)):
             continue
         if cleaned in found:
             raise ConfigError(f"{path}: two columns are named {cleaned!r}; rename one of them, or leave it out")  # fmt: skip

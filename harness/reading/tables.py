@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.config.errors import ConfigError, nearest
 from harness.reading import table_exports as exports
-from harness.reading.meaning import is_clock, is_named_result, no_setting
+from harness.reading.meaning import is_clock, is_named_result
 from harness.reading.recorded import (
     COMPLETE,
     FINAL_VALUES,
@@ -23,12 +23,12 @@ from harness.reading.recorded import (
     Recorded,
     clean,
     flat_settings,
-    listed,
     refuse_more,
     unique_names,
 )
-from harness.reading.table_cells import steps
+from harness.reading.table_cells import READ_AS_TEXT, steps
 from harness.reading.table_files import Table, open_table
+from harness.reading.table_parts import refuse_parts
 
 ROLES = ("run", "seed", "step", "epoch", "status", "lr")
 _RUN = ("run", "run_id", "run_name", "id", "name", "trial", "experiment")
@@ -224,7 +224,8 @@ def _recorded(
     table: Table, kind: str, runs: pl.DataFrame, first: list[pl.Series], found: _Found
 ) -> Recorded:
     if not found.metrics:
-        raise ConfigError(f"{table.path}: no column of numbers can be a metric; columns are {_list(table.names)}")  # fmt: skip
+        text = "".join(f"; {note}" for note in table.notes if READ_AS_TEXT in note)
+        raise ConfigError(f"{table.path}: no column of numbers can be a metric; columns are {_list(table.names)}{text}")  # fmt: skip
     if found.left:
         table.notes.append(f"left out, as they vary within a run and are no numbers: {_list(found.left)}")  # fmt: skip
     columns = [first[0].alias("run"), first[1].alias("step")]
@@ -261,35 +262,11 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
             _add(found, roles.names[name], values, number, same)
             if name == roles.seed and roles.names[name] not in found.settings:
                 raise ConfigError(f"{table.path}: the seed {name!r} changes within a run; name the columns that make a run, as --map run={','.join((*roles.run, name))}")  # fmt: skip
-    _refuse_parts(table, roles, pl.DataFrame({"run": number, "step": step}), order)
+    known = (*roles.run, roles.step, roles.status)
+    others = {name: roles.names[name] in found.left for name in table.names if name not in known}
+    refuse_parts(table, others, roles.run, pl.DataFrame({"run": number, "step": step}), order)
     kind = f"{table.format}, a row a recorded step"
     return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, step], found)  # fmt: skip
-
-
-def _refuse_parts(table: Table, roles: _Roles, rows: pl.DataFrame, order: pl.Series | None) -> None:
-    """Raise `ConfigError` where rows of one run and step are those of several curves, as of train and val.
-
-    `rows` are the run and the step of each. A column shows it that has another value in each row of one run and step,
-    few values in a run, and these at the same steps: of a run that was resumed, most steps are there once.
-    """
-    back = (pl.col("run") == pl.col("run").shift()) & (pl.col("step") <= pl.col("step").shift())
-    if not rows.select(back.any()).item() or not (repeats := len(rows) - rows.n_unique()):
-        return
-    most_steps = max(rows.group_by("run").agg(number=pl.col("step").n_unique())["number"])
-    for name in table.names:
-        values = table.values(name) if name not in (*roles.run, roles.step, roles.status) else None
-        if values is None or no_setting(name) or is_clock(name) or is_named_result(name):
-            continue
-        own = rows.with_columns(value=values if order is None else values.gather(order))
-        count, total = pl.col("len"), pl.col("len").sum()
-        of_run = own.group_by("run", "value").len().group_by("run").agg(
-            few=pl.len() <= (pl.lit(max(2, most_steps // 2)) if values.dtype.is_numeric() else total // 2),
-            fewer=total - count.max(),
-        )  # fmt: skip
-        apart = of_run["few"].all() and 2 * repeats >= of_run["fewer"].sum()
-        if apart and own.n_unique() == len(own):
-            parts = own["value"].drop_nulls().unique(maintain_order=True).cast(pl.String)
-            raise ConfigError(f"{table.path}: rows of one run and step differ in {name} ({clean(listed(parts.to_list(), 4))}); --map run={','.join((*roles.run, name))} makes runs of them, of which --where {name}=VALUE takes a part")  # fmt: skip
 
 
 def _per_run(number: pl.Series, values: pl.Series, take: pl.Expr) -> pl.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ from harness.reading.walk import NO_ROWS, Notes, all_settings, find, read_each, 
 KIND = "TensorBoard event files"
 _LONG = {"tag": pl.String, "step": pl.Int64, "value": pl.Float64}
 _HPARAMS = "hparams.yaml"  # of Lightning's TensorBoardLogger
+_SPLITS = ("train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test")
 _BLOCK = re.compile(r"```\n(.*)\n```", re.DOTALL)
 _OWN_TEXT = ("config/text_summary", "status/text_summary")
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # of tensorboard/plugins/hparams/api.proto, Status
@@ -62,7 +64,8 @@ def read(folder: Path) -> Recorded:
     """Return the runs in `folder` and below it, one a folder with event files. Raises `ConfigError` if there are none.
 
     Several files of a folder are one run that was started again: from the step at which a later file begins a tag,
-    its values replace the earlier ones. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above.
+    its values replace the earlier ones. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above;
+    `train` and `validation` beside each other are one run.
     """
     if find_spec("tensorboard") is None:
         raise ConfigError(
@@ -79,10 +82,11 @@ def read(folder: Path) -> Recorded:
     if not runs:
         raise ConfigError(f"{folder}: has no file events.out.tfevents.*, in it or below it")
     _join_subfolders(runs, notes)
+    _join_splits(runs)
 
     def one(here: Path) -> RunRecord:
         yaml = here / _HPARAMS
-        return _run(folder, here, yaml if yaml in found[here] else None, runs[here], notes)
+        return _run(folder, here, yaml if yaml in found.get(here, ()) else None, runs[here], notes)
 
     if any(events.float32 for events in runs.values()):
         notes.add("values are single-precision numbers (about 7 digits)", folder)
@@ -218,6 +222,21 @@ def _join_subfolders(runs: dict[Path, _Events], notes: Notes) -> None:
         if any(here in other.parents for other in runs):
             notes.add("has event files without a value above those of runs, and is left out", here)
             del runs[here]
+
+
+def _join_splits(runs: dict[Path, _Events]) -> None:
+    """Make one run of folders such as `train` and `validation` that are side by side, with tags as `validation/acc`."""
+    splits = [path for path in runs if path.name.lower() in _SPLITS]
+    several = Counter(path.parent for path in splits)
+    for here in splits:
+        if several[here.parent] < 2:
+            continue
+        own, above = runs.pop(here), runs.setdefault(here.parent, _Events())
+        tag = (pl.lit(f"{here.name}/") + pl.col("tag")).alias("tag")
+        above.values = pl.concat([above.values, own.values.with_columns(tag)])
+        above.settings, above.text = own.settings | above.settings, own.text | above.text
+        above.status, above.error = above.status or own.status, above.error or own.error
+        above.float32 |= own.float32
 
 
 def _is_bare(events: _Events) -> bool:

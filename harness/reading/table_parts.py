@@ -1,0 +1,91 @@
+"""Rows of one run of a table that are those of several curves, as of train and val."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from harness.config.errors import ConfigError
+from harness.reading.meaning import is_clock, is_named_result, no_setting
+from harness.reading.recorded import clean, listed
+from harness.reading.table_files import Table
+
+_OVERLAP = 1.2  # the sum of the lengths of several curves, by that of their run, or more
+_SPLIT = re.compile(r"train|val|eval|test", re.I)
+
+
+def refuse_parts(
+    table: Table,
+    columns: Mapping[str, bool],
+    run: Sequence[str],
+    rows: pl.DataFrame,
+    order: pl.Series | None,
+) -> None:
+    """Raise `ConfigError` where one of the columns tells several curves of a run apart.
+
+    `columns` has for each name whether it is text that varies within a run; `run` are the columns that name the run;
+    `rows` has the run and the step of each row, taken from the table in this `order`.
+    """
+    back = (pl.col("run") == pl.col("run").shift()) & (pl.col("step") <= pl.col("step").shift())
+    repeats = len(rows) - rows.n_unique() if rows.select(back.any()).item() else 0
+    for name, is_text in columns.items():
+        if not (repeats or is_text) or no_setting(name) or is_clock(name) or is_named_result(name):
+            continue
+        values = table.values(name)
+        own = rows.with_columns(value=values if order is None else values.gather(order))
+        if repeats and _sets_apart(own, repeats):
+            differ = "and step differ"
+        elif is_text and _runs_beside(own, name):
+            differ = "are of several curves"
+        else:
+            continue
+        parts = own["value"].drop_nulls().unique(maintain_order=True).cast(pl.String)
+        raise ConfigError(f"{table.path}: rows of one run {differ} in {name} ({clean(listed(parts.to_list(), 4))}); --map run={','.join((*run, name))} makes runs of them, of which --where {name}=VALUE takes a part")  # fmt: skip
+
+
+def _sets_apart(rows: pl.DataFrame, repeats: int) -> bool:
+    """Return whether `value` is another in each row of one run and step, which is there again in `repeats` rows.
+
+    It has few values in a run, and these at the same steps (of a run that was resumed, most steps are there once), or
+    all of a run's values are there at each of its steps.
+    """
+    if rows.n_unique() < len(rows):
+        return False
+    numeric = rows["value"].dtype.is_numeric()
+    of_run = rows.group_by("run").agg(
+        steps=pl.col("step").n_unique(), values=pl.col("value").n_unique(), rows=pl.len(),
+        most=pl.col("value").unique_counts().max(),
+    )  # fmt: skip
+    several = (pl.col("steps") > 1) & (pl.col("values") > 1)
+    if of_run.select(
+        (several & (pl.col("steps") * pl.col("values") == pl.col("rows"))).all()
+    ).item():
+        return True
+    few = pl.lit(max(2, of_run["steps"].max() // 2)) if numeric else pl.col("rows") // 2  # type: ignore[operator]
+    fewer = (of_run["rows"] - of_run["most"]).sum()
+    return bool(of_run.select((pl.col("values") <= few).all()).item()) and 2 * repeats >= fewer
+
+
+def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
+    """Return whether a text has few values in each run, over ranges of steps that overlap: not those of one phase each.
+
+    So may a flag, if its name is that of a split: others, as `is_best`, tell no curves apart.
+    """
+    if rows["value"].dtype == pl.Boolean and not _SPLIT.search(name):
+        return False
+    step = pl.col("step")
+    of_value = (
+        rows.drop_nulls("value")
+        .group_by("run", "value")
+        .agg(rows=pl.len(), length=step.max() - step.min())
+    )
+    of_run = of_value.group_by("run").agg(pl.col("rows", "length").sum(), values=pl.len())
+    whole = rows.group_by("run").agg(whole=step.max() - step.min())
+    joined = of_run.join(whole, "run", "right")
+    few, beside = (
+        2 * pl.col("values") <= pl.col("rows"),
+        pl.col("length") > _OVERLAP * pl.col("whole"),
+    )
+    return bool(joined.select((few & beside).fill_null(False).all()).item())
