@@ -306,6 +306,26 @@ PASTED = """| schedule | top1 (%) |
 ])  # fmt: skip
 
 
+def test_rows_that_are_there_again_count_once(tmp_path: Path, judge: Main) -> None:
+    """Rows that are equal in all columns and many digits; those of few digits may agree by chance."""
+    values = [76.416721, 75.29563, 75.662676, 76.043118]
+    rows = [
+        f"{arm},{value + gain},{value / 100}\n"
+        for arm, gain in (("a", 0), ("b", 0.31))
+        for value in values
+    ]
+    source = final_values(tmp_path / "twice.csv", "arm,acc,loss\n" + "".join(rows) * 2)
+    done = judge(source, "--baseline", "a", "--metric", "acc", "--out", tmp_path / "out")
+    assert verdict(tmp_path / "out")["comparisons"][0]["runs"] == [4, 4]
+    assert (
+        "not compared, 8 runs (row 9, row 10, row 11, … (8 in all)): has the values of another run of its arm"
+        in done.stdout
+    )
+    source.write_text("arm,acc\n" + "a,76.4\na,75.1\nb,76.4\nb,75.5\n" * 2)
+    judge(source, "--baseline", "a", "--metric", "acc", "--out", tmp_path / "out")
+    assert verdict(tmp_path / "out")["comparisons"][0]["runs"] == [4, 4]
+
+
 def test_a_pasted_table_is_judged_and_its_page_says_what_it_is(tmp_path: Path, judge: Main) -> None:
     source = final_values(tmp_path / "pasted.md", PASTED)
     done = judge(source, "--baseline", "one cycle", "--out", tmp_path / "out")

@@ -30,7 +30,7 @@ def test_directions_follow_from_names(name: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place", "1-acc", "acc_std",
-     "acc_drop", "1 - accuracy"],
+     "acc_drop", "1 - accuracy", "wer_reduction", "error_improvement", "acc_gain"],
 )  # fmt: skip
 def test_other_directions_are_asked_for(name: str) -> None:
     with pytest.raises(

@@ -121,6 +121,34 @@ def test_a_hugging_face_run_without_a_last_state_is_read_by_its_newest_checkpoin
     assert max(step for step, _ in curve(found, 0, "epoch")) == 4
 
 
+@pytest.mark.parametrize(
+    ("step", "accuracy", "kept"),
+    [
+        pytest.param(8, 0.9, False, id="other data, at a step that has one"),
+        pytest.param(8, 0.625, False, id="the best weights"),
+        pytest.param(9, 0.625, False, id="the best weights, at a step of its own"),
+        pytest.param(9, 0.9, True, id="the first one"),
+    ],
+)
+def test_a_hugging_face_evaluation_after_training_is_no_last_value(
+    tmp_path: Path, step: int, accuracy: float, kept: bool
+) -> None:
+    """What the Trainer adds with `load_best_model_at_end`, and then by `evaluate`, to a state that it wrote."""
+    run = copy("hugging_face", tmp_path)
+    state = json.loads((run / "trainer_state.json").read_text())
+    before = curve(hugging_face.read(tmp_path), 0, "eval_accuracy")
+    first, *_ = (entry for entry in state["log_history"] if "eval_accuracy" in entry)
+    first["eval_accuracy"] = state["best_metric"] = 0.625
+    state["log_history"].append(
+        {"epoch": 2.0, "step": step, "eval_accuracy": accuracy, "eval_loss": 0.5}
+    )
+    (run / "trainer_state.json").write_text(json.dumps(state))
+    found = hugging_face.read(tmp_path)
+    assert (curve(found, 0, "eval_accuracy")[-1] == (step, accuracy)) == kept
+    assert len(curve(found, 0, "eval_accuracy")) == len(before) + kept
+    assert any("evaluations after the training" in note for note in found.notes) != kept
+
+
 def test_diverged_values_are_read(tmp_path: Path) -> None:
     run = copy("hugging_face", tmp_path)
     state = json.loads((run / "trainer_state.json").read_text())

@@ -147,6 +147,15 @@ def test_a_pasted_table(tmp_path: Path) -> None:
     assert found.metrics == ["t_mult", "acc"]
 
 
+def test_marks_of_markdown_are_no_part_of_a_cell(tmp_path: Path) -> None:
+    cells = ["**1**", "`1`", "_1_", "*1*", "1"]
+    text = "| t | acc |\n|---|---|\n" + "".join(
+        f"| {at} | {one} |\n" for at, one in enumerate(cells)
+    )
+    found = read(write(tmp_path, "a.md", text), {})
+    assert found.curves["acc"].to_list() == [1] * 5
+
+
 def test_nested_objects_have_full_keys(tmp_path: Path) -> None:
     rows = [
         {"trial": n, "config": {"lr": 0.1, "optimizer": {"betas": [0.9, 0.99]}}, "acc": float(n)}
@@ -194,6 +203,7 @@ def test_many_steps_of_an_epoch_in_a_chart_are_no_mean(tmp_path: Path) -> None:
     {
         "scheduler.t_mult=1,seed=0": {"scheduler.t_mult": 1, "seed": 0},
         "lr=1e-3; arm=cosine bn=true": {"lr": 0.001, "arm": "cosine", "bn": True},
+        "t_mult=1_weight_decay=0.1": {"t_mult": 1, "weight_decay": 0.1},
         "a=b=c x": {},
         "swift-sun-2": {},
     }.items(),
@@ -250,6 +260,7 @@ PARTS = {
     "metrics": interleaved("acc", "loss", "lr"),
     "a number": interleaved("0", "0.05"),
     "one after the other": "run,step,part,acc\n" + "".join(f"{run},{step},{part},{step}\n" for run in "ab" for part in "xy" for step in range(4)),
+    "classes": interleaved(*"01234", steps=3),
     "one half as often": "run,step,part,acc\n" + "".join(f"a,{step},{part},{step}\n" for step in range(8) for part in ("train", *["val"] * (step % 2))),
 }  # fmt: skip
 
@@ -260,7 +271,7 @@ def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
 ) -> None:
     path = write(tmp_path, "a.csv", PARTS[name])
     with pytest.raises(
-        ConfigError, match=r"differ in part \([\w., ]+\); --map run=run,part"
+        ConfigError, match=r"differ in part \([\w., …()]+\); --map run=run,part"
     ) as raised:
         read(path, {})
     assert "\n" not in str(raised.value)
@@ -268,7 +279,42 @@ def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
     assert all("part" in own for own in settings(found))
 
 
+BESIDE = {
+    "two counts of steps": [(50, "train"), (100, "train"), (97, "val"), (150, "train"), (197, "val")],
+    "a step later": [(100, "val"), (101, "train"), (200, "val"), (201, "train"), (300, "val"), (301, "train")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_curves_at_different_steps_are_asked_about(tmp_path: Path, name: str) -> None:
+    text = "".join(f"{run},{step},{part},{step}\n" for run in "ab" for step, part in BESIDE[name])
+    path = write(tmp_path, "a.csv", f"run,step,part,acc\n{text}")
+    with pytest.raises(ConfigError, match="rows of one run are of several curves in part"):
+        read(path, {})
+    assert len(read(path, {"run": "run,part"}).runs) == 4
+    flag = text.replace("train", "true").replace("val", "false")
+    asked = {"is_train": True, "is_best": False}
+    for column, is_asked in asked.items():
+        path = write(tmp_path, "a.csv", f"run,step,{column},acc\n{flag}")
+        if is_asked:
+            with pytest.raises(ConfigError, match=f"of several curves in {column}"):
+                read(path, {})
+        else:
+            read(path, {})
+
+
+def test_steps_that_begin_again_in_each_epoch_go_on(tmp_path: Path) -> None:
+    rows = [(run, epoch, step) for run in "ab" for epoch in (1, 2) for step in (0, 10)]
+    text = "run,epoch,step,acc\n" + "".join(f"{a},{b},{c},{b}\n" for a, b, c in rows)
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert found.curves["step"].to_list() == 2 * [11, 21, 22, 32]
+    assert found.notes == ("step: begins again in each epoch, so steps are numbered over all epochs",)  # fmt: skip
+    found = read(write(tmp_path, "a.csv", text.replace("a,2,0,2\n", "a,1,0,2\n")), {})
+    assert found.curves["step"].to_list()[:4] == [0, 10, 0, 10], "one that was resumed"
+
+
 ONE_CURVE = {
+    "phases": [(1, "up"), (2, "up"), (3, "down"), (4, "down")],
     "resumed on another machine": [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (4, "b"), (5, "b"), (6, "b")],
     "times": [(1, "9:01"), (2, "9:02"), (1, "9:03"), (2, "9:04"), (3, "9:05")],
     "copied": [(1, "a"), (1, "a"), (2, "a"), (2, "a")],
@@ -333,6 +379,7 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
         "percent": (FINAL.format("93.1 %", "94%"), {"acc": [93.1, 94.0]}, "acc: is in %"),
         "words for nothing": (FINAL.format("n/a", "94"), {"acc": [None, 94.0]}, "cells such as 'n/a' are read as empty"),
         "a word": (FINAL.format("OOM", "94"), {"t_mult": [1.0, 2.0]}, "acc: is read as text, since cells such as 'oom' (row 1) are no numbers"),
+        "index of a frame": ("Unnamed: 0,t_mult,acc\n0,1,5\n0,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step": [9, 8], "acc": [5.0, 6.0]}, ""),
         "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions"),
@@ -399,6 +446,7 @@ REFUSED = {
     "mean and deviation": Refused(FINAL.format("93.1 ± 0.2", "94 ± 1"), "the column 'acc' has the cell '93.1 ± 0.2': a mean"),
     "deviation in ASCII": Refused(FINAL.format("93.1+-0.2", "94+-1"), "a mean and its deviation"),
     "deviation in brackets": Refused(FINAL.format("93.1 (0.2)", "94"), "a mean and its deviation"),
+    "a difference in brackets": Refused("arm,acc\na,93.1 (+0.2)\nb,92.9\n", "no column of numbers can be a metric; columns are arm, acc; acc: is read as text, since cells such as '93.1 (+0.2)' (row 1)"),
     "thousands": Refused(FINAL.format('"1,234.5"', '"2,000"'), "thousands separators"),
     "thousands by blanks": Refused(FINAL.format("1 234", "5"), "thousands separators"),
     "thousands by no-break spaces": Refused(FINAL.format("1\u202f234", "5"), "thousands separators"),

@@ -135,6 +135,25 @@ def test_add_scalars_are_metrics_of_the_run_above(tmp_path: Path) -> None:
     assert curve(found, "top/loss/train") == [(0, 2.0), (1, 1.0)]
 
 
+@pytest.mark.parametrize("names", [("train", "validation"), ("train", "val", "test")])
+def test_folders_of_splits_are_one_run(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """As Keras writes them, and programs with a writer for each."""
+    for run in ("t_mult=1", "t_mult=2"):
+        for at, name in enumerate(names):
+            write(tmp_path / run / name, {"acc": [(5 + at, 0.5), (9 + at, 0.25 * at)]})
+    found = read(tmp_path)
+    assert found.runs["run"].to_list() == ["t_mult=1", "t_mult=2"]
+    assert [settings(found, run) for run in (0, 1)] == [{"t_mult": 1}, {"t_mult": 2}]
+    for at, name in enumerate(names):
+        assert curve(found, f"{name}/acc", 1) == [(5 + at, 0.5), (9 + at, 0.25 * at)]
+
+
+def test_one_folder_of_a_split_alone_is_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "a/val", {"acc": [(1, 0.5)]})
+    write(tmp_path / "b/val", {"acc": [(1, 0.5)]})
+    assert read(tmp_path).runs["run"].to_list() == ["a/val", "b/val"]
+
+
 def test_a_run_below_another_is_one_of_its_own(tmp_path: Path) -> None:
     write(tmp_path / "a", {"acc": [(0, 0.5)]})
     write(tmp_path / "a/fold_1", {"acc": [(0, 0.75)], "loss": [(0, 1.0)]})

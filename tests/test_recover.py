@@ -245,7 +245,7 @@ def test_several_keys_make_pairs_together() -> None:
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
                      id="where: no run"),
         pytest.param([own | {"kappa": at % 2} for at, own in enumerate(grid(1, 2))], FACTOR,
-                     "no two runs of one seed agree in all other settings: kappa differ; --ignore KEY", id="a result by an unknown name"),
+                     "3 of 3 seeds have no two runs that agree in all other settings: kappa differ; --ignore KEY", id="a result by an unknown name"),
         pytest.param([*grid(1, 2), {"t_mult": 1, "seed": "mean"}], FACTOR, "r6 has the seed mean, and is no run", id="a row of means"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", ignore=("x",)), "--ignore x: is not in the source", id="ignore"),
     ],
@@ -277,34 +277,103 @@ def test_a_metric_that_was_read_as_text_says_so() -> None:
         recover(recorded, Asked("t_mult", "1", metric="acc"))
 
 
+def final_values(runs: Sequence[dict[str, Any]]) -> Recorded:
+    """A table of final values, whose numbers are settings and metrics."""
+    numbers = {
+        key: [own[key] for own in runs]
+        for key, one in runs[0].items()
+        if isinstance(one, int | float)
+    }
+    found = source(runs, *numbers)
+    columns = [pl.Series(name, values, pl.Float64) for name, values in numbers.items()]
+    return replace(found, kind=f"CSV, {FINAL_VALUES}", curves=found.curves.with_columns(columns))
+
+
 @pytest.mark.parametrize(
-    ("metric", "column", "value", "means"),
+    ("metric", "column", "values", "means"),
     [
-        ("val_acc", "val_acc_std", 0.3, True), ("val_acc", "std", 0.3, True), ("val_acc_mean", "val_acc_std", 0.3, True),
-        ("mean", "std", 0.3, True), ("val_acc", "Std. dev.", 0.3, True), ("val_acc", "accStderr", "± 0.3", True),
-        ("val_acc", "n_seeds", 5, True), ("val_acc", "num runs", 5, True),
-        ("val_acc", "n_seeds", 1, False), ("val_acc", "init_std", 0.02, False), ("val_acc", "dev_acc", 0.3, False),
-        ("val_acc", "n", 5, False),
+        ("val_acc", "val_acc_std", (0.3, 0.3), True), ("val_acc", "std", (0.3, 0.2), True),
+        ("val_acc_mean", "val_acc_std", (0.3, 0.2), True), ("mean", "std", (0.3, 0.2), True),
+        ("val_acc", "Std. dev.", (0.3, 0.2), True), ("val_acc", "accStderr", ("± 0.3", "± 0.2"), True),
+        ("accuracy", "acc_std", (0.3, 0.3), True), ("acc", "std_over_seeds", (0.3, 0.3), True),
+        ("acc", "acc_ci95", (0.3, 0.3), True), ("acc_mean", "acc_se", (0.3, 0.3), True), ("acc", "±", (0.3, 0.3), True),
+        ("acc", "n_seeds", (5, 5), True), ("acc", "num runs", (5, 3), True), ("acc", "seeds", (5, 5), True),
+        ("acc", "# runs", (5, 5), True),
+        ("acc", "n_seeds", (1, 1), False), ("acc", "runs", (0, 1), False), ("acc", "init_std", (0.02, 0.02), False),
+        ("acc", "std", (0.02, 0.02), False), ("acc", "dev_acc", (0.3, 0.3), False), ("acc", "n", (5, 5), False),
+        ("acc", "standard", (True, True), False), ("loss", "acc_std", (0.3, 0.3), False),
     ],
 )  # fmt: skip
 def test_rows_that_are_means_of_runs_are_no_runs(
-    metric: str, column: str, value: object, means: bool
+    metric: str, column: str, values: tuple[object, object], means: bool
 ) -> None:
     runs: list[dict[str, Any]] = [
-        {"t_mult": level, metric: 90.0 + at, column: value} for level in (1, 2) for at in range(3)
-    ]
-    metrics = {metric: 1.0} | ({column: value} if not isinstance(value, str) else {})
-    found = source(runs, *metrics)
-    found = replace(found, curves=found.curves.with_columns(pl.lit(own).alias(name) for name, own in metrics.items()))  # fmt: skip
+        {"t_mult": level, metric: 90.0 + at, column: values[at]} for level in (1, 2) for at in (0, 1)
+    ]  # fmt: skip
     asked = Asked("t_mult", "1", metric=metric)
-    recover(found, asked)  # of curves, or of W&B's table: a row a run
-    found = replace(found, kind=f"CSV, {FINAL_VALUES}")
+    recover(replace(final_values(runs), kind="W&B's export of a table of runs"), asked)
     if means:
         with pytest.raises(ConfigError, match=f"--metric {metric}: the column '{re.escape(column)}' says that each row is a mean of"):  # fmt: skip
-            recover(found, asked)
-        runs = [own | {"seed": at % 3} for at, own in enumerate(runs)]
-        found = replace(found, runs=source(runs).runs)
-    recover(found, asked)
+            recover(final_values(runs), asked)
+        runs = [own | {"seed": at % 2} for at, own in enumerate(runs)]
+    recover(final_values(runs), asked)
+
+
+TEXT = "val/acc: is read as text, since cells such as '75.78*' (row 3) are no numbers"
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (None, re.escape(f"--metric {TEXT}; correct or empty them, or name another metric")),
+        ("val/acc", re.escape(f"--metric {TEXT}; correct or empty them")),
+        ("acc", "--metric acc: is the last part of train/acc, val/acc; give the whole name"),
+        ("train/acc", None),
+    ],
+)
+def test_a_metric_that_was_read_as_text_is_not_replaced_by_another(
+    metric: str | None, message: str | None
+) -> None:
+    found = replace(source(grid(1, 2), "train/acc"), notes=(TEXT,))
+    asked = Asked("t_mult", "1", metric=metric)
+    if message is None:
+        recover(found, asked)
+        return
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        recover(found, asked)
+
+
+def test_a_clock_is_no_metric_where_there_is_no_other() -> None:
+    with pytest.raises(ConfigError, match="--metric: say which number is judged; found: epoch"):
+        recover(source(grid(1, 2), "epoch"), Asked("t_mult", "1"))
+
+
+@pytest.mark.parametrize("name", ["steps", "epochs", "train_steps", "timesteps"])
+def test_steps_of_a_table_without_a_run_are_asked_about(name: str) -> None:
+    runs = [
+        {"t_mult": level, "seed": seed, name: step, "acc": 80.5 + step + seed}
+        for level in (1, 2) for seed in (0, 1) for step in (1, 2, 3)
+    ]  # fmt: skip
+    asked = Asked("t_mult", "1", metric="acc")
+    with pytest.raises(ConfigError, match=f"^{name}: has several values with one t_mult and seed; if these are rows of one run, --map step={name} --map run=t_mult,seed;"):  # fmt: skip
+        recover(final_values(runs), asked)
+    one_each = [own for own in runs if own[name] == own["t_mult"]]
+    assert recover(final_values(one_each), asked).keys.with_factor
+    curves = replace(final_values(runs), kind="Lightning")  # runs of several lengths
+    assert recover(curves, asked).keys.cells == [name]
+
+
+@pytest.mark.parametrize(("apart", "asked"), [(2, True), (1, False), (0, False)])
+def test_seeds_that_settings_keep_apart(apart: int, asked: bool) -> None:
+    """As a result by a name of its own does, in few digits: pairs would be chosen by their outcome."""
+    runs = [own | {"kappa": int(own["t_mult"] == 2 and own["seed"] < apart)} for own in grid(1, 2, seeds=6)]  # fmt: skip
+    runs += [own | {"kappa": 1} for own in grid(1, seeds=1)] * (not apart)
+    said = f"{apart} of 6 seeds have no two runs that agree in all other settings: kappa differ"
+    if asked:
+        with pytest.raises(ConfigError, match=f"^{said}; --ignore KEY"):
+            recover(source(runs), FACTOR)
+        runs = [own | {"kappa": 0} for own in runs]
+    assert (said in recover(source(runs), FACTOR).notes) == (apart == 1)
 
 
 def test_several_numbers_may_be_judged() -> None:

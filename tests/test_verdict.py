@@ -224,6 +224,15 @@ def test_invalid_comparisons_do_not_count_and_empty_ones_do() -> None:
     assert [one["comparisons"] for one in judged(good + missing)["comparisons"]] == [2, 2]
 
 
+def test_why_one_of_several_is_invalid_is_said_in_full() -> None:
+    claim = Claim("arm", "1", ("2", "c; warm"))
+    longer = [
+        row | {"budget": 70.0} for row in rows([0.5] * 8, level="c; warm") if row["level"] != "1"
+    ]
+    sentence = judged([*rows([0.5] * 8), *longer], claim)["sentence"]
+    assert "c; warm: invalid (arm=1 trains 35 and arm=c; warm trains 70 epochs)" in sentence
+
+
 def test_several_treatments_meet_one_baseline() -> None:
     claim = Claim("arm", "1", ("cosine", "2"))
     treated = [row for row in rows([-0.5] * 8, level="cosine") if row["level"] == "cosine"]

@@ -19,9 +19,9 @@ from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
 from harness.reading.detect import read
-from harness.reading.recorded import Recorded, counted, listed
+from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed
 from harness.reading.recover import Asked, Question, recover
-from harness.reading.rows import Curves, curves, table, without_copies, without_repeats
+from harness.reading.rows import Curves, curves, same_rows, table, without_copies, without_repeats
 
 _MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
 _LARGEST = 1e30  # of the values that differences are computed of; the smallest is its inverse
@@ -56,7 +56,8 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
     file = scratch / "curves.parquet"
     _write(file, own, claim)
     runs = without_repeats(found, table(found, own, measure, address, file))
-    runs = without_copies(found, runs, own.copies)
+    copies = same_rows(found) if recorded.kind.endswith(FINAL_VALUES) else own.copies
+    runs = without_copies(found, runs, copies)
     filters = [
         f"only runs with {key}={value} were asked for"
         for key, value in asked.where.items()

@@ -14,7 +14,8 @@ from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
 from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, listed
-from harness.reading.table_cells import READ_AS_TEXT
+from harness.reading.refused import refuse_curves, refuse_means, refuse_text
+from harness.reading.table_cells import MISSING, READ_AS_EMPTY
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SUMMARIES = {"mean", "avg", "average", "median", "std", "sd", "stdev", "sem", "total", "sum", "all", "min", "max"}  # fmt: skip
@@ -110,14 +111,15 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     runs = _of_settings(runs, asked.where, left_out)
     keys = _keys(runs)
     seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
-    _refuse_text(asked.metric, recorded)
+    refuse_text(asked.metric, recorded)
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
-    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored})
+    empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
+    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
     if recorded.kind.endswith(FINAL_VALUES):
         if not seeds:
-            _refuse_means(recorded, keys, metric, factor)
-        _refuse_curves(runs, [factor, *seeds], {metric, *ignored})
+            refuse_means(recorded, keys, metric, factor)
+        refuse_curves([run.settings for run in runs], [factor, *seeds], {metric, *ignored})
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -125,59 +127,15 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
-    both = _paired_seeds(found, within_cells=False)
+    both, cells = _paired_seeds(found, within_cells=False), found.keys.cells
     _keep_comparable(found)
     found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
     if found.paired:
-        _check_cells(found, both)
+        _check_cells(found, both, cells)
     if found.paired and not _paired_seeds(found):
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
-
-
-def _refuse_text(metric: str | None, recorded: Recorded) -> None:
-    """Raise `ConfigError` where the metric, or a column that may be it, was read as text."""
-    text = {
-        note.partition(READ_AS_TEXT)[0]: note for note in recorded.notes if READ_AS_TEXT in note
-    }
-    if metric is None:
-        named = [name for name in text if meaning.is_named_result(name)]
-    else:
-        named = [meaning.find_key(metric, [*recorded.metrics, *text], "--metric")] if text else []
-    for name in named:
-        if name in text and name not in recorded.metrics:
-            raise ConfigError(
-                f"--metric {text[name]}; correct or empty them"
-                + ", or name another metric" * (metric is None)
-            )
-
-
-def _refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: str) -> None:
-    """Raise `ConfigError` for a table of final values that has no seed, and a column of what only means have."""
-    if any(map(meaning.is_seed, keys)):  # which --seed none may have left out
-        return
-    for name in keys:
-        column = recorded.curves[name].drop_nulls().to_list() if name in recorded.metrics else []
-        counts = meaning.counts_runs(name) and min(column, default=0) > 1
-        if name not in (metric, factor) and (
-            counts or meaning.is_deviation(name, metric, len({*column}) > 1)
-        ):
-            raise ConfigError(f"--metric {metric}: the column {name!r} says that each row is a mean of several runs, and a verdict needs each run; give a row a run, or rename {name!r} if a row is one")  # fmt: skip
-
-
-def _refuse_curves(runs: Sequence[Run], own: Sequence[str], skipped: set[str]) -> None:
-    """Raise `ConfigError` for a table of final values with several steps of one level and seed: the keys `own`."""
-    for name in meaning.plural_steps(_keys(runs)):
-        places: dict[tuple[str, ...], set[str]] = {}
-        for run in runs if name not in {*own, *skipped} else ():
-            place = tuple(show(run.settings.get(key)) for key in own)
-            places.setdefault(place, set()).add(show(run.settings.get(name)))
-        if places and min(map(len, places.values())) > 1:
-            raise ConfigError(
-                f"{name}: has several values with one {' and '.join(own)}; if these are rows of one run, --map step={name} --map run={','.join(own)}; "
-                f"if each row is a run that ended there, give {name!r} another name"
-            )
 
 
 def _sorted_keys(
@@ -229,8 +187,13 @@ def _level(run: Run, key: str) -> object:
     return level_key(show(run.settings[key]))
 
 
-def _factor(given: str | None, runs: Sequence[Run], others: set[str]) -> tuple[str, bool]:
-    """Return the key of the factor, and whether it was inferred: where no other setting could be it."""
+def _factor(
+    given: str | None, runs: Sequence[Run], others: set[str], empty: str
+) -> tuple[str, bool]:
+    """Return the key of the factor, and whether it was inferred: where no other setting could be it.
+
+    `empty` says which cells count as empty, where no setting differs.
+    """
     keys = _keys(runs)
     if given:
         return meaning.find_key(given, keys, "--factor"), False
@@ -247,7 +210,7 @@ def _factor(given: str | None, runs: Sequence[Run], others: set[str]) -> tuple[s
     if not texts:
         raise ConfigError(
             f"--factor: no setting differs between the runs; found: {listed(keys) or 'none'} (the names of folders are "
-            "settings where they are KEY=VALUE)"
+            f"settings where they are KEY=VALUE){empty}"
         )
     raise ConfigError(f"--factor: say which setting is compared; these differ: {listed(texts)}")
 
@@ -267,7 +230,10 @@ def _add_levels(found: Question, asked: Asked) -> None:
     def known(option: str, given: str) -> str:
         key = level_key(clean(given))
         if key not in texts:
-            raise ConfigError(f"{option} {clean(given)}: {found.factor} has the levels {listed(levels)}")  # fmt: skip
+            word = "; a cell with this word is read as empty: write another" * (
+                given.lower() in MISSING
+            )
+            raise ConfigError(f"{option} {clean(given)}: {found.factor} has the levels {listed(levels)}{word}")  # fmt: skip
         return texts[key]
 
     found.baseline = known("--baseline", asked.baseline)
@@ -341,11 +307,14 @@ def _paired_seeds(found: Question, within_cells: bool = True) -> set[int | None]
     return {run.seed for run in found.runs if run.level != found.baseline and place(run) in base}
 
 
-def _check_cells(found: Question, both: set[int | None]) -> None:
-    """Add a note on seeds that `both` arms have, and settings keep apart; raise `ConfigError` for more than a quarter."""
+def _check_cells(found: Question, both: set[int | None], cells: Sequence[str]) -> None:
+    """Add a note on seeds that `both` arms have, and the keys `cells` keep apart.
+
+    Raises `ConfigError` for more than a quarter: one of the keys may be a result.
+    """
     if not (lost := len(both - _paired_seeds(found))):
         return
-    of = f"{lost} of {len(both)} seeds have no two runs that agree in all other settings: {listed(found.keys.cells)} differ"
+    of = f"{lost} of {len(both)} seeds have no two runs that agree in all other settings: {listed(cells)} differ"
     if lost > _MOST_KEPT_APART * len(both):
         raise ConfigError(
             f"{of}; --ignore KEY compares runs that differ in it, as in a result; --where KEY=VALUE takes a part, --seed none compares without pairs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
 _SURELY_DIFFERENT = 5  # values of a curve that is a copy if another is equal to it
+_DIGITS_OF_A_COPY = 10  # of all numbers of a row with fractions
 NO_VALUE = "no value"
 SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
 
@@ -204,6 +206,22 @@ def without_repeats(found: Question, runs: pl.DataFrame) -> pl.DataFrame:
                 dropped.append(name)
                 found.not_compared[name] = "was run again with one level, seed and cell"
     return runs.filter(~pl.col("name").is_in(dropped))
+
+
+def same_rows(found: Question) -> dict[int, int]:
+    """Return as `series.copies` does the rows of a table of final values that are equal in all columns and many digits."""
+    first: dict[str, int] = {}
+    same: dict[int, int] = {}
+    for number, run in enumerate(found.runs):
+        text = json.dumps(run.settings, sort_keys=True)
+        digits = sum(
+            len(re.findall(r"\d", repr(one)))
+            for one in run.settings.values()
+            if isinstance(one, float)
+        )
+        if first.setdefault(text, number) != number and digits >= _DIGITS_OF_A_COPY:
+            same |= {number: first[text], first[text]: first[text]}
+    return same
 
 
 def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from harness.config.errors import ConfigError
 from harness.reading.recorded import clean
 
 READ_AS_TEXT = ": is read as text"  # in the note on a column
-_MISSING = ("na", "n/a", "none", "null", "-", "–", "—")
+READ_AS_EMPTY = " are read as empty"
+MISSING = ("na", "n/a", "none", "null", "-", "–", "—")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _PERCENT = rf"^{_NUMBER}\s*%$"
 _COMMA = r"^[+-]?\d+(,\d+|([.'\u00a0\u202f ]\d{3})+(,\d+)?)(,\d{3})*(\.\d+)?([eE][+-]?\d+)?\s*%?$"
@@ -34,7 +35,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
     words = other.str.to_lowercase().unique()
     if len(other) == len(text.drop_nulls()) and words.is_in(["true", "false"]).all():
         return text.str.to_lowercase() == "true"
-    odd = words.filter(~words.is_in(_MISSING)).sort()
+    odd = words.filter(~words.is_in(MISSING)).sort()
     _refuse(f"{path}: the column {name!r} has the cell", odd)
     some = numbers.null_count() < len(numbers)
     if not odd.is_empty() and odd.str.contains(_PERCENT).all():
@@ -50,7 +51,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
         notes.append(f"{name}{READ_AS_TEXT}, since cells such as {clean(odd[0])!r} (row {(row or 0) + 1}) are no numbers")  # fmt: skip
         return text
     if len(odd) < len(words):
-        notes.append(f"{name}: cells such as {words.filter(words.is_in(_MISSING))[0]!r} are read as empty")  # fmt: skip
+        notes.append(f"{name}: cells such as {words.filter(words.is_in(MISSING))[0]!r}{READ_AS_EMPTY}")  # fmt: skip
     return numbers
 
 
@@ -98,3 +99,18 @@ def steps(path: Path, name: str, values: pl.Series, notes: list[str]) -> pl.Seri
         return found
     notes.append(f"{name}: has fractions, so its different values are numbered as steps")
     return numbers.rank("dense").cast(pl.Int64)
+
+
+def steps_of_epochs(name: str, rows: pl.DataFrame, epoch: pl.Series, notes: list[str]) -> pl.Series:
+    """Return the steps `name` of `rows` (run, step), going on from epoch to epoch where they begin again in each."""
+    step, same = pl.col("step"), pl.col("run") == pl.col("run").shift()
+    whole = epoch.cast(pl.Int64, strict=False)
+    falls = rows.select((same & (step < step.shift())).any()).item()
+    if not falls or whole.null_count() or (whole != epoch).any():
+        return rows["step"]
+    placed = rows.with_columns(place=pl.lit(whole) * (step.max() + 1) + step)
+    rises = pl.col("place") > pl.col("place").shift()
+    if not placed.select((rises | ~same).slice(1).all()).item():
+        return rows["step"]
+    notes.append(f"{name}: begins again in each epoch, so steps are numbered over all epochs")
+    return placed["place"]

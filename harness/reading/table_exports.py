@@ -13,11 +13,12 @@ from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded, RunRecord, collect
 from harness.reading.table_cells import steps
 from harness.reading.table_files import Table
+from harness.reading.walk import SETTING
 
 RUNS_TABLE = "W&B's export of a table of runs"
 ABOUT_RUNS = {"notes", "user", "tags", "created", "runtime", "id"}  # neither settings nor metrics
 _CURVE = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
-_SETTING = re.compile(r"([\w./]+)=([^=\s]+)")
+_KEY = re.compile(r"[\w./]+")
 
 
 def is_runs_table(names: list[str]) -> bool:
@@ -78,8 +79,11 @@ def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series]
 
 
 def _settings(name: str) -> dict[str, Any]:
-    parts = (_SETTING.fullmatch(part) for part in re.split(r"[,;\s]+", name))
-    return {found[1]: _value(found[2]) for found in parts if found}
+    parts = re.split(r"[,;\s]+", name)
+    pairs = (found.groups() for part in parts for found in SETTING.finditer(part))
+    return {
+        key: _value(text) for key, text in pairs if _KEY.fullmatch(key) and text and "=" not in text
+    }
 
 
 def _value(text: str) -> object:

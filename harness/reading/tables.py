@@ -26,7 +26,7 @@ from harness.reading.recorded import (
     refuse_more,
     unique_names,
 )
-from harness.reading.table_cells import READ_AS_TEXT, steps
+from harness.reading.table_cells import READ_AS_TEXT, steps, steps_of_epochs
 from harness.reading.table_files import Table, open_table
 from harness.reading.table_parts import refuse_parts
 
@@ -262,11 +262,15 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
             _add(found, roles.names[name], values, number, same)
             if name == roles.seed and roles.names[name] not in found.settings:
                 raise ConfigError(f"{table.path}: the seed {name!r} changes within a run; name the columns that make a run, as --map run={','.join((*roles.run, name))}")  # fmt: skip
+    rows = pl.DataFrame({"run": number, "step": step})
+    epoch = next((own for key, own in found.metrics.items() if key.lower() == "epoch"), None)
+    if epoch is not None:
+        rows = rows.with_columns(step=steps_of_epochs(roles.step, rows, epoch, table.notes))
     known = (*roles.run, roles.step, roles.status)
     others = {name: roles.names[name] in found.left for name in table.names if name not in known}
-    refuse_parts(table, others, roles.run, pl.DataFrame({"run": number, "step": step}), order)
+    refuse_parts(table, others, roles.run, rows, order)
     kind = f"{table.format}, a row a recorded step"
-    return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, step], found)  # fmt: skip
+    return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, rows["step"]], found)  # fmt: skip
 
 
 def _per_run(number: pl.Series, values: pl.Series, take: pl.Expr) -> pl.Series:

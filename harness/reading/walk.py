@@ -21,7 +21,7 @@ MOST_DEPTH = 20
 MOST_NOTES = 40
 NO_ROWS = pl.DataFrame(schema={"step": pl.Int64})
 # In `t_mult=2_weight_decay=0.1`, a value ends at a comma, or at the first `_` that a key and `=` follow.
-_SETTING = re.compile(r"(?:^|[,_])([^=,]+)=(\[[^\]]*\]|[^,]*?)(?=,|_[^=,]*=|$)")
+SETTING = re.compile(r"(?:^|[,_])([^=,]+)=(\[[^\]]*\]|[^,]*?)(?=,|_[^=,]*=|$)")
 
 
 class Notes:
@@ -88,9 +88,7 @@ def run_name(source: Path, folder: Path) -> str:
 
 def settings_of_path(below: PurePath) -> dict[str, Any]:
     """Return what the folders of a path say as `KEY=VALUE`, as in `t_mult=2,seed=1/` or `lr=0.1_seed=3/`."""
-    return {
-        clean(key): _value(text) for part in below.parts for key, text in _SETTING.findall(part)
-    }
+    return {clean(key): _value(text) for part in below.parts for key, text in SETTING.findall(part)}
 
 
 def _value(text: str) -> Any:
