@@ -321,7 +321,10 @@ def test_rows_that_are_there_again_count_once(tmp_path: Path, judge: Main) -> No
         "not compared, 8 runs (row 9, row 10, row 11, … (8 in all)): has the values of another run of its arm"
         in done.stdout
     )
-    source.write_text("arm,acc\n" + "a,76.4\na,75.1\nb,76.4\nb,75.5\n" * 2)
+    source.write_text(
+        "arm,lr,wd,acc\n"
+        + "".join(f"{arm},0.0012345,0.00056789,{acc}\n" for arm in "ab" for acc in (76.4, 75.1) * 2)
+    )
     judge(source, "--baseline", "a", "--metric", "acc", "--out", tmp_path / "out")
     assert verdict(tmp_path / "out")["comparisons"][0]["runs"] == [4, 4]
 

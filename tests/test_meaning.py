@@ -129,7 +129,7 @@ def test_best_values_and_settings_are_no_metrics() -> None:
     ("name", "expected"),
     [("val_loss", True), ("auc", True), ("test/acc", True), ("train_size", False), ("warmup_steps", False),
      ("top_k", False), ("trainer.precision", False), ("eval_every", False), ("weight_decay", False), ("epoch", True),
-     ("trainer/global_step", True), ("best_epoch", True), ("epochs_done", True), ("minutes", True), ("gpu_mem_gb", True),
+     ("trainer/global_step", True), ("best_epoch", True), ("converged_at", True), ("Train time (s)", True), ("GPU hours", True), ("epochs_done", True), ("minutes", True), ("gpu_mem_gb", True),
      ("epochs", False), ("max_steps", False), ("trainer.max_epochs", False), ("last_layer", False)],
 )  # fmt: skip
 def test_names_tell_results_from_settings_in_tables_of_final_values(

@@ -149,6 +149,20 @@ def test_a_hugging_face_evaluation_after_training_is_no_last_value(
     assert any("evaluations after the training" in note for note in found.notes) != kept
 
 
+def test_a_hugging_face_training_that_went_on_has_its_own_evaluations(tmp_path: Path) -> None:
+    run = copy("hugging_face", tmp_path)
+    state = json.loads((run / "trainer_state.json").read_text())
+    (last,) = {
+        entry["eval_accuracy"]
+        for entry in state["log_history"]
+        if entry.get("step") == 8 and "eval_accuracy" in entry
+    }
+    state["best_metric"] = last
+    state["log_history"] += [{"step": 10, "loss": 0.5}, {"step": 10, "eval_accuracy": last}]
+    (run / "trainer_state.json").write_text(json.dumps(state))
+    assert curve(hugging_face.read(tmp_path), 0, "eval_accuracy")[-1] == (10, last)
+
+
 def test_diverged_values_are_read(tmp_path: Path) -> None:
     run = copy("hugging_face", tmp_path)
     state = json.loads((run / "trainer_state.json").read_text())

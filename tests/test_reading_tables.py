@@ -148,7 +148,7 @@ def test_a_pasted_table(tmp_path: Path) -> None:
 
 
 def test_marks_of_markdown_are_no_part_of_a_cell(tmp_path: Path) -> None:
-    cells = ["**1**", "`1`", "_1_", "*1*", "1"]
+    cells = ["**1**", "`1`", "_1_", "*1*", "__1__"]
     text = "| t | acc |\n|---|---|\n" + "".join(
         f"| {at} | {one} |\n" for at, one in enumerate(cells)
     )
@@ -204,6 +204,8 @@ def test_many_steps_of_an_epoch_in_a_chart_are_no_mean(tmp_path: Path) -> None:
         "scheduler.t_mult=1,seed=0": {"scheduler.t_mult": 1, "seed": 0},
         "lr=1e-3; arm=cosine bn=true": {"lr": 0.001, "arm": "cosine", "bn": True},
         "t_mult=1_weight_decay=0.1": {"t_mult": 1, "weight_decay": 0.1},
+        "seed=0_model=resnet_50": {"seed": 0, "model": "resnet_50"},
+        "model=resnet_50_seed=0 lr=1": {"lr": 1},
         "a=b=c x": {},
         "swift-sun-2": {},
     }.items(),
@@ -244,6 +246,12 @@ def test_several_columns_name_a_run(tmp_path: Path) -> None:
     assert found.runs["run"].to_list() == ["t_mult=1, seed=0", "t_mult=2, seed=0"]
     assert settings(found) == [{"t_mult": 1, "seed": 0}, {"t_mult": 2, "seed": 0}]
     assert curves(found) == [(0, 1, 1, 5), (0, 2, 2, 7), (1, 1, 1, 6), (1, 2, 2, 8)]
+
+
+def test_a_role_names_a_column_of_the_run_too(tmp_path: Path) -> None:
+    text = "t_mult,fold,epoch,acc\n1,0,1,5\n2,0,1,6\n1,0,2,7\n2,0,2,8\n"
+    found = read(write(tmp_path, "a.csv", text), {"run": "t_mult,seed", "seed": "fold"})
+    assert settings(found) == [{"t_mult": 1, "seed": 0}, {"t_mult": 2, "seed": 0}]
 
 
 def interleaved(*parts: str, steps: int = 4) -> str:
@@ -293,14 +301,26 @@ def test_curves_at_different_steps_are_asked_about(tmp_path: Path, name: str) ->
         read(path, {})
     assert len(read(path, {"run": "run,part"}).runs) == 4
     flag = text.replace("train", "true").replace("val", "false")
-    asked = {"is_train": True, "is_best": False}
-    for column, is_asked in asked.items():
+    for column in ("is_train", "validation"):
         path = write(tmp_path, "a.csv", f"run,step,{column},acc\n{flag}")
-        if is_asked:
-            with pytest.raises(ConfigError, match=f"of several curves in {column}"):
-                read(path, {})
-        else:
+        with pytest.raises(ConfigError, match=f"of several curves in {column}"):
             read(path, {})
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("improved", "yes no"), ("is_best", "true false"), ("val_improved", "true false"), ("evaluated", "true false"),
+        ("lr_phase", "up down"), ("node", "n0 n1"), ("outcome", "win loss draw"), ("checkpoint", "a.pt b.pt"),
+    ],
+)  # fmt: skip
+def test_words_that_alternate_are_no_curves(tmp_path: Path, column: str, cells: str) -> None:
+    words = cells.split() * 4
+    text = "".join(
+        f"{run},{step},{word},{step}\n" for run in "ab" for step, word in enumerate(words)
+    )
+    found = read(write(tmp_path, "a.csv", f"run,step,{column},acc\n{text}"), {})
+    assert found.curves["step"].to_list() == 2 * [*range(len(words))]
 
 
 def test_steps_that_begin_again_in_each_epoch_go_on(tmp_path: Path) -> None:
@@ -309,11 +329,19 @@ def test_steps_that_begin_again_in_each_epoch_go_on(tmp_path: Path) -> None:
     found = read(write(tmp_path, "a.csv", text), {})
     assert found.curves["step"].to_list() == 2 * [11, 21, 22, 32]
     assert found.notes == ("step: begins again in each epoch, so steps are numbered over all epochs",)  # fmt: skip
-    found = read(write(tmp_path, "a.csv", text.replace("a,2,0,2\n", "a,1,0,2\n")), {})
-    assert found.curves["step"].to_list()[:4] == [0, 10, 0, 10], "one that was resumed"
+    again = read(write(tmp_path, "a.csv", text.replace("b,2,", "b,1,")), {})
+    assert again.curves["step"].to_list()[:4] == [11, 21, 22, 32], "where another was resumed"
+
+
+def test_a_counter_that_was_lost_once_is_no_step_of_epochs(tmp_path: Path) -> None:
+    rows = [(run, epoch, step) for run in "abc" for epoch, step in ((1, 5), (2, 10), (3, 15))]
+    text = "run,epoch,step,acc\n" + "".join(f"{a},{b},{c},{b}\n" for a, b, c in rows)
+    found = read(write(tmp_path, "a.csv", text.replace("c,3,15", "c,3,5")), {})
+    assert found.curves["step"].to_list() == [5, 10, 15, 5, 10, 15, 5, 10, 5]
 
 
 ONE_CURVE = {
+    "attempts": [(1, "1"), (2, "1"), (3, "1"), (2, "2"), (3, "2"), (4, "2")],
     "phases": [(1, "up"), (2, "up"), (3, "down"), (4, "down")],
     "resumed on another machine": [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (4, "b"), (5, "b"), (6, "b")],
     "times": [(1, "9:01"), (2, "9:02"), (1, "9:03"), (2, "9:04"), (3, "9:05")],

@@ -245,7 +245,7 @@ def test_several_keys_make_pairs_together() -> None:
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
                      id="where: no run"),
         pytest.param([own | {"kappa": at % 2} for at, own in enumerate(grid(1, 2))], FACTOR,
-                     "3 of 3 seeds have no two runs that agree in all other settings: kappa differ; --ignore KEY", id="a result by an unknown name"),
+                     "3 of 3 pairs of 2 and 1 do not agree in all other settings: kappa differ; --ignore KEY", id="a result by an unknown name"),
         pytest.param([*grid(1, 2), {"t_mult": 1, "seed": "mean"}], FACTOR, "r6 has the seed mean, and is no run", id="a row of means"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", ignore=("x",)), "--ignore x: is not in the source", id="ignore"),
     ],
@@ -278,13 +278,14 @@ def test_a_metric_that_was_read_as_text_says_so() -> None:
 
 
 def final_values(runs: Sequence[dict[str, Any]]) -> Recorded:
-    """A table of final values, whose numbers are settings and metrics."""
+    """A table of final values without a column of the run; numbers are settings and metrics."""
     numbers = {
         key: [own[key] for own in runs]
         for key, one in runs[0].items()
         if isinstance(one, int | float)
     }
     found = source(runs, *numbers)
+    found = replace(found, runs=found.runs.with_columns(pl.format("row {}", pl.int_range(pl.len()) + 1).alias("run")))  # fmt: skip
     columns = [pl.Series(name, values, pl.Float64) for name, values in numbers.items()]
     return replace(found, kind=f"CSV, {FINAL_VALUES}", curves=found.curves.with_columns(columns))
 
@@ -359,21 +360,83 @@ def test_steps_of_a_table_without_a_run_are_asked_about(name: str) -> None:
         recover(final_values(runs), asked)
     one_each = [own for own in runs if own[name] == own["t_mult"]]
     assert recover(final_values(one_each), asked).keys.with_factor
-    curves = replace(final_values(runs), kind="Lightning")  # runs of several lengths
-    assert recover(curves, asked).keys.cells == [name]
+    for curves in (
+        replace(final_values(runs), kind="Lightning"),
+        replace(final_values(runs), runs=source(runs).runs),
+    ):
+        assert recover(curves, asked).keys.cells == [name], "runs with a name of their own"
+
+
+def test_the_columns_that_name_a_run_are_said_in_full() -> None:
+    """With those of settings that set runs apart."""
+    runs = [
+        {"t_mult": level, "seed": seed, "data": data, "epochs": epochs, "acc": 80.5 + seed}
+        for level in (1, 2) for seed in (0, 1) for data, most in (("cifar", 4), ("svhn", 2)) for epochs in range(most)
+    ]  # fmt: skip
+    asked = Asked("t_mult", "1", metric="acc")
+    with pytest.raises(ConfigError, match="--map step=epochs --map run=t_mult,seed,data;"):
+        recover(final_values(runs), asked)
+    ended = [own for own in runs if own["epochs"] == (3 if own["data"] == "cifar" else 1)]
+    assert cells(recover(final_values(ended), asked)) == ["data=cifar", "data=svhn"]
 
 
 @pytest.mark.parametrize(("apart", "asked"), [(2, True), (1, False), (0, False)])
-def test_seeds_that_settings_keep_apart(apart: int, asked: bool) -> None:
+@pytest.mark.parametrize("levels", [(1, 2), (1, 2, 3)])
+def test_pairs_that_settings_keep_apart(levels: tuple[int, ...], apart: int, asked: bool) -> None:
     """As a result by a name of its own does, in few digits: pairs would be chosen by their outcome."""
-    runs = [own | {"kappa": int(own["t_mult"] == 2 and own["seed"] < apart)} for own in grid(1, 2, seeds=6)]  # fmt: skip
-    runs += [own | {"kappa": 1} for own in grid(1, seeds=1)] * (not apart)
-    said = f"{apart} of 6 seeds have no two runs that agree in all other settings: kappa differ"
+    runs = [own | {"kappa": int(own["t_mult"] == levels[-1] and own["seed"] < apart)} for own in grid(*levels, seeds=6)]  # fmt: skip
+    said = (
+        f"{apart} of 6 pairs of {levels[-1]} and 1 do not agree in all other settings: kappa differ"
+    )
     if asked:
         with pytest.raises(ConfigError, match=f"^{said}; --ignore KEY"):
             recover(source(runs), FACTOR)
-        runs = [own | {"kappa": 0} for own in runs]
-    assert (said in recover(source(runs), FACTOR).notes) == (apart == 1)
+        assert recover(source(runs), replace(FACTOR, ignore=("kappa",))).paired
+    else:
+        assert (said in recover(source(runs), FACTOR).notes) == (apart == 1)
+
+
+def test_a_level_of_other_cells_alone_is_not_asked_about() -> None:
+    runs = [*grid(1, 2, lr=[0.1, 0.3]), *grid(3, lr=[0.2]), *grid(2, lr=[0.2])]
+    found = recover(source(runs), FACTOR)
+    assert (len(found.not_compared), len(found.runs)) == (6, 12)
+
+
+ODD_TEXT = [
+    ("a time", "duration", None), ("the name of a game", "map", None), ("a setting", "note2", None),
+    ("another accuracy", "test_acc", "say which number is judged; found: val_acc, test_acc"),
+    ("a loss beside an accuracy", "val_loss", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "message"), [case[1:] for case in ODD_TEXT], ids=[case[0] for case in ODD_TEXT])  # fmt: skip
+def test_text_in_other_columns_stops_nothing(column: str, message: str | None) -> None:
+    runs = [own | {column: "1:02" if own["seed"] else "58"} for own in grid(1, 2)]
+    found = replace(source(runs), notes=(f"{column}: is read as text, since cells such as '1:02' (row 1) are no numbers",))  # fmt: skip
+    asked = Asked("t_mult", "1")
+    if message is not None:
+        with pytest.raises(ConfigError, match=message):
+            recover(found, asked)
+    assert (
+        recover(found, replace(asked, metric=None if message is None else "val_acc")).metric
+        == "val_acc"
+    )
+
+
+def test_a_counter_with_a_word_makes_no_cells() -> None:
+    runs = [
+        own | {"best_epoch": "never" if at == 3 else str(at)} for at, own in enumerate(grid(1, 2))
+    ]
+    note = "best_epoch: is read as text, since cells such as 'never' (row 4) are no numbers"
+    found = recover(replace(source(runs), notes=(note,)), FACTOR)
+    assert (found.keys.cells, found.keys.results) == ([], ["best_epoch"])
+
+
+def test_a_metric_that_is_a_setting_is_said_to_be_one() -> None:
+    runs = [own | {"acc": 5, "note2": "x"} for own in grid(1, 2)]
+    found = replace(source(runs, "loss"), notes=("note2: is read as text, since cells such as 'x' (row 1) are no numbers",))  # fmt: skip
+    with pytest.raises(ConfigError, match="--metric acc: has one value in each run"):
+        recover(found, Asked("t_mult", "1", metric="acc"))
 
 
 def test_several_numbers_may_be_judged() -> None:

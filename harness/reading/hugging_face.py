@@ -111,7 +111,8 @@ def _training(state: Mapping[str, Any], run: Path, notes: Notes) -> list[Any]:
     trained = False
     for entry in state["log_history"]:
         items = entry.items() if isinstance(entry, dict) else ()
-        trained = trained or any(key == "train_runtime" for key, _ in items)
+        keys = {key for key, _ in items}
+        trained = "train_runtime" in keys or (trained and "loss" not in keys)  # which may go on
         named = {
             key: value
             for key, value in items

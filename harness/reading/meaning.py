@@ -74,6 +74,7 @@ _NO_SETTING = re.compile(
     )$""",
     re.I | re.X,
 )
+_COUNTED = re.compile(r"(?:^|[._/-])(?:epochs?|steps?|iter(?:ation)?s?)$", re.I)
 _NO_RESULT = re.compile(
     r"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|steps?|iter|hp_metric)$", re.I
 )
@@ -81,6 +82,7 @@ _NO_RESULT = re.compile(
 _COUNTER = re.compile(
     r"""^(?:epoch|_?step|global_step|trainer[./]global_step|iter|iteration)$
     |(?:^|[._/-])(?:best|last|final|current|stop(?:ped)?|end)[._-]?(?:epoch|step|iter(?:ation)?|update)$
+    |(?:^|[._/-])converged(?:_at)?$
     |(?:^|[._/-])(?:epoch|step|iter(?:ation)?|update)s?[._-](?:done|trained|completed|finished|run|reached)$
     |(?:^|[._/-])(?:seconds|minutes|hours|duration|elapsed|runtime|wall_?time|(?:train(?:ing)?|total)_time)$
     |(?:^|[._/-])(?:gpu|peak|max)_mem(?:ory)?(?:_[gm]i?b)?$""",
@@ -114,9 +116,11 @@ def is_clock(name: str) -> bool:
 
 def is_named_result(name: str) -> bool:
     """Return whether the name of a column says that it holds results, or counts what a run did, and is no setting."""
-    tokens = _tokens(name)
+    tokens = words(name)
     if _COUNTER.search(_without_unit(name)):
         return True
+    if name == "map":  # of a game, more often than mAP
+        return False
     return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
 
 
@@ -130,7 +134,7 @@ def is_deviation(name: str, metric: str, several: bool) -> bool:
 
     One that names no metric, as `std`, is a setting too: it is the deviation if it has `several` numbers.
     """
-    tokens, own = _tokens(name), _as_short(_tokens(metric))
+    tokens, own = words(name), _as_short(words(metric))
     of = _as_short(tokens - _DEVIATION - _BOUND - (_BESIDE - own))
     sign = bool({*"±σ"} & {*name})
     if not of:
@@ -224,8 +228,8 @@ def metric_column(
     """
     if given and given in keys and given not in columns:
         raise ConfigError(f"--metric {given}: has one value in each run, and was read as a setting; a table of final values judges it")  # fmt: skip
-    found = find_key(given, columns, "--metric") if given else _only_metric(columns, seeds)
-    if "best" in _tokens(found):
+    found = find_key(given, columns, "--metric") if given else only_metric(columns, seeds)
+    if "best" in words(found):
         raise ConfigError(
             f"--metric {found}: is a best value by its name, which is optimistic; name a last one"
         )
@@ -234,13 +238,20 @@ def metric_column(
 
 def may_be_best(name: str) -> bool:
     """Return whether a number may be a best value by its name."""
-    return bool(_tokens(name) & _BEST)
+    return bool(words(name) & _BEST)
 
 
-def _only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
-    found = [name for name in columns if name not in seeds and _may_be_metric(name)]
+def is_measure(name: str) -> bool:
+    """Return whether a column is an accuracy, a loss or the like, by its name."""
+    return is_named_result(name) and not _COUNTER.search(_without_unit(name))
+
+
+def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
+    """Return the column that is judged where none is given: one accuracy, else one number. Raises `ConfigError`."""
+    numbers = [name for name in columns if name not in seeds and not _COUNTED.search(name)]
+    found = [name for name in numbers if _may_be_metric(name)] or numbers
     held_out = [name for name in found if re.search(r"val|eval|dev|test", name, re.I)]
-    accuracies = [name for name in held_out or found if _ACCURACY & _tokens(name)]
+    accuracies = [name for name in held_out or found if _ACCURACY & words(name)]
     for group in (accuracies, held_out, found):
         if len(group) == 1:
             return group[0]
@@ -254,7 +265,8 @@ def _may_be_metric(name: str) -> bool:
     return not (no_value or is_seed(name) or _REPEAT.search(name) or may_be_best(name))
 
 
-def _tokens(name: str) -> set[str]:
+def words(name: str) -> set[str]:
+    """Return the words of a name in lower case: `valAcc` has `val` and `acc`."""
     return {token.lower() for token in _TOKEN.findall(name)}
 
 
@@ -262,7 +274,7 @@ def direction(name: str, better: str | None) -> str:
     """Return whether `higher` or `lower` is better, as given or as the name says. Raises `ConfigError` if it does not."""
     if better is not None:
         return better
-    tokens = _tokens(name)
+    tokens = words(name)
     lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
     if lower == higher or tokens & _TURNED or _FROM_ONE.search(name):
         raise ConfigError(f"--better: say whether higher or lower is better of {name}")
@@ -277,7 +289,7 @@ def measure(
     Accuracies are in % if none is below 0 or above 100 and half are above 1.5; the usual margin is 0.2 points then, and
     0.002 where all lie between 0 and 1. Raises `ConfigError` for others without a margin.
     """
-    accuracies = bool(_ACCURACY & _tokens(name)) and len(ends) > 0
+    accuracies = bool(_ACCURACY & words(name)) and len(ends) > 0
     within = accuracies and min(ends) >= 0
     if within and max(ends) <= 100 and median(ends) > 1.5:
         return Measure(better, "%"), 0.2 if margin is None else margin

@@ -54,6 +54,15 @@ class Recorded:
 RUNS = {"run": pl.String, "status": pl.String, "error": pl.String, "where": pl.String, "settings": pl.String}  # fmt: skip
 
 
+def name_row(number: int) -> str:
+    """Return the name of a run that a table names by its row alone."""
+    return f"row {number}"
+
+
+def is_unnamed(name: str) -> bool:
+    return bool(re.fullmatch(name_row(0).replace("0", r"\d+"), name))
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """One run as a reader of single runs finds it; `rows` are `{"step": 3, "val_acc": 0.9}`, in their order."""

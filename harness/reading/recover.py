@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,8 @@ from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
-from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, listed
-from harness.reading.refused import refuse_curves, refuse_means, refuse_text
+from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, is_unnamed, listed
+from harness.reading.refused import refuse_curves, refuse_means, refuse_text, text_columns
 from harness.reading.table_cells import MISSING, READ_AS_EMPTY
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -111,15 +112,16 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     runs = _of_settings(runs, asked.where, left_out)
     keys = _keys(runs)
     seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
-    refuse_text(asked.metric, recorded)
+    refuse_text(asked.metric, recorded, keys, seeds)
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
-    if recorded.kind.endswith(FINAL_VALUES):
-        if not seeds:
-            refuse_means(recorded, keys, metric, factor)
-        refuse_curves([run.settings for run in runs], [factor, *seeds], {metric, *ignored})
+    if recorded.kind.endswith(FINAL_VALUES) and not seeds:
+        refuse_means(recorded, keys, metric, factor)
+    if recorded.kind.endswith(FINAL_VALUES) and seeds and all(is_unnamed(run.name) for run in runs):
+        settings = [run.settings for run in runs]
+        refuse_curves(settings, [factor, *seeds], {metric, *ignored})
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -127,12 +129,12 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
-    both, cells = _paired_seeds(found, within_cells=False), found.keys.cells
+    pairs, cells = _pairs(found, within_cells=False), found.keys.cells
     _keep_comparable(found)
     found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
     if found.paired:
-        _check_cells(found, both, cells)
-    if found.paired and not _paired_seeds(found):
+        _check_cells(found, pairs, cells)
+    if found.paired and not _pairs(found):
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
@@ -143,7 +145,8 @@ def _sorted_keys(
 ) -> Keys:
     """Return what the settings are in which the runs differ, but for `own`: factor, metric and seeds."""
     seeds = [run.seed for run in found.runs]
-    keys = sort_keys(found.settings, found.levels, seeds, [*own, *ignored], recorded.metrics)
+    results = [*recorded.metrics, *text_columns(recorded)]
+    keys = sort_keys(found.settings, found.levels, seeds, [*own, *ignored], results)
     keys.ignored = [key for key in keys.ignored if key not in own]
     return keys
 
@@ -297,26 +300,38 @@ def _keep_comparable(found: Question) -> None:
     )
 
 
-def _paired_seeds(found: Question, within_cells: bool = True) -> set[int | None]:
-    """Return the seeds that runs of the baseline and of another level have, in one cell."""
+def _pairs(found: Question, within_cells: bool = True) -> set[tuple[str, int | None]]:
+    """Return the level and the seed of runs for which there is one of the baseline with that seed, in their cell."""
 
     def place(run: Run) -> tuple[str, int | None]:
         return found.cell(run) if within_cells else "", run.seed
 
     base = {place(run) for run in found.runs if run.level == found.baseline}
-    return {run.seed for run in found.runs if run.level != found.baseline and place(run) in base}
+    return {
+        (run.level, run.seed)
+        for run in found.runs
+        if run.level != found.baseline and place(run) in base
+    }
 
 
-def _check_cells(found: Question, both: set[int | None], cells: Sequence[str]) -> None:
-    """Add a note on seeds that `both` arms have, and the keys `cells` keep apart.
+def _check_cells(
+    found: Question, all_pairs: set[tuple[str, int | None]], cells: Sequence[str]
+) -> None:
+    """Add a note on pairs of which the keys `cells` keep the two runs apart.
 
-    Raises `ConfigError` for more than a quarter: one of the keys may be a result.
+    Raises `ConfigError` for more than a quarter of those of a level, if others stay: one of the keys may be a result,
+    which would choose pairs by their outcome; and where no pair is left.
     """
-    if not (lost := len(both - _paired_seeds(found))):
-        return
-    of = f"{lost} of {len(both)} seeds have no two runs that agree in all other settings: {listed(cells)} differ"
-    if lost > _MOST_KEPT_APART * len(both):
-        raise ConfigError(
-            f"{of}; --ignore KEY compares runs that differ in it, as in a result; --where KEY=VALUE takes a part, --seed none compares without pairs"
-        )
-    found.notes.append(of)
+    kept = _pairs(found)
+    both = Counter(level for level, _ in all_pairs)
+    left = Counter(level for level, _ in kept)
+    for level in found.treatments:
+        lost = both[level] - left[level]
+        if not lost or (kept and not left[level]):  # a level of other cells is not compared
+            continue
+        of = f"{lost} of {both[level]} pairs of {level} and {found.baseline} do not agree in all other settings: {listed(cells)} differ"
+        if lost > _MOST_KEPT_APART * both[level]:
+            raise ConfigError(
+                f"{of}; --ignore KEY compares runs that differ in it, as in a result; --where KEY=VALUE takes a part, --seed none compares without pairs"
+            )
+        found.notes.append(of)

@@ -12,21 +12,27 @@ from harness.reading.recorded import Recorded
 from harness.reading.table_cells import READ_AS_TEXT
 
 
-def refuse_text(metric: str | None, recorded: Recorded) -> None:
-    """Raise `ConfigError` where the metric, or a column that may be it, was read as text."""
-    text = {
+def text_columns(recorded: Recorded) -> dict[str, str]:
+    """Return the columns that hold numbers and text, with what the source's notes say of them."""
+    return {
         note.partition(READ_AS_TEXT)[0]: note for note in recorded.notes if READ_AS_TEXT in note
     }
+
+
+def refuse_text(
+    metric: str | None, recorded: Recorded, keys: Sequence[str], seeds: Sequence[str]
+) -> None:
+    """Raise `ConfigError` where the metric was read as text; without one, where it may be such a column."""
+    text = text_columns(recorded)
+    if not text or (metric in keys and metric not in text):
+        return
     if metric is None:
-        named = [name for name in text if meaning.is_named_result(name)]
+        found = meaning.only_metric([*recorded.metrics, *filter(meaning.is_measure, text)], seeds)
     else:
-        named = [meaning.find_key(metric, [*recorded.metrics, *text], "--metric")] if text else []
-    for name in named:
-        if name in text and name not in recorded.metrics:
-            raise ConfigError(
-                f"--metric {text[name]}; correct or empty them"
-                + ", or name another metric" * (metric is None)
-            )
+        found = meaning.find_key(metric, [*recorded.metrics, *text], "--metric")
+    if found in text and found not in recorded.metrics:
+        other = ", or name another metric" * (metric is None)
+        raise ConfigError(f"--metric {text[found]}; correct or empty them{other}")
 
 
 def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: str) -> None:
@@ -44,15 +50,30 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
 
 def refuse_curves(
     settings: Sequence[Mapping[str, Any]], own: Sequence[str], skipped: set[str]
-) -> None:
-    """Raise `ConfigError` for a table of final values with several steps of one level and seed: the keys `own`."""
-    for name in meaning.plural_steps([*dict.fromkeys(key for one in settings for key in one)]):
+) -> None:  # fmt: skip
+    """Raise `ConfigError` for final values of runs without a name, with several steps of one level and seed.
+
+    `own` are the keys of these, `skipped` those that are no settings.
+    """
+    keys = [*dict.fromkeys(key for one in settings for key in one)]
+    own = [
+        *own,
+        *(key for key in keys if key not in {*own, *skipped} and _is_text_setting(settings, key)),
+    ]
+    for name in meaning.plural_steps([key for key in keys if key not in {*own, *skipped}]):
         places: dict[tuple[str, ...], set[str]] = {}
-        for one in settings if name not in {*own, *skipped} else ():
+        for one in settings:
             place = tuple(show(one.get(key)) for key in own)
             places.setdefault(place, set()).add(show(one.get(name)))
-        if places and min(map(len, places.values())) > 1:
+        if min(map(len, places.values())) > 1:
             raise ConfigError(
                 f"{name}: has several values with one {' and '.join(own)}; if these are rows of one run, --map step={name} --map run={','.join(own)}; "
-                f"if each row is a run that ended there, give {name!r} another name"
+                f"if each row is a run that ended there, rename {name!r} to budget"
             )
+
+
+def _is_text_setting(settings: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Return whether a key is text that sets runs apart, but not each."""
+    values = [one.get(key) for one in settings]
+    several = 1 < len({*map(show, values)}) <= len(values) // 2
+    return several and not meaning.no_setting(key) and any(isinstance(one, str) for one in values)

@@ -17,12 +17,12 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.recorded import COMPLETE, Recorded, counted, listed
+from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
 _SURELY_DIFFERENT = 5  # values of a curve that is a copy if another is equal to it
-_DIGITS_OF_A_COPY = 10  # of all numbers of a row with fractions
+_DIGITS_OF_A_COPY = 10  # of all results of a row, or more
 NO_VALUE = "no value"
 SHORTER = "shorter"  # the status of a run that ends before others of its arm, where nothing says how it ended
 
@@ -209,17 +209,19 @@ def without_repeats(found: Question, runs: pl.DataFrame) -> pl.DataFrame:
 
 
 def same_rows(found: Question) -> dict[int, int]:
-    """Return as `series.copies` does the rows of a table of final values that are equal in all columns and many digits."""
+    """Return as `series.copies` does the rows of a table of final values that are equal in all columns.
+
+    Only rows without a name of their own whose results have many digits: others may agree by chance.
+    """
     first: dict[str, int] = {}
     same: dict[int, int] = {}
     for number, run in enumerate(found.runs):
+        results = [run.settings.get(name) for name in (found.metric, *found.keys.results)]
+        digits = sum(len(re.findall(r"\d", repr(one))) for one in results if isinstance(one, float))
+        if digits < _DIGITS_OF_A_COPY or not is_unnamed(run.name):
+            continue
         text = json.dumps(run.settings, sort_keys=True)
-        digits = sum(
-            len(re.findall(r"\d", repr(one)))
-            for one in run.settings.values()
-            if isinstance(one, float)
-        )
-        if first.setdefault(text, number) != number and digits >= _DIGITS_OF_A_COPY:
+        if first.setdefault(text, number) != number:
             same |= {number: first[text], first[text]: first[text]}
     return same
 

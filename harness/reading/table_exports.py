@@ -79,11 +79,15 @@ def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series]
 
 
 def _settings(name: str) -> dict[str, Any]:
-    parts = re.split(r"[,;\s]+", name)
-    pairs = (found.groups() for part in parts for found in SETTING.finditer(part))
-    return {
-        key: _value(text) for key, text in pairs if _KEY.fullmatch(key) and text and "=" not in text
-    }
+    settings: dict[str, Any] = {}
+    for part in re.split(r"[,;\s]+", name):
+        pairs = {key: _value(text) for key, text in SETTING.findall(part)}
+        cut = [*pairs.values()][:-1]  # before a `_`, which may be a part of text
+        if all(map(_KEY.fullmatch, pairs)) and not any(isinstance(one, str) for one in cut):
+            settings |= {
+                key: value for key, value in pairs.items() if value != "" and "=" not in str(value)
+            }
+    return settings
 
 
 def _value(text: str) -> object:

@@ -146,7 +146,7 @@ def _markdown(path: Path, text: Iterable[str]) -> list[tuple[int, list[str]]]:
 def _unmarked(cell: str) -> str:
     """Return a Markdown cell without its marks: `**76.1**`, `_76.1_` and `` `76.1` `` are 76.1."""
     plain = re.sub(r"\*\*|`|\\(?=\|)", "", cell).strip()
-    return re.sub(r"^([*_])(.+)\1$", r"\2", plain)
+    return re.sub(r"^(\*|__?)(.+)\1$", r"\2", plain)
 
 
 def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table:

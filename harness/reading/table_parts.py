@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from harness.config.errors import ConfigError
-from harness.reading.meaning import is_clock, is_named_result, no_setting
+from harness.reading.meaning import is_clock, is_named_result, no_setting, words
 from harness.reading.recorded import clean, listed
 from harness.reading.table_files import Table
 
 _OVERLAP = 1.2  # the sum of the lengths of several curves, by that of their run, or more
-_SPLIT = re.compile(r"train|val|eval|test", re.I)
+_SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test", "holdout"}  # fmt: skip
+_NAMES = {"split", "subset", "part", "metric", "metrics", "measure", "key", "tag", "variable", "series", "set"}  # fmt: skip
 
 
 def refuse_parts(
-    table: Table,
-    columns: Mapping[str, bool],
-    run: Sequence[str],
-    rows: pl.DataFrame,
-    order: pl.Series | None,
-) -> None:
+    table: Table, columns: Mapping[str, bool], run: Sequence[str], rows: pl.DataFrame, order: pl.Series | None
+) -> None:  # fmt: skip
     """Raise `ConfigError` where one of the columns tells several curves of a run apart.
 
     `columns` has for each name whether it is text that varies within a run; `run` are the columns that name the run;
@@ -31,9 +27,11 @@ def refuse_parts(
     back = (pl.col("run") == pl.col("run").shift()) & (pl.col("step") <= pl.col("step").shift())
     repeats = len(rows) - rows.n_unique() if rows.select(back.any()).item() else 0
     for name, is_text in columns.items():
-        if not (repeats or is_text) or no_setting(name) or is_clock(name) or is_named_result(name):
+        if not (repeats or is_text) or no_setting(name) or is_clock(name):
             continue
         values = table.values(name)
+        if is_named_result(name) and values.dtype.is_numeric():
+            continue
         own = rows.with_columns(value=values if order is None else values.gather(order))
         if repeats and _sets_apart(own, repeats):
             differ = "and step differ"
@@ -63,17 +61,33 @@ def _sets_apart(rows: pl.DataFrame, repeats: int) -> bool:
         (several & (pl.col("steps") * pl.col("values") == pl.col("rows"))).all()
     ).item():
         return True
+    if _are_attempts(rows):
+        return False
     few = pl.lit(max(2, of_run["steps"].max() // 2)) if numeric else pl.col("rows") // 2  # type: ignore[operator]
     fewer = (of_run["rows"] - of_run["most"]).sum()
     return bool(of_run.select((pl.col("values") <= few).all()).item()) and 2 * repeats >= fewer
 
 
-def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
-    """Return whether a text has few values in each run, over ranges of steps that overlap: not those of one phase each.
+def _are_attempts(rows: pl.DataFrame) -> bool:
+    """Return whether in each run the values follow each other, each from a later step on, as where runs were resumed."""
+    value, is_first = pl.col("value"), (pl.col("run") != pl.col("run").shift()).fill_null(True)
+    blocks = rows.filter(is_first | value.ne_missing(value.shift()))
+    later = is_first | (pl.col("step") > pl.col("step").first().over("run"))
+    each_once = blocks.select("run", "value").n_unique() == len(blocks)
+    return each_once and bool(blocks.select(later.all()).item())
 
-    So may a flag, if its name is that of a split: others, as `is_best`, tell no curves apart.
+
+def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
+    """Return whether a column has the words of splits or metrics, each over a range of steps that overlaps others.
+
+    Other words, and flags such as `is_best`, tell no curves apart.
     """
-    if rows["value"].dtype == pl.Boolean and not _SPLIT.search(name):
+    values = rows["value"].drop_nulls().unique().cast(pl.String).to_list()
+    if rows["value"].dtype == pl.Boolean:
+        named = words(name) - {"is"} <= _SPLITS
+    else:
+        named = bool(words(name) & _NAMES) or 2 * sum(map(_is_part, values)) > len(values)
+    if not named:
         return False
     step = pl.col("step")
     of_value = (
@@ -84,8 +98,10 @@ def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
     of_run = of_value.group_by("run").agg(pl.col("rows", "length").sum(), values=pl.len())
     whole = rows.group_by("run").agg(whole=step.max() - step.min())
     joined = of_run.join(whole, "run", "right")
-    few, beside = (
-        2 * pl.col("values") <= pl.col("rows"),
-        pl.col("length") > _OVERLAP * pl.col("whole"),
-    )
+    few = 2 * pl.col("values") <= pl.col("rows")
+    beside = pl.col("length") > _OVERLAP * pl.col("whole")
     return bool(joined.select((few & beside).fill_null(False).all()).item())
+
+
+def _is_part(text: str) -> bool:
+    return bool(words(text) & _SPLITS) or is_named_result(text)

@@ -23,6 +23,7 @@ from harness.reading.recorded import (
     Recorded,
     clean,
     flat_settings,
+    name_row,
     refuse_more,
     unique_names,
 )
@@ -116,7 +117,7 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
         step = None
     status = known("status", _STATUS, lower)
     named = known("run", ("name",) if exported else _RUN, lower)
-    run = _run_columns(table, mapping["run"]) if "run" in mapping else (named,) if named else ()
+    run = _run_columns(table, mapping) if "run" in mapping else (named,) if named else ()
     if twice := {step, status} & set(run):
         raise ConfigError(f"{table.path}: the column {min(map(str, twice))!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
     renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
@@ -136,10 +137,12 @@ def _check(table: Table, mapping: Mapping[str, str]) -> None:
             raise ConfigError(f"--map {one}={mapping[one]} {other}={mapping[one]}: a column has one meaning; leave out one of them")  # fmt: skip
 
 
-def _run_columns(table: Table, given: str) -> tuple[str, ...]:
-    if given in table.names:
+def _run_columns(table: Table, mapping: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the columns that are mapped to the run, by their names or by the roles that they are mapped to."""
+    if (given := mapping["run"]) in table.names:
         return (given,)
-    columns = tuple(part.strip() for part in given.split(","))
+    parts = (part.strip() for part in given.split(","))
+    columns = tuple(part if part in table.names else mapping.get(part, part) for part in parts)
     for column in columns:
         if column not in table.names:
             _no_column(table, "run", column)
@@ -184,7 +187,7 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
             found.settings[roles.names[name]] = values
         if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
-    names = [f"row {n}" for n in range(1, table.rows + 1)] if key is None else key.to_list()
+    names = [name_row(n) for n in range(1, table.rows + 1)] if key is None else key.to_list()
     status = None if roles.status is None else table.text(roles.status)
     kind = exports.RUNS_TABLE if exported else f"{table.format}, {FINAL_VALUES}"
     number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
