@@ -159,6 +159,12 @@ def test_a_hugging_face_training_that_went_on_has_its_own_evaluations(tmp_path: 
     }
     state["best_metric"] = last
     state["log_history"] += [{"step": 10, "loss": 0.5}, {"step": 10, "eval_accuracy": last}]
+    state["log_history"] += [
+        {"step": [9], "eval_accuracy": last},
+        {"step": 9},
+        "odd",
+        {"eval_accuracy": [last]},
+    ]
     (run / "trainer_state.json").write_text(json.dumps(state))
     assert curve(hugging_face.read(tmp_path), 0, "eval_accuracy")[-1] == (10, last)
 

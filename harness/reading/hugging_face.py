@@ -107,7 +107,7 @@ def _training(state: Mapping[str, Any], run: Path, notes: Notes) -> list[Any]:
     `load_best_model_at_end` makes them those of the best step; `evaluate` may take other data, too.
     """
     found: list[Any] = []
-    steps, values = set[tuple[Any, str]](), set[tuple[str, float]]()
+    steps, values = set[tuple[int, str]](), set[tuple[str, float]]()
     trained = False
     for entry in state["log_history"]:
         items = entry.items() if isinstance(entry, dict) else ()
@@ -118,10 +118,9 @@ def _training(state: Mapping[str, Any], run: Path, notes: Notes) -> list[Any]:
             for key, value in items
             if key.startswith("eval_") and isinstance(value, int | float)
         }
-        own = {(entry.get("step"), key) for key in named}
-        is_best = state.get("best_metric") in named.values() and not values.isdisjoint(
-            named.items()
-        )
+        step = entry.get("step") if named else None
+        own = {(step, key) for key in named if isinstance(step, int)}
+        is_best = state.get("best_metric") in named.values() and named.items() & values
         if trained and (own & steps or is_best):
             notes.add("evaluations after the training that repeat one are left out: they may be of the best weights, or of other data", run)  # fmt: skip
             continue

@@ -28,31 +28,9 @@ _TURNED = {
     "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift",
 }  # fmt: skip
 _DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
-_BOUND = {
-    "se",
-    "ci",
-    "ci90",
-    "ci95",
-    "ci99",
-    "sigma",
-    "var",
-    "variance",
-    "lower",
-    "upper",
-}  # of a metric that is named with it
-_BESIDE = {
-    "mean",
-    "avg",
-    "average",
-    "dev",
-    "err",
-    "error",
-    "over",
-    "across",
-    "of",
-    "seeds",
-    "runs",
-}  # words of such names
+# words beside the name of a metric
+_BOUND = {"se", "ci", "ci90", "ci95", "ci99", "sigma", "var", "variance", "lower", "upper"}
+_BESIDE = {"mean", "avg", "average", "dev", "err", "error", "over", "across", "of", "seeds", "runs"}
 _RUNS = re.compile(r"(?:(?:n|num|number|no|count|#)[ ._]*(?:of[ ._]*)?)?(?:seeds|runs|trials|repeats|repetitions|replicates)", re.I)  # fmt: skip
 _FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")

@@ -50,7 +50,7 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
 
 def refuse_curves(
     settings: Sequence[Mapping[str, Any]], own: Sequence[str], skipped: set[str]
-) -> None:  # fmt: skip
+) -> None:
     """Raise `ConfigError` for final values of runs without a name, with several steps of one level and seed.
 
     `own` are the keys of these, `skipped` those that are no settings.
