@@ -61,7 +61,7 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
         height=_ROW * max(1.5, len(rows)),
         description=f"Differences between treatment and baseline, with intervals{' and pairs' * bool(pairs)}",
     )
-    return with_room(chart.to_dict(), LETTER * longest + 12 * bool(longest))
+    return with_room(chart.to_dict(), LETTER * longest + 20 * bool(longest))
 
 
 def row_labels(comparisons: Sequence[dict[str, Any]], factor: str) -> tuple[str, list[str]]:
