@@ -561,7 +561,7 @@ def test_a_signal_to_all_processes_leaves_checkpoints(
     sweep.wait_for_rows(0)
     os.killpg(process.pid, number)
     code, _, err = sweep.end()
-    assert code == 128 + number
+    assert code == 128 + number, err
     assert "the sweep has stopped; the same command goes on from there" in err
     assert sweep.result(0)["status"] == "interrupted"
     assert [*(tmp_path / "store").rglob("*.pt")]
