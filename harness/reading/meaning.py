@@ -10,6 +10,7 @@ from harness.config.errors import ConfigError, closest
 from harness.config.measures import Measure
 from harness.reading.recorded import listed
 
+SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test", "holdout"}  # fmt: skip
 _LOWER = {
     "loss", "err", "error", "errors", "perplexity", "ppl", "mse", "mae", "rmse", "fid", "wer", "cer", "nll", "brier",
     "ece", "bpb", "bpc", "latency",

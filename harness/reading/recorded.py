@@ -60,7 +60,7 @@ def name_row(number: int) -> str:
 
 
 def is_unnamed(name: str) -> bool:
-    return bool(re.fullmatch(name_row(0).replace("0", r"\d+"), name))
+    return bool(re.fullmatch(r"row \d+", name))
 
 
 @dataclass(frozen=True)

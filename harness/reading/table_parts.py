@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from harness.config.errors import ConfigError
-from harness.reading.meaning import is_clock, is_named_result, no_setting, words
+from harness.reading.meaning import SPLITS, is_clock, is_named_result, no_setting, words
 from harness.reading.recorded import clean, listed
 from harness.reading.table_files import Table
 
 _OVERLAP = 1.2  # the sum of the lengths of several curves, by that of their run, or more
-_SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test", "holdout"}  # fmt: skip
 _NAMES = {"split", "subset", "part", "metric", "metrics", "measure", "key", "tag", "variable", "series", "set"}  # fmt: skip
 
 
@@ -84,7 +83,7 @@ def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
     """
     values = rows["value"].drop_nulls().unique().cast(pl.String).to_list()
     if rows["value"].dtype == pl.Boolean:
-        named = words(name) - {"is"} <= _SPLITS
+        named = words(name) - {"is"} <= SPLITS
     else:
         named = bool(words(name) & _NAMES) or 2 * sum(map(_is_part, values)) > len(values)
     if not named:
@@ -104,4 +103,4 @@ def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
 
 
 def _is_part(text: str) -> bool:
-    return bool(words(text) & _SPLITS) or is_named_result(text)
+    return bool(words(text) & SPLITS) or is_named_result(text)

@@ -17,6 +17,7 @@ import polars as pl
 from harness import files
 from harness.config.errors import ConfigError
 from harness.files import UnreadableError
+from harness.reading.meaning import SPLITS
 from harness.reading.recorded import (
     COMPLETE,
     MOST_COLUMNS,
@@ -34,7 +35,6 @@ from harness.reading.walk import NO_ROWS, Notes, all_settings, find, read_each, 
 KIND = "TensorBoard event files"
 _LONG = {"tag": pl.String, "step": pl.Int64, "value": pl.Float64}
 _HPARAMS = "hparams.yaml"  # of Lightning's TensorBoardLogger
-_SPLITS = ("train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test")
 _BLOCK = re.compile(r"```\n(.*)\n```", re.DOTALL)
 _OWN_TEXT = ("config/text_summary", "status/text_summary")
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # of tensorboard/plugins/hparams/api.proto, Status
@@ -226,7 +226,7 @@ def _join_subfolders(runs: dict[Path, _Events], notes: Notes) -> None:
 
 def _join_splits(runs: dict[Path, _Events]) -> None:
     """Make one run of folders such as `train` and `validation` that are side by side, with tags as `validation/acc`."""
-    splits = [path for path in runs if path.name.lower() in _SPLITS]
+    splits = [path for path in runs if path.name.lower() in SPLITS]
     several = Counter(path.parent for path in splits)
     for here in splits:
         if several[here.parent] < 2:

@@ -130,9 +130,8 @@ def _end_service() -> None:
     """End wandb's service at once: with a request that has no answer it may go on for ever, and wandb waits for it."""
     import wandb
 
-    with suppress(
-        Exception
-    ):  # there may be none: settings that wandb refuses, or another process's
+    # there may be none: settings that wandb refuses, or another process's
+    with suppress(Exception):
         service = wandb.setup().assert_service()._proc
         service._process.kill()  # type: ignore[union-attr]
         service.join()  # type: ignore[union-attr]
