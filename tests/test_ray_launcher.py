@@ -548,7 +548,7 @@ def test_ray_that_the_sweep_starts_ends_with_it(launch: Launch) -> None:
 def test_a_signal_to_all_processes_leaves_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """As from a terminal that is closed: the Ray that the command has started is among them. It needs no home folder."""
+    """As from a terminal that is closed: Ray must not be among them. It needs no home folder."""
     need(importlib.util.find_spec("ray"), "Ray is not installed: pip install -e '.[ray]'")
     monkeypatch.setenv("HOME", "/proc/none")
     words = [*LONG, "trainer.epochs=100000", "tracking=none", f"hydra.sweep.dir={tmp_path / 'out'}",
@@ -559,6 +559,9 @@ def test_a_signal_to_all_processes_leaves_checkpoints(
     )
     sweep = Sweep(tmp_path / "out", process)
     sweep.wait_for_rows(0)
+    ray = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert ray
+    assert process.pid not in {os.getpgid(int(child)) for child in ray}
     os.killpg(process.pid, number)
     code, _, err = sweep.end()
     assert code == 128 + number, err

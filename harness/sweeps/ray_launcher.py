@@ -10,12 +10,14 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +209,8 @@ def connect(launcher: DictConfig) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", token)
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)  # Ray takes its place
-    hangup = getattr(signal, "SIGHUP", None) if main and launcher.address is None else None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _out_of_our_process_group():
         copy_code(Path(folder))
-        if hangup:  # Ray's own processes are to outlive a terminal that is closed
-            on_hangup = signal.signal(hangup, signal.SIG_IGN)
         try:
             ray.init(
                 address=launcher.address or "local", namespace=_NAMESPACE, log_to_driver=False,
@@ -222,8 +221,6 @@ def connect(launcher: DictConfig) -> None:
         finally:
             if main:
                 signal.signal(signal.SIGTERM, before)
-            if hangup:
-                signal.signal(hangup, on_hangup)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
     where = (
@@ -234,6 +231,23 @@ def connect(launcher: DictConfig) -> None:
         file=sys.stderr,
     )
     _check_room(launcher, nodes)
+
+
+@contextmanager
+def _out_of_our_process_group() -> Iterator[None]:
+    """Give each program that starts within the block a process group of its own, on Linux.
+
+    A signal to our group, as from a terminal that is closed, would end Ray, and a Ray that has ended
+    ends this process, while runs write their checkpoints. `ray.init` has no setting for it. Elsewhere
+    Ray needs the common group to end with this process; on Linux the kernel ends it.
+    """
+    start = subprocess.Popen.__init__
+    if sys.platform == "linux":
+        subprocess.Popen.__init__ = partialmethod(start, process_group=0)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        subprocess.Popen.__init__ = start  # type: ignore[method-assign]
 
 
 def _not_connected(address: str | None, error: Exception) -> str:
