@@ -26,6 +26,8 @@ from harness.config.one_line_errors import one_line_errors
 from harness.files import read_json, write_json
 from harness.runs.run_dir import short
 
+_OVER_SEEDS = "mean ± standard deviation over seeds"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -129,54 +131,55 @@ def sections(wr: Any, sweep: Sweep) -> dict[str, list[Any]]:
         "groupby_rangefunc": "stddev",
         "max_runs_to_show": len(sweep.plan["arms"]),
     }
-
-    def place(x: int, w: int) -> Any:
-        return wr.Layout(x=x, y=0, w=w, h=8)
-
-    def curve(metrics: list[str], title: str, x: int) -> Any:
-        return wr.LinePlot(
-            title=title, x="epoch", y=metrics, title_x="epoch", layout=place(x, 12), **over_seeds
-        )
-
     claimed = sweep.metric.removesuffix(".last").replace("test/", "val/", 1)
-    others = [] if claimed == "val/acc" else [claimed]  # whose curves are wanted too
     bars = wr.BarPlot(
-        title=f"{sweep.metric}, mean ± standard deviation over seeds",
+        title=f"{sweep.metric}, {_OVER_SEEDS}",
         metrics=sweep.averaged(sweep.metric),
-        layout=place(0, 12),
+        layout=_place(wr, 0, 12),
         **over_seeds,
     )
     dots = wr.ScatterPlot(
         title=f"{sweep.metric} against {sweep.factor}",
         x=wr.Config(sweep.factor or ""),
         y=wr.SummaryMetric(sweep.metric),
-        layout=place(12, 12),
+        layout=_place(wr, 12, 12),
     )
     axes = [wr.Config(key) for key in sweep.keys] or [wr.Metric("JobType")]
     columns = [*axes, wr.SummaryMetric(sweep.metric)]
     parallel = wr.ParallelCoordinatesPlot(
         title=f"swept keys and {sweep.metric}",
         columns=[wr.ParallelCoordinatesPlotColumn(column) for column in columns],
-        layout=place(0, 24),
+        layout=_place(wr, 0, 24),
     )
+    final = "Final accuracy" if claimed == "val/acc" else f"Final {sweep.metric}"
     return {
-        "Curves": [
-            curve(["lr"], "learning rate", 0),
-            curve(
-                sweep.averaged("val/acc"),
-                "validation accuracy, %, mean ± standard deviation over seeds",
-                12,
-            ),
-            *(
-                curve(sweep.averaged(name), f"{name}, mean ± standard deviation over seeds", 24)
-                for name in others
-            ),
-        ],
-        "Final accuracy" if not others else f"Final {sweep.metric}": [bars, dots]
-        if sweep.factor
-        else [bars],
+        "Curves": _curves(wr, sweep, claimed, over_seeds),
+        final: [bars, dots] if sweep.factor else [bars],
         "Swept keys": [parallel],
     }
+
+
+def _curves(wr: Any, sweep: Sweep, claimed: str, over_seeds: dict[str, Any]) -> list[Any]:
+    """Return the LR's curves, those of the validation accuracy, and those of another metric that is claimed."""
+    titles = {"val/acc": f"validation accuracy, %, {_OVER_SEEDS}"}
+    titles.setdefault(claimed, f"{claimed}, {_OVER_SEEDS}")
+    lines = [(["lr"], "learning rate")]
+    lines += [(sweep.averaged(name), title) for name, title in titles.items()]
+    return [
+        wr.LinePlot(
+            title=title,
+            x="epoch",
+            y=metrics,
+            title_x="epoch",
+            layout=_place(wr, 12 * at, 12),
+            **over_seeds,
+        )
+        for at, (metrics, title) in enumerate(lines)
+    ]
+
+
+def _place(wr: Any, x: int, w: int) -> Any:
+    return wr.Layout(x=x, y=0, w=w, h=8)
 
 
 def workspace(ws: Any, wr: Any, sweep: Sweep, entity: str, project: str) -> Any:

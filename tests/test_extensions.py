@@ -252,6 +252,7 @@ class Mine(Dataset):
 """
 
 
+@pytest.mark.slow
 def test_a_data_set_may_be_a_list_of_files(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -284,6 +285,7 @@ def mine(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     return last_result(folder), said
 
 
+@pytest.mark.slow
 def test_code_that_was_edited_takes_no_checkpoint_of_other_code(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     first, _ = mine(tmp_path)
@@ -299,6 +301,7 @@ def test_code_that_was_edited_takes_no_checkpoint_of_other_code(tmp_path: Path) 
     assert mine(tmp_path)[0]["fingerprint"] == first["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_modules_beside_it_that_it_imports_count_too(tmp_path: Path) -> None:
     write(tmp_path, "x = 1\n", "not_imported.py")
     (tmp_path / "parts").mkdir()
@@ -317,6 +320,7 @@ def test_the_modules_beside_it_that_it_imports_count_too(tmp_path: Path) -> None
     assert mine(tmp_path)[0]["fingerprint"] != first["fingerprint"]
 
 
+@pytest.mark.slow
 def test_a_field_counts_unless_it_says_that_it_has_no_effect(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     first, _ = mine(tmp_path)
@@ -325,6 +329,7 @@ def test_a_field_counts_unless_it_says_that_it_has_no_effect(tmp_path: Path) -> 
     assert mine(tmp_path, "model.width=5")[0]["fingerprint"] != first["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_folder_does_not_count(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     first, _ = mine(tmp_path)
@@ -348,6 +353,7 @@ PACKAGE = {  # where code may be, and the word that names it; `shared.py` is imp
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", essential(PACKAGE))
 def test_a_module_that_it_imports_was_edited(tmp_path: Path, where: str) -> None:
     """The environment names it; the checkpoints of the code of then are not used."""
@@ -385,6 +391,7 @@ def test_a_module_that_it_imports_was_edited(tmp_path: Path, where: str) -> None
 # --- whose code is loaded ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_environment_and_modules_name_extensions_too(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     small = [word for word in TINY if not word.startswith("model.")]
@@ -473,6 +480,7 @@ def test_processes_of_torchrun_load_it_and_go_on_when_they_were_killed(tmp_path:
     assert ends[0]["config"]["extensions"] == [str(tmp_path / "mine.py")]
 
 
+@pytest.mark.slow
 def test_a_yaml_file_beside_it_has_other_defaults(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/wide.yaml").write_text(
@@ -506,6 +514,7 @@ def test_a_plan_that_names_other_code_is_refused(tmp_path: Path) -> None:
     assert not sign.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_on_with_a_metric_that_was_edited(tmp_path: Path) -> None:
     text = METRIC.format('better = "lower"')
     sweep = tmp_path / "sweep"

@@ -107,6 +107,31 @@ def lightning(workers: int, epochs: int) -> Epoch:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     train, val = loaders(workers)
+    trained, state = _lightning_module(epochs * len(train)), None
+    folder = ROOT / "outputs/bench"
+
+    def epoch() -> tuple[float, float]:
+        nonlocal state
+        done = 0 if state is None else state["epoch"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = pl.Trainer(
+                accelerator="cpu", max_epochs=done + 1, num_sanity_val_steps=0, logger=False,
+                enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+                default_root_dir=folder,
+            )  # fmt: skip
+            path = folder / f"last-{workers}.ckpt"
+            trainer.fit(trained, train, val, ckpt_path=path if state else None)
+            trainer.save_checkpoint(path)
+        state = {"epoch": done + 1}
+        return trained.seconds, trained.accuracy
+
+    return epoch
+
+
+def _lightning_module(updates: int) -> Any:
+    """Return the network as a `LightningModule`, with the `seconds` and the `accuracy` (%) of its last epoch."""
+    import lightning as pl
 
     class Classifier(pl.LightningModule):
         def __init__(self) -> None:
@@ -127,7 +152,7 @@ def lightning(workers: int, epochs: int) -> Epoch:
             optimizer = torch.optim.SGD(
                 self.network.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
             )
-            scheduler = CosineAnnealingLR(optimizer, epochs * len(train))
+            scheduler = CosineAnnealingLR(optimizer, updates)
             return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
         def on_train_epoch_start(self) -> None:
@@ -137,26 +162,7 @@ def lightning(workers: int, epochs: int) -> Epoch:
             self.seconds = time.perf_counter() - self.begin
             self.accuracy = float(self.trainer.callback_metrics["val/acc"])
 
-    trained, state = Classifier(), None
-    folder = ROOT / "outputs/bench"
-
-    def epoch() -> tuple[float, float]:
-        nonlocal state
-        done = 0 if state is None else state["epoch"]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer = pl.Trainer(
-                accelerator="cpu", max_epochs=done + 1, num_sanity_val_steps=0, logger=False,
-                enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-                default_root_dir=folder,
-            )  # fmt: skip
-            path = folder / f"last-{workers}.ckpt"
-            trainer.fit(trained, train, val, ckpt_path=path if state else None)
-            trainer.save_checkpoint(path)
-        state = {"epoch": done + 1}
-        return trained.seconds, trained.accuracy
-
-    return epoch
+    return Classifier()
 
 
 def main() -> None:
