@@ -452,7 +452,38 @@ def test_what_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> N
     )
 
 
+def test_a_schedule_that_differs_with_the_factor_is_named(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm}{seed},finished,x,{arm},{seed},{1000 * (arm == 'b')},499,{70 + seed}" for arm in "ab" for seed in range(6)]  # fmt: skip
+    head = "Name,State,Created,arm,seed,warmup_steps,_step,val_acc"
+    source = final_values(tmp_path / "runs.csv", "\n".join([head, *rows]))
+    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    assert "Its levels differ in warmup_steps too." in done.stdout
+
+
 # --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "message"),
+    [
+        ("arm,seed,val_acc,train_acc", lambda arm, seed: f"{arm},{seed},tensor(7{seed}.25),{80 + seed}",
+         "--metric val_acc: is read as text, since cells such as 'tensor(70.25)' (row 1) are no numbers; correct or empty them, or name another metric"),
+        ("arm,seed,acc", lambda arm, seed: f"{arm},{seed},{0.75 + seed / 100 if arm == 'a' else 76 + seed}",
+         "--metric acc: ends at 0.8 or less with arm=a, and at 81 with arm=b: fractions and percent; write all of them alike"),
+        ("arm,elapsed,acc", lambda arm, seed: f"{arm},{seed + 0.5},{76 + seed}",
+         "elapsed: has several values with one arm; if these are rows of one run, --map step=elapsed --map run=arm; if each row is a run that ended there, rename 'elapsed' to budget"),
+        ("arm,seed,time_to_accuracy", lambda arm, seed: f"{arm},{seed},{30 + seed}",
+         "--better: say whether higher or lower is better of time_to_accuracy"),
+    ],
+    ids=["a metric in words", "two units", "a curve without a run", "a direction"],
+)  # fmt: skip
+def test_what_would_be_judged_wrongly_is_asked_about(
+    head: str, row: Callable[[str, int], str], message: str, tmp_path: Path, judge: Main
+) -> None:
+    rows = [row(arm, seed) for arm in "ab" for seed in range(6)]
+    source = final_values(tmp_path / "runs.csv", "\n".join([head, *rows]))
+    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.config.errors import ConfigError
@@ -9,6 +11,7 @@ from harness.config.measures import Measure
 from harness.reading.meaning import (
     direction,
     is_named_result,
+    is_seed,
     measure,
     metric_column,
     no_setting,
@@ -30,11 +33,13 @@ def test_directions_follow_from_names(name: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place", "1-acc", "acc_std",
-     "acc_drop", "1 - accuracy", "wer_reduction", "error_improvement", "acc_gain"],
+     "acc_drop", "1 - accuracy", "wer_reduction", "error_improvement", "acc_gain", "time_to_accuracy",
+     "epochs_to_top1", "steps_to_90_acc", "acc (lower is better)", "-acc", "−acc", "forgetting_acc", "acc_decline",
+     "acc_cost"],
 )  # fmt: skip
 def test_other_directions_are_asked_for(name: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"--better: say whether higher or lower is better of {name}"
+        ConfigError, match=f"--better: say whether higher or lower is better of {re.escape(name)}$"
     ):
         direction(name, None)
     assert direction(name, "lower") == "lower"
@@ -50,6 +55,7 @@ def test_other_directions_are_asked_for(name: str) -> None:
         pytest.param("val_acc", "higher", [93.0, -1.0], "", None, id="below 0"),
         pytest.param("acc_err", "lower", [0.1], "", None, id="lower is better"),
         pytest.param("val_loss", "lower", [2.5], "", None, id="a loss"),
+        pytest.param("epochs_to_top1", "lower", [12.0], "", None, id="what it took"),
     ],
 )
 def test_units_and_margins_are_those_of_accuracies_alone(
@@ -71,15 +77,42 @@ def test_units_and_margins_are_those_of_accuracies_alone(
         ("lr", ["lr", "train/lr"], "lr"),
         ("lr", ["train/learning_rate"], "train/learning_rate"),
         ("lr", ["lr-SGD", "epoch"], "lr-SGD"),
-        ("lr", ["colr", "lr_mult", "val/lrs"], None),
+        ("lr", ["colr", "lr_mult", "val/lrs", "lr-SGD-momentum"], None),
+        ("lr", ["lr0"], "lr0"),
+        ("lr", ["lr/pg0"], "lr/pg0"),
+        ("lr", ["lr-SGD/pg1"], "lr-SGD/pg1"),
         ("epoch", ["trainer.epoch"], "trainer.epoch"),
         ("epoch", ["epoch", "train/epoch"], "epoch"),
-        ("epoch", ["epoch_time"], None),
+        ("epoch", ["epoch_time", "warmup_epochs", "best_epoch", "num_bad_epochs"], None),
+        ("epoch", ["num_epochs"], "num_epochs"),
+        ("epoch", ["warmup_epochs", "current_epoch"], "current_epoch"),
     ],
 )
 def test_columns_of_lr_and_epoch(role: str, columns: list[str], expected: str | None) -> None:
     found, notes = roles("val_acc", ["val_acc", *columns], {})
     assert (found.get(role), notes) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [["lr-SGD/pg1", "lr-SGD/pg2"], ["train/lr/pg0", "train/lr/pg1", "train/lr/pg2"], ["lr_0", "lr_1"], ["lr-Adam", "lr-Adam-1"]],
+    ids=str,
+)  # fmt: skip
+def test_of_several_groups_of_parameters_the_first_ones_lr_is_read(columns: list[str]) -> None:
+    found, notes = roles("acc", ["acc", *columns], {})
+    assert found["lr"] == columns[0]
+    (note,) = notes
+    assert note == f"the lr is that of {columns[0]}, of {', '.join(columns)}: --map lr=COLUMN takes another"  # fmt: skip
+    assert roles("acc", ["acc", *columns], {"lr": columns[1]})[0]["lr"] == columns[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["seed", "Random Seed", "random seed", "Seed #", "seed (int)", "Param seed", "rng", "trainer.seed"],
+)  # fmt: skip
+def test_names_of_seeds(name: str) -> None:
+    assert is_seed(name)
+    assert not is_seed("seeds_per_arm")
 
 
 def test_an_open_column_is_said_and_can_be_given() -> None:
@@ -100,6 +133,12 @@ def test_an_open_column_is_said_and_can_be_given() -> None:
         (["fold", "dice"], "dice"),
         (["top1", "train_loss", "Epoch"], "top1"),
         (["best_val_acc", "val_acc"], "val_acc"),
+        (["test_size", "f1"], "f1"),
+        (["interval", "f1"], "f1"),
+        (["eval_batch_size", "grad_acc_steps", "f1"], "f1"),
+        (["top_p", "top_k", "score"], "score"),
+        (["trainAcc", "valacc"], "valacc"),
+        (["loss", "validation_0-error"], "validation_0-error"),
     ],
 )
 def test_the_one_number_that_can_be_judged_is(columns: list[str], expected: str) -> None:

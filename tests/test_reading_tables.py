@@ -198,6 +198,61 @@ def test_many_steps_of_an_epoch_in_a_chart_are_no_mean(tmp_path: Path) -> None:
     assert found.curves.to_dicts() == [{"run": 0, "step": 1, "_step": 9.0, "acc": 50.0}]
 
 
+def test_a_chart_over_time_has_the_rows_of_each_run_as_steps(tmp_path: Path) -> None:
+    text = '"Relative Time (Process)","a - acc","b - acc"\n1.5,50,\n1.75,,60\n2.5,51,\n2.75,,61\n'
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert curves(found) == [(0, 1, 50), (0, 2, 51), (1, 1, 60), (1, 2, 61)]
+    assert "has fractions, so its different values are numbered as steps, in each run" in found.notes[1]  # fmt: skip
+
+
+def test_times_as_steps_are_numbered_in_each_run(tmp_path: Path) -> None:
+    text = "run,time,acc\na,0.5,1\nb,0.75,1\na,1.5,2\nb,1.75,2\nb,2.75,3\n"
+    found = read(write(tmp_path, "a.csv", text), {"step": "time"})
+    assert found.curves["step"].to_list() == [1, 2, 1, 2, 3]
+
+
+def test_steps_of_a_schedule_are_settings_where_others_are_the_step(tmp_path: Path) -> None:
+    text = "Name,State,Created,warmup_steps,warmup_epochs,grad_acc_steps,_step,total_steps,acc\na,finished,,1000,5,2,499,9,1\nb,finished,,0,0,4,499,9,2\n"
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert [{*one} for one in settings(found)] == [{"warmup_steps", "warmup_epochs", "grad_acc_steps", "acc"}] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cells", "states"),
+    [
+        (("pixels", "vector"), None), (("True", "False"), None), (("finished", "vector"), ["complete", "vector"]),
+        (("KILLED", ""), ["killed", None]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_column_is_the_status_if_it_has_words_of_states(
+    tmp_path: Path, cells: tuple[str, str], states: list[str | None] | None
+) -> None:
+    found = read(write(tmp_path, "a.csv", "state,seed,acc\n{},0,5\n{},0,6\n".format(*cells)), {})
+    assert found.runs["status"].to_list() == (states or [None, None])
+    assert ("state" in settings(found)[0]) == (states is None)
+    mapped = read(tmp_path / "a.csv", {"status": "state"})
+    assert mapped.runs["status"][0] == ("complete" if cells[0] == "finished" else cells[0].lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "noted"),
+    [
+        ("val_acc", ("tensor(76.1)", "tensor(75.9)", "tensor(76.3)"), True),
+        ("val_acc", ("[76.1]", "[75.9]", "[76.3]"), True), ("val_acc", ("76.1pp", "75.9pp", "76.3pp"), True),
+        ("loss", ("l1", "l2", "l1"), False), ("loss", ("mse", "ce", "focal"), False),
+        ("note", ("v1", "v2", "v3"), False),
+    ],
+)  # fmt: skip
+def test_a_measure_of_which_no_cell_is_a_number_is_said(
+    tmp_path: Path, name: str, cells: tuple[str, ...], noted: bool
+) -> None:
+    rows = "".join(f"{at},{cell},{at}\n" for at, cell in enumerate(cells))
+    found = read(write(tmp_path, "a.csv", f"seed,{name},train_acc\n{rows}"), {})
+    note = f"{name}: is read as text, since cells such as "
+    assert any(one.startswith(note) for one in found.notes) == noted
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     {
@@ -410,7 +465,7 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
         "index of a frame": ("Unnamed: 0,t_mult,acc\n0,1,5\n0,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step": [9, 8], "acc": [5.0, 6.0]}, ""),
-        "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions"),
+        "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions, so its different values are numbered as steps, in each run"),
         "infinite": (FINAL.format("inf", "-Infinity"), {"acc": [math.inf, -math.inf]}, ""),
         "signs": (FINAL.format("+1", ".5"), {"acc": [1.0, 0.5]}, ""),
         "a formula": ("t_mult,f,acc\n1,=SUM(A1),1\n2,=1+1,2\n", {"t_mult": [1, 2], "acc": [1, 2]}, ""),

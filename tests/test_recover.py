@@ -367,6 +367,20 @@ def test_steps_of_a_table_without_a_run_are_asked_about(name: str) -> None:
         assert recover(curves, asked).keys.cells == [name], "runs with a name of their own"
 
 
+@pytest.mark.parametrize("name", ["elapsed", "Relative Time (Process)", "round", "epochs"])
+@pytest.mark.parametrize(("rows", "asked"), [(6, True), (2, False)])
+def test_steps_without_a_run_and_a_seed_are_asked_about(name: str, rows: int, asked: bool) -> None:
+    runs = [
+        {"t_mult": level, name: 1.5 + at, "acc": 80.5 + level + at / 8}
+        for level in (1, 2) for at in range(rows)
+    ]  # fmt: skip
+    if not asked:
+        assert not recover(final_values(runs), Asked("t_mult", "1", metric="acc")).paired
+        return
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)}: has several values with one t_mult; if these are rows of one run"):  # fmt: skip
+        recover(final_values(runs), Asked("t_mult", "1", metric="acc"))
+
+
 def test_the_columns_that_name_a_run_are_said_in_full() -> None:
     """With those of settings that set runs apart."""
     runs = [

@@ -21,6 +21,7 @@ from harness.reading import meaning
 from harness.reading.detect import read
 from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed
 from harness.reading.recover import Asked, Question, recover
+from harness.reading.refused import refuse_mixed_units
 from harness.reading.rows import Curves, curves, same_rows, table, without_copies, without_repeats
 
 _MOST_NAMED = 200  # runs that are not compared, in `verdict.json`
@@ -51,6 +52,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
     better = meaning.direction(found.metric, asked.better)
     own = curves(recorded, found, roles, better)
     last = _last_values(found, own)
+    refuse_mixed_units(found.metric, _by_level(found, own))
     measure, margin = meaning.measure(found.metric, better, last, asked.margin)
     claim = _claim(found, asked, measure, margin)
     file = scratch / "curves.parquet"
@@ -90,6 +92,14 @@ def _last_values(found: Question, own: Curves) -> list[float]:
         name, value = found.runs[beyond["run"][0]].name, beyond["finite"][0]
         raise ConfigError(f"--metric {found.metric}: {name} ends at {value:g}, which is too large or small to judge; leave it out by --where")  # fmt: skip
     values: list[float] = finite["finite"].to_list()
+    return values
+
+
+def _by_level(found: Question, own: Curves) -> dict[str, list[float]]:
+    """Return the finite last values of the runs of each level."""
+    values: dict[str, list[float]] = {}
+    for run, value in own.ends.drop_nulls("finite").select("run", "finite").iter_rows():
+        values.setdefault(f"{found.factor}={found.runs[run].level}", []).append(value)
     return values
 
 

@@ -10,7 +10,8 @@ from harness.config.errors import ConfigError, closest
 from harness.config.measures import Measure
 from harness.reading.recorded import listed
 
-SPLITS = {"train", "training", "val", "valid", "validation", "eval", "evaluation", "dev", "test", "holdout"}  # fmt: skip
+_HELD_OUT = {"val", "valid", "validation", "eval", "evaluation", "dev", "test", "holdout"}
+SPLITS = {"train", "training"} | _HELD_OUT
 _LOWER = {
     "loss", "err", "error", "errors", "perplexity", "ppl", "mse", "mae", "rmse", "fid", "wer", "cer", "nll", "brier",
     "ece", "bpb", "bpc", "latency",
@@ -20,14 +21,27 @@ _HIGHER = _ACCURACY | {
     "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall", "r2", "psnr",
     "ssim", "reward",
 }  # fmt: skip
-_OF_SETTINGS = {"weight", "size", "ratio", "scale", "fn", "type", "mask", "smoothing", "every", "interval", "coef", "lambda"}  # fmt: skip
+_OF_SETTINGS = {
+    "weight", "size", "ratio", "scale", "fn", "type", "mask", "smoothing", "every", "interval", "coef", "lambda", "grad",
+}  # fmt: skip
 _SETTINGS_TOO = {"top", "precision", "reward"}  # which are settings as well, as in top_k
 _BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
 _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
     "std", "sd", "var", "variance", "stderr", "sem", "range", "decrease", "increase", "reduction", "reduced",
-    "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift",
+    "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift", "lower", "worse",
+    "forgetting", "degradation", "decline", "cost", "regret", "missed",
 }  # fmt: skip
+_UNTIL = {
+    "to",
+    "until",
+    "time",
+    "steps",
+    "epochs",
+    "seconds",
+    "minutes",
+    "hours",
+}  # as in epochs_to_top1
 _DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
 # words beside the name of a metric
 _BOUND = {"se", "ci", "ci90", "ci95", "ci99", "sigma", "var", "variance", "lower", "upper"}
@@ -36,10 +50,16 @@ _RUNS = re.compile(r"(?:(?:n|num|number|no|count|#)[ ._]*(?:of[ ._]*)?)?(?:seeds
 _FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
-    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state)$", re.I
+    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state|rng)[_#]*$", re.I
+)  # fmt: skip
+# lr-SGD/pg1: of Lightning, for the second group of parameters
+_LR = re.compile(r"((?:^|.*[._/])(?:lr|learning_rate)(?:-[a-z]\w*)?)(?:[/_-]?(?:pg|param_groups?|group)?_?\d+)?$", re.I)  # fmt: skip
+_OF_HELD_OUT = re.compile(
+    rf"(?:{'|'.join(sorted(_HELD_OUT))})\d*(?:{'|'.join(sorted(_LOWER | _HIGHER))})?"
 )
-_LR = re.compile(r"(?:^|[._/])(?:lr|learning_rate)(?:-\w+)?$", re.I)  # lr-SGD: of Lightning
-_EPOCH = re.compile(r"(?:^|[._/])epochs?$", re.I)
+# before a count of all updates of a run
+_OF_ALL = r"(?:^|[./])_?(?:(?:cur|current|train|training|trained|global|num|n|total|max|env)[_ ])*"
+_EPOCH = re.compile(rf"{_OF_ALL}epochs?$", re.I)
 _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
 )
@@ -55,8 +75,8 @@ _NO_SETTING = re.compile(
 )
 _COUNTED = re.compile(r"(?:^|[._/-])(?:epochs?|steps?|iter(?:ation)?s?)$", re.I)
 _NO_RESULT = re.compile(
-    r"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|steps?|iter|hp_metric)$", re.I
-)
+    rf"runtime|per_second|(?:^|[._/-])(?:time|timestamp|total_flos|hp_metric)$|{_OF_ALL}(?:steps?|iter)$", re.I
+)  # fmt: skip
 # What a run came to: where it is, or stopped; what it took.
 _COUNTER = re.compile(
     r"""^(?:epoch|_?step|global_step|trainer[./]global_step|iter|iteration)$
@@ -67,7 +87,11 @@ _COUNTER = re.compile(
     |(?:^|[._/-])(?:gpu|peak|max)_mem(?:ory)?(?:_[gm]i?b)?$""",
     re.I | re.X,
 )
-_STEPS = re.compile(r"(?:(?:num|n|global|train(?:ing)?|total|time|env)[ _]?)*(?:steps|epochs|iterations|iters|updates|rounds|batches)", re.I)  # fmt: skip
+_STEPS = re.compile(
+    r"""(?:(?:num|n|global|train(?:ing)?|total|time|env)[ _]?)*(?:steps|epochs|iterations|iters|updates|rounds|batches)
+    |time_?step|round|episodes?|generation|elapsed|relative[ _]time(?:[ ]\(.*\))?|wall[ _]?(?:time|clock)""",
+    re.I | re.X,
+)
 _OWN = (
     "store.", "tracking.", "ledger.", "claim.", "averages.", "metrics", "extensions", "overrides", "plan.",
 )  # fmt: skip
@@ -83,8 +107,8 @@ def is_result(name: str) -> bool:
     return not _NO_RESULT.search(name)
 
 
-def plural_steps(names: Sequence[str]) -> list[str]:
-    """Return the names that may be a step or a budget, as `steps` and `epochs`."""
+def may_be_steps(names: Sequence[str]) -> list[str]:
+    """Return the names that may be a step, or a budget, as `steps`, `epochs` and `elapsed`."""
     return [*filter(_STEPS.fullmatch, names)]
 
 
@@ -149,7 +173,7 @@ def find_key(given: str, keys: Sequence[str], option: str) -> str:
 
 
 def is_seed(key: str) -> bool:
-    return bool(_SEED.search(key))
+    return bool(_SEED.search(_without_unit(key)))
 
 
 def may_be_factor(key: str) -> bool:
@@ -191,6 +215,15 @@ def roles(
             found[role] = find_key(mapping[role], columns, f"--map {role}=")
         elif len(exact or matching) == 1:
             found[role] = (exact or matching)[0]
+        elif (
+            matching
+            and role == "lr"
+            and len({*map(_LR.sub, [r"\1"] * len(matching), matching)}) == 1
+        ):
+            found[role] = matching[0]
+            notes.append(
+                f"the lr is that of {found[role]}, of {listed(matching)}: --map lr=COLUMN takes another"
+            )
         elif matching:
             notes.append(
                 f"the {role} may be in {listed(matching)}: --map {role}=COLUMN says in which"
@@ -229,8 +262,8 @@ def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
     """Return the column that is judged where none is given: one accuracy, else one number. Raises `ConfigError`."""
     numbers = [name for name in columns if name not in seeds and not _COUNTED.search(name)]
     found = [name for name in numbers if _may_be_metric(name)] or numbers
-    held_out = [name for name in found if re.search(r"val|eval|dev|test", name, re.I)]
-    accuracies = [name for name in held_out or found if _ACCURACY & words(name)]
+    held_out = [*filter(_is_held_out, found)]
+    accuracies = [*filter(is_accuracy, held_out or found)]
     for group in (accuracies, held_out, found):
         if len(group) == 1:
             return group[0]
@@ -240,8 +273,26 @@ def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
 
 
 def _may_be_metric(name: str) -> bool:
-    no_value = no_setting(name) or is_clock(name) or _LR.search(name)
+    no_value = no_setting(name) or is_clock(name) or _LR.search(name) or _is_of_settings(name)
     return not (no_value or is_seed(name) or _REPEAT.search(name) or may_be_best(name))
+
+
+def _is_of_settings(name: str) -> bool:
+    """Return whether a name has a word that measures do not have, as in `test_size`, or is `top_p` or `top_k`."""
+    tokens = words(name)
+    top = tokens & (_LOWER | _HIGHER) == {"top"} and tokens & {"k", "p"}
+    return bool(tokens & _OF_SETTINGS or top)
+
+
+def _is_held_out(name: str) -> bool:
+    """Return whether a metric is of data that was not trained on, by its name: `val/acc`, `testAcc`, `evalloss`."""
+    return any(map(_OF_HELD_OUT.fullmatch, words(name)))
+
+
+def is_accuracy(name: str) -> bool:
+    """Return whether a metric is a share of right answers, by its name, and not what led to one."""
+    tokens = words(name)
+    return bool(tokens & _ACCURACY) and not tokens & _UNTIL and not _is_of_settings(name)
 
 
 def words(name: str) -> set[str]:
@@ -255,7 +306,8 @@ def direction(name: str, better: str | None) -> str:
         return better
     tokens = words(name)
     lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
-    if lower == higher or tokens & _TURNED or _FROM_ONE.search(name):
+    turned = tokens & (_TURNED | _UNTIL) or _FROM_ONE.search(name) or name.startswith(("-", "−"))
+    if lower == higher or turned:
         raise ConfigError(f"--better: say whether higher or lower is better of {name}")
     return "lower" if lower else "higher"
 
@@ -268,7 +320,7 @@ def measure(
     Accuracies are in % if none is below 0 or above 100 and half are above 1.5; the usual margin is 0.2 points then, and
     0.002 where all lie between 0 and 1. Raises `ConfigError` for others without a margin.
     """
-    accuracies = bool(_ACCURACY & words(name)) and len(ends) > 0
+    accuracies = is_accuracy(name) and len(ends) > 0
     within = accuracies and min(ends) >= 0
     if within and max(ends) <= 100 and median(ends) > 1.5:
         return Measure(better, "%"), 0.2 if margin is None else margin

@@ -119,7 +119,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
     if recorded.kind.endswith(FINAL_VALUES) and not seeds:
         refuse_means(recorded, keys, metric, factor)
-    if recorded.kind.endswith(FINAL_VALUES) and seeds and all(is_unnamed(run.name) for run in runs):
+    if recorded.kind.endswith(FINAL_VALUES) and all(is_unnamed(run.name) for run in runs):
         settings = [run.settings for run in runs]
         refuse_curves(settings, [factor, *seeds], {metric, *ignored})
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)

@@ -11,6 +11,8 @@ from harness.reading import meaning
 from harness.reading.recorded import Recorded
 from harness.reading.table_cells import READ_AS_TEXT
 
+_SURELY_PERCENT = 20.0  # of an accuracy that is no fraction, or more
+
 
 def text_columns(recorded: Recorded) -> dict[str, str]:
     """Return the columns that hold numbers and text, with what the source's notes say of them."""
@@ -48,24 +50,37 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
             raise ConfigError(f"--metric {metric}: the column {name!r} says that each row is a mean of several runs, and a verdict needs each run; give a row a run, or rename {name!r} if a row is one")  # fmt: skip
 
 
+def refuse_mixed_units(metric: str, levels: Mapping[str, Sequence[float]]) -> None:
+    """Raise `ConfigError` for last accuracies by level that are fractions in one level and percent in another."""
+    highest = {level: max(values) for level, values in levels.items()}
+    fractions = [level for level, value in highest.items() if value <= 1]
+    percent = [level for level, values in levels.items() if min(values) > _SURELY_PERCENT]
+    if meaning.is_accuracy(metric) and fractions and percent:
+        raise ConfigError(f"--metric {metric}: ends at {highest[fractions[0]]:g} or less with {fractions[0]}, and at {highest[percent[0]]:g} with {percent[0]}: fractions and percent; write all of them alike")  # fmt: skip
+
+
 def refuse_curves(
     settings: Sequence[Mapping[str, Any]], own: Sequence[str], skipped: set[str]
 ) -> None:
     """Raise `ConfigError` for final values of runs without a name, with several steps of one level and seed.
 
-    `own` are the keys of these, `skipped` those that are no settings.
+    `own` are the keys of these, `skipped` those that are no settings. Without a seed, for more than two in each row
+    of a level that are all different.
     """
+    seeded = len(own) > 1
     keys = [*dict.fromkeys(key for one in settings for key in one)]
     own = [
         *own,
         *(key for key in keys if key not in {*own, *skipped} and _is_text_setting(settings, key)),
     ]
-    for name in meaning.plural_steps([key for key in keys if key not in {*own, *skipped}]):
-        places: dict[tuple[str, ...], set[str]] = {}
+    for name in meaning.may_be_steps([key for key in keys if key not in {*own, *skipped}]):
+        places: dict[tuple[str, ...], list[str]] = {}
         for one in settings:
             place = tuple(show(one.get(key)) for key in own)
-            places.setdefault(place, set()).add(show(one.get(name)))
-        if min(map(len, places.values())) > 1:
+            places.setdefault(place, []).append(show(one.get(name)))
+        different = [len({*steps}) for steps in places.values()]
+        every_row = min(different) > 2 and sum(different) == len(settings)
+        if min(different) > 1 if seeded else every_row:
             raise ConfigError(
                 f"{name}: has several values with one {' and '.join(own)}; if these are rows of one run, --map step={name} --map run={','.join(own)}; "
                 f"if each row is a run that ended there, rename {name!r} to budget"

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from harness.config.errors import ConfigError
+from harness.reading.meaning import is_measure
 from harness.reading.recorded import clean
 
 READ_AS_TEXT = ": is read as text"  # in the note on a column
@@ -44,7 +45,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
         first = other[0]
         notes.append(f"{name}: is in % ({clean(first)} is read as {clean(first).rstrip(' %')})")
         numbers = text.str.strip_suffix("%").str.strip_chars().cast(pl.Float64, strict=False)
-    elif not some:
+    elif not some and not _is_unread_measure(name, other):
         return text
     elif not odd.is_empty():
         row = (text.str.to_lowercase() == odd[0]).arg_max()
@@ -53,6 +54,12 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
     if len(odd) < len(words):
         notes.append(f"{name}: cells such as {words.filter(words.is_in(MISSING))[0]!r}{READ_AS_EMPTY}")  # fmt: skip
     return numbers
+
+
+def _is_unread_measure(name: str, cells: pl.Series) -> bool:
+    """Return whether a column whose cells are all text is an accuracy, a loss or the like, as with `76.1 pp`."""
+    different = 4 * cells.n_unique() > len(cells)
+    return different and is_measure(name) and bool(cells.str.contains(r"\d[.,]?\d").all())
 
 
 def _null_if_empty(cells: pl.Series) -> pl.Series:
@@ -80,8 +87,8 @@ def _refuse(where: str, odd: pl.Series) -> None:
         )
 
 
-def steps(path: Path, name: str, values: pl.Series, notes: list[str]) -> pl.Series:
-    """Return a column as Int64 steps; one with fractions as the rank of each of its values, from 1.
+def steps(path: Path, name: str, values: pl.Series, notes: list[str], run: pl.Series | None = None) -> pl.Series:  # fmt: skip
+    """Return a column as Int64 steps; one with fractions as the rank of each of its values in its `run`, from 1.
 
     Raises `ConfigError` if a cell is no finite number.
     """
@@ -97,8 +104,11 @@ def steps(path: Path, name: str, values: pl.Series, notes: list[str]) -> pl.Seri
         if found.null_count():
             raise ConfigError(f"{path}: {name!r} has a step above 2^63; take another by --map step=COLUMN")  # fmt: skip
         return found
-    notes.append(f"{name}: has fractions, so its different values are numbered as steps")
-    return numbers.rank("dense").cast(pl.Int64)
+    notes.append(
+        f"{name}: has fractions, so its different values are numbered as steps, in each run"
+    )
+    rows = pl.DataFrame({"step": numbers, "run": 0 if run is None else run})
+    return rows.select(pl.col("step").rank("dense").over("run").cast(pl.Int64))["step"]
 
 
 def steps_of_epochs(name: str, rows: pl.DataFrame, epoch: pl.Series, notes: list[str]) -> pl.Series:

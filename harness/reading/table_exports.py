@@ -39,7 +39,9 @@ def read_chart(table: Table) -> Recorded:
     """
     x = table.names[0]
     notes = ["W&B samples long runs for a chart: the last row here need not be the last one recorded"]  # fmt: skip
+    before = len(notes)
     step = steps(table.path, x, table.values(x), notes)
+    ranked = len(notes) > before
     curves: dict[str, dict[str, pl.Series]] = {}
     bounds = []
     for name in table.names[1:]:
@@ -58,7 +60,7 @@ def read_chart(table: Table) -> Recorded:
             )
     return collect(
         "W&B's export of a chart",
-        [_run(table, name, step, metrics) for name, metrics in curves.items()],
+        [_run(table, name, step, metrics, ranked) for name, metrics in curves.items()],
         [*notes, *table.notes],
     )
 
@@ -70,11 +72,13 @@ def _numbers(table: Table, name: str) -> pl.Series:
     raise ConfigError(f"{table.path}: the column {name!r} has cells that are no numbers; leave it out")  # fmt: skip
 
 
-def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series]) -> RunRecord:
+def _run(table: Table, name: str, step: pl.Series, metrics: dict[str, pl.Series], ranked: bool) -> RunRecord:  # fmt: skip
     if taken := {"run", "step"} & set(metrics):
         raise ConfigError(f"{table.path}: a metric is named {min(taken)!r}; leave it out of the chart")  # fmt: skip
     rows = pl.DataFrame({"step": step, **metrics})
     recorded = rows.filter(~pl.all_horizontal(pl.all().exclude("step").is_null()))
+    if ranked:  # over the rows of all runs
+        recorded = recorded.with_columns(pl.col("step").rank("dense").cast(pl.Int64))
     return RunRecord(name, _settings(name), recorded, str(table.path))
 
 

@@ -39,6 +39,11 @@ _SEED = ("seed", "random_seed", "rng_seed")
 _A_SEED = re.compile(r"(?:seed|run|trial|rep|repeat)[ _-]?#?\d+", re.I)
 _STATUS = ("status", "state")
 _COMPLETE = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
+_STATES = (
+    *_COMPLETE, "running", "pending", "queued", "scheduled", "waiting", "preempted", "preempting", "unfinished", "failed",
+    "failure", "fail", "error", "crashed", "killed", "terminated", "stopped", "aborted", "interrupted", "cancelled",
+    "canceled", "timeout", "timed out", "out of memory", "oom", "diverged", "nan", "active", "inactive",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,9 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
     ):  # of runs that logged nothing
         step = None
     status = known("status", _STATUS, lower)
+    if status and "status" not in mapping and not exported:
+        cells = table.text(status).str.to_lowercase()
+        status = status if cells.is_in(_STATES).any() else None
     named = known("run", ("name",) if exported else _RUN, lower)
     run = _run_columns(table, mapping) if "run" in mapping else (named,) if named else ()
     if twice := {step, status} & set(run):
@@ -258,7 +266,7 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
             status = _per_run(number, values, pl.col("value").filter(pl.col("value") != "").last())
         elif name == roles.step:
             before = len(table.notes)
-            step = steps(table.path, name, values, table.notes)
+            step = steps(table.path, name, values, table.notes, number)
             if len(table.notes) > before or "epoch" in (name.lower(), roles.names[name]):
                 found.metrics[roles.names[name]] = values.cast(pl.Float64)
         else:
