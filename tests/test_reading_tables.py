@@ -287,6 +287,38 @@ def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
     assert all("part" in own for own in settings(found))
 
 
+def crossed(head: str, ends: dict[tuple[str, str], int]) -> str:
+    """A table whose runs have a curve for each pair of values, of so many steps."""
+    rows = [
+        f"{arm},{seed},{one},{other},{step},{seed + step}.{at}"
+        for arm in "ab" for seed in (0, 1)
+        for at, ((one, other), end) in enumerate(ends.items()) for step in range(end)
+    ]  # fmt: skip
+    return "\n".join([f"{head},epoch,acc", *rows, ""])
+
+
+CROSSED = {
+    "words": ("opt,seed,dataset,model", [("c10", "r18"), ("c10", "r50"), ("c100", "r18"), ("c100", "r50")], [3, 3, 3, 3]),
+    "a number and words": ("opt,seed,wd,dataset", [("0.1", "c10"), ("0.1", "c100"), ("0.2", "c10"), ("0.2", "c100")], [3, 3, 3, 3]),
+    "numbers": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1"), ("0.2", "2")], [3, 3, 3, 3]),
+    "some were stopped early": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1"), ("0.2", "2")], [9, 6, 7, 8]),
+    "not each pair": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1")], [3, 3, 3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_curves_of_one_run_that_two_columns_together_tell_apart_are_asked_about(
+    tmp_path: Path, name: str
+) -> None:
+    head, pairs, ends = CROSSED[name]
+    path = write(tmp_path, "a.csv", crossed(head, dict(zip(pairs, ends, strict=True))))
+    *_, one, other = head.split(",")
+    said = rf"rows of one run and step differ in {one} and {other}; --map run=opt,seed,{one},{other} makes"
+    with pytest.raises(ConfigError, match=said):
+        read(path, {"run": "opt,seed"})
+    assert len(read(path, {"run": head}).runs) == 4 * len(pairs)
+
+
 BESIDE = {
     "two counts of steps": [(50, "train"), (100, "train"), (97, "val"), (150, "train"), (197, "val")],
     "a step later": [(100, "val"), (101, "train"), (200, "val"), (201, "train"), (300, "val"), (301, "train")],
@@ -355,6 +387,20 @@ def test_one_curve_is_not_asked_about(tmp_path: Path, name: str) -> None:
     rows = "".join(f"r,{step},{part},{step / 7}\n" for step, part in ONE_CURVE[name])
     found = read(write(tmp_path, "a.csv", "run,step,part,acc\n" + rows), {})
     assert found.curves["step"].to_list() == [step for step, _ in ONE_CURVE[name]]
+
+
+@pytest.mark.parametrize(
+    "flags", ["00110101", "01010101", "00001111"], ids=lambda one: f"flags {one}"
+)
+def test_runs_that_were_resumed_are_not_asked_about_their_flags(tmp_path: Path, flags: str) -> None:
+    steps = [1, 2, 3, 4, 3, 4, 5, 6]
+    rows = "".join(
+        f"{run},{step},{'ab'[int(flag)]},{flags[-at - 1]},{'xy'[at // 4]},{at / 7}\n"
+        for run in "rs" for at, (step, flag) in enumerate(zip(steps, flags, strict=True))
+    )  # fmt: skip
+    head = "run,step,is_best,phase_number,machine,acc\n"
+    found = read(write(tmp_path, "a.csv", head + rows), {})
+    assert found.curves["step"].to_list() == 2 * steps
 
 
 def test_a_named_result_that_is_the_same_in_each_row_is_a_metric(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_what_goes_with_the_seed_makes_no_cell() -> None:
 @pytest.mark.parametrize(
     ("key", "values"),
     [("host", "ab"), ("output_dir", "uvwxyz"), ("comment", "uvwxyz"), ("trainer.gpus", "ab"),
-     ("run.name", "ab"), ("tags", "ab")],
+     ("run.name", "ab"), ("tags", "ab"), ("run (column)", "uvwuvw")],
 )  # fmt: skip
 def test_names_and_places_make_no_cells(key: str, values: str) -> None:
     runs = [own | {key: values[at % len(values)]} for at, own in enumerate(grid(1, 2))]
