@@ -174,6 +174,13 @@ def test_without_seeds_runs_are_not_paired() -> None:
     assert (found.keys.others, found.keys.ignored) == ([], [])
 
 
+@pytest.mark.parametrize("key", ["fold", "trial", "rep", "repeat"])
+def test_repeats_make_no_cells_where_no_pairs_are_asked_for(key: str) -> None:
+    runs = [{"t_mult": own["t_mult"], key: own["seed"]} for own in grid(1, 2)]
+    found = recover(source(runs), replace(FACTOR, seed="none"))
+    assert (found.paired, cells(found), len(found.runs)) == (False, [""], 6)
+
+
 def test_columns_of_a_table_of_final_values_are_results_where_they_seldom_repeat() -> None:
     runs = [own | {"val_acc": 90 + at, "loss": at / 7} for at, own in enumerate(grid(1, 2, lr=[0.1, 0.2]))]  # fmt: skip
     found = recover(source(runs, "val_acc", "loss", "lr", "t_mult", "seed"), FACTOR)

@@ -157,6 +157,11 @@ def may_be_factor(key: str) -> bool:
     return not (no_setting(key) or is_named_result(key) or is_seed(key))
 
 
+def seed_candidates(keys: Sequence[str]) -> list[str]:
+    """Return the keys that may make pairs, by their names: seeds, else repeats and folds."""
+    return [*filter(is_seed, keys)] or [key for key in keys if _REPEAT.search(key)]
+
+
 def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
     """Return the keys of the seed: those that are `given`, else the one that is called so; none for `none`.
 
@@ -167,10 +172,10 @@ def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
     if given:
         names = [given] if given in keys else given.split(",")
         return [find_key(name, keys, "--seed") for name in names]
-    found = [*filter(is_seed, keys)]
-    if "seed" in found or len(found) == 1:
+    found = seed_candidates(keys)
+    if "seed" in found or (len(found) == 1 and is_seed(found[0])):
         return ["seed"] if "seed" in found else found
-    if found := found or [key for key in keys if _REPEAT.search(key)]:
+    if found:
         raise ConfigError(f"--seed: say which key makes the pairs, or none; found: {listed(found)}")
     return []
 

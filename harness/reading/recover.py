@@ -125,7 +125,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
-    own = [factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))]
+    own = [factor, metric, *(seeds or meaning.seed_candidates(_keys(found.runs)))]
     found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
