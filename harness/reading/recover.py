@@ -275,7 +275,7 @@ def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
         first = found.runs[texts.index(None)].name
         raise ConfigError(
             f"--seed {','.join(keys)}: {len(texts) - len(known)} of {len(texts)} runs have none, as {first}; "
-            "--seed none compares all runs without pairs, --where takes a part of them"
+            "--seed none compares all runs without pairs, --treatment LEVEL or --where KEY=VALUE takes a part; delete rows that are no runs, as means"
         )
     seeds: Mapping[str, int] = {text: int(text) for text in known if _WHOLE.fullmatch(text)}
     if len(seeds) < len({*known}):
@@ -287,7 +287,8 @@ def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
 
 
 def _has(run: Run, keys: Sequence[str]) -> bool:
-    return all(run.settings.get(key) is not None for key in keys)
+    """Return whether a run has all of the `keys`; NaN is no value."""
+    return all(show(run.settings.get(key)).lower() not in ("null", "nan") for key in keys)
 
 
 def _keep_comparable(found: Question) -> None:
