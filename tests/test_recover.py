@@ -135,6 +135,16 @@ def test_levels_are_equal_as_numbers() -> None:
     assert {run.level for run in found.runs} == {"1", "2"}
 
 
+def test_true_is_written_as_python_does() -> None:
+    asked = replace(FACTOR, baseline="True", where={"bn": "False"})
+    found = recover(source(grid(True, False, bn=[True, False])), asked)
+    assert (found.baseline, found.treatments, len(found.runs)) == ("true", ("false",), 6)
+    found = recover(source(grid("True", "true")), asked := replace(FACTOR, baseline="True"))
+    assert (found.baseline, found.treatments) == ("True", ("true",))
+    assert "differ in case or blanks alone are different ones: True, true" in found.notes[0]  # fmt: skip
+    assert recover(source(grid("True", "maybe")), asked).notes == []
+
+
 def test_treatments_leave_other_levels_out() -> None:
     found = recover(source(grid(1, 2, 4)), Asked("t_mult", "1", ("4",), "val_acc"))
     assert found.treatments == ("4",)
@@ -147,6 +157,13 @@ def test_where_takes_a_part() -> None:
     assert [run.name for run in found.runs] == [f"r{number}" for number in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("State", "FINISHED"), ("Status", "complete"), ("state", "Finished")]
+)
+def test_where_takes_states_by_the_header_of_others(key: str, value: str) -> None:
+    assert len(recover(source(grid(1, 2)), replace(FACTOR, where={key: value})).runs) == 6
+
+
 def test_the_one_setting_that_differs_is_the_factor() -> None:
     found = recover(source(grid(1, 2)), Asked(baseline="1"))
     assert (found.factor, found.inferred, found.metric) == ("t_mult", True, "val_acc")
@@ -155,6 +172,13 @@ def test_the_one_setting_that_differs_is_the_factor() -> None:
 def test_the_last_part_of_a_key_will_do() -> None:
     runs = [{"scheduler.t_mult": own["t_mult"], "seed": own["seed"]} for own in grid(1, 2)]
     assert recover(source(runs), FACTOR).factor == "scheduler.t_mult"
+
+
+def test_several_last_parts_of_a_key_will_do() -> None:
+    runs = [{"config.opt.name": own["t_mult"], "config.data.name": 1, "seed": own["seed"]} for own in grid(1, 2)]  # fmt: skip
+    asked = Asked("opt.name", "1", metric="val.acc")
+    found = recover(source(runs, "summary.val.acc", "summary.train.acc"), asked)
+    assert (found.factor, found.metric) == ("config.opt.name", "summary.val.acc")
 
 
 def test_seeds_that_are_no_numbers_are_numbered() -> None:
@@ -254,6 +278,8 @@ def test_several_keys_make_pairs_together() -> None:
                      "--ignore KEY", id="a random search"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", metric="acc"), "--metric acc: is not in the source", id="no metric"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"lr": "1"}), "--where lr: is not in the source", id="where: no key"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", where={"run_status": "complete"}),
+                     "--where run_status: is not in the source; did you mean status", id="where: misspelt status"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
                      id="where: no run"),
         pytest.param([own | {"kappa": at % 2} for at, own in enumerate(grid(1, 2))], FACTOR,

@@ -131,10 +131,10 @@ def counts_runs(name: str) -> bool:
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
-    """Return the one of `keys` that is meant: itself, or the only one whose last part it is. Raises `ConfigError`."""
+    """Return the one of `keys` that is meant: itself, or the only one that ends in it. Raises `ConfigError`."""
     if given in keys:
         return given
-    ending = [key for key in keys if re.split(r"[./]", key)[-1] == given]
+    ending = [key for key in keys if key.endswith((f".{given}", f"/{given}"))]
     if len(ending) == 1:
         return ending[0]
     if len(ending) > 1:
