@@ -75,7 +75,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
     Raises OSError; `UnreadableError` and `ConfigError`, in one line, for what is no such table.
     """
     table = open_table(path)
-    if exports.is_chart(table.names):
+    if exports.is_chart(table):
         if mapping:
             raise ConfigError(f"{path}: is W&B's export of a chart, whose columns are known; leave out --map")  # fmt: skip
         return exports.read_chart(table)
