@@ -448,6 +448,20 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     assert found.notes == ("1 column(s) without a name are left out",)
 
 
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_settings_of_single_precision_are_their_shortest_decimals(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
+    rows = len(values) + 1
+    lr, acc = (pl.Series([0.1, *values], dtype=pl.Float32) for _ in range(2))
+    content = parquet(pl.DataFrame({"run": range(rows), "seed": [0] * rows, "lr": lr, "acc": acc}))
+    found = read(write(tmp_path_factory.getbasetemp(), "single.parquet", content), {})
+    read_lr = [float(own["lr"]) for own in settings(found)]
+    assert read_lr[0] == 0.1
+    assert pl.Series(read_lr, dtype=pl.Float32).equals(lr)
+    assert [bits(one) for one in found.curves["acc"]] == [bits(one) for one in acc]
+
+
 FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
 
 

@@ -308,10 +308,15 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 def _plain(cells: pl.Series) -> pl.Series:
     """Return a column of Parquet as numbers, booleans or text."""
-    if cells.dtype == pl.Float32 or cells.dtype.is_decimal():
+    if cells.dtype.is_decimal():
         return cells.cast(pl.Float64)
     if cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.String):
         return cells
     if cells.dtype == pl.Duration:
         return cells.dt.to_string()
     return cells.cast(pl.String)
+
+
+def in_decimal(cells: pl.Series) -> pl.Series:
+    """Return Float32 as the Float64 of its shortest decimal: 0.1, and not 0.10000000149; others as they are."""
+    return cells.cast(pl.String).cast(pl.Float64) if cells.dtype == pl.Float32 else cells
