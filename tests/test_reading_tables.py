@@ -323,6 +323,22 @@ def test_curves_of_one_run_that_two_columns_together_tell_apart_are_asked_about(
     assert len(read(path, {"run": head}).runs) == 4 * len(pairs)
 
 
+@pytest.mark.parametrize(
+    ("head", "pairs", "names"),
+    [("opt,seed,one,part", [("", "train"), ("", "val")], "part"),
+     ("opt,seed,wd,lr", CROSSED["numbers"][1], "wd and lr")],
+)  # fmt: skip
+def test_several_last_rows_of_a_run_are_asked_about(
+    tmp_path: Path, head: str, pairs: list[tuple[str, str]], names: str
+) -> None:
+    path = write(tmp_path, "a.csv", crossed(head, dict.fromkeys(pairs, 1)))
+    with pytest.raises(ConfigError, match=f"rows of one run and step differ in {names}; --map"):
+        read(path, {"run": "opt,seed"})
+    text = "".join(f"{run},9,{run}{again},{again}\n" for run in "abc" for again in (1, 2))
+    copied = read(write(tmp_path, "b.csv", f"run,step,speed,acc\n{text}"), {})
+    assert len(copied.curves) == 6, "each row has a speed of its own"
+
+
 BESIDE = {
     "two counts of steps": [(50, "train"), (100, "train"), (97, "val"), (150, "train"), (197, "val")],
     "a step later": [(100, "val"), (101, "train"), (200, "val"), (201, "train"), (300, "val"), (301, "train")],

@@ -20,7 +20,7 @@ _NAMES = {"split", "subset", "part", "metric", "metrics", "measure", "key", "tag
 def refuse_parts(
     table: Table, columns: Mapping[str, bool], run: Sequence[str], rows: pl.DataFrame, order: pl.Series | None
 ) -> None:  # fmt: skip
-    """Raise `ConfigError` where one of the columns, or several together, tell several curves of a run apart.
+    """Raise `ConfigError` where one of the columns, or a few together, tell several curves of a run apart.
 
     `columns` has for each name whether it is text that varies within a run; `run` are the columns that name the run;
     `rows` has the run and the step of each row, taken from the table in this `order`.
@@ -54,7 +54,7 @@ def _refuse(table: Table, run: Sequence[str], differ: str, names: Collection[str
 
 
 def _set_apart_together(rows: pl.DataFrame, columns: Mapping[str, pl.Series]) -> list[str]:
-    """Return the few columns that only together are others in each row of one run and step; none if there are none."""
+    """Return the fewest of the crossed columns that together differ in each row of one run and step, if any do."""
     found: list[str] = []
     while len(found) < min(_MOST_TOGETHER, len(columns)):
         together = {
@@ -75,15 +75,20 @@ def _joined(columns: Sequence[pl.Series]) -> pl.Series:
 def _is_crossed(rows: pl.DataFrame) -> bool:
     """Return whether `value` has several values in most runs, each at most steps of its run, and not one after another.
 
-    Metrics and flags are not so, nor is what changed where a run was resumed.
+    Metrics and flags are not so, nor is what changed where a run was resumed. Where each run has one step alone, the
+    values must also be few.
     """
     of_run = rows.group_by("run").agg(
-        places=pl.struct("step", "value").n_unique(), all=pl.col("step").n_unique() * pl.col("value").n_unique(),
-        several=(pl.col("step").n_unique() > 1) & (pl.col("value").n_unique() > 1),
+        places=pl.struct("step", "value").n_unique(), steps=pl.col("step").n_unique(), values=pl.col("value").n_unique()
     )  # fmt: skip
-    several = of_run.filter("several")
-    most = several.select(pl.col("places").sum() >= _CROSSED * pl.col("all").sum()).item()
-    return 2 * len(several) >= len(of_run) and most and not _are_attempts(rows)
+    several = pl.col("values") > 1
+    if of_run["steps"].max() != 1:
+        several &= pl.col("steps") > 1
+    elif 2 * rows["value"].n_unique() > len(rows):
+        return False
+    own = of_run.filter(several)
+    most = own.select(pl.col("places").sum() >= _CROSSED * (pl.col("steps") * pl.col("values")).sum())  # fmt: skip
+    return 2 * len(own) >= len(of_run) and most.item() and not _are_attempts(rows)
 
 
 def _sets_apart(rows: pl.DataFrame, repeats: int) -> bool:
