@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,10 @@ def main() -> None:
         arguments = _parser().parse_args()
         if not arguments.source.strip():
             raise ConfigError("SOURCE: is empty; name a file, a folder or wandb:ENTITY/PROJECT")
-        out = _out(arguments.source, arguments.out)
+        if arguments.out is not None and not arguments.out.strip():
+            raise ConfigError("--out: is empty; name a folder")
+        with _out_errors(arguments.out):
+            out = _out(arguments.source, arguments.out and Path(arguments.out))
         from harness.reading import judging
         from harness.reading.recover import Asked
         from harness.report.judged import best_values, write_judged
@@ -43,6 +47,8 @@ def main() -> None:
             if arguments.at == "best":
                 print(best_values(found.claim, found.runs, found.source))
                 return
+            with _out_errors(out):
+                out.mkdir(parents=True, exist_ok=True)
             text, failures = write_judged(out, found.claim, found.runs, found.source, sys.argv)
         print(text)
         if failures:
@@ -63,7 +69,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--map": {"metavar": "ROLE=COLUMN", "action": "append", "default": [], "help": f"the column of: {', '.join(_ROLES)}; may be repeated"},
     "--as": {"dest": "as_", "choices": KINDS, "help": "which files of a folder to read, where it has several kinds"},
     "--at": {"choices": ("last", "best"), "default": "last", "help": "best: a table of best values, which are optimistic, and no verdict"},
-    "--out": {"type": Path, "help": "where to write; judged/NAME without"},
+    "--out": {"help": "where to write; judged/NAME without"},
 }  # fmt: skip
 
 
@@ -89,6 +95,15 @@ def _pairs(option: str, texts: Sequence[str], known: Sequence[str] = ()) -> dict
             raise ConfigError(f"{option} {text}: {key} is given twice")
         found[key] = value
     return found
+
+
+@contextmanager
+def _out_errors(out: object) -> Iterator[None]:
+    """Raise `ConfigError` that names --out for the system's own error."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be made ({error.strerror}); name another folder") from error  # fmt: skip
 
 
 def _out(source: str, out: Path | None) -> Path:

@@ -505,6 +505,11 @@ def test_what_would_be_judged_wrongly_is_asked_about(
         (["{source}", "--baseline", "restarts", "--out", "{folder}"], "--out {folder}: holds the source, which would be"),
         (["{source}", "--baseline", "restarts", "--out", "{folder}/sweep"], "--out {folder}/sweep: is a sweep's folder"),
         (["{folder}/both", "--as", "lightning", "--out", "{folder}/both/out"], "--out {folder}/both/out: lies in the source"),
+        (["{source}", "--baseline", "restarts", "--out", " "], "--out: is empty; name a folder"),
+        (["{source}", "--baseline", "restarts", "--out", "{source}/sub"], "--out {source}/sub: cannot be made (Not a directory)"),
+        (["{source}", "--baseline", "restarts", "--out", "{folder}/link"], "--out {folder}/link: cannot be made (File exists)"),
+        (["{source}", "--baseline", "restarts", "--out", "/proc/x"], "--out /proc/x: cannot be made (No such file or directory)"),
+        (["{source}", "--baseline", "restarts", "--out", "x" * 300], "--out " + "x" * 300 + ": cannot be made (File name too long)"),
         (["wandb:"], "wandb:: must be wandb:ENTITY/PROJECT"),
     ],
     ids=lambda value: " ".join(value).replace("{folder}/", "").replace("{source}", "") if isinstance(value, list) else "",
@@ -516,6 +521,7 @@ def test_what_makes_no_sense_is_one_line(
     (tmp_path / "empty").mkdir()
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep/plan.json").write_text("{}")
+    (tmp_path / "link").symlink_to("nowhere")
     (tmp_path / "both").mkdir()
     (tmp_path / "both/metrics.csv").write_text("step,val_acc\n1,2\n")
     (tmp_path / "both/trainer_state.json").write_text("{}")

@@ -190,8 +190,11 @@ def test_diverged_values_are_read(tmp_path: Path) -> None:
         ("date,nesterov=true,ema=null", {"nesterov": True, "ema": None}),
         ("seed=007,empty=", {"seed": "007", "empty": ""}),
         ("version_3/lr-0.1", {}),
+        ("train_fn_1a2b0_00000_0_lr=0.1,opt=a,seed=3_2024-05-01_10-00-00", {"lr": 0.1, "opt": "a", "seed": 3}),
+        ("exp/train_fn_1a2b0_00012_12_weight_decay=0.1,seed=3", {"weight_decay": 0.1, "seed": 3}),
+        ("a_2024-05-01_10-00-00/x_0_lr=1", {"x_0_lr": 1}),
     ],
-)
+)  # fmt: skip
 def test_settings_of_a_path(path: str, said: dict[str, Any]) -> None:
     assert walk.settings_of_path(Path(path)) == said
 

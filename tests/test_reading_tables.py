@@ -113,6 +113,10 @@ def test_the_same_table_in_other_formats(tmp_path: Path) -> None:
         "blank.csv": LONG.replace("\n", "\n\n"),
         "pipes.md": pipes,
         "objects.jsonl": "\n".join(json.dumps(row) for row in objects),
+        "array.json": json.dumps(objects),
+        "indented.json": json.dumps(objects, indent=2),
+        "excel.csv": "\ufeffsep=;\r\n" + LONG.replace(",", ";").replace("\n", "\r\n"),
+        "pipe.csv": "sep=|\n" + LONG.replace(",", "|"),
         "objects.txt": "\n\n".join(json.dumps(row) for row in objects),
         "table.parquet": parquet(frame),
         "table.bin": parquet(frame),
@@ -342,6 +346,54 @@ def test_curves_of_one_run_that_a_column_tells_apart_are_asked_about(
     assert all("part" in own for own in settings(found))
 
 
+def crossed(head: str, ends: dict[tuple[str, str], int]) -> str:
+    """A table whose runs have a curve for each pair of values, of so many steps."""
+    rows = [
+        f"{arm},{seed},{one},{other},{step},{seed + step}.{at}"
+        for arm in "ab" for seed in (0, 1)
+        for at, ((one, other), end) in enumerate(ends.items()) for step in range(end)
+    ]  # fmt: skip
+    return "\n".join([f"{head},epoch,acc", *rows, ""])
+
+
+CROSSED = {
+    "words": ("opt,seed,dataset,model", [("c10", "r18"), ("c10", "r50"), ("c100", "r18"), ("c100", "r50")], [3, 3, 3, 3]),
+    "a number and words": ("opt,seed,wd,dataset", [("0.1", "c10"), ("0.1", "c100"), ("0.2", "c10"), ("0.2", "c100")], [3, 3, 3, 3]),
+    "numbers": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1"), ("0.2", "2")], [3, 3, 3, 3]),
+    "some were stopped early": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1"), ("0.2", "2")], [9, 6, 7, 8]),
+    "not each pair": ("opt,seed,wd,lr", [("0.1", "1"), ("0.1", "2"), ("0.2", "1")], [3, 3, 3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_curves_of_one_run_that_two_columns_together_tell_apart_are_asked_about(
+    tmp_path: Path, name: str
+) -> None:
+    head, pairs, ends = CROSSED[name]
+    path = write(tmp_path, "a.csv", crossed(head, dict(zip(pairs, ends, strict=True))))
+    *_, one, other = head.split(",")
+    said = rf"rows of one run and step differ in {one} and {other}; --map run=opt,seed,{one},{other} makes"
+    with pytest.raises(ConfigError, match=said):
+        read(path, {"run": "opt,seed"})
+    assert len(read(path, {"run": head}).runs) == 4 * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("head", "pairs", "names"),
+    [("opt,seed,one,part", [("", "train"), ("", "val")], "part"),
+     ("opt,seed,wd,lr", CROSSED["numbers"][1], "wd and lr")],
+)  # fmt: skip
+def test_several_last_rows_of_a_run_are_asked_about(
+    tmp_path: Path, head: str, pairs: list[tuple[str, str]], names: str
+) -> None:
+    path = write(tmp_path, "a.csv", crossed(head, dict.fromkeys(pairs, 1)))
+    with pytest.raises(ConfigError, match=f"rows of one run and step differ in {names}; --map"):
+        read(path, {"run": "opt,seed"})
+    text = "".join(f"{run},9,{run}{again},{again}\n" for run in "abc" for again in (1, 2))
+    copied = read(write(tmp_path, "b.csv", f"run,step,speed,acc\n{text}"), {})
+    assert len(copied.curves) == 6, "each row has a speed of its own"
+
+
 BESIDE = {
     "two counts of steps": [(50, "train"), (100, "train"), (97, "val"), (150, "train"), (197, "val")],
     "a step later": [(100, "val"), (101, "train"), (200, "val"), (201, "train"), (300, "val"), (301, "train")],
@@ -412,6 +464,20 @@ def test_one_curve_is_not_asked_about(tmp_path: Path, name: str) -> None:
     assert found.curves["step"].to_list() == [step for step, _ in ONE_CURVE[name]]
 
 
+@pytest.mark.parametrize(
+    "flags", ["00110101", "01010101", "00001111"], ids=lambda one: f"flags {one}"
+)
+def test_runs_that_were_resumed_are_not_asked_about_their_flags(tmp_path: Path, flags: str) -> None:
+    steps = [1, 2, 3, 4, 3, 4, 5, 6]
+    rows = "".join(
+        f"{run},{step},{'ab'[int(flag)]},{flags[-at - 1]},{'xy'[at // 4]},{at / 7}\n"
+        for run in "rs" for at, (step, flag) in enumerate(zip(steps, flags, strict=True))
+    )  # fmt: skip
+    head = "run,step,is_best,phase_number,machine,acc\n"
+    found = read(write(tmp_path, "a.csv", head + rows), {})
+    assert found.curves["step"].to_list() == 2 * steps
+
+
 def test_a_named_result_that_is_the_same_in_each_row_is_a_metric(tmp_path: Path) -> None:
     text = "run,step,t_mult,test_acc,acc\na,1,2,7.5,1\na,2,2,7.5,2\nb,1,1,8,1\nb,2,1,8,3\n"
     assert read(write(tmp_path, "a.csv", text), {}).metrics == ["test_acc", "acc"]
@@ -453,6 +519,20 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     assert found.notes == ("1 column(s) without a name are left out",)
 
 
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_settings_of_single_precision_are_their_shortest_decimals(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
+    rows = len(values) + 1
+    lr, acc = (pl.Series([0.1, *values], dtype=pl.Float32) for _ in range(2))
+    content = parquet(pl.DataFrame({"run": range(rows), "seed": [0] * rows, "lr": lr, "acc": acc}))
+    found = read(write(tmp_path_factory.getbasetemp(), "single.parquet", content), {})
+    read_lr = [float(own["lr"]) for own in settings(found)]
+    assert read_lr[0] == 0.1
+    assert pl.Series(read_lr, dtype=pl.Float32).equals(lr)
+    assert [bits(one) for one in found.curves["acc"]] == [bits(one) for one in acc]
+
+
 FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
 
 
@@ -475,6 +555,7 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
         "a quoted line break": ('name,acc\n"a\nb",1\nc,2\n', {"acc": [1.0, 2.0]}, ""),
         "a list": ('h,acc\n"[1,2]",1\n"a,b",2\n', {"acc": [1.0, 2.0]}, ""),
         "names repeat": ("name,acc\na,1\na,2\n", {"acc": [1.0, 2.0]}, ""),
+        "names as of a chart": ("Method,Acc - top1,Acc - top5\na,1,2\nb,3,4\n", {"Acc - top1": [1.0, 3.0]}, ""),
         "empty metric": ("t_mult,note,acc\n1,,1\n2,,2\n", {"t_mult": [1.0, 2.0], "acc": [1.0, 2.0]}, ""),
     }.values(),
 )  # fmt: skip
@@ -550,7 +631,14 @@ REFUSED = {
     "a chart, mapped": Refused(CHART, "leave out --map", mapping=("run", "Step")),
     "a broken line": Refused('{"a": 1, "b": 2}\n{"a": 1,\n', "line 2 is not JSON", "a.jsonl"),
     "a list in a line": Refused('{"a": 1, "b": 2}\n[1]\n', "line 2 is no JSON object", "a.jsonl"),
-    "a JSON document": Refused('[\n{"a": 1}\n]', "each line is one object", "a.json"),
+    "numbers in an array": Refused('[\n{"a": 1},\n1]', "item 2 is no JSON object; write an object a line", "a.json"),
+    "an empty array": Refused("[ ]", "is an empty JSON array", "a.json"),
+    "a cut array": Refused('[{"a": 1},', 'is not JSON (Expecting value: line 1 column 11 (char 10)); write an object a line (pandas: to_json(…, orient="records", lines=True))', "a.json"),
+    "a JSON document": Refused('{\n "a": 1,\n "b": 2\n}', "write an object a line", "a.json"),
+    "columns of pandas": Refused('{"t_mult":{"0":1,"1":2},"acc":{"0":5,"1":6}}', "is one JSON object with others or lists in it; write an object a line", "a.json"),
+    "runs in an object": Refused('{"runs": [{"a": 1, "b": 2}]}', "is one JSON object with others or lists in it", "a.json"),
+    "a header again": Refused("t_mult,acc\n1,5\nt_mult,acc\n2,6\n", "line 3 has the names of columns again, as where files were joined; delete it"),
+    "a short row after Excel's line": Refused("sep=,\na,b,c\n1,2,3\n1,2\n", "line 4 has 2 cells, and the first line 3"),
     "deep JSON": Refused('{"a":' * 100_000, "line 1 is not JSON", "a.jsonl"),
     "a huge integer": Refused('{"a": ' + "9" * 5000 + "}", "line 1 is not JSON", "a.jsonl"),
     "two tables": Refused("| a | b |\n| 1 | 2 |\n\n| c |\n", "a second table in line 4", "a.md"),

@@ -92,7 +92,7 @@ def test_what_goes_with_the_seed_makes_no_cell() -> None:
 @pytest.mark.parametrize(
     ("key", "values"),
     [("host", "ab"), ("output_dir", "uvwxyz"), ("comment", "uvwxyz"), ("trainer.gpus", "ab"),
-     ("run.name", "ab"), ("tags", "ab")],
+     ("run.name", "ab"), ("tags", "ab"), ("run (column)", "uvwuvw")],
 )  # fmt: skip
 def test_names_and_places_make_no_cells(key: str, values: str) -> None:
     runs = [own | {key: values[at % len(values)]} for at, own in enumerate(grid(1, 2))]
@@ -135,6 +135,16 @@ def test_levels_are_equal_as_numbers() -> None:
     assert {run.level for run in found.runs} == {"1", "2"}
 
 
+def test_true_is_written_as_python_does() -> None:
+    asked = replace(FACTOR, baseline="True", where={"bn": "False"})
+    found = recover(source(grid(True, False, bn=[True, False])), asked)
+    assert (found.baseline, found.treatments, len(found.runs)) == ("true", ("false",), 6)
+    found = recover(source(grid("True", "true")), asked := replace(FACTOR, baseline="True"))
+    assert (found.baseline, found.treatments) == ("True", ("true",))
+    assert "differ in case or blanks alone are different ones: True, true" in found.notes[0]  # fmt: skip
+    assert recover(source(grid("True", "maybe")), asked).notes == []
+
+
 def test_treatments_leave_other_levels_out() -> None:
     found = recover(source(grid(1, 2, 4)), Asked("t_mult", "1", ("4",), "val_acc"))
     assert found.treatments == ("4",)
@@ -147,6 +157,13 @@ def test_where_takes_a_part() -> None:
     assert [run.name for run in found.runs] == [f"r{number}" for number in range(6)]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("State", "FINISHED"), ("Status", "complete"), ("state", "Finished")]
+)
+def test_where_takes_states_by_the_header_of_others(key: str, value: str) -> None:
+    assert len(recover(source(grid(1, 2)), replace(FACTOR, where={key: value})).runs) == 6
+
+
 def test_the_one_setting_that_differs_is_the_factor() -> None:
     found = recover(source(grid(1, 2)), Asked(baseline="1"))
     assert (found.factor, found.inferred, found.metric) == ("t_mult", True, "val_acc")
@@ -155,6 +172,13 @@ def test_the_one_setting_that_differs_is_the_factor() -> None:
 def test_the_last_part_of_a_key_will_do() -> None:
     runs = [{"scheduler.t_mult": own["t_mult"], "seed": own["seed"]} for own in grid(1, 2)]
     assert recover(source(runs), FACTOR).factor == "scheduler.t_mult"
+
+
+def test_several_last_parts_of_a_key_will_do() -> None:
+    runs = [{"config.opt.name": own["t_mult"], "config.data.name": 1, "seed": own["seed"]} for own in grid(1, 2)]  # fmt: skip
+    asked = Asked("opt.name", "1", metric="val.acc")
+    found = recover(source(runs, "summary.val.acc", "summary.train.acc"), asked)
+    assert (found.factor, found.metric) == ("config.opt.name", "summary.val.acc")
 
 
 def test_seeds_that_are_no_numbers_are_numbered() -> None:
@@ -172,6 +196,13 @@ def test_without_seeds_runs_are_not_paired() -> None:
     found = recover(source(grid(1, 2)), Asked("t_mult", "1", metric="val_acc", seed="none"))
     assert (found.paired, found.notes) == (False, ["the runs are not paired"])
     assert (found.keys.others, found.keys.ignored) == ([], [])
+
+
+@pytest.mark.parametrize("key", ["fold", "trial", "rep", "repeat"])
+def test_repeats_make_no_cells_where_no_pairs_are_asked_for(key: str) -> None:
+    runs = [{"t_mult": own["t_mult"], key: own["seed"]} for own in grid(1, 2)]
+    found = recover(source(runs), replace(FACTOR, seed="none"))
+    assert (found.paired, cells(found), len(found.runs)) == (False, [""], 6)
 
 
 def test_columns_of_a_table_of_final_values_are_results_where_they_seldom_repeat() -> None:
@@ -232,6 +263,11 @@ def test_several_keys_make_pairs_together() -> None:
         pytest.param(grid(1), FACTOR, "t_mult: every run that has it has 1; there is nothing to compare", id="one level"),
         pytest.param([{"t_mult": 1, "seed": 0}, {"t_mult": 2}], FACTOR, "--seed seed: 1 of 2 runs have none, as r1",
                      id="a seed is missing"),
+        pytest.param([*grid(1, 2), {"t_mult": 1, "seed": "nan"}, {"t_mult": 2, "seed": "nan"}], FACTOR,
+                     "--seed seed: 2 of 8 runs have none, as r6", id="a seed is NaN"),
+        pytest.param([*grid(1, 2), {"t_mult": "mean"}], FACTOR,
+                     "--treatment LEVEL or --where KEY=VALUE takes a part; delete rows that are no runs, as means",
+                     id="a row of means without a seed"),
         pytest.param([own | {"data_seed": 1, "torch.seed": 1} for own in [{"t_mult": 1}, {"t_mult": 2}]],
                      FACTOR, "--seed: say which key makes the pairs, or none; found: data_seed, torch.seed",
                      id="several seeds"),
@@ -242,6 +278,8 @@ def test_several_keys_make_pairs_together() -> None:
                      "--ignore KEY", id="a random search"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", metric="acc"), "--metric acc: is not in the source", id="no metric"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"lr": "1"}), "--where lr: is not in the source", id="where: no key"),
+        pytest.param(grid(1, 2), Asked("t_mult", "1", where={"run_status": "complete"}),
+                     "--where run_status: is not in the source; did you mean status", id="where: misspelt status"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", where={"seed": "9"}), "--where seed=9: no run of the source has it",
                      id="where: no run"),
         pytest.param([own | {"kappa": at % 2} for at, own in enumerate(grid(1, 2))], FACTOR,

@@ -64,7 +64,7 @@ _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
 )
 _NO_SETTING = re.compile(
-    r"""^(?:name|id|uuid|path|dir|folder|index)$
+    r"""^(?:name|id|uuid|path|dir|folder|index|run\ \(column\))$
     |(?:^|[._/-])(?:
         host(?:name)?|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
@@ -155,10 +155,10 @@ def counts_runs(name: str) -> bool:
 
 
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
-    """Return the one of `keys` that is meant: itself, or the only one whose last part it is. Raises `ConfigError`."""
+    """Return the one of `keys` that is meant: itself, or the only one that ends in it. Raises `ConfigError`."""
     if given in keys:
         return given
-    ending = [key for key in keys if re.split(r"[./]", key)[-1] == given]
+    ending = [key for key in keys if key.endswith((f".{given}", f"/{given}"))]
     if len(ending) == 1:
         return ending[0]
     if len(ending) > 1:
@@ -181,6 +181,11 @@ def may_be_factor(key: str) -> bool:
     return not (no_setting(key) or is_named_result(key) or is_seed(key))
 
 
+def seed_candidates(keys: Sequence[str]) -> list[str]:
+    """Return the keys that may make pairs, by their names: seeds, else repeats and folds."""
+    return [*filter(is_seed, keys)] or [key for key in keys if _REPEAT.search(key)]
+
+
 def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
     """Return the keys of the seed: those that are `given`, else the one that is called so; none for `none`.
 
@@ -191,10 +196,10 @@ def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
     if given:
         names = [given] if given in keys else given.split(",")
         return [find_key(name, keys, "--seed") for name in names]
-    found = [*filter(is_seed, keys)]
-    if "seed" in found or len(found) == 1:
+    found = seed_candidates(keys)
+    if "seed" in found or (len(found) == 1 and is_seed(found[0])):
         return ["seed"] if "seed" in found else found
-    if found := found or [key for key in keys if _REPEAT.search(key)]:
+    if found:
         raise ConfigError(f"--seed: say which key makes the pairs, or none; found: {listed(found)}")
     return []
 

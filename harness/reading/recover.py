@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +125,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
-    own = [factor, metric, *(seeds or filter(meaning.is_seed, _keys(found.runs)))]
+    own = [factor, metric, *(seeds or meaning.seed_candidates(_keys(found.runs)))]
     found.keys = _sorted_keys(found, own, ignored, recorded)
     for run, values in zip(found.runs, apart(found.settings, found.keys.cells), strict=True):
         run.swept = {factor: run.level, **values}
@@ -161,20 +161,17 @@ def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, 
     Raises `ConfigError` if none has them.
     """
     for given, value in where.items():
-        keys = _keys(runs)
-        if given in _STATES and given not in keys:
-            states = {run.status for run in runs}
-            kept = [
-                run for run in runs if run.status == (COMPLETE if value == "finished" else value)
-            ]
+        keys, states = _keys(runs), {run.status for run in runs}
+        if given.lower() in _STATES and given not in keys:
+            state = COMPLETE if value.lower() == "finished" else value.lower()
+            kept = [run for run in runs if run.status == state]
             found = f"its runs are {listed(sorted(map(str, states)))}" if states != {None} else "it has no states"  # fmt: skip
         else:
-            key = meaning.find_key(given, keys, "--where")
-            kept = [
-                run
-                for run in runs
-                if key in run.settings and _level(run, key) == level_key(clean(value))
-            ]
+            known = keys if states == {None} else [*keys, _STATES[0]]
+            key = meaning.find_key(given, known, "--where")
+            levels = {_level(run, key) for run in runs if key in run.settings}
+            level = _known_level(value, levels)
+            kept = [run for run in runs if key in run.settings and _level(run, key) == level]
             found = f"there is {listed([*dict.fromkeys(show(run.settings[key]) for run in runs if key in run.settings)])}"
         if not kept:
             raise ConfigError(f"--where {given}={value}: no run of the source has it; {found}")
@@ -188,6 +185,12 @@ def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, 
 
 def _level(run: Run, key: str) -> object:
     return level_key(show(run.settings[key]))
+
+
+def _known_level(given: str, levels: Collection[object]) -> object:
+    """Return what a level that was given is compared by; Python's True and False are true and false."""
+    key = level_key(clean(given))
+    return given.lower() if key not in levels and given in ("True", "False") else key
 
 
 def _factor(
@@ -231,7 +234,7 @@ def _add_levels(found: Question, asked: Asked) -> None:
         )
 
     def known(option: str, given: str) -> str:
-        key = level_key(clean(given))
+        key = _known_level(given, texts)
         if key not in texts:
             word = "; a cell with this word is read as empty: write another" * (
                 given.lower() in MISSING
@@ -251,10 +254,22 @@ def _add_levels(found: Question, asked: Asked) -> None:
         raise ConfigError(
             f"--treatment {found.baseline}: is the baseline; choose from {listed(levels)}"
         )
+    found.notes += [
+        f"{found.factor}: levels that differ in case or blanks alone are different ones: {listed(own)}"
+        for own in _alike(levels)
+    ]
     if not found.treatments:
         raise ConfigError(
             f"{found.factor}: every run that has it has {found.baseline}; there is nothing to compare"
         )
+
+
+def _alike(levels: Sequence[str]) -> list[list[str]]:
+    """Return the levels that differ from others in case or blanks alone, together with these."""
+    found: dict[str, list[str]] = {}
+    for level in levels:
+        found.setdefault("".join(level.casefold().split()), []).append(level)
+    return [own for own in found.values() if len(own) > 1]
 
 
 def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
@@ -275,7 +290,7 @@ def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
         first = found.runs[texts.index(None)].name
         raise ConfigError(
             f"--seed {','.join(keys)}: {len(texts) - len(known)} of {len(texts)} runs have none, as {first}; "
-            "--seed none compares all runs without pairs, --where takes a part of them"
+            "--seed none compares all runs without pairs, --treatment LEVEL or --where KEY=VALUE takes a part; delete rows that are no runs, as means"
         )
     seeds: Mapping[str, int] = {text: int(text) for text in known if _WHOLE.fullmatch(text)}
     if len(seeds) < len({*known}):
@@ -287,7 +302,8 @@ def _add_seeds(found: Question, keys: Sequence[str], given: str | None) -> None:
 
 
 def _has(run: Run, keys: Sequence[str]) -> bool:
-    return all(run.settings.get(key) is not None for key in keys)
+    """Return whether a run has all of the `keys`; NaN is no value."""
+    return all(show(run.settings.get(key)).lower() not in ("null", "nan") for key in keys)
 
 
 def _keep_comparable(found: Question) -> None:

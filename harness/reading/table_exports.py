@@ -27,9 +27,12 @@ def is_runs_table(names: list[str]) -> bool:
     return {"name", "state"} <= lower and len(lower & (ABOUT_RUNS | {"sweep"})) > 1
 
 
-def is_chart(names: list[str]) -> bool:
-    """Return whether columns are a step and then `RUN - METRIC`, as W&B exports a chart."""
-    return " - " not in names[0] and all(_CURVE.fullmatch(name) for name in names[1:])
+def is_chart(table: Table) -> bool:
+    """Return whether columns are a step, of numbers, and then `RUN - METRIC`, as W&B exports a chart."""
+    first, *others = table.names
+    if " - " in first or not all(map(_CURVE.fullmatch, others)):
+        return False
+    return 2 * table.text(first).cast(pl.Float64, strict=False).null_count() < table.rows
 
 
 def read_chart(table: Table) -> Recorded:

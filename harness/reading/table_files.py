@@ -1,4 +1,4 @@
-"""A file that holds one table → its columns: CSV, TSV, Markdown, JSON Lines, Parquet."""
+"""A file that holds one table → its columns: CSV, TSV, Markdown, JSON Lines or a JSON array, Parquet."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from harness.reading.table_cells import typed
 
 MOST_CELLS = 200_000_000
 MOST_PARQUET_BYTES = 2**32
+MOST_ARRAY_BYTES = 2**26  # in memory, its objects take ten times this
 _CHUNK_CELLS = 500_000  # that are Python objects at a time
 _SAMPLE_BYTES = 2**16
 _MAGIC = {
@@ -41,6 +42,9 @@ _MAGIC = {
     b"\xff\xfe": "is UTF-16; save it as UTF-8",
     b"\xfe\xff": "is UTF-16; save it as UTF-8",
 }
+_AN_OBJECT_A_LINE = 'write an object a line (pandas: to_json(…, orient="records", lines=True))'
+_SEPARATORS = "\t;,"
+_NAMED_SEPARATOR = re.compile(rf"sep=([{_SEPARATORS}|])\s*".encode())  # Excel's first line
 _UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas' index
 
 
@@ -105,14 +109,19 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
     first = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if path.suffix.lower() in (".jsonl", ".ndjson") or first[:1] in b"{[":
-        return _table(path, "JSON Lines", *_json_lines(path, text))
+        rows = _array(path, data) if first[:1] == b"[" else _lines(path, text)
+        return _table(path, "JSON Lines", *_columns(_objects(path, rows)))
     piped = path.suffix.lower() in (".md", ".txt") and b"\n|" in data
     if first.startswith(b"|") or piped:
         return _rows(path, "Markdown", iter(_markdown(path, text)))
     sample = start.decode("utf-8-sig", errors="replace").splitlines()
     lines = sample if len(start) < _SAMPLE_BYTES else sample[:-1]
-    reader = csv.reader(text, delimiter=_separator(lines[:20]), skipinitialspace=True, strict=True)
-    table = _rows(path, "CSV", ((reader.line_num, row) for row in reader if row))
+    separator, skipped = _separator(lines[:20]), 0
+    if named := _NAMED_SEPARATOR.fullmatch(first.partition(b"\n")[0]):
+        separator, skipped = named[1].decode(), 1
+        text.readline()
+    reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
+    table = _rows(path, "CSV", ((reader.line_num + skipped, row) for row in reader if row))
     if data[-1:] not in b"\r\n":
         table.notes.append("its last line has no end: is the file whole?")
     return table
@@ -125,7 +134,7 @@ def _separator(lines: list[str]) -> str:
         widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
         return len(set(widths)) == 1 and widths[0] > 1, max(widths[:1], default=0)
 
-    return max("\t;,", key=fits)
+    return max(_SEPARATORS, key=fits)
 
 
 def _markdown(path: Path, text: Iterable[str]) -> list[tuple[int, list[str]]]:
@@ -157,6 +166,8 @@ def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table
     chunks, total = [], 0
     while chunk := list(islice(rows, _CHUNK_CELLS // len(header) + 1)):
         for line, row in chunk:
+            if row == header:
+                raise unreadable(path, f"line {line} has the names of columns again, as where files were joined; delete it")  # fmt: skip
             if len(row) != len(header):
                 raise unreadable(path, f"line {line} has {len(row)} cells, and the first line {len(header)}; complete it, or delete it")  # fmt: skip
         total += len(chunk)
@@ -166,10 +177,9 @@ def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table
     return _table(path, kind, header, pl.concat(chunks) if chunks else pl.DataFrame())
 
 
-def _json_lines(path: Path, text: Iterable[str]) -> tuple[list[str], pl.DataFrame]:
+def _columns(objects: Iterator[dict[str, Any]]) -> tuple[list[str], pl.DataFrame]:
     names: dict[str, None] = {}
     chunks: list[pl.DataFrame] = []
-    objects = _objects(path, text)
     most = _CHUNK_CELLS
     total = 0
     while chunk := list(islice(objects, most)):
@@ -186,17 +196,41 @@ def _json_lines(path: Path, text: Iterable[str]) -> tuple[list[str], pl.DataFram
     return list(names), frame
 
 
-def _objects(path: Path, text: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[str, object]]:
+    """Yield the value in each line, and its place."""
     for number, line in enumerate(text, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            yield f"line {number}", json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise unreadable(path, f"line {number} is not JSON ({error}); each line is one object") from error  # fmt: skip
+            raise unreadable(path, f"line {number} is not JSON ({error}); {_AN_OBJECT_A_LINE}") from error  # fmt: skip
+
+
+def _array(path: Path, data: bytes) -> Iterator[tuple[str, object]]:
+    """Yield the items of a JSON array, and their places."""
+    if len(data) > MOST_ARRAY_BYTES:
+        raise unreadable(path, f"is a JSON array of {len(data):,} bytes, and at most {MOST_ARRAY_BYTES:,} are read; {_AN_OBJECT_A_LINE}")  # fmt: skip
+    try:
+        items = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, f"is not JSON ({error}); {_AN_OBJECT_A_LINE}") from error
+    if not items:
+        raise unreadable(path, "is an empty JSON array")
+    for number, item in enumerate(items, 1):
+        yield f"item {number}", item
+
+
+def _objects(path: Path, values: Iterable[tuple[str, object]]) -> Iterator[dict[str, Any]]:
+    number, is_nested = 0, False
+    for place, row in values:
+        number += 1
         if not isinstance(row, dict):
-            raise unreadable(path, f"line {number} is no JSON object; each line is one object")
+            raise unreadable(path, f"{place} is no JSON object; {_AN_OBJECT_A_LINE}")
+        is_nested = any(isinstance(cell, dict | list) for cell in row.values())
         yield flat_settings(row) if any(isinstance(cell, dict) for cell in row.values()) else row
+    if number == 1 and is_nested:  # as pandas writes a table without `orient`
+        raise unreadable(path, f"is one JSON object with others or lists in it; {_AN_OBJECT_A_LINE}")  # fmt: skip
 
 
 def _cell(value: object) -> str | None:
@@ -274,10 +308,15 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 def _plain(cells: pl.Series) -> pl.Series:
     """Return a column of Parquet as numbers, booleans or text."""
-    if cells.dtype == pl.Float32 or cells.dtype.is_decimal():
+    if cells.dtype.is_decimal():
         return cells.cast(pl.Float64)
     if cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.String):
         return cells
     if cells.dtype == pl.Duration:
         return cells.dt.to_string()
     return cells.cast(pl.String)
+
+
+def in_decimal(cells: pl.Series) -> pl.Series:
+    """Return Float32 as the Float64 of its shortest decimal: 0.1, and not 0.10000000149; others as they are."""
+    return cells.cast(pl.String).cast(pl.Float64) if cells.dtype == pl.Float32 else cells

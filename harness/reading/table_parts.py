@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
@@ -12,19 +12,22 @@ from harness.reading.recorded import clean, listed
 from harness.reading.table_files import Table
 
 _OVERLAP = 1.2  # the sum of the lengths of several curves, by that of their run, or more
+_CROSSED = 3 / 4  # of a run's steps, at which a value of several columns is there, or more
+_MOST_TOGETHER = 4  # columns
 _NAMES = {"split", "subset", "part", "metric", "metrics", "measure", "key", "tag", "variable", "series", "set"}  # fmt: skip
 
 
 def refuse_parts(
     table: Table, columns: Mapping[str, bool], run: Sequence[str], rows: pl.DataFrame, order: pl.Series | None
 ) -> None:  # fmt: skip
-    """Raise `ConfigError` where one of the columns tells several curves of a run apart.
+    """Raise `ConfigError` where one of the columns, or a few together, tell several curves of a run apart.
 
     `columns` has for each name whether it is text that varies within a run; `run` are the columns that name the run;
     `rows` has the run and the step of each row, taken from the table in this `order`.
     """
     back = (pl.col("run") == pl.col("run").shift()) & (pl.col("step") <= pl.col("step").shift())
     repeats = len(rows) - rows.n_unique() if rows.select(back.any()).item() else 0
+    crossed: dict[str, pl.Series] = {}
     for name, is_text in columns.items():
         if not (repeats or is_text) or no_setting(name) or is_clock(name):
             continue
@@ -37,9 +40,55 @@ def refuse_parts(
         elif is_text and _runs_beside(own, name):
             differ = "are of several curves"
         else:
+            if repeats and _is_crossed(own):
+                crossed[name] = own["value"]
             continue
         parts = own["value"].drop_nulls().unique(maintain_order=True).cast(pl.String)
-        raise ConfigError(f"{table.path}: rows of one run {differ} in {name} ({clean(listed(parts.to_list(), 4))}); --map run={','.join((*run, name))} makes runs of them, of which --where {name}=VALUE takes a part")  # fmt: skip
+        _refuse(table, run, f"{differ} in {name} ({clean(listed(parts.to_list(), 4))})", [name])
+    if together := _set_apart_together(rows, crossed):
+        _refuse(table, run, f"and step differ in {' and '.join(together)}", together)
+
+
+def _refuse(table: Table, run: Sequence[str], differ: str, names: Collection[str]) -> None:
+    raise ConfigError(f"{table.path}: rows of one run {differ}; --map run={','.join((*run, *names))} makes runs of them, of which --where {next(iter(names))}=VALUE takes a part")  # fmt: skip
+
+
+def _set_apart_together(rows: pl.DataFrame, columns: Mapping[str, pl.Series]) -> list[str]:
+    """Return the fewest of the crossed columns that together differ in each row of one run and step, if any do."""
+    found: list[str] = []
+    while len(found) < min(_MOST_TOGETHER, len(columns)):
+        together = {
+            name: rows.with_columns(value=_joined([columns[one] for one in (*found, name)]))
+            for name in columns if name not in found
+        }  # fmt: skip
+        number = {name: own.n_unique() for name, own in together.items()}
+        found.append(max(number, key=lambda name: number[name]))
+        if number[found[-1]] == len(rows):
+            return found if _is_crossed(together[found[-1]]) else []
+    return []
+
+
+def _joined(columns: Sequence[pl.Series]) -> pl.Series:
+    return pl.DataFrame([own.alias(str(at)) for at, own in enumerate(columns)]).to_struct()
+
+
+def _is_crossed(rows: pl.DataFrame) -> bool:
+    """Return whether `value` has several values in most runs, each at most steps of its run, and not one after another.
+
+    Metrics and flags are not so, nor is what changed where a run was resumed. Where each run has one step alone, the
+    values must also be few.
+    """
+    of_run = rows.group_by("run").agg(
+        places=pl.struct("step", "value").n_unique(), steps=pl.col("step").n_unique(), values=pl.col("value").n_unique()
+    )  # fmt: skip
+    several = pl.col("values") > 1
+    if of_run["steps"].max() != 1:
+        several &= pl.col("steps") > 1
+    elif 2 * rows["value"].n_unique() > len(rows):
+        return False
+    own = of_run.filter(several)
+    most = own.select(pl.col("places").sum() >= _CROSSED * (pl.col("steps") * pl.col("values")).sum())  # fmt: skip
+    return 2 * len(own) >= len(of_run) and most.item() and not _are_attempts(rows)
 
 
 def _sets_apart(rows: pl.DataFrame, repeats: int) -> bool:

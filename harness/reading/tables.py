@@ -28,7 +28,7 @@ from harness.reading.recorded import (
     unique_names,
 )
 from harness.reading.table_cells import READ_AS_TEXT, steps, steps_of_epochs
-from harness.reading.table_files import Table, open_table
+from harness.reading.table_files import Table, in_decimal, open_table
 from harness.reading.table_parts import refuse_parts
 
 ROLES = ("run", "seed", "step", "epoch", "status", "lr")
@@ -80,7 +80,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
     Raises OSError; `UnreadableError` and `ConfigError`, in one line, for what is no such table.
     """
     table = open_table(path)
-    if exports.is_chart(table.names):
+    if exports.is_chart(table):
         if mapping:
             raise ConfigError(f"{path}: is W&B's export of a chart, whose columns are known; leave out --map")  # fmt: skip
         return exports.read_chart(table)
@@ -209,7 +209,7 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
 
 
 def _runs(table: Table, names: list[str], found: _Found, status: pl.Series | None) -> pl.DataFrame:
-    values = [column.to_list() for column in found.settings.values()]
+    values = [in_decimal(column).to_list() for column in found.settings.values()]
     rows: Any = zip(*values, strict=True) if values else [()] * len(names)
     states: list[str | None] = [None] * len(names)
     if status is not None:

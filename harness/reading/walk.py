@@ -22,6 +22,10 @@ MOST_NOTES = 40
 NO_ROWS = pl.DataFrame(schema={"step": pl.Int64})
 # In `t_mult=2_weight_decay=0.1`, a value ends at a comma, or at the first `_` that a key and `=` follow.
 SETTING = re.compile(r"(?:^|[,_])([^=,]+)=(\[[^\]]*\]|[^,]*?)(?=,|_[^=,]*=|$)")
+# `NAME_ID_NUMBER_INDEX_KEY=VALUE,…_DATE_TIME`, as Ray Tune names the folder of a trial
+_OF_RAY = re.compile(
+    r".+_[0-9a-f]{5,8}_\d{5}_\d+_([^=,_][^=,]*=.*?)(?:_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)?"
+)
 
 
 class Notes:
@@ -88,7 +92,8 @@ def run_name(source: Path, folder: Path) -> str:
 
 def settings_of_path(below: PurePath) -> dict[str, Any]:
     """Return what the folders of a path say as `KEY=VALUE`, as in `t_mult=2,seed=1/` or `lr=0.1_seed=3/`."""
-    return {clean(key): _value(text) for part in below.parts for key, text in SETTING.findall(part)}
+    parts = [ray[1] if (ray := _OF_RAY.fullmatch(part)) else part for part in below.parts]
+    return {clean(key): _value(text) for part in parts for key, text in SETTING.findall(part)}
 
 
 def _value(text: str) -> Any:
