@@ -412,6 +412,40 @@ def test_odd_columns_are_judged(
     assert said in done.stdout
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(["lr alone", "lr alone"], id="Lightning's LearningRateMonitor"),
+        pytest.param(["no lr", "lr alone"], id="a run without LRs"),
+        pytest.param(["nan", "together"], id="LRs that are NaN"),
+        pytest.param(["no lr", "nan"], id="no LR at all"),
+        pytest.param(["together", "no epoch"], id="a run without epochs"),
+        pytest.param(["no epoch", "no epoch"], id="no epochs"),
+        pytest.param(["no value", "lr alone"], id="a run without values"),
+    ],
+)
+def test_lrs_and_epochs_in_other_rows_are_drawn(
+    runs: list[str], tmp_path: Path, judge: Main
+) -> None:
+    """`step,epoch,lr,val_acc` of each epoch."""
+    forms = {
+        "lr alone": "{0},,{2},\n{1},{3},,{4}", "together": "{1},{3},{2},{4}", "no lr": "{1},{3},,{4}",
+        "nan": "{1},{3},nan,{4}", "no epoch": "{1},,{2},{4}", "no value": "{1},{3},{2},",
+    }  # fmt: skip
+    rows = [
+        f"{arm}{seed},{arm},{seed},{line}"
+        for arm in "ab"
+        for seed in range(6)
+        for epoch in range(4)
+        for line in forms[runs[seed % 2]].format(10 * epoch, 10 * epoch + 9, 0.5**epoch, epoch, 50 + seed + epoch).split("\n")
+    ]  # fmt: skip
+    table = "\n".join(["run,arm,seed,step,epoch,lr,val_acc", *rows])
+    done = judge(final_values(tmp_path / "runs.csv", table), "--baseline", "a", "--out", tmp_path / "out")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    drawn = any(form in ("lr alone", "together", "no epoch") for form in runs)
+    assert (tmp_path / "out/lr.png").exists() == drawn
+
+
 def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Main) -> None:
     """Though it has an epoch of its own, which is no setting."""
     runs = [(arm, seed, "crashed" if (arm, seed) == ("b", 3) else "finished") for arm in "ab" for seed in range(8)]  # fmt: skip

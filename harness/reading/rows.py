@@ -66,6 +66,10 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
     rows = _joined({role: one.rows for role, one in parts.items()})
     by_epoch = rows.drop_nulls("value")["epoch"].is_finite().fill_null(False).all()
     unit = "epochs" if by_epoch and len(rows) else "steps" if steps else ""
+    if unit == "epochs":
+        rows, reckoned = _with_epochs(rows, parts["epoch"].rows)
+        if reckoned:
+            notes.append(f"LRs of {counted(reckoned, 'run')} have no epoch: they are drawn at that of their step, between the rows that have one")  # fmt: skip
     lrs = lr_ends(parts["lr"].rows).drop_nulls("peak") if "lr" in parts else None
     lrs = None if lrs is None or lrs.is_empty() else lrs
     return Curves(rows, last, lrs, surely, unit, notes)
@@ -118,6 +122,28 @@ def _joined(parts: dict[str, pl.DataFrame]) -> pl.DataFrame:
             how: Any = "full" if name == "lr" else "left"
             rows = rows.join(own, ["run", "step"], how, coalesce=True).sort("run", "step")
     return rows.select("run", "step", "epoch", "lr", "value")
+
+
+def _with_epochs(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return `rows` in which LRs without an epoch, as Lightning records them, have one, and of how many runs they are.
+
+    `known` has the epochs by run and step, as `value`. Between them epochs are linear in the steps; before the first and
+    after the last one of a run they are that one. Rows with a value keep what was recorded.
+    """
+    lacking = rows.filter(pl.col("epoch").is_null(), pl.col("value").is_null())
+    if lacking.is_empty():
+        return rows, 0
+    own = known.filter(pl.col("value").is_finite()).rename({"value": "found"})
+    both = own.join(lacking.select("run", "step"), ["run", "step"], "full", coalesce=True)
+    line = pl.col("found").interpolate_by("step").over("run")
+    outside = pl.col("found").forward_fill().backward_fill().over("run")
+    found = both.sort("run", "step").with_columns(line).with_columns(outside)
+    epochs = lacking.drop("epoch").join(found, ["run", "step"], "left").drop_nulls("found")
+    rows = rows.join(
+        epochs.select("run", "step", "found"), ["run", "step"], "left", maintain_order="left"
+    )
+    epoch = pl.coalesce("epoch", "found").alias("epoch")
+    return rows.with_columns(epoch).drop("found"), epochs["run"].n_unique()
 
 
 def table(
