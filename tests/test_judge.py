@@ -461,6 +461,24 @@ def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Ma
     assert "make no cells: epoch\n" in done.stdout
 
 
+@pytest.mark.parametrize("crashed", [True, False])
+def test_a_value_a_run_makes_no_curve(crashed: bool, tmp_path: Path, judge: Main) -> None:
+    """Though the crashed one has its value at an earlier step than the others."""
+    rows = [
+        f"{arm}-{seed},{'crashed' if early else 'finished'},{4 if early else 10},{arm},{seed},{70 + seed}"
+        for arm in "ab"
+        for seed in range(6)
+        for early in [crashed and (arm, seed) == ("b", 3)]
+    ]
+    table = "\n".join(["Name,State,_step,arm,seed,val_acc", *rows, ""])
+    done = judge(final_values(tmp_path / "runs.csv", table), "--baseline", "a", "--out", tmp_path / "out")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "out/val_acc.png").exists()
+    page = (tmp_path / "out/report.html").read_text()
+    for words in ("Thick: mean", "thin: single runs", 'data-chart="overview"', "val_acc (%) by step"):
+        assert words not in page, words
+
+
 def test_runs_that_ended_early_in_a_table_of_final_values_are_shorter(
     tmp_path: Path, judge: Main
 ) -> None:
