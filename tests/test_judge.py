@@ -475,7 +475,12 @@ def test_a_value_a_run_makes_no_curve(crashed: bool, tmp_path: Path, judge: Main
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "out/val_acc.png").exists()
     page = (tmp_path / "out/report.html").read_text()
-    for words in ("Thick: mean", "thin: single runs", 'data-chart="overview"', "val_acc (%) by step"):
+    for words in (
+        "Thick: mean",
+        "thin: single runs",
+        'data-chart="overview"',
+        "val_acc (%) by step",
+    ):
         assert words not in page, words
 
 

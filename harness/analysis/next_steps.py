@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import MOST_PAIRS_NEEDED, is_paired, more
+from harness.analysis.sentences import MOST_PAIRS_NEEDED, deciding, is_paired, more
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
 _MOST_NAMED = 3  # runs
@@ -26,7 +26,11 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
         steps.append("judge the changed claim on other seeds, in a sweep of its own")
     claim = verdict["claim"]
     steps += _undecided(by_state) if _is_ours(claim) else _undecided_elsewhere(claim, by_state)
-    unanswered = [one for state in states.OPEN for one in by_state.get(state, ())]
+    unanswered = [
+        {**one, **{name: deciding(one).get(name) for name in ("n", "pairs_needed")}}
+        for state in states.OPEN
+        for one in by_state.get(state, ())
+    ]
     by_themselves = [one for one in unanswered if AS_HERE in _questions(one)]
     if by_themselves:
         steps.append(_among_all(verdict, by_themselves))
