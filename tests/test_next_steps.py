@@ -63,6 +63,30 @@ def test_each_state_says_what_to_do(verdict: dict[str, Any], steps: list[str]) -
     assert next_steps(verdict) == steps
 
 
+ELSEWHERE = Claim("t_mult", "1", ("2",), planned=False)
+
+
+@pytest.mark.parametrize(
+    ("arms", "ours", "elsewhere"),
+    [
+        pytest.param(rows(around(0.5), budget=50.0, aligned=False),
+            "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training",
+            "compare runs that were trained to the end of a cycle of their LR", id="in mid-cycle"),
+        pytest.param([one | {"budget": 10.0 + (one["level"] == "2")} for one in rows(around(0.5))],
+            "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training",
+            "compare runs of one length", id="other lengths"),
+        pytest.param([one for one in rows(around(0.5)) if one["level"] == "2"],
+            "compare runs that differ in nothing but the factor and the seed",
+            "compare runs that differ in nothing but t_mult and the seed", id="no baseline"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_invalid_says_what_would_be_valid(
+    arms: list[Any], ours: str, elsewhere: str
+) -> None:
+    assert next_steps(judged(arms)) == [ours]
+    assert next_steps(judged(arms, ELSEWHERE)) == [elsewhere]
+
+
 def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_first() -> None:
     runs = [row for cell, own in (("a", WIDE), ("b", around(0.5))) for row in rows(own, cell=cell)]
     (first, *_) = next_steps(judged(runs))

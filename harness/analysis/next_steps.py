@@ -55,7 +55,7 @@ def _undecided(by_state: Mapping[str, Sequence[Figures]]) -> list[str]:
     if interim := by_state.get(states.INTERIM):
         steps.append(_go_on(interim))
     if invalid := by_state.get(states.INVALID):
-        steps.append(_make_valid(invalid))
+        steps += _make_valid(invalid, _VALID)
     if few := by_state.get(states.TOO_FEW):
         steps.append(_enough_pairs(few))
     if coarse := by_state.get(states.TOO_COARSE):
@@ -78,11 +78,10 @@ def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures
         first = [f"{name} ({status})" for name, status in open_runs.items()][:_MOST_NAMED]
         left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
         steps.append(f"let the runs end that have not, or leave them out: {', '.join(first)}{left}")
-    if by_state.get(states.INVALID):
-        seed = " and the seed" * is_paired(claim)
-        steps.append(
-            f"compare runs of one length that differ in nothing but {claim['factor']}{seed}"
-        )
+    if invalid := by_state.get(states.INVALID):
+        own = f"{claim['factor']}{' and the seed' * is_paired(claim)}"
+        nothing_else = f"compare runs that differ in nothing but {own}"
+        steps += _make_valid(invalid, _VALID_ELSEWHERE | {_OTHER_SETTINGS: nothing_else})
     if few := [*by_state.get(states.TOO_FEW, ()), *by_state.get(states.TOO_FEW_RUNS, ())]:
         fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
         steps.append(f"take at least {fewest} {more(claim)}")
@@ -106,15 +105,26 @@ def _go_on(interim: Sequence[Figures]) -> str:
     return f"give the same command again; it trains {what} that {'is' if what == 'the pair' else 'are'} missing"
 
 
-def _make_valid(invalid: Sequence[Figures]) -> str:
-    if any("the same runs" in str(one.get("invalid")) for one in invalid):
-        return "take settings with which the arms differ, as a longer trainer.epochs"
-    if any("epochs" in str(one.get("invalid")) for one in invalid):
-        return (
-            "train all arms with one trainer.epochs at which each ends a cycle; "
-            "scripts/preview.py shows it before training"
-        )
-    return "compare runs that differ in nothing but the factor and the seed"
+def _make_valid(invalid: Sequence[Figures], steps: Mapping[str, str]) -> list[str]:
+    """Return the step of each kind of reason, of those that `pairing` gives, for which comparisons are invalid."""
+    reasons = ". ".join(str(one.get("invalid")) for one in invalid)
+    found = dict.fromkeys(step for words, step in steps.items() if words in reasons)
+    return [*found] or [steps[_OTHER_SETTINGS]]
+
+
+_SAME_RUNS, _BUDGETS = "are the same runs: ", "valid would be the same budget for both"
+_MID_CYCLE, _OTHER_SETTINGS = " is in mid-cycle ", "has the same other settings"
+_WHOLE_CYCLES = "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training"
+_VALID = {
+    _SAME_RUNS: "take settings with which the arms differ, as a longer trainer.epochs",
+    _BUDGETS: _WHOLE_CYCLES,
+    _MID_CYCLE: _WHOLE_CYCLES,
+    _OTHER_SETTINGS: "compare runs that differ in nothing but the factor and the seed",
+}
+_VALID_ELSEWHERE = {
+    _BUDGETS: "compare runs of one length",
+    _MID_CYCLE: "compare runs that were trained to the end of a cycle of their LR",
+}
 
 
 def _questions(own: Figures) -> Mapping[str, int | None]:
