@@ -108,6 +108,19 @@ def test_what_is_decided_by_itself_asks_what_would_decide_it_among_all() -> None
     )
 
 
+def test_where_bootstrap_t_says_otherwise_the_pairs_are_looked_at() -> None:
+    pairs = [0.1, 0.27, 0.27, 0.28, 0.28, 0.28]
+    verdict = judged(rows(pairs), Claim("t_mult", "1", ("2",), margin=0.05, planned=False))
+    (own,) = verdict["comparisons"]
+    assert own["verdict"] == states.SUPPORTED
+    other = own["by_bootstrap_t"]
+    assert other != states.SUPPORTED
+    assert next_steps(verdict) == [
+        f"look at the pairs below, which are skewed: by bootstrap-t the answer is “{other}”; more pairs, about 12, "
+        "depend less on it; take new runs, judged without these"
+    ]
+
+
 def test_a_claim_that_was_changed_needs_other_seeds() -> None:
     assert next_steps(judged(rows(around(0.5))) | {"claim_changed": True}) == [
         "judge the changed claim on other seeds, in a sweep of its own"

@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import MOST_PAIRS_NEEDED, deciding, is_paired, more
+from harness.analysis.sentences import MOST_PAIRS_NEEDED, deciding, is_paired, is_skewed, more
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
 _MOST_NAMED = 3  # runs
@@ -36,12 +36,30 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
         steps.append(_among_all(verdict, by_themselves))
     if others := [one for one in unanswered if one not in by_themselves]:
         steps.append(_more_pairs(verdict, others))
+    answered = [one for one in verdict["comparisons"] if one["verdict"] not in _UNANSWERED]
+    if skewed := [one for one in answered if is_skewed(one)]:
+        steps.append(_look_at_pairs(verdict, skewed))
     if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
         steps.append("over all cells: train in more cells, such as other data sets or models")
     what = "sweeps" if _is_ours(claim) else "comparisons"
     return steps or [
         f"nothing here, this is answered; other data sets, models and LRs are new {what}"
     ]
+
+
+_UNANSWERED = (*states.OPEN, *states.UNDECIDED)
+
+
+def _look_at_pairs(verdict: Mapping[str, Any], skewed: Sequence[Figures]) -> str:
+    """Return what to do where an answer depends on how the interval is made; twice as many pairs depend on it less."""
+    several = len(verdict["comparisons"]) > 1
+    of = f"of {len(skewed)} of {len(verdict['comparisons'])} comparisons " * several
+    number = 2 * max(int(one["n"]) for one in skewed)
+    states_found = ", ".join(dict.fromkeys(f"“{one['by_bootstrap_t']}”" for one in skewed))
+    return (
+        f"look at the pairs {of}below, which are skewed: by bootstrap-t the answer is {states_found}; "
+        f"more pairs, about {number}, depend less on it; {_new_runs(verdict['claim'], skewed, number)}"
+    )
 
 
 def _is_ours(claim: Figures) -> bool:

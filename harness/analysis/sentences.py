@@ -323,9 +323,14 @@ def _reduced_at_looks(claim: Claim, own: Figures) -> str:
     return f"It is “{own['by_itself']}” by itself, but not among the comparisons of its sweep."
 
 
+def is_skewed(own: Figures) -> bool:
+    """Return whether the pairs of a comparison of a `verdict.json` come to another state by bootstrap-t."""
+    decided = own.get("complete_pairs") not in states.UNDECIDED
+    return decided and own.get("by_bootstrap_t") not in (None, own.get("by_itself"))
+
+
 def _skewed(claim: Claim, own: Figures) -> str:
-    undecided = own["complete_pairs"] in states.UNDECIDED
-    if undecided or own["by_bootstrap_t"] in (None, own["by_itself"]):
+    if not is_skewed(own):
         return ""
     ends = own["bootstrap_t95"]
     interval = f" ({_range(claim, ends)})" if ends else ""
