@@ -357,6 +357,16 @@ def test_a_pasted_table_is_judged_and_its_page_says_what_it_is(tmp_path: Path, j
     assert source.read_text() == PASTED
 
 
+def test_seeds_that_are_not_used_are_named(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm},{seed},{70 + seed * seed}" for arm in "ab" for seed in range(6)]
+    source = final_values(tmp_path / "runs.csv", "\n".join(["arm,Seed,acc", *rows]))
+    said = "the source has seeds (Seed): --seed none switched pairing off"
+    done = judge(source, "--baseline", "a", "--seed", "none", "--out", tmp_path / "out")
+    assert f"note: {said}\n" in done.stdout
+    assert said in (tmp_path / "out/report.html").read_text()
+    assert said not in judge(source, "--baseline", "a", "--out", tmp_path / "out").stdout
+
+
 def test_best_values_have_no_verdict(tmp_path: Path, judge: Main) -> None:
     source = final_values(tmp_path / "pasted.md", PASTED)
     done = judge(source, "--baseline", "one cycle", "--at", "best", "--out", tmp_path / "out")

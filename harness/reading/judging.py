@@ -69,6 +69,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
         *found.notes,
         *open_roles,
         *own.notes,
+        *_unused_seeds(found, asked),
         *_notes(found, runs, last),
     ]
     source = Source(
@@ -113,6 +114,17 @@ def _write(file: Path, own: Curves, claim: Claim) -> None:
         "run", "step", epoch.alias("epoch"), "lr", pl.col("value").alias(f"val/{claim.scale.name}")
     )
     rows.write_parquet(file, compression="uncompressed")
+
+
+def _unused_seeds(found: Question, asked: Asked) -> list[str]:
+    """Return a line where runs have seeds, and were asked not to be paired by them."""
+    keys = sorted({key for run in found.runs for key in run.settings if meaning.is_seed(key)})
+    unused = asked.seed == "none" and keys
+    return (
+        [f"the source has seeds ({listed(keys)}): --seed none switched pairing off"]
+        if unused
+        else []
+    )
 
 
 def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[str]:
