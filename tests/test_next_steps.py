@@ -87,6 +87,17 @@ def test_each_kind_of_invalid_says_what_would_be_valid(
     assert next_steps(judged(arms, ELSEWHERE)) == [elsewhere]
 
 
+@pytest.mark.parametrize("status", ["crashed", "no value"])
+def test_runs_of_others_that_may_still_end_are_named(status: str) -> None:
+    arms = rows([*around(0.5), 0.5, 0.5])
+    arms[-1] = lost(arms[-1], status) | {"name": "b-7"}
+    verdict = judged([one for one in arms if (one["level"], one["seed"]) != ("2", 6)], ELSEWHERE)
+    assert next_steps(verdict) == [
+        f"let the runs end that have not, or leave them out by --where, as status=complete: b-7 ({status})"
+    ]
+    assert f"6 of 8 pairs; runs left out: 1 {status}; missing: 1." in verdict["sentence"]
+
+
 def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_first() -> None:
     runs = [row for cell, own in (("a", WIDE), ("b", around(0.5))) for row in rows(own, cell=cell)]
     (first, *_) = next_steps(judged(runs))

@@ -105,6 +105,15 @@ def test_the_sentence_of_several_comparisons() -> None:
     assert "; and 3 more; runs left out: 1." in sentence
 
 
+def test_seeds_that_nobody_ran_are_missing() -> None:
+    """No run of them was left out."""
+    claim = Claim("t_mult", "1", ("2", "3"), planned=False)
+    arms = rows([*around(0.5), 0.5]) + arm("3", around(0.5))
+    verdict = judged([one for one in arms if (one["level"], one["seed"]) != ("2", 0)], claim)
+    assert verdict["sentence"].endswith("; runs missing: 2.")
+    assert "This is over 6 of 7 pairs; runs missing: 1." in verdict["comparisons"][0]["sentence"]
+
+
 def test_arms_on_different_machines_are_said() -> None:
     ours = {"numerics": json.dumps({"device": "A100", "precision": "fp32", "torch": "2.9"})}
     theirs = {"numerics": json.dumps({"device": "RTX 3090", "precision": "fp32", "torch": "2.9"})}

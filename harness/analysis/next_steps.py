@@ -91,11 +91,14 @@ def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures
             run["name"]: run["status"]
             for one in interim
             for run in one["left_out"]
-            if run["status"] not in ("diverged", "no value", "not claimed")
+            if run["status"] not in ("diverged", "missing", "not claimed")
         }
         first = [f"{name} ({status})" for name, status in open_runs.items()][:_MOST_NAMED]
         left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
-        steps.append(f"let the runs end that have not, or leave them out: {', '.join(first)}{left}")
+        where = " by --where, as status=complete" * (not claim.get("planned", True))
+        steps.append(
+            f"let the runs end that have not, or leave them out{where}: {', '.join(first)}{left}"
+        )
     if invalid := by_state.get(states.INVALID):
         own = f"{claim['factor']}{' and the seed' * is_paired(claim)}"
         nothing_else = f"compare runs that differ in nothing but {own}"

@@ -375,11 +375,18 @@ def _left_out(own: Figures) -> list[str]:
     counted = Counter(run["status"] for run in own["left_out"])
     if not counted:
         return []
-    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     some_count = own["verdict"] != states.INVALID and set(counted) != {"not claimed"}
+    missing = counted.pop("missing", 0)
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     there, units = (sum(own["runs"]), "runs") if own.get("runs") else (own["n"], "pairs")
     pairs = f"This is over {there} of {own['planned']} {units}; runs"
-    return [f"{pairs if some_count else 'Runs'} left out: {statuses}."]
+    return [f"{pairs if some_count else 'Runs'} {_not_there(statuses, missing)}."]
+
+
+def _not_there(left_out: object, missing: int) -> str:
+    """Return what was left out, and how many runs are missing, which nobody left out."""
+    parts = [f"left out: {left_out}"] * bool(left_out) + [f"missing: {missing}"] * bool(missing)
+    return "; ".join(parts)
 
 
 def rivals(claim: Claim, own: Figures) -> str:
@@ -463,8 +470,9 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
-    missing = len({run["name"] for one in comparisons for run in one["left_out"]})
-    left_out = f"; runs left out: {missing}" * (missing > 0)
+    statuses = {run["name"]: run["status"] for one in comparisons for run in one["left_out"]}
+    missing = sum(status == "missing" for status in statuses.values())
+    left_out = f"; runs {_not_there(len(statuses) - missing, missing)}" * bool(statuses)
     unlike = dict.fromkeys(text for one in comparisons for text in one["numerics"])
     notes = f" Some arms did not run alike: {'; '.join([*unlike][:3])}." if unlike else ""
     other_sign = sum(
