@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -355,6 +356,37 @@ def test_a_pasted_table_is_judged_and_its_page_says_what_it_is(tmp_path: Path, j
     ):
         assert ours not in page, ours
     assert source.read_text() == PASTED
+
+
+@pytest.mark.parametrize(
+    ("states", "shown", "shaded"),
+    [
+        (["", ""], ["not known", "not known"], False),
+        (["finished", "finished"], ["complete", "complete"], False),
+        (["finished", "running"], ["complete", "running"], True),
+    ],
+)
+def test_the_page_says_of_each_run_how_it_ended_if_that_is_known(
+    states: list[str], shown: list[str], shaded: bool, tmp_path: Path, judge: Main
+) -> None:
+    status = ",status" * any(states)
+    rows = [f"{arm},{seed},{80 + seed}{',' * any(states)}{states[seed % 2]}" for arm in "ab" for seed in range(6)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join([f"arm,seed,acc (%){status}", *rows]))
+    done = judge(source, "--baseline", "a", "--metric", "acc (%)", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out/report.html").read_text()
+    table = page[page.index('id="runs"') :]
+    assert sorted({*re.findall(r'</td><td class="name">(\w[\w ]*)</td><td', table)}) == sorted({*shown})  # fmt: skip
+    assert ("Shaded:" in page) == shaded
+    assert "acc (%) is the last value" in page
+
+
+def test_names_with_commas_are_told_apart(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm},{seed},1,{80 + seed}" for arm in "abc" for seed in range(6)]
+    source = final_values(tmp_path / "runs.csv", "\n".join(["run,arm,seed,step,acc", *(f'"arm={row[0]}, seed={row[2]}",{row}' for row in rows)]))  # fmt: skip
+    done = judge(source, "--baseline", "a", "--treatment", "b", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "not compared, 6 runs (arm=c, seed=0; arm=c, seed=1; arm=c, seed=2; … (6 in all))" in done.stdout  # fmt: skip
 
 
 def test_seeds_that_are_not_used_are_named(tmp_path: Path, judge: Main) -> None:

@@ -156,3 +156,9 @@ def test_the_page_says_where_a_mean_is_over_fewer_runs(tmp_path: Path, arms: int
     history = Path(runs["folder"][0], "history.jsonl")
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:5]))
     assert said in report.render(runs, None, ABOUT)
+
+
+def test_labels_at_the_ends_leave_out_the_key_that_all_share(tmp_path: Path) -> None:
+    overview = drawn(write_sweep(tmp_path, ["augment=none", "augment=mixup"], 1))
+    shown = texts(overview.chart)
+    assert [one.split()[-1] for one in shown if one.endswith(("none", "mixup"))] == ["none", "mixup"]  # fmt: skip

@@ -97,7 +97,7 @@ def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures
         left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
         where = " by --where, as status=complete" * (not claim.get("planned", True))
         steps.append(
-            f"let the runs end that have not, or leave them out{where}: {', '.join(first)}{left}"
+            f"let the runs end that have not, or leave them out{where}: {'; '.join(first)}{left}"
         )
     if invalid := by_state.get(states.INVALID):
         own = f"{claim['factor']}{' and the seed' * is_paired(claim)}"

@@ -19,7 +19,7 @@ from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
 from harness.reading.detect import read
-from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed
+from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed, listed_runs
 from harness.reading.recover import Asked, Question, recover
 from harness.reading.rows import Curves, curves, same_rows, table, without_copies, without_repeats
 
@@ -149,7 +149,7 @@ def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[s
         )
     for why in dict.fromkeys(found.not_compared.values()):
         names = [name for name, own in found.not_compared.items() if own == why]
-        notes.append(f"not compared, {counted(len(names), 'run')} ({listed(names, 3)}): {why}")
+        notes.append(f"not compared, {counted(len(names), 'run')} ({listed_runs(names)}): {why}")
     shares = {
         level: runs.filter(level=level)["lr_share_at_end"].median()
         for level in (found.baseline, *found.treatments)

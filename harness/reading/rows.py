@@ -17,7 +17,7 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed
+from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed_runs
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
@@ -62,7 +62,7 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
         last = last.join(at_end.rename({"value": "epoch"}), ["run", "step"], "left")
     surely, alike = (copies(parts["value"].rows, least) for least in (_SURELY_DIFFERENT, 2))
     if perhaps := [found.runs[number].name for number in alike if number not in surely]:
-        notes.append(f"few values of {counted(len(perhaps), 'run')} are those of others, in all digits ({listed(perhaps, 3)}): are they copies?")  # fmt: skip
+        notes.append(f"few values of {counted(len(perhaps), 'run')} are those of others, in all digits ({listed_runs(perhaps)}): are they copies?")  # fmt: skip
     rows = _joined({role: one.rows for role, one in parts.items()})
     by_epoch = rows.drop_nulls("value")["epoch"].is_finite().fill_null(False).all()
     unit = "epochs" if by_epoch and len(rows) else "steps" if steps else ""
@@ -92,14 +92,14 @@ def _recorded_again(found: Question, values: Series) -> list[str]:
     notes = []
     if values.sorted:
         names = [found.runs[number].name for number in values.sorted]
-        notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed(names, 3)}): sorted by step")  # fmt: skip
+        notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed_runs(names)}): sorted by step")  # fmt: skip
     if values.turned:
         names = [found.runs[number].name for number in values.turned]
-        notes.append(f"the rows of {counted(len(names), 'run')} are newest first ({listed(names, 3)}): read from the end")  # fmt: skip
+        notes.append(f"the rows of {counted(len(names), 'run')} are newest first ({listed_runs(names)}): read from the end")  # fmt: skip
     if values.resumed:
         names = [found.runs[number].name for number in values.resumed]
         notes.append(
-            f"{counted(len(names), 'run')} went back to an earlier step ({listed(names, 3)}): the rows recorded last count"
+            f"{counted(len(names), 'run')} went back to an earlier step ({listed_runs(names)}): the rows recorded last count"
         )
     elif values.repeated:
         notes.append(
@@ -260,7 +260,7 @@ def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) ->
     copied = runs.filter(pl.col("num").is_in([*same]))
     if found.paired:
         if len(copied):
-            names = listed(copied["name"].to_list(), 3)
+            names = listed_runs(copied["name"].to_list())
             found.notes.append(f"values of {counted(len(copied), 'run')} are those of others, in all digits ({names}): is their seed used?")  # fmt: skip
         return runs
     done = (pl.col("status") == COMPLETE).not_()
@@ -297,7 +297,7 @@ def _row(
     shown = {scale.name: vars(measure) | values}
     return {
         "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["name"], "seed": run.seed,
-        "level": run.level, "cell": found.cell(run), **values,
+        "level": run.level, "cell": found.cell(run), "end_known": run.status is not None, **values,
         "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
         "lr_share_at_end": _share(lr.get("last"), lr.get("peak")), "lr": None,
         "updates_per_epoch": None, "updates_trained": None, "updates_reused": None, "exact": None,

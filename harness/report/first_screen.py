@@ -156,7 +156,7 @@ def _words(claim: dict[str, Any]) -> str:
 
 
 def _measured(claim: dict[str, Any], scale: Scale) -> str:
-    unit = f" (in {scale.unit})" if scale.unit else ""
+    unit = f" (in {scale.unit})" if scale.unit and scale.unit not in scale.metric else ""
     gain = ", so that a difference below 0 is a gain" * (scale.better == "lower")
     if not claim.get("planned", True):
         return f"{scale.metric}{unit} is the last value that each run recorded; {scale.better} is better{gain}."
