@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 import wandb_server
 import yaml  # type: ignore[import-untyped]
-from conftest import Main, _run
+from conftest import ROOT, Main, _run
 
 from harness.analysis import results
 
@@ -379,6 +380,28 @@ def test_the_page_says_of_each_run_how_it_ended_if_that_is_known(
     assert sorted({*re.findall(r'</td><td class="name">(\w[\w ]*)</td><td', table)}) == sorted({*shown})  # fmt: skip
     assert ("Shaded:" in page) == shaded
     assert "acc (%) is the last value" in page
+
+
+def test_a_csv_file_a_run_is_made_a_table_as_the_manual_says(
+    tmp_path: Path, judge: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in (1, 2):
+        for seed in range(6):
+            folder = tmp_path / f"runs/t_mult={level},seed={seed}"
+            folder.mkdir(parents=True)
+            (folder / "log.csv").write_text(
+                f"epoch,val_accuracy\n0,0.5\n1,0.{60 + 2 * level + seed}\n"
+            )
+    refused = judge(tmp_path / "runs")
+    assert "of a CSV file a run, make one table: docs/judge.md#a-csv-file-a-run" in refused.stderr
+    manual = (ROOT / "docs/judge.md").read_text()
+    (section,) = re.findall(r"### A CSV file a run\n(.*?)\n## ", manual, re.DOTALL)
+    code = "".join(re.findall(r"^    .*\n|^\n(?=    )", section, re.MULTILINE))
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(code))  # noqa: S102
+    done = judge(tmp_path / "runs.csv", "--factor", "t_mult", "--baseline", "1", "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "+0.0200 in val_accuracy" in done.stdout
 
 
 def test_names_with_commas_are_told_apart(tmp_path: Path, judge: Main) -> None:
