@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ import polars as pl
 import pytest
 import wandb_server
 import yaml  # type: ignore[import-untyped]
-from conftest import Main, _run
+from conftest import ROOT, Main, _run
 
 from harness.analysis import results
 
@@ -357,6 +359,69 @@ def test_a_pasted_table_is_judged_and_its_page_says_what_it_is(tmp_path: Path, j
     assert source.read_text() == PASTED
 
 
+@pytest.mark.parametrize(
+    ("states", "shown", "shaded"),
+    [
+        (["", ""], ["not known", "not known"], False),
+        (["finished", "finished"], ["complete", "complete"], False),
+        (["finished", "running"], ["complete", "running"], True),
+    ],
+)
+def test_the_page_says_of_each_run_how_it_ended_if_that_is_known(
+    states: list[str], shown: list[str], shaded: bool, tmp_path: Path, judge: Main
+) -> None:
+    status = ",status" * any(states)
+    rows = [f"{arm},{seed},{80 + seed}{',' * any(states)}{states[seed % 2]}" for arm in "ab" for seed in range(6)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join([f"arm,seed,acc (%){status}", *rows]))
+    done = judge(source, "--baseline", "a", "--metric", "acc (%)", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out/report.html").read_text()
+    table = page[page.index('id="runs"') :]
+    assert sorted({*re.findall(r'</td><td class="name">(\w[\w ]*)</td><td', table)}) == sorted({*shown})  # fmt: skip
+    assert ("Shaded:" in page) == shaded
+    assert "acc (%) is the last value" in page
+
+
+def test_a_csv_file_a_run_is_made_a_table_as_the_manual_says(
+    tmp_path: Path, judge: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for level in (1, 2):
+        for seed in range(6):
+            folder = tmp_path / f"runs/t_mult={level},seed={seed}"
+            folder.mkdir(parents=True)
+            (folder / "log.csv").write_text(
+                f"epoch,val_accuracy\n0,0.5\n1,0.{60 + 2 * level + seed}\n"
+            )
+    refused = judge(tmp_path / "runs")
+    assert "of a CSV file a run, make one table: docs/judge.md#a-csv-file-a-run" in refused.stderr
+    manual = (ROOT / "docs/judge.md").read_text()
+    (section,) = re.findall(r"### A CSV file a run\n(.*?)\n## ", manual, re.DOTALL)
+    code = "".join(re.findall(r"^    .*\n|^\n(?=    )", section, re.MULTILINE))
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(code))  # noqa: S102
+    done = judge(tmp_path / "runs.csv", "--factor", "t_mult", "--baseline", "1", "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "+0.0200 in val_accuracy" in done.stdout
+
+
+def test_names_with_commas_are_told_apart(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm},{seed},1,{80 + seed}" for arm in "abc" for seed in range(6)]
+    source = final_values(tmp_path / "runs.csv", "\n".join(["run,arm,seed,step,acc", *(f'"arm={row[0]}, seed={row[2]}",{row}' for row in rows)]))  # fmt: skip
+    done = judge(source, "--baseline", "a", "--treatment", "b", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "not compared, 6 runs (arm=c, seed=0; arm=c, seed=1; arm=c, seed=2; … (6 in all))" in done.stdout  # fmt: skip
+
+
+def test_seeds_that_are_not_used_are_named(tmp_path: Path, judge: Main) -> None:
+    rows = [f"{arm},{seed},{70 + seed * seed}" for arm in "ab" for seed in range(6)]
+    source = final_values(tmp_path / "runs.csv", "\n".join(["arm,Seed,acc", *rows]))
+    said = "the source has seeds (Seed): --seed none switched pairing off"
+    done = judge(source, "--baseline", "a", "--seed", "none", "--out", tmp_path / "out")
+    assert f"note: {said}\n" in done.stdout
+    assert said in (tmp_path / "out/report.html").read_text()
+    assert said not in judge(source, "--baseline", "a", "--out", tmp_path / "out").stdout
+
+
 def test_best_values_have_no_verdict(tmp_path: Path, judge: Main) -> None:
     source = final_values(tmp_path / "pasted.md", PASTED)
     done = judge(source, "--baseline", "one cycle", "--at", "best", "--out", tmp_path / "out")
@@ -412,6 +477,40 @@ def test_odd_columns_are_judged(
     assert said in done.stdout
 
 
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param(["lr alone", "lr alone"], id="Lightning's LearningRateMonitor"),
+        pytest.param(["no lr", "lr alone"], id="a run without LRs"),
+        pytest.param(["nan", "together"], id="LRs that are NaN"),
+        pytest.param(["no lr", "nan"], id="no LR at all"),
+        pytest.param(["together", "no epoch"], id="a run without epochs"),
+        pytest.param(["no epoch", "no epoch"], id="no epochs"),
+        pytest.param(["no value", "lr alone"], id="a run without values"),
+    ],
+)
+def test_lrs_and_epochs_in_other_rows_are_drawn(
+    runs: list[str], tmp_path: Path, judge: Main
+) -> None:
+    """`step,epoch,lr,val_acc` of each epoch."""
+    forms = {
+        "lr alone": "{0},,{2},\n{1},{3},,{4}", "together": "{1},{3},{2},{4}", "no lr": "{1},{3},,{4}",
+        "nan": "{1},{3},nan,{4}", "no epoch": "{1},,{2},{4}", "no value": "{1},{3},{2},",
+    }  # fmt: skip
+    rows = [
+        f"{arm}{seed},{arm},{seed},{line}"
+        for arm in "ab"
+        for seed in range(6)
+        for epoch in range(4)
+        for line in forms[runs[seed % 2]].format(10 * epoch, 10 * epoch + 9, 0.5**epoch, epoch, 50 + seed + epoch).split("\n")
+    ]  # fmt: skip
+    table = "\n".join(["run,arm,seed,step,epoch,lr,val_acc", *rows])
+    done = judge(final_values(tmp_path / "runs.csv", table), "--baseline", "a", "--out", tmp_path / "out")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    drawn = any(form in ("lr alone", "together", "no epoch") for form in runs)
+    assert (tmp_path / "out/lr.png").exists() == drawn
+
+
 def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Main) -> None:
     """Though it has an epoch of its own, which is no setting."""
     runs = [(arm, seed, "crashed" if (arm, seed) == ("b", 3) else "finished") for arm in "ab" for seed in range(8)]  # fmt: skip
@@ -425,6 +524,29 @@ def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Ma
     assert "interim, 7 of 8 pairs" in done.stdout
     assert "note: b-3: crashed\n" in done.stdout
     assert "make no cells: epoch\n" in done.stdout
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+def test_a_value_a_run_makes_no_curve(crashed: bool, tmp_path: Path, judge: Main) -> None:
+    """Though the crashed one has its value at an earlier step than the others."""
+    rows = [
+        f"{arm}-{seed},{'crashed' if early else 'finished'},{4 if early else 10},{arm},{seed},{70 + seed}"
+        for arm in "ab"
+        for seed in range(6)
+        for early in [crashed and (arm, seed) == ("b", 3)]
+    ]
+    table = "\n".join(["Name,State,_step,arm,seed,val_acc", *rows, ""])
+    done = judge(final_values(tmp_path / "runs.csv", table), "--baseline", "a", "--out", tmp_path / "out")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "out/val_acc.png").exists()
+    page = (tmp_path / "out/report.html").read_text()
+    for words in (
+        "Thick: mean",
+        "thin: single runs",
+        'data-chart="overview"',
+        "val_acc (%) by step",
+    ):
+        assert words not in page, words
 
 
 def test_runs_that_ended_early_in_a_table_of_final_values_are_shorter(

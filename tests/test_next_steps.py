@@ -63,6 +63,41 @@ def test_each_state_says_what_to_do(verdict: dict[str, Any], steps: list[str]) -
     assert next_steps(verdict) == steps
 
 
+ELSEWHERE = Claim("t_mult", "1", ("2",), planned=False)
+
+
+@pytest.mark.parametrize(
+    ("arms", "ours", "elsewhere"),
+    [
+        pytest.param(rows(around(0.5), budget=50.0, aligned=False),
+            "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training",
+            "compare runs that were trained to the end of a cycle of their LR", id="in mid-cycle"),
+        pytest.param([one | {"budget": 10.0 + (one["level"] == "2")} for one in rows(around(0.5))],
+            "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training",
+            "compare runs of one length", id="other lengths"),
+        pytest.param([one for one in rows(around(0.5)) if one["level"] == "2"],
+            "compare runs that differ in nothing but the factor and the seed",
+            "compare runs that differ in nothing but t_mult and the seed", id="no baseline"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_invalid_says_what_would_be_valid(
+    arms: list[Any], ours: str, elsewhere: str
+) -> None:
+    assert next_steps(judged(arms)) == [ours]
+    assert next_steps(judged(arms, ELSEWHERE)) == [elsewhere]
+
+
+@pytest.mark.parametrize("status", ["crashed", "no value"])
+def test_runs_of_others_that_may_still_end_are_named(status: str) -> None:
+    arms = rows([*around(0.5), 0.5, 0.5])
+    arms[-1] = lost(arms[-1], status) | {"name": "b-7"}
+    verdict = judged([one for one in arms if (one["level"], one["seed"]) != ("2", 6)], ELSEWHERE)
+    assert next_steps(verdict) == [
+        f"let the runs end that have not, or leave them out by --where, as status=complete: b-7 ({status})"
+    ]
+    assert f"6 of 8 pairs; runs left out: 1 {status}; missing: 1." in verdict["sentence"]
+
+
 def test_of_several_comparisons_the_most_is_asked_and_what_is_missing_comes_first() -> None:
     runs = [row for cell, own in (("a", WIDE), ("b", around(0.5))) for row in rows(own, cell=cell)]
     (first, *_) = next_steps(judged(runs))
@@ -82,6 +117,19 @@ def test_what_is_decided_by_itself_asks_what_would_decide_it_among_all() -> None
         f"1 of 6 is decided by itself, but not among all: about {needed} pairs would decide it if the true "
         f"difference is as large as here, fewer in a sweep without the others; a new sweep on other seeds: 'seed=range(8,{8 + needed})'"
     )
+
+
+def test_where_bootstrap_t_says_otherwise_the_pairs_are_looked_at() -> None:
+    pairs = [0.1, 0.27, 0.27, 0.28, 0.28, 0.28]
+    verdict = judged(rows(pairs), Claim("t_mult", "1", ("2",), margin=0.05, planned=False))
+    (own,) = verdict["comparisons"]
+    assert own["verdict"] == states.SUPPORTED
+    other = own["by_bootstrap_t"]
+    assert other != states.SUPPORTED
+    assert next_steps(verdict) == [
+        f"look at the pairs below, which are skewed: by bootstrap-t the answer is “{other}”; more pairs, about 12, "
+        "depend less on it; take new runs, judged without these"
+    ]
 
 
 def test_a_claim_that_was_changed_needs_other_seeds() -> None:

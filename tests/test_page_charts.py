@@ -146,3 +146,19 @@ def test_a_claim_about_loss_has_curves_of_loss(tmp_path: Path) -> None:
     nothing = page_charts.overview(runs, ["arm=0", "arm=1"], None, Scale("val/f1", "higher", "", 0))
     assert nothing
     assert not nothing.has_values
+
+
+@pytest.mark.parametrize("arms", [2, charts.FEW + 1])
+def test_the_page_says_where_a_mean_is_over_fewer_runs(tmp_path: Path, arms: int) -> None:
+    runs = write_sweep(tmp_path, [f"arm={at}" for at in range(arms)], 2)
+    said = "A mean is over those runs of an arm that have a value at that epoch: not everywhere all of them."
+    assert said not in report.render(runs, None, ABOUT)
+    history = Path(runs["folder"][0], "history.jsonl")
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:5]))
+    assert said in report.render(runs, None, ABOUT)
+
+
+def test_labels_at_the_ends_leave_out_the_key_that_all_share(tmp_path: Path) -> None:
+    overview = drawn(write_sweep(tmp_path, ["augment=none", "augment=mixup"], 1))
+    shown = texts(overview.chart)
+    assert [one.split()[-1] for one in shown if one.endswith(("none", "mixup"))] == ["none", "mixup"]  # fmt: skip

@@ -29,9 +29,7 @@ def test_incomplete_runs_are_named_counted_and_imputed() -> None:
         {"name": "t_mult=2, seed=3", "status": "failed"},
         {"name": "t_mult=2, seed=4", "status": "interrupted"},
     ]
-    held = (
-        "This is over 7 of 11 pairs; runs left out: 1 diverged, 2 failed, 1 interrupted, 1 missing."
-    )
+    held = "This is over 7 of 11 pairs; runs left out: 1 diverged, 2 failed, 1 interrupted; missing: 1."
     counting = (
         "Counting the 2 that diverged or could not be built, as the last value recorded, else 0 %"
     )
@@ -66,9 +64,8 @@ def test_what_cannot_be_imputed(incomplete: Row, status: str) -> None:
     comparison = only(arms)
     assert comparison["left_out"] == [{"name": "t_mult=1, seed=0", "status": status}]
     assert comparison["intention_to_treat"] is None
-    assert comparison["sentence"].endswith(
-        f" This is over 6 of 7 pairs; runs left out: 1 {status}."
-    )
+    left_out = "missing: 1" if status == "missing" else f"left out: 1 {status}"
+    assert comparison["sentence"].endswith(f" This is over 6 of 7 pairs; runs {left_out}.")
 
 
 def test_a_baseline_that_diverges_wholly_leaves_no_pair() -> None:
@@ -92,7 +89,7 @@ def test_claimed_seeds_without_a_run_are_missing_and_others_do_not_count() -> No
         {"name": "t_mult=2, seed=7", "status": "not claimed"},
     ]
     assert comparison["verdict"] == INTERIM
-    assert "6 of 8 pairs; runs left out: 3 missing, 2 not claimed." in comparison["sentence"]
+    assert "6 of 8 pairs; runs left out: 2 not claimed; missing: 3." in comparison["sentence"]
 
 
 def test_a_run_that_was_tried_again() -> None:

@@ -178,3 +178,21 @@ def test_a_run_that_diverged_before_others_of_its_arm_end_is_not_shorter() -> No
     states: list[str | None] = [None] * 3
     runs, _ = judged((1, [(9, 7.0)]), (1, [(4, math.nan)]), (2, [(9, 1.0)]), statuses=states)
     assert only(runs, "r1")["status"] == "diverged"
+
+
+def test_lrs_without_an_epoch_are_placed_between_those_of_their_run() -> None:
+    rows: Rows = [(0, None), (4, 1.0), (6, None), (8, 2.0), (10, None)]
+    runs, own = judged(
+        (1, rows), (2, [(4, 1.0), (8, 2.0)]),
+        lr=[0.5, None, 0.4, None, 0.3, 0.5, 0.4], epoch=[None, 1.0, None, 2.0, None, 1.0, 2.0],
+    )  # fmt: skip
+    assert own.rows["epoch"].to_list() == [1.0, 1.0, 1.5, 2.0, 2.0, 1.0, 2.0]
+    assert own.notes[1:] == ["LRs of 1 run have no epoch: they are drawn at that of their step, between the rows that have one"]  # fmt: skip
+    assert runs["budget"].to_list() == [2.0, 2.0]
+
+
+def test_lrs_by_steps_need_no_epoch() -> None:
+    rows: Rows = [(0, None), (4, 1.0), (8, 2.0)]
+    _, own = judged((1, rows), (2, rows), lr=[0.5] * 6, epoch=[None, 1.0, None] * 2)
+    assert own.unit == "steps"
+    assert not any("no epoch" in note for note in own.notes)

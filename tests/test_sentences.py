@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
-from test_verdict import SPREAD, WEAK, Row, around, judged, lost, only, rows
+from test_verdict import SPREAD, WEAK, Row, around, judged, lost, noise, only, rows
 
 from harness.analysis import sentences
+from harness.analysis.next_steps import next_steps
 from harness.analysis.states import (
     ANY_SUPPORTED,
     INCONCLUSIVE,
@@ -47,8 +48,40 @@ def test_where_only_multiplicity_stands_in_the_way_the_sentence_says_so() -> Non
     needed = comparison["pairs_needed"]["as large as here"]
     shown = f"shows among all comparisons; about {needed} pairs would show so large a difference, with 80 % power."
     assert shown in comparison["sentence"]
-    assert sentences.by_itself(CLAIM.scale, comparison) == "above 0 by itself, but not among all 6"
+    assert sentences.by_itself(vars(CLAIM), comparison) == "above 0 by itself, but not among all 6"
     assert "inconclusive (above 0 by itself, but not among all 6)" in judged(arms)["sentence"]
+
+
+def test_a_run_that_diverged_and_the_other_comparisons_are_both_said() -> None:
+    """And the pairs needed are those with it."""
+    arms = rows([*WEAK, 0.5])
+    others = [row for level in "34567" for row in arm(level, noise(int(level)))]
+    arms[-1] = lost(arms[-1], "diverged", 90.0) | {"name": "lost"}
+    claim = Claim("scheduler.t_mult", "1", tuple("234567"), planned=False)
+    verdict = judged(arms + others, claim)
+    own = verdict["comparisons"][0]
+    everyone = own["intention_to_treat"]
+    assert own["complete_pairs"] == own["verdict"] == everyone["by_itself"] == INCONCLUSIVE
+    assert own["by_itself"] in ANY_SUPPORTED
+    assert "With lost, which diverged, it is not." in own["sentence"]
+    assert f"about {everyone['pairs_needed']['above 0']} pairs would show" in own["sentence"]
+    assert "but not among all 6, nor with lost, which diverged)" in verdict["sentence"]
+    number = max(everyone["pairs_needed"].values())
+    steps = next_steps(verdict)
+    assert any(f"about {number} pairs would show a gain" in step for step in steps)
+
+
+def test_the_pairs_needed_are_those_with_the_run_that_diverged() -> None:
+    arms = rows([*around(0.5), 0.5])
+    arms[-1] = lost(arms[-1], "diverged", 90.0) | {"name": "lost"}
+    verdict = judged(arms, Claim("scheduler.t_mult", "1", ("2",), planned=False))
+    (own,) = verdict["comparisons"]
+    assert "are supported, +0.50" in own["sentence"]
+    number = own["intention_to_treat"]["pairs_needed"]["above 0"]
+    assert number > own["pairs_needed"]["above 0"]
+    said = f"but not with lost, which diverged; about {number} pairs would show a gain of 0.2 or rule it out"
+    assert said in own["sentence"]
+    assert next_steps(verdict)[0].startswith(f"about {number} pairs would show a gain")
 
 
 def test_the_sentence_of_several_comparisons() -> None:
@@ -70,6 +103,15 @@ def test_the_sentence_of_several_comparisons() -> None:
     sentence = judged(many)["sentence"]
     assert "9 comparisons (1 interim; 8 equivalent)" in sentence
     assert "; and 3 more; runs left out: 1." in sentence
+
+
+def test_seeds_that_nobody_ran_are_missing() -> None:
+    """No run of them was left out."""
+    claim = Claim("t_mult", "1", ("2", "3"), planned=False)
+    arms = rows([*around(0.5), 0.5]) + arm("3", around(0.5))
+    verdict = judged([one for one in arms if (one["level"], one["seed"]) != ("2", 0)], claim)
+    assert verdict["sentence"].endswith("; runs missing: 2.")
+    assert "This is over 6 of 7 pairs; runs missing: 1." in verdict["comparisons"][0]["sentence"]
 
 
 def test_arms_on_different_machines_are_said() -> None:

@@ -281,7 +281,7 @@ def test_runs_without_a_value_are_listed_each_by_itself() -> None:
     assert "interim, 12 of 13 runs: +0.050" in own["sentence"]
     assert "This is over 12 of 13 runs; runs left out: 1 running." in own["sentence"]
     assert next_steps(judged(waits)) == [
-        "let the runs end that have not, or leave them out: b-6 (running)"
+        "let the runs end that have not, or leave them out by --where, as status=complete: b-6 (running)"
     ]
     (answer,) = screen(judged(waits)).answers
     assert answer.measured.endswith("6 and 6 of 13 runs, unpaired")
@@ -316,7 +316,7 @@ def test_what_must_not_be_compared() -> None:
     )
     runs[0]["budget"] = 100.0
     assert "lr=a trains 50 or 100 and lr=b trains 100 steps" in only(runs)["invalid"]
-    assert next_steps(judged(runs)) == ["compare runs of one length that differ in nothing but lr"]
+    assert next_steps(judged(runs)) == ["compare runs of one length"]
     mixed = [*arm("a", around(0.9), **steps), *arm("b", around(0.95), budget=50.0)]
     assert "lr=b trains 50 epochs or steps" in only(mixed)["invalid"]
     alone = only(arm("a", around(0.9)))

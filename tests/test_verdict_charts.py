@@ -13,10 +13,10 @@ import vl_convert
 from test_looks import CLAIM, GAIN, HOPELESS, OPEN, TWO, arm
 from test_page import make_verdict, write_sweep
 from test_scale import losses, negated
-from test_verdict import around, judged, rows
+from test_verdict import around, judged, lost, rows
 
 from harness.analysis.verdict import Claim
-from harness.report import verdict_charts
+from harness.report import page, verdict_charts
 
 
 def rows_of(chart: Any, field: str) -> list[dict[str, Any]]:
@@ -171,3 +171,16 @@ def test_where_lower_is_better_the_axes_and_the_legend_say_so() -> None:
     )
     other = {"above": "below", "below": "above"}
     assert mirrored == {(pairs, other[side], mean) for pairs, side, mean in decided}
+
+
+def test_the_chart_says_which_runs_it_does_not_show() -> None:
+    arms = rows([*around(0.5), 0.5])
+    headings = [row["heading"] for row in rows_of(verdict_charts.forest(judged(arms)), "heading")]
+    assert headings == ["t_mult=2 against 1"]
+    verdict = judged([*arms[:-1], lost(arms[-1], "diverged", 90.0)])
+    said = [row["heading"] for row in rows_of(verdict_charts.forest(verdict), "heading")]
+    assert said == [
+        "t_mult=2 against 1", "not drawn, but counted: 1 run that diverged or could not be built",
+    ]  # fmt: skip
+    (own,) = page._comparisons(verdict)
+    assert own["pairs_needed"] == verdict["comparisons"][0]["intention_to_treat"]["pairs_needed"]["above 0"]  # fmt: skip

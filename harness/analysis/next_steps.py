@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis import states
 from harness.analysis.figures import AS_HERE
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import MOST_PAIRS_NEEDED, is_paired, more
+from harness.analysis.sentences import MOST_PAIRS_NEEDED, deciding, is_paired, is_skewed, more
 
 _USUAL_FEWEST = 6  # pairs that can decide anything at level 0.05
 _MOST_NAMED = 3  # runs
@@ -26,18 +26,40 @@ def next_steps(verdict: Mapping[str, Any]) -> list[str]:
         steps.append("judge the changed claim on other seeds, in a sweep of its own")
     claim = verdict["claim"]
     steps += _undecided(by_state) if _is_ours(claim) else _undecided_elsewhere(claim, by_state)
-    unanswered = [one for state in states.OPEN for one in by_state.get(state, ())]
+    unanswered = [
+        {**one, **{name: deciding(one).get(name) for name in ("n", "pairs_needed")}}
+        for state in states.OPEN
+        for one in by_state.get(state, ())
+    ]
     by_themselves = [one for one in unanswered if AS_HERE in _questions(one)]
     if by_themselves:
         steps.append(_among_all(verdict, by_themselves))
     if others := [one for one in unanswered if one not in by_themselves]:
         steps.append(_more_pairs(verdict, others))
+    answered = [one for one in verdict["comparisons"] if one["verdict"] not in _UNANSWERED]
+    if skewed := [one for one in answered if is_skewed(one)]:
+        steps.append(_look_at_pairs(verdict, skewed))
     if any(one["verdict"] == states.INCONCLUSIVE for one in verdict.get("over_cells") or ()):
         steps.append("over all cells: train in more cells, such as other data sets or models")
     what = "sweeps" if _is_ours(claim) else "comparisons"
     return steps or [
         f"nothing here, this is answered; other data sets, models and LRs are new {what}"
     ]
+
+
+_UNANSWERED = (*states.OPEN, *states.UNDECIDED)
+
+
+def _look_at_pairs(verdict: Mapping[str, Any], skewed: Sequence[Figures]) -> str:
+    """Return what to do where an answer depends on how the interval is made; twice as many pairs depend on it less."""
+    several = len(verdict["comparisons"]) > 1
+    of = f"of {len(skewed)} of {len(verdict['comparisons'])} comparisons " * several
+    number = 2 * max(int(one["n"]) for one in skewed)
+    states_found = ", ".join(dict.fromkeys(f"“{one['by_bootstrap_t']}”" for one in skewed))
+    return (
+        f"look at the pairs {of}below, which are skewed: by bootstrap-t the answer is {states_found}; "
+        f"more pairs, about {number}, depend less on it; {_new_runs(verdict['claim'], skewed, number)}"
+    )
 
 
 def _is_ours(claim: Figures) -> bool:
@@ -51,7 +73,7 @@ def _undecided(by_state: Mapping[str, Sequence[Figures]]) -> list[str]:
     if interim := by_state.get(states.INTERIM):
         steps.append(_go_on(interim))
     if invalid := by_state.get(states.INVALID):
-        steps.append(_make_valid(invalid))
+        steps += _make_valid(invalid, _VALID)
     if few := by_state.get(states.TOO_FEW):
         steps.append(_enough_pairs(few))
     if coarse := by_state.get(states.TOO_COARSE):
@@ -69,16 +91,18 @@ def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures
             run["name"]: run["status"]
             for one in interim
             for run in one["left_out"]
-            if run["status"] not in ("diverged", "no value", "not claimed")
+            if run["status"] not in ("diverged", "missing", "not claimed")
         }
         first = [f"{name} ({status})" for name, status in open_runs.items()][:_MOST_NAMED]
         left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
-        steps.append(f"let the runs end that have not, or leave them out: {', '.join(first)}{left}")
-    if by_state.get(states.INVALID):
-        seed = " and the seed" * is_paired(claim)
+        where = " by --where, as status=complete" * (not claim.get("planned", True))
         steps.append(
-            f"compare runs of one length that differ in nothing but {claim['factor']}{seed}"
+            f"let the runs end that have not, or leave them out{where}: {'; '.join(first)}{left}"
         )
+    if invalid := by_state.get(states.INVALID):
+        own = f"{claim['factor']}{' and the seed' * is_paired(claim)}"
+        nothing_else = f"compare runs that differ in nothing but {own}"
+        steps += _make_valid(invalid, _VALID_ELSEWHERE | {_OTHER_SETTINGS: nothing_else})
     if few := [*by_state.get(states.TOO_FEW, ()), *by_state.get(states.TOO_FEW_RUNS, ())]:
         fewest = max(one.get("fewest_pairs") or _USUAL_FEWEST for one in few)
         steps.append(f"take at least {fewest} {more(claim)}")
@@ -102,15 +126,26 @@ def _go_on(interim: Sequence[Figures]) -> str:
     return f"give the same command again; it trains {what} that {'is' if what == 'the pair' else 'are'} missing"
 
 
-def _make_valid(invalid: Sequence[Figures]) -> str:
-    if any("the same runs" in str(one.get("invalid")) for one in invalid):
-        return "take settings with which the arms differ, as a longer trainer.epochs"
-    if any("epochs" in str(one.get("invalid")) for one in invalid):
-        return (
-            "train all arms with one trainer.epochs at which each ends a cycle; "
-            "scripts/preview.py shows it before training"
-        )
-    return "compare runs that differ in nothing but the factor and the seed"
+def _make_valid(invalid: Sequence[Figures], steps: Mapping[str, str]) -> list[str]:
+    """Return the step of each kind of reason, of those that `pairing` gives, for which comparisons are invalid."""
+    reasons = ". ".join(str(one.get("invalid")) for one in invalid)
+    found = dict.fromkeys(step for words, step in steps.items() if words in reasons)
+    return [*found] or [steps[_OTHER_SETTINGS]]
+
+
+_SAME_RUNS, _BUDGETS = "are the same runs: ", "valid would be the same budget for both"
+_MID_CYCLE, _OTHER_SETTINGS = " is in mid-cycle ", "has the same other settings"
+_WHOLE_CYCLES = "train all arms with one trainer.epochs at which each ends a cycle; scripts/preview.py shows it before training"
+_VALID = {
+    _SAME_RUNS: "take settings with which the arms differ, as a longer trainer.epochs",
+    _BUDGETS: _WHOLE_CYCLES,
+    _MID_CYCLE: _WHOLE_CYCLES,
+    _OTHER_SETTINGS: "compare runs that differ in nothing but the factor and the seed",
+}
+_VALID_ELSEWHERE = {
+    _BUDGETS: "compare runs of one length",
+    _MID_CYCLE: "compare runs that were trained to the end of a cycle of their LR",
+}
 
 
 def _questions(own: Figures) -> Mapping[str, int | None]:

@@ -58,14 +58,15 @@ def comparison(claim: Claim, own: Figures) -> str:
         words.append(skewed)
     if (reduced := _reduced(claim, own)) and not interim:
         words.append(reduced)
+        if deciding(own).get("by_itself") != own["by_itself"]:
+            words.append(f"With {broken_runs(vars(claim), own)}, it is not.")
     if own["numerics"]:
         words.append(f"The arms did not run alike: {'; '.join(own['numerics'])}.")
     if lrs := _lrs(claim, own):
         words.append(lrs)
     words += _left_out(own)
-    broken = "diverged" + " or could not be built" * claim.planned
     if everyone := own["intention_to_treat"]:
-        filled = f"Counting the {len(everyone['filled'])} that {broken}, as {claim.scale.imputed(everyone['worst'])}"
+        filled = f"Counting the {len(everyone['filled'])} that {broken(vars(claim))}, as {claim.scale.imputed(everyone['worst'])}"
         state = "" if interim else f"{everyone['verdict']}: "
         words.append(f"{filled}: {state}{measured(claim, everyone)}.")
     test = own["test"]
@@ -105,6 +106,39 @@ def more(claim: Figures) -> str:
     return "pairs" if is_paired(claim) else "runs an arm"
 
 
+def broken(claim: Figures) -> str:
+    """Return what befell runs whose values are imputed."""
+    return "diverged" + " or could not be built" * bool(claim.get("planned", True))
+
+
+def deciding(own: Figures) -> Figures:
+    """Return the figures that the state of a comparison of a `verdict.json` comes from.
+
+    They are those with imputed values, where these are less favourable than the complete pairs alone, or alike.
+    """
+    everyone, state = own.get("intention_to_treat"), own["verdict"]
+    if not everyone or "complete_pairs" not in own:
+        return own
+    if state == states.INTERIM:
+        state = states.least_favourable(own["complete_pairs"], everyone["verdict"])
+    return everyone if everyone["verdict"] == state else own
+
+
+def without_broken(own: Figures) -> str:
+    """Return the state of the complete pairs alone where runs that diverged take it away; else ""."""
+    alone = own.get("complete_pairs")
+    taken = deciding(own) is not own and own["verdict"] not in (states.INTERIM, alone)
+    return str(alone) if taken else ""
+
+
+def broken_runs(claim: Figures, own: Figures) -> str:
+    """Return the runs of a comparison whose values are imputed: by name, of several their number."""
+    filled = own["intention_to_treat"]["filled"]
+    if len(filled) == 1:
+        return f"{filled[0]['name']}, which {broken(claim)}"
+    return f"the {len(filled)} runs that {broken(claim)}"
+
+
 def _outcome(claim: Claim, own: Figures) -> str:
     """Return the state, effect, interval and pairs, and the reason."""
     verdict = own["verdict"]
@@ -113,10 +147,10 @@ def _outcome(claim: Claim, own: Figures) -> str:
     if verdict == states.INTERIM:
         look = " of the next look" * bool(claim.looks)
         return f"interim, {own['there']} of {own['planned']} {_units(claim)}{look}: {measured(claim, own)} so far"
-    if verdict != own["complete_pairs"] and own["intention_to_treat"]:
+    if alone := without_broken(own):
         return (
-            f"{verdict}: the complete {_units(claim)} alone are {own['complete_pairs']}, {measured(claim, own)}, "
-            "but not with the runs that diverged"
+            f"{verdict}: the complete {_units(claim)} alone are {alone}, {measured(claim, own)}, "
+            f"but not with {broken_runs(vars(claim), own)}{_needed(claim, own)}"
         )
     return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}{_ended(claim, own)}"
 
@@ -170,11 +204,11 @@ def _short(claim: Claim, own: Figures) -> str:
     verdict = own["verdict"]
     if verdict == states.INTERIM:
         return f"interim of {own['planned']} {_units(claim)}"
-    if verdict != own["complete_pairs"] and own["intention_to_treat"]:
-        return f"{verdict} with those that diverged (without them {own['complete_pairs']})"
+    if without := without_broken(own):
+        return f"{verdict} with {broken_runs(vars(claim), own)} ({without} without)"
     explained = [f"“{one['rival']}”" for one in own["rivals"] if one["explains"]]
     rival = f" (but not above {' and '.join(explained)})" if explained else ""
-    alone = f" ({hindered})" if (hindered := by_itself(claim.scale, own)) else ""
+    alone = f" ({hindered})" if (hindered := by_itself(vars(claim), own)) else ""
     return f"{verdict}{' (skewed pairs)' if _skewed(claim, own) else ''}{alone}{rival}"
 
 
@@ -208,19 +242,20 @@ def _reason(claim: Claim, own: Figures) -> str:
             return f"its {share}, {_range(claim, own['ci90'])}, is within ±{margin}"
         case states.NO_GAIN:
             return f"a gain of {margin} is ruled out"
-    among = " among all comparisons" * (AS_HERE in (own["pairs_needed"] or {}))
+    among = " among all comparisons" * (AS_HERE in (deciding(own)["pairs_needed"] or {}))
     return f"neither a difference nor its absence shows{among}{_needed(claim, own)}"
 
 
 def _needed(claim: Claim, own: Figures) -> str:
     """Return how many pairs, or runs an arm, would answer what is open, if more are needed than there are."""
+    verdict, own = own["verdict"], deciding(own)
     needed = own["pairs_needed"] or {}
     if AS_HERE in needed:
         of_gain = "below" if own["by_itself"] == states.SUPPORTED_SMALLER else "above"
         side = claim.scale.side(of_gain)
-        margin = f" to be {side} it" * (own["verdict"] == states.SUPPORTED_UNSURE)
+        margin = f" to be {side} it" * (verdict == states.SUPPORTED_UNSURE)
         answers = {f"show so large a difference{margin}": needed[AS_HERE]}
-    elif own["verdict"] == states.SUPPORTED_UNSURE:
+    elif verdict == states.SUPPORTED_UNSURE:
         question = f"show {claim.scale.gain(2 * claim.margin)} to be {claim.scale.side('above')} it"
         answers = {question: needed.get("above the margin")}
     else:
@@ -250,14 +285,17 @@ _ALONE = {
 }
 
 
-def by_itself(scale: Scale, own: Figures) -> str:
+def by_itself(claim: Figures, own: Figures) -> str:
     """Return in a few words what a comparison of a `verdict.json` shows by itself, but not among all; else ""."""
+    scale = Scale.of(claim)
     alone, found = own.get("by_itself"), own.get("complete_pairs")
     decided = (states.WORSE, states.SUPPORTED, states.SUPPORTED_SMALLER)
     if alone == found or alone not in _ALONE or found in decided or found != own["verdict"]:
         return ""
     shown = _ALONE[alone].format(above=scale.side("above"), below=scale.side("below"))
-    return f"{shown} by itself, but not among all {own['comparisons']}"
+    words = f"{shown} by itself, but not among all {own['comparisons']}"
+    same = deciding(own).get("by_itself") == alone
+    return words if same else f"{words}, nor with {broken_runs(claim, own)}"
 
 
 def _reduced(claim: Claim, own: Figures) -> str:
@@ -285,9 +323,14 @@ def _reduced_at_looks(claim: Claim, own: Figures) -> str:
     return f"It is “{own['by_itself']}” by itself, but not among the comparisons of its sweep."
 
 
+def is_skewed(own: Figures) -> bool:
+    """Return whether the pairs of a comparison of a `verdict.json` come to another state by bootstrap-t."""
+    decided = own.get("complete_pairs") not in states.UNDECIDED
+    return decided and own.get("by_bootstrap_t") not in (None, own.get("by_itself"))
+
+
 def _skewed(claim: Claim, own: Figures) -> str:
-    undecided = own["complete_pairs"] in states.UNDECIDED
-    if undecided or own["by_bootstrap_t"] in (None, own["by_itself"]):
+    if not is_skewed(own):
         return ""
     ends = own["bootstrap_t95"]
     interval = f" ({_range(claim, ends)})" if ends else ""
@@ -332,11 +375,18 @@ def _left_out(own: Figures) -> list[str]:
     counted = Counter(run["status"] for run in own["left_out"])
     if not counted:
         return []
-    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     some_count = own["verdict"] != states.INVALID and set(counted) != {"not claimed"}
+    missing = counted.pop("missing", 0)
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     there, units = (sum(own["runs"]), "runs") if own.get("runs") else (own["n"], "pairs")
     pairs = f"This is over {there} of {own['planned']} {units}; runs"
-    return [f"{pairs if some_count else 'Runs'} left out: {statuses}."]
+    return [f"{pairs if some_count else 'Runs'} {_not_there(statuses, missing)}."]
+
+
+def _not_there(left_out: object, missing: int) -> str:
+    """Return what was left out, and how many runs are missing, which nobody left out."""
+    parts = [f"left out: {left_out}"] * bool(left_out) + [f"missing: {missing}"] * bool(missing)
+    return "; ".join(parts)
 
 
 def rivals(claim: Claim, own: Figures) -> str:
@@ -420,8 +470,9 @@ def answer(claim: Claim, comparisons: Sequence[Figures], over: Sequence[Figures]
         for one in sorted(comparisons, key=_is_open)[:_SHOWN]
     ]
     more = f"; and {len(comparisons) - _SHOWN} more" * (len(comparisons) > _SHOWN)
-    missing = len({run["name"] for one in comparisons for run in one["left_out"]})
-    left_out = f"; runs left out: {missing}" * (missing > 0)
+    statuses = {run["name"]: run["status"] for one in comparisons for run in one["left_out"]}
+    missing = sum(status == "missing" for status in statuses.values())
+    left_out = f"; runs {_not_there(len(statuses) - missing, missing)}" * bool(statuses)
     unlike = dict.fromkeys(text for one in comparisons for text in one["numerics"])
     notes = f" Some arms did not run alike: {'; '.join([*unlike][:3])}." if unlike else ""
     other_sign = sum(

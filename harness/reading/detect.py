@@ -82,7 +82,10 @@ def _reader(path: Path, kind: str | None) -> Callable[[Path], Recorded]:
         raise ConfigError(f"--as {kind}: {path} holds no {_FOLDERS[kind][0]}{_as(found)}")
     if not found:
         names = ", ".join(pattern for pattern, _ in _FOLDERS.values())
-        raise ConfigError(f"{path}: holds no runs ({names}); of tables, name the file")
+        raise ConfigError(
+            f"{path}: holds no runs ({names}); of tables, name the file; of a CSV file a run, make one table: "
+            "docs/judge.md#a-csv-file-a-run"
+        )
     if kind is None and len(found) > 1:
         raise ConfigError(f"{path}: holds several kinds of files{_as(found)}")
     return _FOLDERS[kind or found[0]][1]

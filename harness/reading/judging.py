@@ -19,7 +19,7 @@ from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
 from harness.reading.detect import read
-from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed
+from harness.reading.recorded import FINAL_VALUES, Recorded, counted, listed, listed_runs
 from harness.reading.recover import Asked, Question, recover
 from harness.reading.refused import refuse_mixed_units
 from harness.reading.rows import Curves, curves, same_rows, table, without_copies, without_repeats
@@ -71,6 +71,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
         *found.notes,
         *open_roles,
         *own.notes,
+        *_unused_seeds(found, asked),
         *_notes(found, runs, last),
     ]
     source = Source(
@@ -125,6 +126,17 @@ def _write(file: Path, own: Curves, claim: Claim) -> None:
     rows.write_parquet(file, compression="uncompressed")
 
 
+def _unused_seeds(found: Question, asked: Asked) -> list[str]:
+    """Return a line where runs have seeds, and were asked not to be paired by them."""
+    keys = sorted({key for run in found.runs for key in run.settings if meaning.is_seed(key)})
+    unused = asked.seed == "none" and keys
+    return (
+        [f"the source has seeds ({listed(keys)}): --seed none switched pairing off"]
+        if unused
+        else []
+    )
+
+
 def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[str]:
     """Return what a reader must know of the comparison, a line each."""
     keys = found.keys
@@ -147,7 +159,7 @@ def _notes(found: Question, runs: pl.DataFrame, last: Sequence[float]) -> list[s
         )
     for why in dict.fromkeys(found.not_compared.values()):
         names = [name for name, own in found.not_compared.items() if own == why]
-        notes.append(f"not compared, {counted(len(names), 'run')} ({listed(names, 3)}): {why}")
+        notes.append(f"not compared, {counted(len(names), 'run')} ({listed_runs(names)}): {why}")
     shares = {
         level: runs.filter(level=level)["lr_share_at_end"].median()
         for level in (found.baseline, *found.treatments)

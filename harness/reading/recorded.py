@@ -129,6 +129,12 @@ def listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + f", … ({len(names):,} in all)" * (len(names) > most)
 
 
+def listed_runs(names: Sequence[str]) -> str:
+    """Return names of runs as text, of many the first three; a semicolon separates those with commas of their own."""
+    comma = "; " if any("," in name for name in names) else ", "
+    return comma.join(names[:3]) + f"{comma}… ({len(names):,} in all)" * (len(names) > 3)
+
+
 def counted(number: int, what: str) -> str:
     """Return `1 run`, `2 runs`."""
     return f"{number:,} {what}{'s' * (number != 1)}"

@@ -17,7 +17,7 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed
+from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed_runs
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
@@ -62,10 +62,14 @@ def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better
         last = last.join(at_end.rename({"value": "epoch"}), ["run", "step"], "left")
     surely, alike = (copies(parts["value"].rows, least) for least in (_SURELY_DIFFERENT, 2))
     if perhaps := [found.runs[number].name for number in alike if number not in surely]:
-        notes.append(f"few values of {counted(len(perhaps), 'run')} are those of others, in all digits ({listed(perhaps, 3)}): are they copies?")  # fmt: skip
+        notes.append(f"few values of {counted(len(perhaps), 'run')} are those of others, in all digits ({listed_runs(perhaps)}): are they copies?")  # fmt: skip
     rows = _joined({role: one.rows for role, one in parts.items()})
     by_epoch = rows.drop_nulls("value")["epoch"].is_finite().fill_null(False).all()
     unit = "epochs" if by_epoch and len(rows) else "steps" if steps else ""
+    if unit == "epochs":
+        rows, reckoned = _with_epochs(rows, parts["epoch"].rows)
+        if reckoned:
+            notes.append(f"LRs of {counted(reckoned, 'run')} have no epoch: they are drawn at that of their step, between the rows that have one")  # fmt: skip
     lrs = lr_ends(parts["lr"].rows).drop_nulls("peak") if "lr" in parts else None
     lrs = None if lrs is None or lrs.is_empty() else lrs
     return Curves(rows, last, lrs, surely, unit, notes)
@@ -88,14 +92,14 @@ def _recorded_again(found: Question, values: Series) -> list[str]:
     notes = []
     if values.sorted:
         names = [found.runs[number].name for number in values.sorted]
-        notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed(names, 3)}): sorted by step")  # fmt: skip
+        notes.append(f"rows of {counted(len(names), 'run')} are in no order of steps ({listed_runs(names)}): sorted by step")  # fmt: skip
     if values.turned:
         names = [found.runs[number].name for number in values.turned]
-        notes.append(f"the rows of {counted(len(names), 'run')} are newest first ({listed(names, 3)}): read from the end")  # fmt: skip
+        notes.append(f"the rows of {counted(len(names), 'run')} are newest first ({listed_runs(names)}): read from the end")  # fmt: skip
     if values.resumed:
         names = [found.runs[number].name for number in values.resumed]
         notes.append(
-            f"{counted(len(names), 'run')} went back to an earlier step ({listed(names, 3)}): the rows recorded last count"
+            f"{counted(len(names), 'run')} went back to an earlier step ({listed_runs(names)}): the rows recorded last count"
         )
     elif values.repeated:
         notes.append(
@@ -118,6 +122,28 @@ def _joined(parts: dict[str, pl.DataFrame]) -> pl.DataFrame:
             how: Any = "full" if name == "lr" else "left"
             rows = rows.join(own, ["run", "step"], how, coalesce=True).sort("run", "step")
     return rows.select("run", "step", "epoch", "lr", "value")
+
+
+def _with_epochs(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return `rows` in which LRs without an epoch, as Lightning records them, have one, and of how many runs they are.
+
+    `known` has the epochs by run and step, as `value`. Between them epochs are linear in the steps; before the first and
+    after the last one of a run they are that one. Rows with a value keep what was recorded.
+    """
+    lacking = rows.filter(pl.col("epoch").is_null(), pl.col("value").is_null())
+    if lacking.is_empty():
+        return rows, 0
+    own = known.filter(pl.col("value").is_finite()).rename({"value": "found"})
+    both = own.join(lacking.select("run", "step"), ["run", "step"], "full", coalesce=True)
+    line = pl.col("found").interpolate_by("step").over("run")
+    outside = pl.col("found").forward_fill().backward_fill().over("run")
+    found = both.sort("run", "step").with_columns(line).with_columns(outside)
+    epochs = lacking.drop("epoch").join(found, ["run", "step"], "left").drop_nulls("found")
+    rows = rows.join(
+        epochs.select("run", "step", "found"), ["run", "step"], "left", maintain_order="left"
+    )
+    epoch = pl.coalesce("epoch", "found").alias("epoch")
+    return rows.with_columns(epoch).drop("found"), epochs["run"].n_unique()
 
 
 def table(
@@ -234,7 +260,7 @@ def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) ->
     copied = runs.filter(pl.col("num").is_in([*same]))
     if found.paired:
         if len(copied):
-            names = listed(copied["name"].to_list(), 3)
+            names = listed_runs(copied["name"].to_list())
             found.notes.append(f"values of {counted(len(copied), 'run')} are those of others, in all digits ({names}): is their seed used?")  # fmt: skip
         return runs
     done = (pl.col("status") == COMPLETE).not_()
@@ -271,7 +297,7 @@ def _row(
     shown = {scale.name: vars(measure) | values}
     return {
         "name": run.name, "run": run.name, "arm": arms.label_run(run.swept)["name"], "seed": run.seed,
-        "level": run.level, "cell": found.cell(run), **values,
+        "level": run.level, "cell": found.cell(run), "end_known": run.status is not None, **values,
         "nearest_aligned": None, "aligned": lr.get("aligned"), "restarts": lr.get("restarts"),
         "lr_share_at_end": _share(lr.get("last"), lr.get("peak")), "lr": None,
         "updates_per_epoch": None, "updates_trained": None, "updates_reused": None, "exact": None,

@@ -124,7 +124,7 @@ def has_lr(run: dict[str, Any]) -> bool:
     """Return whether it is known what LRs a run had or will have."""
     folder = Path(run["folder"])
     if packed.is_packed(folder):
-        return run["restarts"] is not None
+        return run["restarts"] is not None and not _recorded_lrs(folder).is_empty()
     return bool(run["updates_per_epoch"]) and (folder / "lr.npy").exists()
 
 
@@ -132,13 +132,18 @@ def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
     """Return the `lr_curve` of a run's own LR plan, or the LRs that it recorded."""
     folder = Path(run["folder"])
     if packed.is_packed(folder):
-        rows = results.history(folder).drop_nulls(["epoch", "lr"])
+        rows = _recorded_lrs(folder)
         lrs = rows["lr"].to_numpy()
         kept = rows[thin(lrs, most)]
         rises = pl.col("lr").diff().fill_null(0) > _JUMP * lrs.max(initial=0)
         return kept.select("epoch", "lr", restart=rises, arm=pl.lit(run["arm"]))
     plan = results.lr(folder)
     return lr_curve(run["arm"], plan, run["updates_per_epoch"], most)
+
+
+def _recorded_lrs(folder: Path) -> pl.DataFrame:
+    """Return the rows of a packed run of which LR and epoch are known."""
+    return results.history(folder).filter(pl.all_horizontal(pl.col("epoch", "lr").is_finite()))
 
 
 def thin(values: NDArray[np.float64], most: int) -> NDArray[np.int64]:

@@ -53,8 +53,9 @@ class Curves:
     def last(self) -> pl.DataFrame:
         """The last mean of each arm, with a label that says where that was if not at the end."""
         last = self.mean.sort("epoch").unique("arm", keep="last", maintain_order=True).sort("arm")
+        names = charts.without_key(self.names)
         labels = [
-            f"{mean:.{self.scale.places_shown}f} {self.names[arm]}{f' ({self.unit} {epoch:g})' if epoch < self.end else ''}"
+            f"{mean:.{self.scale.places_shown}f} {names[arm]}{f' ({self.unit} {epoch:g})' if epoch < self.end else ''}"
             for arm, mean, epoch in last.select("arm", "mean", "epoch").iter_rows()
         ]
         return last.with_columns(label=pl.Series(labels, dtype=pl.String))

@@ -121,7 +121,7 @@ def _answer(verdict: dict[str, Any], own: dict[str, Any], several: bool) -> Answ
     if word == states.INVALID:
         return Answer(label, word, "", str(own.get("invalid") or ""))
     pairs = sentences.counted(own, own.get("planned"))
-    if why := _why_not_more(scale, own):
+    if why := _why_not_more(verdict["claim"], own):
         pairs += f"; {why}"
     if own["mean"] is None:
         return Answer(label, word, "", pairs)
@@ -139,16 +139,11 @@ def _range(scale: Scale, ends: Sequence[float]) -> str:
     return f"{scale.shown(ends[0])} to {scale.shown(ends[1])}"
 
 
-def _why_not_more(scale: Scale, own: dict[str, Any]) -> str:
+def _why_not_more(claim: dict[str, Any], own: dict[str, Any]) -> str:
     """Return what the complete pairs of a comparison show by themselves, where its word says less; else ""."""
-    complete = own.get("complete_pairs")
-    if (
-        complete != own["verdict"]
-        and own.get("intention_to_treat")
-        and own["verdict"] != states.INTERIM
-    ):
-        return f"{complete} without the runs that diverged"
-    return sentences.by_itself(scale, own)
+    if without := sentences.without_broken(own):
+        return f"{without} without {sentences.broken_runs(claim, own)}"
+    return sentences.by_itself(claim, own)
 
 
 def _words(claim: dict[str, Any]) -> str:
@@ -161,7 +156,7 @@ def _words(claim: dict[str, Any]) -> str:
 
 
 def _measured(claim: dict[str, Any], scale: Scale) -> str:
-    unit = f" (in {scale.unit})" if scale.unit else ""
+    unit = f" (in {scale.unit})" if scale.unit and scale.unit not in scale.metric else ""
     gain = ", so that a difference below 0 is a gain" * (scale.better == "lower")
     if not claim.get("planned", True):
         return f"{scale.metric}{unit} is the last value that each run recorded; {scale.better} is better{gain}."

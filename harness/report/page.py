@@ -275,7 +275,7 @@ def _of_any_version(comparison: dict[str, Any]) -> dict[str, Any]:
 
 def _open_pairs(comparison: dict[str, Any]) -> int | None:
     """Return how many pairs the question takes that a comparison leaves open; None if it leaves none."""
-    needed: dict[str, int | None] = comparison["pairs_needed"]
+    needed: dict[str, int | None] = sentences.deciding(comparison)["pairs_needed"] or {}
     if AS_HERE in needed:
         return needed[AS_HERE]
     match comparison["verdict"]:

@@ -70,7 +70,7 @@ def overview(
     baseline: str | None = None,
     scale: Scale = ACCURACY,
 ) -> Overview | None:
-    """Draw the curves of `runs`; None if none has any yet, or there are more than `MOST_ARMS` arms.
+    """Draw the curves of `runs`; None if none has any yet, all values are final ones, or there are more than `MOST_ARMS` arms.
 
     `arms` are the names behind the numbers; `baseline` is the level of the claim's baseline, `scale` that
     of the claim's metric, which is drawn on the validation images.
@@ -79,7 +79,8 @@ def overview(
         return None
     numbers = {arm: number for number, arm in enumerate(arms)}
     runs = runs.with_columns(pl.col("arm").replace_strict(numbers, return_dtype=pl.Int64))
-    points, lrs = charts.evaluations(runs, scale.name), lr_curves(runs)
+    lrs = lr_curves(runs)
+    points = _of_curves(charts.evaluations(runs, scale.name), lrs)
     end = max([*points["epoch"], *lrs["epoch"]], default=0.0)
     if not end:
         return None
@@ -94,12 +95,26 @@ def overview(
     )  # fmt: skip
     bands = max(mean["seeds"], default=1) > 1
     notes: list[str] = []
+    if mean.select("arm", "seeds").n_unique() > mean["arm"].n_unique():
+        notes.append(
+            f"A mean is over those runs of an arm that have a value at that {curves.unit}: not everywhere all of them."
+        )
     singles = _singles(curves, notes) if few and bands else points.clear()
     chart = _together(curves, singles, notes) if few else panels.arm_grid(curves, behind)
     return Overview(
         chart, panels.ends(curves), len(points) > 0, not few, bool(behind), bands,
         len(singles) > 0, notes, len(lrs) > 0, curves.unit,
     )  # fmt: skip
+
+
+def _of_curves(points: pl.DataFrame, lrs: pl.DataFrame) -> pl.DataFrame:
+    """Return evaluations; none where no run has two, unless all are at one epoch of a curve of the LR.
+
+    A line through the means of single values would join different runs.
+    """
+    several = points["run"].n_unique() < len(points)
+    dots = len(lrs) > 0 and points["epoch"].n_unique() == 1
+    return points if several or dots else points.clear()
 
 
 def _baselines(runs: pl.DataFrame, level: str) -> dict[int, int]:

@@ -10,9 +10,9 @@ import polars as pl
 
 from harness.analysis import looks
 from harness.analysis.scale import Scale
-from harness.analysis.sentences import comparison_label, counted, interval_kind
+from harness.analysis.sentences import broken, comparison_label, counted, interval_kind
 from harness.report.charts import COLOURS, FEW, WIDTH, epochs, wrapped
-from harness.report.curves import LETTER, SHOWN, colour_of, of_field, with_room
+from harness.report.curves import LETTER, LINE, SHOWN, colour_of, of_field, with_room
 from harness.report.panels import grid
 
 MOST_COMPARISONS = 24  # that are drawn
@@ -53,7 +53,7 @@ def forest(verdict: dict[str, Any]) -> dict[str, Any]:
         *_intervals(rows, x, y, interval_kind(verdict["claim"]), _form(scale)),
         *([_dots(pairs, x, y, _form(scale))] if pairs else []),
         _text(rows, "label", "room - 6", "normal").encode(y),
-        _text([{"heading": heading}], "heading", "room + width", "bold").encode(y=alt.value(-14)),
+        *_headings([heading, *_not_drawn(verdict["claim"], shown)]),
     ]
     longest = max(len(line) for label in labels for line in [*label.split("\n"), ""])
     chart = alt.layer(*layers).properties(
@@ -90,6 +90,27 @@ def _text(rows: list[dict[str, Any]], field: str, room: str, weight: Any) -> Any
         limit=alt.ExprRef(room),
     )  # fmt: skip
     return text.encode(x=alt.value(alt.ExprRef("-room")), text=f"{field}:N")
+
+
+def _headings(lines: Sequence[str]) -> list[Any]:
+    """Return lines above a chart, the first one bold."""
+    return [
+        _text(
+            [{"heading": line}], "heading", "room + width", "normal" if number else "bold"
+        ).encode(y=alt.value(-14 - LINE * (len(lines) - 1 - number)))
+        for number, line in enumerate(lines)
+    ]
+
+
+def _not_drawn(claim: dict[str, Any], comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what the verdict counts and the chart does not show."""
+    filled = [(one.get("intention_to_treat") or {}).get("filled", []) for one in comparisons]
+    number = len({run["name"] for runs in filled for run in runs})
+    return (
+        [f"not drawn, but counted: {number} run{'s' * (number > 1)} that {broken(claim)}"]
+        if number
+        else []
+    )
 
 
 def _references(margin: float, axis: alt.X | alt.Y) -> list[Any]:
