@@ -582,6 +582,25 @@ def test_a_schedule_that_differs_with_the_factor_is_named(tmp_path: Path, judge:
     assert "Its levels differ in warmup_steps too." in done.stdout
 
 
+@pytest.mark.parametrize("values", [(0.0, 0.0), (0.1, 0.6), (0.99, 0.9)], ids=["0", "chance", "one percent"])  # fmt: skip
+def test_an_arm_near_0_percent_is_no_fraction(
+    values: tuple[float, float], tmp_path: Path, judge: Main
+) -> None:
+    rows = [f"{arm},{seed},{70 + seed if arm == 'a' else values[seed % 2]}" for arm in "ab" for seed in range(6)]  # fmt: skip
+    source = final_values(tmp_path / "runs.csv", "\n".join(["arm,seed,acc", *rows]))
+    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    assert "arm=b against a – worse: " in done.stdout
+
+
+def test_arms_of_which_all_runs_diverged_are_worse_and_need_no_more(
+    tmp_path: Path, judge: Main
+) -> None:
+    source = long_table(tmp_path / "runs.csv", "epoch,val_acc", lambda arm, seed, epoch: f"{epoch},{'nan' if (arm, epoch) == ('b', 4) else 70 + seed if arm == 'a' else 60 + seed**2 / 7}")  # fmt: skip
+    done = judge(source, "--baseline", "a", "--out", tmp_path / "out")
+    assert "but worse with the 6 runs that diverged. " in done.stdout
+    assert "would show a gain" not in done.stdout
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -591,9 +610,9 @@ def test_a_schedule_that_differs_with_the_factor_is_named(tmp_path: Path, judge:
         ("arm,seed,val_acc,train_acc", lambda arm, seed: f"{arm},{seed},tensor(7{seed}.25),{80 + seed}",
          "--metric val_acc: is read as text, since cells such as 'tensor(70.25)' (row 1) are no numbers; correct or empty them, or name another metric"),
         ("arm,seed,acc", lambda arm, seed: f"{arm},{seed},{0.75 + seed / 100 if arm == 'a' else 76 + seed}",
-         "--metric acc: ends at 0.8 or less with arm=a, and at 81 with arm=b: fractions and percent; write all of them alike"),
+         "--metric acc: ends at 0.75 with arm=a, and at 76 with arm=b: fractions and percent; write all of them alike"),
         ("arm,elapsed,acc", lambda arm, seed: f"{arm},{seed + 0.5},{76 + seed}",
-         "elapsed: has several values with one arm; if these are rows of one run, --map step=elapsed --map run=arm; if each row is a run that ended there, rename 'elapsed' to budget"),
+         "elapsed: rises from row to row of each arm; if these are rows of one run, a level has one run, which is too few; if each row is a run, --ignore elapsed, or --seed elapsed where it numbers them"),
         ("arm,seed,time_to_accuracy", lambda arm, seed: f"{arm},{seed},{30 + seed}",
          "--better: say whether higher or lower is better of time_to_accuracy"),
     ],

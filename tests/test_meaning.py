@@ -23,7 +23,8 @@ from harness.reading.meaning import (
     ("name", "expected"),
     [
         ("val_acc", "higher"), ("eval_top1", "higher"), ("valAccuracy", "higher"), ("macro_f1", "higher"),
-        ("AUROC", "higher"), ("val_loss", "lower"), ("eval/perplexity", "lower"), ("test_error_rate", "lower"),
+        ("AUROC", "higher"), ("acc (lower is better)", "lower"), ("error (lower is better)", "lower"),
+        ("real_time_acc", "higher"), ("image_to_text_top1", "higher"), ("Acc (20 epochs)", "higher"), ("acc_lower_body", "higher"), ("val_loss", "lower"), ("eval/perplexity", "lower"), ("test_error_rate", "lower"),
     ],
 )  # fmt: skip
 def test_directions_follow_from_names(name: str, expected: str) -> None:
@@ -34,7 +35,7 @@ def test_directions_follow_from_names(name: str, expected: str) -> None:
     "name",
     ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place", "1-acc", "acc_std",
      "acc_drop", "1 - accuracy", "wer_reduction", "error_improvement", "acc_gain", "time_to_accuracy",
-     "epochs_to_top1", "steps_to_90_acc", "acc (lower is better)", "-acc", "−acc", "forgetting_acc", "acc_decline",
+     "epochs_to_top1", "steps_to_90_acc", "-acc", "−acc", "forgetting_acc", "acc_decline",
      "acc_cost"],
 )  # fmt: skip
 def test_other_directions_are_asked_for(name: str) -> None:
@@ -55,6 +56,9 @@ def test_other_directions_are_asked_for(name: str) -> None:
         pytest.param("val_acc", "higher", [93.0, -1.0], "", None, id="below 0"),
         pytest.param("acc_err", "lower", [0.1], "", None, id="lower is better"),
         pytest.param("val_loss", "lower", [2.5], "", None, id="a loss"),
+        pytest.param(
+            "multi_scale_top1 (224 size)", "higher", [76.0], "%", 0.2, id="words of settings"
+        ),
         pytest.param("epochs_to_top1", "lower", [12.0], "", None, id="what it took"),
     ],
 )
@@ -85,6 +89,7 @@ def test_units_and_margins_are_those_of_accuracies_alone(
         ("epoch", ["epoch", "train/epoch"], "epoch"),
         ("epoch", ["epoch_time", "warmup_epochs", "best_epoch", "num_bad_epochs"], None),
         ("epoch", ["num_epochs"], "num_epochs"),
+        ("epoch", ["val_epoch", "val_acc_epoch"], "val_epoch"),
         ("epoch", ["warmup_epochs", "current_epoch"], "current_epoch"),
     ],
 )
@@ -108,11 +113,12 @@ def test_of_several_groups_of_parameters_the_first_ones_lr_is_read(columns: list
 
 @pytest.mark.parametrize(
     "name",
-    ["seed", "Random Seed", "random seed", "Seed #", "seed (int)", "Param seed", "rng", "trainer.seed"],
-)  # fmt: skip
+    ["seed", "Random Seed", "random seed", "Seed #", "seed (int)", "Param seed", "trainer.seed"],
+)
 def test_names_of_seeds(name: str) -> None:
     assert is_seed(name)
     assert not is_seed("seeds_per_arm")
+    assert not is_seed("rng")
 
 
 def test_an_open_column_is_said_and_can_be_given() -> None:
@@ -139,6 +145,10 @@ def test_an_open_column_is_said_and_can_be_given() -> None:
         (["top_p", "top_k", "score"], "score"),
         (["trainAcc", "valacc"], "valacc"),
         (["loss", "validation_0-error"], "validation_0-error"),
+        (["val_acc_epoch", "train_acc"], "val_acc_epoch"),
+        (["grad_acc_steps", "acc_epoch"], "acc_epoch"),
+        (["loss", "val_sparse_categorical_accuracy"], "val_sparse_categorical_accuracy"),
+        (["top_k_categorical_accuracy", "top_k"], "top_k_categorical_accuracy"),
     ],
 )
 def test_the_one_number_that_can_be_judged_is(columns: list[str], expected: str) -> None:

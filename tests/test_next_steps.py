@@ -87,14 +87,19 @@ def test_each_kind_of_invalid_says_what_would_be_valid(
     assert next_steps(judged(arms, ELSEWHERE)) == [elsewhere]
 
 
-@pytest.mark.parametrize("status", ["crashed", "no value"])
-def test_runs_of_others_that_may_still_end_are_named(status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "step"),
+    [
+        ("crashed", "let the runs end that have not, or leave them out by --where, as status=complete"),
+        ("no value", "train these runs as long as the others, or judge the source without their rows"),
+        ("shorter", "train these runs as long as the others, or judge the source without their rows"),
+    ],
+)  # fmt: skip
+def test_runs_of_others_that_may_still_end_are_named(status: str, step: str) -> None:
     arms = rows([*around(0.5), 0.5, 0.5])
     arms[-1] = lost(arms[-1], status) | {"name": "b-7"}
     verdict = judged([one for one in arms if (one["level"], one["seed"]) != ("2", 6)], ELSEWHERE)
-    assert next_steps(verdict) == [
-        f"let the runs end that have not, or leave them out by --where, as status=complete: b-7 ({status})"
-    ]
+    assert next_steps(verdict) == [f"{step}: b-7 ({status})"]
     assert f"6 of 8 pairs; runs left out: 1 {status}; missing: 1." in verdict["sentence"]
 
 

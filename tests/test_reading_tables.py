@@ -209,6 +209,12 @@ def test_a_chart_over_time_has_the_rows_of_each_run_as_steps(tmp_path: Path) -> 
     assert "has fractions, so its different values are numbered as steps, in each run" in found.notes[1]  # fmt: skip
 
 
+def test_a_chart_over_epochs_has_one_numbering(tmp_path: Path) -> None:
+    text = '"epoch","a - acc","b - acc"\n0.5,50,\n1,51,60\n1.5,52,\n2,53,61\n'
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert curves(found) == [(0, 1, 50), (0, 2, 51), (0, 3, 52), (0, 4, 53), (1, 2, 60), (1, 4, 61)]
+
+
 def test_times_as_steps_are_numbered_in_each_run(tmp_path: Path) -> None:
     text = "run,time,acc\na,0.5,1\nb,0.75,1\na,1.5,2\nb,1.75,2\nb,2.75,3\n"
     found = read(write(tmp_path, "a.csv", text), {"step": "time"})
@@ -224,6 +230,8 @@ def test_steps_of_a_schedule_are_settings_where_others_are_the_step(tmp_path: Pa
 @pytest.mark.parametrize(
     ("cells", "states"),
     [
+        (("OUT_OF_MEMORY", "x"), ["out_of_memory", "x"]), (("NaN loss", "x"), ["nan loss", "x"]),
+        (("exit 1", "x"), ["exit 1", "x"]), (("early_stopped", "x"), ["early_stopped", "x"]), (("odd", ""), ["odd", None]),
         (("pixels", "vector"), None), (("True", "False"), None), (("finished", "vector"), ["complete", "vector"]),
         (("KILLED", ""), ["killed", None]),
     ],
@@ -464,6 +472,18 @@ def test_one_curve_is_not_asked_about(tmp_path: Path, name: str) -> None:
     assert found.curves["step"].to_list() == [step for step, _ in ONE_CURVE[name]]
 
 
+ONE_CURVE_IN_SEVERAL_COLUMNS = {
+    "a row a kind of value": "run,step,lr,loss,nan_batches,acc\n" + "".join(f"{run},{step},{cells}\n" for run in "ab" for step in range(4) for cells in ("0.1,,,", ",,,7", ",0.5,0,")),
+    "restarted on other nodes": "run,step,node,queue,acc\n" + "".join(f"{run},{step},{place},{step}\n" for run in "ab" for end, place in ((6, "n1,q1"), (7, "n2,q1"), (8, "n1,q2")) for step in range(end)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_CURVE_IN_SEVERAL_COLUMNS)
+def test_columns_that_say_nothing_of_curves_are_not_asked_about(tmp_path: Path, name: str) -> None:
+    found = read(write(tmp_path, "a.csv", ONE_CURVE_IN_SEVERAL_COLUMNS[name]), {})
+    assert found.runs["run"].to_list() == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "flags", ["00110101", "01010101", "00001111"], ids=lambda one: f"flags {one}"
 )
@@ -545,7 +565,7 @@ FINAL = "t_mult,seed,acc\n1,0,{}\n2,0,{}\n"
         "index of a frame": ("Unnamed: 0,t_mult,acc\n0,1,5\n0,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "index of pandas": (",t_mult,acc\n0,1,5\n1,2,6\n", {"acc": [5.0, 6.0]}, "without a name"),
         "one row a run": ("run,step,acc\na,9,5\nb,8,6\n", {"step": [9, 8], "acc": [5.0, 6.0]}, ""),
-        "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions, so its different values are numbered as steps, in each run"),
+        "fractions of epochs": ("run,epoch,acc\na,0.5,5\na,1,6\nb,1,7\n", {"acc": [5.0, 6.0, 7.0], "epoch": [0.5, 1, 1]}, "epoch: has fractions, so its different values are numbered as steps"),
         "infinite": (FINAL.format("inf", "-Infinity"), {"acc": [math.inf, -math.inf]}, ""),
         "signs": (FINAL.format("+1", ".5"), {"acc": [1.0, 0.5]}, ""),
         "a formula": ("t_mult,f,acc\n1,=SUM(A1),1\n2,=1+1,2\n", {"t_mult": [1, 2], "acc": [1, 2]}, ""),

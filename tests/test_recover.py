@@ -406,17 +406,26 @@ def test_steps_of_a_table_without_a_run_are_asked_about(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["elapsed", "Relative Time (Process)", "round", "epochs"])
-@pytest.mark.parametrize(("rows", "asked"), [(6, True), (2, False)])
-def test_steps_without_a_run_and_a_seed_are_asked_about(name: str, rows: int, asked: bool) -> None:
+@pytest.mark.parametrize(
+    ("steps", "asked"), [([1.5, 2, 3, 5, 8], True), ([1.5, 2, 3, 5], False), ([1.5, 2, 5, 3, 8], False)], ids=str
+)  # fmt: skip
+def test_steps_that_rise_without_a_run_and_a_seed_are_asked_about(
+    name: str, steps: list[float], asked: bool
+) -> None:
     runs = [
-        {"t_mult": level, name: 1.5 + at, "acc": 80.5 + level + at / 8}
-        for level in (1, 2) for at in range(rows)
+        {"t_mult": level, name: step, "acc": 80.5 + level + step / 8}
+        for level in (1, 2) for step in steps
     ]  # fmt: skip
-    if not asked:
-        assert not recover(final_values(runs), Asked("t_mult", "1", metric="acc")).paired
-        return
-    with pytest.raises(ConfigError, match=f"^{re.escape(name)}: has several values with one t_mult; if these are rows of one run"):  # fmt: skip
-        recover(final_values(runs), Asked("t_mult", "1", metric="acc"))
+    one = Asked("t_mult", "1", metric="acc")
+    if asked:
+        with pytest.raises(
+            ConfigError, match=f"^{re.escape(name)}: rises from row to row of each t_mult; "
+        ):
+            recover(final_values(runs), one)
+    for answer in ({"ignore": (name,)}, {"seed": name}) if asked else ({"ignore": ()},):
+        recover(final_values(runs), replace(one, **answer))
+    seeded = [own | {"seed": at // 2} for at, own in enumerate(runs)]
+    recover(final_values(seeded), replace(one, seed="none"))
 
 
 def test_the_columns_that_name_a_run_are_said_in_full() -> None:

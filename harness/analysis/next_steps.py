@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from harness.analysis import states
@@ -95,10 +95,7 @@ def _undecided_elsewhere(claim: Figures, by_state: Mapping[str, Sequence[Figures
         }
         first = [f"{name} ({status})" for name, status in open_runs.items()][:_MOST_NAMED]
         left = f" and {len(open_runs) - len(first)} more" * (len(open_runs) > len(first))
-        where = " by --where, as status=complete" * (not claim.get("planned", True))
-        steps.append(
-            f"let the runs end that have not, or leave them out{where}: {'; '.join(first)}{left}"
-        )
+        steps.append(f"{_to_leave_out(claim, open_runs.values())}: {'; '.join(first)}{left}")
     if invalid := by_state.get(states.INVALID):
         own = f"{claim['factor']}{' and the seed' * is_paired(claim)}"
         nothing_else = f"compare runs that differ in nothing but {own}"
@@ -116,6 +113,15 @@ def _enough_pairs(few: Sequence[Figures]) -> str:
     if all((one.get("planned") or 0) >= fewest for one in few):
         return f"look at the runs that did not end well, below; {fewest} pairs are needed"
     return f"train at least {fewest} pairs: 'seed=range(0,{fewest})'"
+
+
+def _to_leave_out(claim: Figures, statuses: Collection[str]) -> str:
+    """Return how runs of others are left out that have not ended as the others have."""
+    if claim.get("planned", True):
+        return "let the runs end that have not, or leave them out"
+    if {*statuses} <= {"shorter", "no value"}:  # of a source that may have no states
+        return "train these runs as long as the others, or judge the source without their rows"
+    return "let the runs end that have not, or leave them out by --where, as status=complete"
 
 
 def _go_on(interim: Sequence[Figures]) -> str:

@@ -148,9 +148,10 @@ def _outcome(claim: Claim, own: Figures) -> str:
         look = " of the next look" * bool(claim.looks)
         return f"interim, {own['there']} of {own['planned']} {_units(claim)}{look}: {measured(claim, own)} so far"
     if alone := without_broken(own):
+        needed = _needed(claim, own) if verdict in states.OPEN else ""
         return (
             f"{verdict}: the complete {_units(claim)} alone are {alone}, {measured(claim, own)}, "
-            f"but not with {broken_runs(vars(claim), own)}{_needed(claim, own)}"
+            f"but {'worse' if verdict == states.WORSE else 'not'} with {broken_runs(vars(claim), own)}{needed}"
         )
     return f"{verdict}: {measured(claim, own)}{_closest(own)}; {_reason(claim, own)}{_ended(claim, own)}"
 

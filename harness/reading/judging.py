@@ -99,7 +99,8 @@ def _last_values(found: Question, own: Curves) -> list[float]:
 def _by_level(found: Question, own: Curves) -> dict[str, list[float]]:
     """Return the finite last values of the runs of each level."""
     values: dict[str, list[float]] = {}
-    for run, value in own.ends.drop_nulls("finite").select("run", "finite").iter_rows():
+    finite = own.ends.filter(pl.col("value").is_finite())
+    for run, value in finite.select("run", "value").iter_rows():
         values.setdefault(f"{found.factor}={found.runs[run].level}", []).append(value)
     return values
 

@@ -29,19 +29,13 @@ _BEST = {"best", "max", "maximum", "min", "minimum", "peak"}
 _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
     "std", "sd", "var", "variance", "stderr", "sem", "range", "decrease", "increase", "reduction", "reduced",
-    "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift", "lower", "worse",
+    "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift", "worse",
     "forgetting", "degradation", "decline", "cost", "regret", "missed",
 }  # fmt: skip
-_UNTIL = {
-    "to",
-    "until",
-    "time",
-    "steps",
-    "epochs",
-    "seconds",
-    "minutes",
-    "hours",
-}  # as in epochs_to_top1
+_UNTIL = re.compile(
+    r"(?:time|epoch|step|iteration|update|second|minute|hour)s?[ _-]*(?:to|until)[ _-]", re.I
+)
+_SAID = re.compile(r"\b(higher|lower) is better\b", re.I)
 _DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
 # words beside the name of a metric
 _BOUND = {"se", "ci", "ci90", "ci95", "ci99", "sigma", "var", "variance", "lower", "upper"}
@@ -50,7 +44,7 @@ _RUNS = re.compile(r"(?:(?:n|num|number|no|count|#)[ ._]*(?:of[ ._]*)?)?(?:seeds
 _FROM_ONE = re.compile(r"(?<![\w.])1\s*[-−–]")
 _TOKEN = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*")
 _SEED = re.compile(
-    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state|rng)[_#]*$", re.I
+    r"(?:^|[._/-])(?:seed|(?:random|rng|manual|global)_?seed|seed_everything|random_state)[_#]*$", re.I
 )  # fmt: skip
 # lr-SGD/pg1: of Lightning, for the second group of parameters
 _LR = re.compile(r"((?:^|.*[._/])(?:lr|learning_rate)(?:-[a-z]\w*)?)(?:[/_-]?(?:pg|param_groups?|group)?_?\d+)?$", re.I)  # fmt: skip
@@ -59,14 +53,14 @@ _OF_HELD_OUT = re.compile(
 )
 # before a count of all updates of a run
 _OF_ALL = r"(?:^|[./])_?(?:(?:cur|current|train|training|trained|global|num|n|total|max|env)[_ ])*"
-_EPOCH = re.compile(rf"{_OF_ALL}epochs?$", re.I)
+_EPOCH = re.compile(rf"{_OF_ALL}(?:(?:val|valid|validation|eval|test|fine_?tune)_)?epochs?$", re.I)
 _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
 )
 _NO_SETTING = re.compile(
     r"""^(?:name|id|uuid|path|dir|folder|index|run\ \(column\))$
     |(?:^|[._/-])(?:
-        host(?:name)?|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
+        host(?:name)?|node(?:_?name|list)?|queue|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
             [._]?(?:name|id|uuid|dir|folder|path|root)
         |timestamp|date|datetime|time|created|created_at|updated|runtime|job_type|group
@@ -265,9 +259,9 @@ def is_measure(name: str) -> bool:
 
 def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
     """Return the column that is judged where none is given: one accuracy, else one number. Raises `ConfigError`."""
-    numbers = [name for name in columns if name not in seeds and not _COUNTED.search(name)]
+    numbers = [name for name in columns if name not in seeds and not _is_count(name)]
     found = [name for name in numbers if _may_be_metric(name)] or numbers
-    held_out = [*filter(_is_held_out, found)]
+    held_out = [*filter(is_held_out, found)]
     accuracies = [*filter(is_accuracy, held_out or found)]
     for group in (accuracies, held_out, found):
         if len(group) == 1:
@@ -277,19 +271,27 @@ def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
     )
 
 
+def _is_count(name: str) -> bool:
+    """Return whether a column counts steps, and is no mean over one, as Lightning's `val_acc_epoch`."""
+    return bool(_COUNTED.search(name)) and not (
+        is_measure(name) and name.endswith(("_epoch", "_step"))
+    )
+
+
 def _may_be_metric(name: str) -> bool:
     no_value = no_setting(name) or is_clock(name) or _LR.search(name) or _is_of_settings(name)
     return not (no_value or is_seed(name) or _REPEAT.search(name) or may_be_best(name))
 
 
 def _is_of_settings(name: str) -> bool:
-    """Return whether a name has a word that measures do not have, as in `test_size`, or is `top_p` or `top_k`."""
+    """Return whether a name ends as those of settings do, as `test_size`, or is `top_p` or `top_k`."""
     tokens = words(name)
     top = tokens & (_LOWER | _HIGHER) == {"top"} and tokens & {"k", "p"}
-    return bool(tokens & _OF_SETTINGS or top)
+    last = _TOKEN.findall(_without_unit(name))[-1:]
+    return bool({*map(str.lower, last)} & _OF_SETTINGS or "grad" in tokens or top)
 
 
-def _is_held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
     """Return whether a metric is of data that was not trained on, by its name: `val/acc`, `testAcc`, `evalloss`."""
     return any(map(_OF_HELD_OUT.fullmatch, words(name)))
 
@@ -297,7 +299,8 @@ def _is_held_out(name: str) -> bool:
 def is_accuracy(name: str) -> bool:
     """Return whether a metric is a share of right answers, by its name, and not what led to one."""
     tokens = words(name)
-    return bool(tokens & _ACCURACY) and not tokens & _UNTIL and not _is_of_settings(name)
+    top = tokens & _ACCURACY == {"top"} and tokens & {"k", "p"}
+    return bool(tokens & _ACCURACY) and not ("grad" in tokens or top or _UNTIL.search(name))
 
 
 def words(name: str) -> set[str]:
@@ -309,9 +312,16 @@ def direction(name: str, better: str | None) -> str:
     """Return whether `higher` or `lower` is better, as given or as the name says. Raises `ConfigError` if it does not."""
     if better is not None:
         return better
+    if said := _SAID.search(name):
+        return said[1].lower()
     tokens = words(name)
     lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
-    turned = tokens & (_TURNED | _UNTIL) or _FROM_ONE.search(name) or name.startswith(("-", "−"))
+    turned = (
+        tokens & _TURNED
+        or _UNTIL.search(name)
+        or _FROM_ONE.search(name)
+        or name.startswith(("-", "−"))
+    )
     if lower == higher or turned:
         raise ConfigError(f"--better: say whether higher or lower is better of {name}")
     return "lower" if lower else "higher"

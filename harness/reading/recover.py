@@ -14,8 +14,22 @@ from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
 from harness.reading.compared import Keys, apart, comparable, sort_keys
-from harness.reading.recorded import COMPLETE, FINAL_VALUES, Recorded, clean, is_unnamed, listed
-from harness.reading.refused import refuse_curves, refuse_means, refuse_text, text_columns
+from harness.reading.recorded import (
+    COMPLETE,
+    COMPLETE_WORDS,
+    FINAL_VALUES,
+    Recorded,
+    clean,
+    is_unnamed,
+    listed,
+)
+from harness.reading.refused import (
+    refuse_curves,
+    refuse_means,
+    refuse_one_curve,
+    refuse_text,
+    text_columns,
+)
 from harness.reading.table_cells import MISSING, READ_AS_EMPTY
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -120,8 +134,11 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     if recorded.kind.endswith(FINAL_VALUES) and not seeds:
         refuse_means(recorded, keys, metric, factor)
     if recorded.kind.endswith(FINAL_VALUES) and all(is_unnamed(run.name) for run in runs):
-        settings = [run.settings for run in runs]
-        refuse_curves(settings, [factor, *seeds], {metric, *ignored})
+        settings, skipped = [run.settings for run in runs], {metric, *ignored}
+        if seeds:
+            refuse_curves(settings, [factor, *seeds], skipped)
+        elif not meaning.seed_candidates(keys):
+            refuse_one_curve(settings, factor, skipped)
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -163,7 +180,7 @@ def _of_settings(runs: list[Run], where: Mapping[str, str], left_out: dict[str, 
     for given, value in where.items():
         keys, states = _keys(runs), {run.status for run in runs}
         if given.lower() in _STATES and given not in keys:
-            state = COMPLETE if value.lower() == "finished" else value.lower()
+            state = COMPLETE if value.lower() in COMPLETE_WORDS else value.lower()
             kept = [run for run in runs if run.status == state]
             found = f"its runs are {listed(sorted(map(str, states)))}" if states != {None} else "it has no states"  # fmt: skip
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from harness.config.errors import ConfigError
@@ -11,7 +13,8 @@ from harness.reading import meaning
 from harness.reading.recorded import Recorded
 from harness.reading.table_cells import READ_AS_TEXT
 
-_SURELY_PERCENT = 20.0  # of an accuracy that is no fraction, or more
+_ALIKE = 1.25  # times as much, or less, are accuracies of which some are fractions and some percent
+_FEWEST_ROWS = 5  # of a level, in which steps that rise may be those of a curve
 
 
 def text_columns(recorded: Recorded) -> dict[str, str]:
@@ -29,12 +32,16 @@ def refuse_text(
     if not text or (metric in keys and metric not in text):
         return
     if metric is None:
-        found = meaning.only_metric([*recorded.metrics, *filter(meaning.is_measure, text)], seeds)
+        found = meaning.only_metric([*recorded.metrics, *filter(_may_be_judged, text)], seeds)
     else:
         found = meaning.find_key(metric, [*recorded.metrics, *text], "--metric")
     if found in text and found not in recorded.metrics:
         other = ", or name another metric" * (metric is None)
         raise ConfigError(f"--metric {text[found]}; correct or empty them{other}")
+
+
+def _may_be_judged(name: str) -> bool:
+    return meaning.is_measure(name) and (meaning.is_accuracy(name) or meaning.is_held_out(name))
 
 
 def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: str) -> None:
@@ -51,12 +58,13 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
 
 
 def refuse_mixed_units(metric: str, levels: Mapping[str, Sequence[float]]) -> None:
-    """Raise `ConfigError` for last accuracies by level that are fractions in one level and percent in another."""
-    highest = {level: max(values) for level, values in levels.items()}
-    fractions = [level for level, value in highest.items() if value <= 1]
-    percent = [level for level, values in levels.items() if min(values) > _SURELY_PERCENT]
-    if meaning.is_accuracy(metric) and fractions and percent:
-        raise ConfigError(f"--metric {metric}: ends at {highest[fractions[0]]:g} or less with {fractions[0]}, and at {highest[percent[0]]:g} with {percent[0]}: fractions and percent; write all of them alike")  # fmt: skip
+    """Raise `ConfigError` for last accuracies by level that are fractions in one level and the like of it in % in another."""
+    for one, fractions in levels.items():
+        for other, percent in levels.items():
+            usual = median(percent)
+            alike = all(1 / _ALIKE < 100 * value / usual < _ALIKE for value in fractions) if usual else False  # fmt: skip
+            if meaning.is_accuracy(metric) and max(fractions) <= 1 < min(percent) and alike:
+                raise ConfigError(f"--metric {metric}: ends at {fractions[0]:g} with {one}, and at {percent[0]:g} with {other}: fractions and percent; write all of them alike")  # fmt: skip
 
 
 def refuse_curves(
@@ -64,27 +72,44 @@ def refuse_curves(
 ) -> None:
     """Raise `ConfigError` for final values of runs without a name, with several steps of one level and seed.
 
-    `own` are the keys of these, `skipped` those that are no settings. Without a seed, for more than two in each row
-    of a level that are all different.
+    `own` are the keys of these, `skipped` those that are no settings.
     """
-    seeded = len(own) > 1
     keys = [*dict.fromkeys(key for one in settings for key in one)]
     own = [
         *own,
         *(key for key in keys if key not in {*own, *skipped} and _is_text_setting(settings, key)),
     ]
     for name in meaning.may_be_steps([key for key in keys if key not in {*own, *skipped}]):
-        places: dict[tuple[str, ...], list[str]] = {}
-        for one in settings:
-            place = tuple(show(one.get(key)) for key in own)
-            places.setdefault(place, []).append(show(one.get(name)))
-        different = [len({*steps}) for steps in places.values()]
-        every_row = min(different) > 2 and sum(different) == len(settings)
-        if min(different) > 1 if seeded else every_row:
+        steps = _by_place(settings, own, name)
+        if min(len({*map(show, values)}) for values in steps) > 1:
             raise ConfigError(
                 f"{name}: has several values with one {' and '.join(own)}; if these are rows of one run, --map step={name} --map run={','.join(own)}; "
                 f"if each row is a run that ended there, rename {name!r} to budget"
             )
+
+
+def refuse_one_curve(settings: Sequence[Mapping[str, Any]], factor: str, skipped: set[str]) -> None:
+    """Raise `ConfigError` for final values without seeds whose steps rise from row to row of each level, as in a curve."""
+    keys = [*dict.fromkeys(key for one in settings for key in one)]
+    for name in meaning.may_be_steps([key for key in keys if key not in {factor, *skipped}]):
+        steps = _by_place(settings, [factor], name)
+        if all(len(values) >= _FEWEST_ROWS and _rise(values) for values in steps):
+            raise ConfigError(f"{name}: rises from row to row of each {factor}; if these are rows of one run, a level has one run, which is too few; if each row is a run, --ignore {name}, or --seed {name} where it numbers them")  # fmt: skip
+
+
+def _by_place(
+    settings: Sequence[Mapping[str, Any]], keys: Sequence[str], name: str
+) -> list[list[Any]]:
+    """Return the values of `name` by those of `keys`."""
+    places: dict[tuple[str, ...], list[Any]] = {}
+    for one in settings:
+        places.setdefault(tuple(show(one.get(key)) for key in keys), []).append(one.get(name))
+    return [*places.values()]
+
+
+def _rise(values: Sequence[Any]) -> bool:
+    numbers = all(isinstance(one, int | float) for one in values)
+    return numbers and all(one < other for one, other in pairwise(values))
 
 
 def _is_text_setting(settings: Sequence[Mapping[str, Any]], key: str) -> bool:

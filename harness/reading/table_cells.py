@@ -11,9 +11,12 @@ from harness.reading.meaning import is_measure
 from harness.reading.recorded import clean
 
 READ_AS_TEXT = ": is read as text"  # in the note on a column
+IN_EACH_RUN = ", in each run"  # in the note on steps that were times
 READ_AS_EMPTY = " are read as empty"
 MISSING = ("na", "n/a", "none", "null", "-", "–", "—")
+_TIMES = 0.9  # of the rows that have a value of their own, or more
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+_WITH_MORE = rf"^(?:tensor|array)?[\[(<>~≈]*\s*{_NUMBER}"  # as in tensor(76.1)
 _PERCENT = rf"^{_NUMBER}\s*%$"
 _COMMA = r"^[+-]?\d+(,\d+|([.'\u00a0\u202f ]\d{3})+(,\d+)?)(,\d{3})*(\.\d+)?([eE][+-]?\d+)?\s*%?$"
 _SPREAD = rf"^{_NUMBER}\s*%?\s*((±|\+/-|\+-|\$?\\pm\$?|\(\s*±)\s*{_NUMBER}|\(\s*(\d+\.?\d*|\.\d+))\s*%?\s*\)?$"
@@ -59,7 +62,7 @@ def typed(path: Path, name: str, cells: pl.Series, notes: list[str]) -> pl.Serie
 def _is_unread_measure(name: str, cells: pl.Series) -> bool:
     """Return whether a column whose cells are all text is an accuracy, a loss or the like, as with `76.1 pp`."""
     different = 4 * cells.n_unique() > len(cells)
-    return different and is_measure(name) and bool(cells.str.contains(r"\d[.,]?\d").all())
+    return different and is_measure(name) and bool(cells.str.contains(_WITH_MORE).all())
 
 
 def _null_if_empty(cells: pl.Series) -> pl.Series:
@@ -88,9 +91,10 @@ def _refuse(where: str, odd: pl.Series) -> None:
 
 
 def steps(path: Path, name: str, values: pl.Series, notes: list[str], run: pl.Series | None = None) -> pl.Series:  # fmt: skip
-    """Return a column as Int64 steps; one with fractions as the rank of each of its values in its `run`, from 1.
+    """Return a column as Int64 steps; one with fractions as the rank of each of its values, from 1.
 
-    Raises `ConfigError` if a cell is no finite number.
+    Where hardly any value is that of two rows, as of times, ranks are those in its `run`. Raises `ConfigError` if a cell
+    is no finite number.
     """
     whole = values.dtype.is_integer()
     numbers = values if whole else values.cast(pl.Float64, strict=False)
@@ -104,11 +108,17 @@ def steps(path: Path, name: str, values: pl.Series, notes: list[str], run: pl.Se
         if found.null_count():
             raise ConfigError(f"{path}: {name!r} has a step above 2^63; take another by --map step=COLUMN")  # fmt: skip
         return found
+    own = run is not None and are_times(numbers.n_unique(), len(numbers))
     notes.append(
-        f"{name}: has fractions, so its different values are numbered as steps, in each run"
+        f"{name}: has fractions, so its different values are numbered as steps{IN_EACH_RUN * own}"
     )
-    rows = pl.DataFrame({"step": numbers, "run": 0 if run is None else run})
+    rows = pl.DataFrame({"step": numbers, "run": run if own else 0})
     return rows.select(pl.col("step").rank("dense").over("run").cast(pl.Int64))["step"]
+
+
+def are_times(values: int, rows: int) -> bool:
+    """Return whether so many different values of so many rows are times, which no two runs share."""
+    return values > _TIMES * rows
 
 
 def steps_of_epochs(name: str, rows: pl.DataFrame, epoch: pl.Series, notes: list[str]) -> pl.Series:

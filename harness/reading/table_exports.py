@@ -11,7 +11,7 @@ import polars as pl
 
 from harness.config.errors import ConfigError
 from harness.reading.recorded import Recorded, RunRecord, collect
-from harness.reading.table_cells import steps
+from harness.reading.table_cells import IN_EACH_RUN, are_times, steps
 from harness.reading.table_files import Table
 from harness.reading.walk import SETTING
 
@@ -44,7 +44,7 @@ def read_chart(table: Table) -> Recorded:
     notes = ["W&B samples long runs for a chart: the last row here need not be the last one recorded"]  # fmt: skip
     before = len(notes)
     step = steps(table.path, x, table.values(x), notes)
-    ranked = len(notes) > before
+    with_fractions = len(notes) > before
     curves: dict[str, dict[str, pl.Series]] = {}
     bounds = []
     for name in table.names[1:]:
@@ -61,6 +61,10 @@ def read_chart(table: Table) -> Recorded:
             raise ConfigError(
                 f"{table.path}: {name!r} is not the value, so the chart shows means; ungroup its runs, set smoothing to 0 and the x axis to Step, and export it again"
             )
+    rows = sum(next(iter(own.values())).count() for own in curves.values())
+    ranked = with_fractions and len(curves) > 1 and are_times(step.n_unique(), rows)
+    if ranked:
+        notes[-1] += IN_EACH_RUN
     return collect(
         "W&B's export of a chart",
         [_run(table, name, step, metrics, ranked) for name, metrics in curves.items()],

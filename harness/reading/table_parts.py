@@ -40,7 +40,7 @@ def refuse_parts(
         elif is_text and _runs_beside(own, name):
             differ = "are of several curves"
         else:
-            if repeats and _is_crossed(own):
+            if repeats and not own["value"].null_count() and _is_crossed(own):
                 crossed[name] = own["value"]
             continue
         parts = own["value"].drop_nulls().unique(maintain_order=True).cast(pl.String)

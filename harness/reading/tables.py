@@ -17,6 +17,7 @@ from harness.reading import table_exports as exports
 from harness.reading.meaning import is_clock, is_named_result
 from harness.reading.recorded import (
     COMPLETE,
+    COMPLETE_WORDS,
     FINAL_VALUES,
     MOST_RUNS,
     RUNS,
@@ -38,12 +39,13 @@ _STEP = ("step", "global_step", "_step", "trainer/global_step", "update", "itera
 _SEED = ("seed", "random_seed", "rng_seed")
 _A_SEED = re.compile(r"(?:seed|run|trial|rep|repeat)[ _-]?#?\d+", re.I)
 _STATUS = ("status", "state")
-_COMPLETE = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
-_STATES = (
-    *_COMPLETE, "running", "pending", "queued", "scheduled", "waiting", "preempted", "preempting", "unfinished", "failed",
-    "failure", "fail", "error", "crashed", "killed", "terminated", "stopped", "aborted", "interrupted", "cancelled",
-    "canceled", "timeout", "timed out", "out of memory", "oom", "diverged", "nan", "active", "inactive",
-)  # fmt: skip
+# one of these words says how a run ended
+_STATES = re.compile(
+    r"""\b(?:completed?|finished|done|success(?:ful)?|succeeded|ok|running|pending|queued|scheduled|waiting|preempt\w*
+    |unfinished|incomplete|fail\w*|errors?|crash\w*|killed|terminated|stopped|aborted|interrupted|cancell?ed|pruned
+    |time(?:d[ ])?out|memory|oom|diverged|unstable|exploded|nan|segfault|exit(?:ed)?|active|inactive)\b""",
+    re.I | re.X,
+)
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,7 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
         step = None
     status = known("status", _STATUS, lower)
     if status and "status" not in mapping and not exported:
-        cells = table.text(status).str.to_lowercase()
-        status = status if cells.is_in(_STATES).any() else None
+        status = status if _has_states(table.text(status)) else None
     named = known("run", ("name",) if exported else _RUN, lower)
     run = _run_columns(table, mapping) if "run" in mapping else (named,) if named else ()
     if twice := {step, status} & set(run):
@@ -132,6 +133,14 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
     taken = {"run", "step", *renamed.values()}
     names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
     return _Roles(run, step, known("seed", _SEED, parts), status, names)
+
+
+def _has_states(cells: pl.Series) -> bool:
+    """Return whether text says how runs ended: it has such a word, or is empty somewhere."""
+    texts = [text for text in cells.unique() if text]
+    return len(texts) < cells.n_unique() or any(
+        _STATES.search(re.sub("[_-]", " ", one)) for one in texts
+    )
 
 
 def _check(table: Table, mapping: Mapping[str, str]) -> None:
@@ -217,7 +226,7 @@ def _runs(table: Table, names: list[str], found: _Found, status: pl.Series | Non
     return pl.DataFrame(
         {
             "run": unique_names([clean(name) for name in names]),
-            "status": [COMPLETE if state in _COMPLETE else state for state in states],
+            "status": [COMPLETE if state in COMPLETE_WORDS else state for state in states],
             "error": [None] * len(names),
             "where": [clean(table.path)] * len(names),
             "settings": [json.dumps(flat_settings(_given(found.settings, row))) for row in rows],

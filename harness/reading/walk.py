@@ -24,7 +24,7 @@ NO_ROWS = pl.DataFrame(schema={"step": pl.Int64})
 SETTING = re.compile(r"(?:^|[,_])([^=,]+)=(\[[^\]]*\]|[^,]*?)(?=,|_[^=,]*=|$)")
 # `NAME_ID_NUMBER_INDEX_KEY=VALUE,…_DATE_TIME`, as Ray Tune names the folder of a trial
 _OF_RAY = re.compile(
-    r".+_[0-9a-f]{5,8}_\d{5}_\d+_([^=,_][^=,]*=.*?)(?:_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)?"
+    r".+_[0-9a-f]{5,8}(?:_\d{5})?_\d+_([^=,_][^=,]*=.*?)(?:_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)?"
 )
 
 
