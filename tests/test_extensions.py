@@ -439,6 +439,7 @@ def swept(tmp_path: Path) -> tuple[str, tuple[str, ...]]:
     return override, words
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_go_on_with_code_that_was_edited(tmp_path: Path) -> None:
     override, words = swept(tmp_path)
     write(tmp_path, f"{GOOD}\n# edited\n")
@@ -493,6 +494,7 @@ def test_a_yaml_file_beside_it_has_other_defaults(tmp_path: Path) -> None:
         assert last_result(tmp_path)["config"]["model"]["width"] == 7
 
 
+@pytest.mark.slow
 def test_a_plan_that_names_other_code_is_refused(tmp_path: Path) -> None:
     """The plan of a sweep that somebody else has written: its code is not loaded, and the mismatch is named."""
     _, words = swept(tmp_path)

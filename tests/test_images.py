@@ -311,7 +311,9 @@ def test_a_folder_without_the_file_has_none(tmp_path: Path) -> None:
     ("overrides", "of_images"),
     [
         pytest.param([], True, id="one split"),
-        pytest.param(["dataset.split_seed=${seed}"], False, id="a split a seed"),
+        pytest.param(
+            ["dataset.split_seed=${seed}"], False, id="a split a seed", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_sweep_pairs_and_is_judged_and_has_the_interval_where_images_are_shared(

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import essential
 from test_page import ABOUT, write_sweep
 from test_page_charts import domains, drawn, table, texts, with_levels
 
@@ -15,7 +16,7 @@ from harness.report import charts, panels
 from harness.report import page as report
 
 
-@pytest.mark.parametrize("arms", [charts.FEW + 1, charts.MOST_ARMS])
+@pytest.mark.parametrize("arms", essential([charts.FEW + 1, charts.MOST_ARMS]))
 def test_more_arms_have_a_panel_each_without_what_all_names_share(
     tmp_path: Path, arms: int
 ) -> None:

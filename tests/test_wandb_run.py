@@ -273,6 +273,7 @@ def test_offline_is_chosen_where_there_is_no_key(tmp_path: Path) -> None:
     assert "warning" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_a_key_in_netrc_is_for_its_server_alone(
     server: Server, tmp_path: Path, online: bool

@@ -48,6 +48,7 @@ def test_offline_runs_are_synced_once(server: Server, tmp_path: Path) -> None:
         assert_arrived(server, tmp_path / "again/out" / str(number))
 
 
+@pytest.mark.slow
 def test_wandb_sync_itself_takes_the_offline_folder(server: Server, tmp_path: Path) -> None:
     train(tmp_path, None, *SHORT, "averages.ema=[0.99]")
     folder = read(tmp_path / "out/result.json")["tracking"]
