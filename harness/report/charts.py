@@ -128,6 +128,15 @@ def has_lr(run: dict[str, Any]) -> bool:
     return bool(run["updates_per_epoch"]) and (folder / "lr.npy").exists()
 
 
+def first_with_lr(runs: pl.DataFrame) -> dict[Any, dict[str, Any]]:
+    """Return the first run of each arm of which the LRs are known."""
+    first: dict[Any, dict[str, Any]] = {}
+    for run in runs.to_dicts():
+        if run["arm"] not in first and has_lr(run):
+            first[run["arm"]] = run
+    return first
+
+
 def stored_lr_curve(run: dict[str, Any], most: int = _POINTS) -> pl.DataFrame:
     """Return the `lr_curve` of a run's own LR plan, or the LRs that it recorded."""
     folder = Path(run["folder"])

@@ -68,8 +68,7 @@ class Curves:
 
 def lr_curves(runs: pl.DataFrame) -> pl.DataFrame:
     """Return `arm`, `epoch`, `lr`: one curve an arm, of its first run that has a plan."""
-    planned = [run for run in runs.to_dicts() if charts.has_lr(run)]
-    first = {run["arm"]: run for run in reversed(planned)}
+    first = charts.first_with_lr(runs)
     most = 2000 if len(first) <= FEW else MOST_PANEL_POINTS
     curves = [charts.stored_lr_curve(run, most) for run in first.values()]
     schema = {"epoch": pl.Float64, "lr": pl.Float64, "arm": pl.Int64}

@@ -64,7 +64,7 @@ def _is_packed(folder: str) -> bool:
 
 def lr_png(runs: pl.DataFrame) -> bytes | None:
     """Draw the LR of every update by epoch; one curve an arm (its seeds share it). None for too many arms, or none of which the LR is known."""
-    first = {run["arm"]: run for run in reversed(runs.to_dicts()) if charts.has_lr(run)}
+    first = charts.first_with_lr(runs)
     if not 0 < len(first) <= charts.MOST_ARMS:
         return None
     arms = [arm for arm in runs["arm"].unique(maintain_order=True) if arm in first]
