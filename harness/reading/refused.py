@@ -59,12 +59,16 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
 
 def refuse_mixed_units(metric: str, levels: Mapping[str, Sequence[float]]) -> None:
     """Raise `ConfigError` for last accuracies by level that are fractions in one level and the like of it in % in another."""
-    for one, fractions in levels.items():
-        for other, percent in levels.items():
-            usual = median(percent)
-            alike = all(1 / _ALIKE < 100 * value / usual < _ALIKE for value in fractions) if usual else False  # fmt: skip
-            if meaning.is_accuracy(metric) and max(fractions) <= 1 < min(percent) and alike:
-                raise ConfigError(f"--metric {metric}: ends at {fractions[0]:g} with {one}, and at {percent[0]:g} with {other}: fractions and percent; write all of them alike")  # fmt: skip
+    if not meaning.is_accuracy(metric):
+        return
+    percent = {level: median(values) for level, values in levels.items() if min(values) > 1}
+    for level, values in levels.items():
+        if max(values) > 1 or min(values) <= 0:
+            continue
+        low, high = 100 * max(values) / _ALIKE, 100 * min(values) * _ALIKE
+        other = next((one for one, usual in percent.items() if low < usual < high), None)
+        if other is not None:
+            raise ConfigError(f"--metric {metric}: ends at {values[0]:g} with {level}, and at {levels[other][0]:g} with {other}: fractions and percent; write all of them alike")  # fmt: skip
 
 
 def refuse_curves(
