@@ -214,6 +214,23 @@ def test_a_mode_of_new_runs_does_not_matter(
     assert len(wandb_api.read("wandb:tester/p", {"group": "t1"}).runs) == 2
 
 
+def test_a_service_that_does_not_end_is_ended(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, stopped = wandb_api._end_service, []
+
+    def stop_then_end() -> None:
+        process = wandb.setup().assert_service()._proc._process  # type: ignore[union-attr]
+        process.send_signal(signal.SIGSTOP)
+        end()
+        stopped.append(process.returncode)
+
+    monkeypatch.setattr(wandb_api, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(wandb_api, "_end_service", stop_then_end)
+    assert len(wandb_api.read("wandb:tester/p", {"group": "t1"}).runs) == 2
+    assert stopped == [-signal.SIGKILL]
+
+
 def test_nothing_is_left_in_the_users_folders(server: Server, tmp_path: Path) -> None:
     before: Any = set(tmp_path.rglob("*.parquet"))
     server.parquet = True

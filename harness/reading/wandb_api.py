@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ _FIELDS = {"group": "group", "job_type": "jobType", "state": "state", "tags": "t
 _RUNS_A_PAGE = 50
 _ROWS_A_PAGE = 1_000
 _LONGEST_SECONDS = 120  # of a request with all its retries; WANDB_HTTP_TIMEOUT overrides it
+_PATIENCE_SECONDS = 2
 
 
 def read(address: str, where: Mapping[str, str]) -> Recorded:
@@ -53,10 +55,7 @@ def read(address: str, where: Mapping[str, str]) -> Recorded:
             found = list(_read_runs(address, where, runs))
         except ConfigError:
             raise
-        except BaseException as error:  # wandb raises anything; Ctrl-C ends a wait
-            _end_service()
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:  # wandb raises anything
             raise _explained(address, error) from error
     short = [one.name for one, _, lacking in found if lacking]
     notes = left_out_note(rows for _, rows, _ in found)
@@ -95,7 +94,6 @@ def _own_folder() -> Iterator[None]:
     Its service logs there, and ends with it: a later program of this environment would use it else.
     """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb's reports about itself
-    import wandb
 
     names = ("WANDB_DIR", "WANDB_CACHE_DIR")
     before = {name: os.environ.get(name) for name in names}
@@ -104,7 +102,7 @@ def _own_folder() -> Iterator[None]:
         try:
             yield
         finally:
-            wandb.teardown()
+            _end_service()
             for name, value in before.items():
                 os.environ.pop(name)
                 os.environ.update({name: value} if value is not None else {})
@@ -127,14 +125,17 @@ def _connect(address: str) -> wandb.Api:
 
 
 def _end_service() -> None:
-    """End wandb's service at once: with a request that has no answer it may go on for ever, and wandb waits for it."""
+    """End wandb's service, by force where it has not ended `_PATIENCE_SECONDS` after wandb asked it to.
+
+    It may go on for ever, with a request that has no answer and, once, with none; wandb waits for it.
+    """
     import wandb
 
-    # there may be none: settings that wandb refuses, or another process's
-    with suppress(Exception):
-        service = wandb.setup().assert_service()._proc
-        service._process.kill()  # type: ignore[union-attr]
-        service.join()  # type: ignore[union-attr]
+    with suppress(Exception):  # there is none: settings that wandb refuses, or another process's
+        process = wandb.setup().assert_service()._proc._process  # type: ignore[union-attr]
+        force = threading.Timer(_PATIENCE_SECONDS, process.kill)
+        force.daemon = True
+        force.start()
     with suppress(Exception, SystemExit):  # as the service does not answer, and for its exit status
         wandb.teardown()
 
