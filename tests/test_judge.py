@@ -611,19 +611,22 @@ def test_arms_of_which_all_runs_diverged_are_worse_and_need_no_more(
          "--metric val_acc: is read as text, since cells such as 'tensor(70.25)' (row 1) are no numbers; correct or empty them, or name another metric"),
         ("arm,seed,acc", lambda arm, seed: f"{arm},{seed},{0.75 + seed / 100 if arm == 'a' else 76 + seed}",
          "--metric acc: ends at 0.75 with arm=a, and at 76 with arm=b: fractions and percent; write all of them alike"),
+        ("arm,seed,test_error", lambda arm, seed: f"{arm},{seed},{0.19 + seed / 100 if arm == 'a' else 20 + seed}",
+         "--metric test_error: ends at 0.19 with arm=a, and at 20 with arm=b: fractions and percent; write all of them alike"),
         ("arm,elapsed,acc", lambda arm, seed: f"{arm},{seed + 0.5},{76 + seed}",
          "elapsed: rises from row to row of each arm; if these are rows of one run, a level has one run, which is too few; if each row is a run, --ignore elapsed, or --seed elapsed where it numbers them"),
         ("arm,seed,time_to_accuracy", lambda arm, seed: f"{arm},{seed},{30 + seed}",
          "--better: say whether higher or lower is better of time_to_accuracy"),
     ],
-    ids=["a metric in words", "two units", "a curve without a run", "a direction"],
+    ids=["a metric in words", "two units", "two units of an error", "a curve without a run", "a direction"],
 )  # fmt: skip
 def test_what_would_be_judged_wrongly_is_asked_about(
     head: str, row: Callable[[str, int], str], message: str, tmp_path: Path, judge: Main
 ) -> None:
     rows = [row(arm, seed) for arm in "ab" for seed in range(6)]
     source = final_values(tmp_path / "runs.csv", "\n".join([head, *rows]))
-    done = judge(source, "--factor", "arm", "--baseline", "a", "--out", tmp_path / "out")
+    margin = ["--margin", "0.01"] if "error" in head else []
+    done = judge(source, "--factor", "arm", "--baseline", "a", *margin, "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
 
 

@@ -23,7 +23,8 @@ from harness.reading.meaning import (
     ("name", "expected"),
     [
         ("val_acc", "higher"), ("eval_top1", "higher"), ("valAccuracy", "higher"), ("macro_f1", "higher"),
-        ("AUROC", "higher"), ("acc (lower is better)", "lower"), ("error (lower is better)", "lower"),
+        ("AUROC", "higher"), ("acc (lower is better)", "lower"), ("MIA acc ↓", "lower"),
+        (r"Backdoor Acc. (%) $\downarrow$", "lower"), ("score ↑", "higher"), ("forget_acc (higher is better)", "higher"), ("error (lower is better)", "lower"),
         ("real_time_acc", "higher"), ("image_to_text_top1", "higher"), ("Acc (20 epochs)", "higher"), ("acc_lower_body", "higher"), ("val_loss", "lower"), ("eval/perplexity", "lower"), ("test_error_rate", "lower"),
     ],
 )  # fmt: skip
@@ -35,7 +36,8 @@ def test_directions_follow_from_names(name: str, expected: str) -> None:
     "name",
     ["score", "neg_log_loss", "negMeanSquaredError", "acc_loss", "minus_mse", "x", "place", "1-acc", "acc_std",
      "acc_drop", "1 - accuracy", "wer_reduction", "error_improvement", "acc_gain", "time_to_accuracy",
-     "epochs_to_top1", "steps_to_90_acc", "-acc", "−acc", "forgetting_acc", "acc_decline",
+     "epochs_to_top1", "rounds_to_acc", "Rounds to 80% accuracy", "iters_to_90_acc", "queries to top1",
+     "tokens_until_acc", "forget_acc", "attack_acc", "MIA acc", "backdoor_acc", "score ↑↓", "steps_to_90_acc", "-acc", "−acc", "forgetting_acc", "acc_decline",
      "acc_cost"],
 )  # fmt: skip
 def test_other_directions_are_asked_for(name: str) -> None:

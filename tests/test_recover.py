@@ -260,7 +260,7 @@ def test_several_keys_make_pairs_together() -> None:
         pytest.param(grid(1, 2), Asked("t_mult", "3"), "--baseline 3: t_mult has the levels 1, 2", id="no such level"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", ("7",)), "--treatment 7: t_mult has the levels", id="no such treatment"),
         pytest.param(grid(1, 2), Asked("t_mult", "1", ("1",)), "--treatment 1: is the baseline; choose from 1, 2", id="the baseline as treatment"),
-        pytest.param(grid(1), FACTOR, "t_mult: every run that has it has 1; there is nothing to compare", id="one level"),
+        pytest.param(grid(1), FACTOR, "t_mult: every run that has it [(]3 of 3[)] has 1; there is nothing to compare", id="one level"),
         pytest.param([{"t_mult": 1, "seed": 0}, {"t_mult": 2}], FACTOR, "--seed seed: 1 of 2 runs have none, as r1",
                      id="a seed is missing"),
         pytest.param([*grid(1, 2), {"t_mult": 1, "seed": "nan"}, {"t_mult": 2, "seed": "nan"}], FACTOR,
@@ -426,6 +426,92 @@ def test_steps_that_rise_without_a_run_and_a_seed_are_asked_about(
         recover(final_values(runs), replace(one, **answer))
     seeded = [own | {"seed": at // 2} for at, own in enumerate(runs)]
     recover(final_values(seeded), replace(one, seed="none"))
+
+
+RISING = [
+    "frames", "Step #", "train/epoch", "step_num", "global_iter", "TotalEnvInteracts", "timesteps_total",
+    "num_env_steps_sampled", "samples_seen", "kimg", "ckpt", "comm_round", "progress", "time/total_timesteps", "itr",
+]  # fmt: skip
+
+
+def curves_of(name: str, run: str, steps: Sequence[int] = (1, 2, 3, 4, 5)) -> list[dict[str, Any]]:
+    return [
+        {"t_mult": level, run: number, name: step, "acc": 80.5 + step + number}
+        for level in (1, 2) for number in range(3) for step in steps
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RISING)
+def test_numbers_that_rise_in_rows_of_one_seed_are_asked_about(name: str) -> None:
+    asked = Asked("t_mult", "1", metric="acc")
+    message = f"{name}: rises from row to row, as the steps of runs do; if it counts them, --map step={name} --map run=t_mult,seed, "
+    runs = curves_of(name, "seed")
+    for rows in (runs, [one for one in runs if one[name] < 5 or one["seed"] < 2]):  # a crash
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+            recover(
+                replace(final_values(rows), runs=source(rows).runs), asked
+            )  # named, as after --map run=
+    for steps in ((1, 2, 3, 4), (1, 5, 2, 4, 3)):
+        found = recover(final_values(curves_of(name, "seed", steps)), asked)
+        assert found.keys.cells == [name], "a setting"
+
+
+@pytest.mark.parametrize("run", ["exp", "dropped"])
+def test_numbers_that_rise_in_rows_without_a_seed_are_asked_about(run: str) -> None:
+    runs = [{key: own for key, own in one.items() if key != "dropped"} for one in curves_of("comm_round", run)]  # fmt: skip
+    named = "t_mult,exp" if run == "exp" else "COLUMN"
+    with pytest.raises(ConfigError, match=f"^comm_round: rises .* --map step=comm_round --map run={named}, "):  # fmt: skip
+        recover(final_values(runs), Asked("t_mult", "1", metric="acc"))
+
+
+@pytest.mark.parametrize("name", ["depth", "warmup_ratio", "lr", "stepsize", "shots", "width"])
+def test_settings_that_rise_are_settings(name: str) -> None:
+    found = recover(final_values(curves_of(name, "seed")), Asked("t_mult", "1", metric="acc"))
+    assert found.keys.cells == [name]
+
+
+@pytest.mark.parametrize(("base", "new", "asked"), [(8, 4, True), (8, 6, False), (5, 5, False)])  # fmt: skip
+def test_a_yes_or_no_by_which_unpaired_runs_would_be_chosen_is_asked_about(
+    base: int, new: int, asked: bool
+) -> None:
+    runs = [{"t_mult": level, "hit": int(at < yes), "val_acc": 80.5 + at} for level, yes in ((1, base), (2, new)) for at in range(10)]  # fmt: skip
+    if asked:
+        with pytest.raises(ConfigError, match=r"^hit: is more often so with some t_mult than with others, as a result is; --ignore hit"):  # fmt: skip
+            recover(final_values(runs), FACTOR)
+        assert not recover(final_values(runs), replace(FACTOR, ignore=("hit",))).keys.cells
+    else:
+        assert recover(final_values(runs), FACTOR).keys.cells == ["hit"]
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (2, 2), (4, 2)], ids=str)
+def test_a_setting_with_the_name_of_a_result_is_known_by_its_grid(counts: tuple[int, int]) -> None:
+    runs = [
+        {"t_mult": level, "iou": iou, "val_acc": 80.5 + at}
+        for level in (1, 2) for iou, count in zip((0.5, 0.75), counts, strict=True) for at in range(count)
+    ]  # fmt: skip
+    found = recover(final_values(runs), FACTOR).keys
+    assert (found.cells, found.results) == ((["iou"], []) if counts == (3, 3) else ([], ["iou"]))
+    seeded = [one | {"seed": seed} for one in runs for seed in (0, 1)]
+    pairs = [*{(one["t_mult"], one["iou"], one["seed"]): one for one in seeded}.values()]
+    assert recover(final_values(pairs), FACTOR).keys.cells == ["iou"]
+
+
+def test_a_fold_beside_the_seed_is_asked_about() -> None:
+    runs = grid(1, 2, fold=[0, 1])
+    with pytest.raises(ConfigError, match=r"^fold: runs differ in it beside seed; --seed seed,fold makes pairs by both, --seed seed "):  # fmt: skip
+        recover(source(runs), FACTOR)
+    assert not recover(source(runs), replace(FACTOR, seed="seed,fold")).keys.cells
+    assert cells(recover(source(runs), replace(FACTOR, seed="seed"))) == ["fold=0", "fold=1"]
+    same = [own | {"fold": own["seed"]} for own in grid(1, 2)]
+    assert recover(source(same), FACTOR).paired
+
+
+@pytest.mark.parametrize("given", [None, "sched"])
+def test_a_level_that_is_an_empty_cell_is_named(given: str | None) -> None:
+    runs = [{"seed": seed, **own} for seed in range(3) for own in ({}, {"sched": "cosine"})]
+    said = "sched: every run that has it .3 of 6. has cosine" if given else "--factor: no setting differs .*; some runs have no sched: fill in the cells of a level"  # fmt: skip
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        recover(source(runs), Asked(given, "cosine", metric="val_acc"))
 
 
 def test_the_columns_that_name_a_run_are_said_in_full() -> None:

@@ -14,6 +14,8 @@ from harness.reading.recorded import listed
 
 Settings = Mapping[str, Any]
 ABSENT = "not given"
+_FEWEST_OF_A_GRID = 3  # unpaired runs of each level and value
+_MOST_APART = 1 / 4  # of the runs of a level
 
 
 @dataclass
@@ -51,7 +53,7 @@ def sort_keys(
         distinct = len({*values})
         if distinct < 2 or key in skipped:
             continue
-        if key in results and is_named_result(key):
+        if key in results and is_named_result(key) and not _is_grid(values, levels, seeds):
             found.results.append(key)
         elif no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
             found.ignored.append(key)
@@ -82,6 +84,36 @@ def _add_others(found: Keys, others: Mapping[str, list[str]], levels: Sequence[s
             by_level.setdefault(level, {})[value] = None
         texts = (f"{listed([*own], 4)} with {level}" for level, own in by_level.items())
         found.with_factor[key] = "; ".join(texts)
+
+
+def _is_grid(values: Sequence[str], levels: Sequence[str], seeds: Sequence[int | None]) -> bool:
+    """Return whether runs of each level and seed have the same values equally often, as of a setting in a grid."""
+    places: dict[tuple[str, int | None], Counter[str]] = {}
+    for value, level, seed in zip(values, levels, seeds, strict=True):
+        places.setdefault((level, seed), Counter())[value] += 1
+    first = next(iter(places.values()))
+    fewest = 1 if seeds[0] is not None else _FEWEST_OF_A_GRID
+    alike = all(own == first for own in places.values())
+    return alike and len(places) > 1 and len(first) > 1 and min(first.values()) >= fewest
+
+
+def unbalanced(
+    runs: Sequence[Settings], levels: Sequence[str], keys: Sequence[str], baseline: str
+) -> str | None:
+    """Return a key of yes and no of which the share of yes in a level is not that in the baseline, if there is one.
+
+    It may be a result, as `success`, by which a comparison would choose its runs.
+    """
+    for key in keys:
+        if not all(one.get(key) in (0, 1) for one in runs):
+            continue
+        by_level: dict[str, list[float]] = {}
+        for one, level in zip(runs, levels, strict=True):
+            by_level.setdefault(level, []).append(float(one[key]))
+        shares = {level: sum(own) / len(own) for level, own in by_level.items()}
+        if any(abs(own - shares[baseline]) > _MOST_APART for own in shares.values()):
+            return key
+    return None
 
 
 def _crossed(values: Sequence[str], levels: Sequence[str]) -> bool:

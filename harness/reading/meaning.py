@@ -21,6 +21,8 @@ _HIGHER = _ACCURACY | {
     "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall", "r2", "psnr",
     "ssim", "reward",
 }  # fmt: skip
+# which are fractions or percent
+_SHARES = {"err", "error", "errors", "wer", "cer", "ece", "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall"}  # fmt: skip
 _OF_SETTINGS = {
     "weight", "size", "ratio", "scale", "fn", "type", "mask", "smoothing", "every", "interval", "coef", "lambda", "grad",
 }  # fmt: skip
@@ -30,12 +32,18 @@ _TURNED = {
     "neg", "negative", "negated", "minus", "inverse", "inv", "inverted", "complement", "drop", "gap", "diff", "delta",
     "std", "sd", "var", "variance", "stderr", "sem", "range", "decrease", "increase", "reduction", "reduced",
     "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift", "worse",
-    "forgetting", "degradation", "decline", "cost", "regret", "missed",
+    "forgetting", "forget", "forgotten", "degradation", "decline", "cost", "regret", "missed", "attack", "attacker",
+    "asr", "backdoor", "mia", "membership", "poisoned",
 }  # fmt: skip
 _UNTIL = re.compile(
-    r"(?:time|epoch|step|iteration|update|second|minute|hour)s?[ _-]*(?:to|until)[ _-]", re.I
+    r"""(?:time|epoch|step|iter|iteration|update|round|batch|sample|token|example|episode|generation|frame|flop|query|querie
+    |call|trial|second|minute|hour|day)s?[ _-]*(?:to|until|till)[ _-]""",
+    re.I | re.X,
 )
-_SAID = re.compile(r"\b(higher|lower) is better\b", re.I)
+_SAID = {
+    "higher": re.compile(r"\bhigher is better\b|\\uparrow|[↑⬆▲]", re.I),
+    "lower": re.compile(r"\blower is better\b|\\downarrow|[↓⬇▼]", re.I),
+}
 _DEVIATION = {"std", "sd", "stdev", "stddev", "stderr", "sem", "standard", "deviation"}
 # words beside the name of a metric
 _BOUND = {"se", "ci", "ci90", "ci95", "ci99", "sigma", "var", "variance", "lower", "upper"}
@@ -63,7 +71,8 @@ _NO_SETTING = re.compile(
         host(?:name)?|node(?:_?name|list)?|queue|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
             [._]?(?:name|id|uuid|dir|folder|path|root)
-        |timestamp|date|datetime|time|created|created_at|updated|runtime|job_type|group
+        |timestamp|date(?:time)?(?:_(?:start|complete))?|time|created|created_at|updated|runtime|job_type|group
+        |(?:artifact|tracking)_uri|experiment_key
     )$""",
     re.I | re.X,
 )
@@ -77,13 +86,20 @@ _COUNTER = re.compile(
     |(?:^|[._/-])(?:best|last|final|current|stop(?:ped)?|end)[._-]?(?:epoch|step|iter(?:ation)?|update)$
     |(?:^|[._/-])converged(?:_at)?$
     |(?:^|[._/-])(?:epoch|step|iter(?:ation)?|update)s?[._-](?:done|trained|completed|finished|run|reached)$
-    |(?:^|[._/-])(?:seconds|minutes|hours|duration|elapsed|runtime|wall_?time|(?:train(?:ing)?|total)_time)$
+    |(?:^|[._/-])(?:seconds|minutes|hours|duration|elapsed|runtime|wall_?time|(?:train(?:ing)?|total)_time|throughput|time(?=_))(?:_(?:m?s|secs?|mins?|h))?$
+    |(?:^|[._/-])(?:time_(?:this_iter|total|since_restore)_s|(?:split\d+|rank)_(?:test|train)_score)$
     |(?:^|[._/-])(?:gpu|peak|max)_mem(?:ory)?(?:_[gm]i?b)?$""",
     re.I | re.X,
 )
 _STEPS = re.compile(
     r"""(?:(?:num|n|global|train(?:ing)?|total|time|env)[ _]?)*(?:steps|epochs|iterations|iters|updates|rounds|batches)
     |time_?step|round|episodes?|generation|elapsed|relative[ _]time(?:[ ]\(.*\))?|wall[ _]?(?:time|clock)""",
+    re.I | re.X,
+)
+_RISING = re.compile(
+    r"""(?:^|[_ -])(?:steps?|epochs?|iter(?:ation)?s?|itrs?|time_?steps?|rounds?|updates?|frames|(?:env)?interacts|episodes?
+    |generations?|tokens|samples|examples|images|k?imgs?|batch(?:es)?|checkpoint|ckpt|progress|percent|elapsed|hours|minutes
+    |seconds|time)(?:[_ -]|$)""",
     re.I | re.X,
 )
 _OWN = (
@@ -104,6 +120,13 @@ def is_result(name: str) -> bool:
 def may_be_steps(names: Sequence[str]) -> list[str]:
     """Return the names that may be a step, or a budget, as `steps`, `epochs` and `elapsed`."""
     return [*filter(_STEPS.fullmatch, names)]
+
+
+def may_rise(name: str) -> bool:
+    """Return whether a number may count what a run has done so far, by its name, as `frames` and `train/epoch` do."""
+    last = re.split(r"[./]", name)[-1]
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", last)
+    return bool(_RISING.search(parts))
 
 
 def is_clock(name: str) -> bool:
@@ -175,9 +198,14 @@ def may_be_factor(key: str) -> bool:
     return not (no_setting(key) or is_named_result(key) or is_seed(key))
 
 
+def is_repeat(key: str) -> bool:
+    """Return whether a key numbers repeats or folds, by its name."""
+    return bool(_REPEAT.search(key))
+
+
 def seed_candidates(keys: Sequence[str]) -> list[str]:
     """Return the keys that may make pairs, by their names: seeds, else repeats and folds."""
-    return [*filter(is_seed, keys)] or [key for key in keys if _REPEAT.search(key)]
+    return [*filter(is_seed, keys)] or [*filter(is_repeat, keys)]
 
 
 def seed_keys(given: str | None, keys: Sequence[str]) -> list[str]:
@@ -280,7 +308,7 @@ def _is_count(name: str) -> bool:
 
 def _may_be_metric(name: str) -> bool:
     no_value = no_setting(name) or is_clock(name) or _LR.search(name) or _is_of_settings(name)
-    return not (no_value or is_seed(name) or _REPEAT.search(name) or may_be_best(name))
+    return not (no_value or is_seed(name) or is_repeat(name) or may_be_best(name))
 
 
 def _is_of_settings(name: str) -> bool:
@@ -303,6 +331,11 @@ def is_accuracy(name: str) -> bool:
     return bool(tokens & _ACCURACY) and not ("grad" in tokens or top or _UNTIL.search(name))
 
 
+def is_share(name: str) -> bool:
+    """Return whether a metric may be a fraction or in percent, by its name."""
+    return is_accuracy(name) or bool(words(name) & _SHARES and not _UNTIL.search(name))
+
+
 def words(name: str) -> set[str]:
     """Return the words of a name in lower case: `valAcc` has `val` and `acc`."""
     return {token.lower() for token in _TOKEN.findall(name)}
@@ -312,8 +345,8 @@ def direction(name: str, better: str | None) -> str:
     """Return whether `higher` or `lower` is better, as given or as the name says. Raises `ConfigError` if it does not."""
     if better is not None:
         return better
-    if said := _SAID.search(name):
-        return said[1].lower()
+    if len(said := [better for better, pattern in _SAID.items() if pattern.search(name)]) == 1:
+        return said[0]
     tokens = words(name)
     lower, higher = bool(tokens & _LOWER), bool(tokens & _HIGHER)
     turned = (

@@ -13,7 +13,7 @@ from harness.analysis.pairing import level_key, natural_key
 from harness.config.errors import ConfigError
 from harness.config.fields import show
 from harness.reading import meaning
-from harness.reading.compared import Keys, apart, comparable, sort_keys
+from harness.reading.compared import Keys, apart, comparable, sort_keys, unbalanced
 from harness.reading.recorded import (
     COMPLETE,
     COMPLETE_WORDS,
@@ -27,6 +27,7 @@ from harness.reading.refused import (
     refuse_curves,
     refuse_means,
     refuse_one_curve,
+    refuse_rising,
     refuse_text,
     text_columns,
 )
@@ -133,12 +134,15 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
     if recorded.kind.endswith(FINAL_VALUES) and not seeds:
         refuse_means(recorded, keys, metric, factor)
-    if recorded.kind.endswith(FINAL_VALUES) and all(is_unnamed(run.name) for run in runs):
+    if recorded.kind.endswith(FINAL_VALUES):
         settings, skipped = [run.settings for run in runs], {metric, *ignored}
-        if seeds:
+        unnamed = all(is_unnamed(run.name) for run in runs)
+        if seeds and unnamed:
             refuse_curves(settings, [factor, *seeds], skipped)
-        elif not meaning.seed_candidates(keys):
+        elif unnamed and not meaning.seed_candidates(keys):
             refuse_one_curve(settings, factor, skipped)
+        if seeds or unnamed:
+            refuse_rising(settings, factor, seeds, skipped)
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -149,6 +153,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     pairs, cells = _pairs(found, within_cells=False), found.keys.cells
     _keep_comparable(found)
     found.keys = _sorted_keys(found, own, ignored, recorded)  # of the runs that are left
+    _refuse_cells(found, seeds, asked.seed)
     if found.paired:
         _check_cells(found, pairs, cells)
     if found.paired and not _pairs(found):
@@ -231,6 +236,9 @@ def _factor(
         f"{key} ({listed(sorted(own, key=natural_key), 4)})" for key, own in candidates.items()
     ]
     if not texts:
+        lacking = [key for key in keys if not all(key in run.settings for run in runs)]
+        if lacking:
+            empty = f"; some runs have no {listed(lacking)}: fill in the cells of a level{empty}"
         raise ConfigError(
             f"--factor: no setting differs between the runs; found: {listed(keys) or 'none'} (the names of folders are "
             f"settings where they are KEY=VALUE){empty}"
@@ -240,7 +248,8 @@ def _factor(
 
 def _add_levels(found: Question, asked: Asked) -> None:
     """Give each run its level; runs without the factor, and of levels that were not asked for, are not compared."""
-    found.drop([found.factor in run.settings for run in found.runs], f"has no {found.factor}")
+    has = [found.factor in run.settings for run in found.runs]
+    found.drop(has, f"has no {found.factor}")
     texts: dict[object, str] = {}
     for run in found.runs:
         run.level = texts.setdefault(_level(run, found.factor), show(run.settings[found.factor]))
@@ -277,7 +286,7 @@ def _add_levels(found: Question, asked: Asked) -> None:
     ]
     if not found.treatments:
         raise ConfigError(
-            f"{found.factor}: every run that has it has {found.baseline}; there is nothing to compare"
+            f"{found.factor}: every run that has it ({sum(has)} of {len(has)}) has {found.baseline}; there is nothing to compare"
         )
 
 
@@ -345,6 +354,18 @@ def _pairs(found: Question, within_cells: bool = True) -> set[tuple[str, int | N
         for run in found.runs
         if run.level != found.baseline and place(run) in base
     }
+
+
+def _refuse_cells(found: Question, seeds: Sequence[str], given: str | None) -> None:
+    """Raise `ConfigError` for cells by a fold beside the seed, and by yes or no in other shares of unpaired runs."""
+    folds = [key for key in found.keys.cells if meaning.is_repeat(key)]
+    if found.paired and folds and given is None:
+        raise ConfigError(f"{folds[0]}: runs differ in it beside {listed(seeds)}; --seed {','.join([*seeds, folds[0]])} makes pairs by both, --seed {','.join(seeds)} a comparison for each {folds[0]}")  # fmt: skip
+    if found.paired:
+        return
+    cells, factor = found.keys.cells, found.factor
+    if key := unbalanced(found.settings, found.levels, cells, found.baseline):
+        raise ConfigError(f"{key}: is more often so with some {factor} than with others, as a result is; --ignore {key} compares all runs, --where {key}=VALUE those of a setting")  # fmt: skip
 
 
 def _check_cells(

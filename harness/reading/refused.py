@@ -13,7 +13,7 @@ from harness.reading import meaning
 from harness.reading.recorded import Recorded
 from harness.reading.table_cells import READ_AS_TEXT
 
-_ALIKE = 1.25  # times as much, or less, are accuracies of which some are fractions and some percent
+_ALIKE = 1.25  # times as much, or less, are values of which some are fractions and some percent
 _FEWEST_ROWS = 5  # of a level, in which steps that rise may be those of a curve
 
 
@@ -58,8 +58,8 @@ def refuse_means(recorded: Recorded, keys: Sequence[str], metric: str, factor: s
 
 
 def refuse_mixed_units(metric: str, levels: Mapping[str, Sequence[float]]) -> None:
-    """Raise `ConfigError` for last accuracies by level that are fractions in one level and the like of it in % in another."""
-    if not meaning.is_accuracy(metric):
+    """Raise `ConfigError` for last values by level that are fractions in one level and the like of it in % in another."""
+    if not meaning.is_share(metric):
         return
     percent = {level: median(values) for level, values in levels.items() if min(values) > 1}
     for level, values in levels.items():
@@ -92,6 +92,27 @@ def refuse_curves(
             )
 
 
+def refuse_rising(
+    settings: Sequence[Mapping[str, Any]], factor: str, seeds: Sequence[str], skipped: set[str]
+) -> None:
+    """Raise `ConfigError` for final values in which a number rises from row to row, as the steps of curves do.
+
+    In rows of one level and seed; without `seeds`, of one level, or one level and value of another setting. It may begin
+    again at its first value.
+    """
+    keys = [*dict.fromkeys(key for one in settings for key in one)]
+    others = [key for key in keys if key not in {factor, *seeds, *skipped}]
+    for name in filter(meaning.may_rise, others):
+        runs = [[*seeds]] if seeds else [*([key] for key in others if key != name), []]
+        for run in runs:
+            blocks = [_blocks(values) for values in _by_place(settings, [factor, *run], name)]
+            if (run or max(map(len, blocks)) > 1) and _are_curves(blocks):
+                raise ConfigError(
+                    f"{name}: rises from row to row, as the steps of runs do; if it counts them, --map step={name} "
+                    f"--map run={','.join([factor, *run] if run else ['COLUMN'])}, with all columns that name a run; if each row is a run, rename {name!r} to budget"
+                )
+
+
 def refuse_one_curve(settings: Sequence[Mapping[str, Any]], factor: str, skipped: set[str]) -> None:
     """Raise `ConfigError` for final values without seeds whose steps rise from row to row of each level, as in a curve."""
     keys = [*dict.fromkeys(key for one in settings for key in one)]
@@ -109,6 +130,19 @@ def _by_place(
     for one in settings:
         places.setdefault(tuple(show(one.get(key)) for key in keys), []).append(one.get(name))
     return [*places.values()]
+
+
+def _blocks(values: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return the values in parts that end where the first value is there again."""
+    begins = [at for at, one in enumerate(values) if one == values[0]]
+    return [values[at:end] for at, end in pairwise([*begins, len(values)])]
+
+
+def _are_curves(blocks: Sequence[Sequence[Sequence[Any]]]) -> bool:
+    """Return whether all blocks rise, and half are long enough to be curves."""
+    every = [block for own in blocks for block in own]
+    long = sum(len(block) >= _FEWEST_ROWS for block in every)
+    return 2 * long >= len(every) and all(map(_rise, every))
 
 
 def _rise(values: Sequence[Any]) -> bool:
