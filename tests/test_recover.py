@@ -387,6 +387,37 @@ def test_a_clock_is_no_metric_where_there_is_no_other() -> None:
         recover(source(grid(1, 2), "epoch"), Asked("t_mult", "1"))
 
 
+METRICS = [
+    ("optimizer,params.seed,params.accuracy_target,metrics.acc", "metrics.acc"),
+    ("optimizer,seed,metrics/acc", "metrics/acc"),
+    ("optimizer,seed,max_val_acc", "max_val_acc"),
+    ("optimizer,seed,depth,max_val_acc", "max_val_acc"),
+    ("optimizer,seed,train/loss,metrics/accuracy,val/loss", None),
+    ("optimizer,seed,train_acc,train_loss,acc", "acc"),
+    ("optimizer,seed,train_acc,train_loss,acc,val_acc", "val_acc"),
+    ("optimizer,seed,train_acc", "train_acc"),
+]
+
+
+@pytest.mark.parametrize(("columns", "metric"), METRICS)
+def test_no_setting_and_no_factor_is_the_metric(columns: str, metric: str | None) -> None:
+    names = columns.split(",")
+    settings = {"params.accuracy_target", "depth"} & {*names}
+    runs = [
+        {name: seed if "seed" in name else level if name in (*settings, "optimizer") else level + seed / 8 for name in names}
+        for level in (1, 2) for seed in range(3)
+    ]  # fmt: skip
+    for factor in ("optimizer", None)[: 1 if settings else 2]:
+        asked = Asked(factor, "1")
+        if metric is None:
+            with pytest.raises(
+                ConfigError, match=r"^--metric: say which number is judged; found: "
+            ):
+                recover(final_values(runs), asked)
+        else:
+            assert recover(final_values(runs), asked).metric == metric
+
+
 @pytest.mark.parametrize("name", ["steps", "epochs", "train_steps", "timesteps"])
 def test_steps_of_a_table_without_a_run_are_asked_about(name: str) -> None:
     runs = [

@@ -102,14 +102,17 @@ _RISING = re.compile(
     |seconds|time)(?:[_ -]|$)""",
     re.I | re.X,
 )
-_OWN = (
-    "store.", "tracking.", "ledger.", "claim.", "averages.", "metrics", "extensions", "overrides", "plan.",
-)  # fmt: skip
+_OWN = re.compile(
+    r"(?:store|tracking|ledger|claim|averages|plan)\.|(?:metrics|extensions|overrides)$"
+)
+# as MLflow, Neptune, Optuna and others write
+_SETTING_OF = re.compile(r"(?:h?params?|parameters|config|args|tags)[._/]", re.I)
+_METRIC_OF = re.compile(r"metrics?[./]", re.I)
 
 
 def no_setting(key: str) -> bool:
     """Return whether a key says where and by whom a run was made, or how it is called, and not what was trained."""
-    return bool(_NO_SETTING.search(key)) or key.startswith(_OWN)
+    return bool(_NO_SETTING.search(key) or _OWN.match(key))
 
 
 def is_result(name: str) -> bool:
@@ -139,8 +142,10 @@ def is_named_result(name: str) -> bool:
     tokens = words(name)
     if _COUNTER.search(_without_unit(name)):
         return True
-    if name == "map":  # of a game, more often than mAP
+    if name == "map" or _SETTING_OF.match(name):  # the map of a game, more often than mAP
         return False
+    if _METRIC_OF.match(name):
+        return True
     return bool(tokens & ((_LOWER | _HIGHER) - _SETTINGS_TOO)) and not tokens & _OF_SETTINGS
 
 
@@ -259,15 +264,15 @@ def roles(
 
 
 def metric_column(
-    given: str | None, columns: Sequence[str], keys: Sequence[str], seeds: Sequence[str]
+    given: str | None, columns: Sequence[str], keys: Sequence[str], others: Sequence[str]
 ) -> str:
-    """Return the column that is judged; `keys` are those of settings, `seeds` some of them.
+    """Return the column that is judged; `keys` are those of settings, `others` some of them that are known: the seed, the factor.
 
     Raises `ConfigError` where it is not there, or not given and open.
     """
     if given and given in keys and given not in columns:
         raise ConfigError(f"--metric {given}: has one value in each run, and was read as a setting; a table of final values judges it")  # fmt: skip
-    found = find_key(given, columns, "--metric") if given else only_metric(columns, seeds)
+    found = find_key(given, columns, "--metric") if given else only_metric(columns, others)
     if "best" in words(found):
         raise ConfigError(
             f"--metric {found}: is a best value by its name, which is optimistic; name a last one"
@@ -285,17 +290,27 @@ def is_measure(name: str) -> bool:
     return is_named_result(name) and not _COUNTER.search(_without_unit(name))
 
 
-def only_metric(columns: Sequence[str], seeds: Sequence[str]) -> str:
-    """Return the column that is judged where none is given: one accuracy, else one number. Raises `ConfigError`."""
-    numbers = [name for name in columns if name not in seeds and not _is_count(name)]
+def only_metric(columns: Sequence[str], others: Sequence[str]) -> str:
+    """Return the column that is judged where none is given: one accuracy of data that was not trained on, else one number.
+
+    `others` are none of them: the seed, and the factor if it is known. Raises `ConfigError`.
+    """
+    numbers = [name for name in columns if name not in others and not _is_count(name)]
     found = [name for name in numbers if _may_be_metric(name)] or numbers
+    if not any(map(is_measure, found)):
+        found = [*found, *(name for name in numbers if is_measure(name) and name not in found)]
     held_out = [*filter(is_held_out, found)]
-    accuracies = [*filter(is_accuracy, held_out or found)]
-    for group in (accuracies, held_out, found):
-        if len(group) == 1:
-            return group[0]
+    accuracies = [*filter(is_accuracy, found)]
+    candidates = (
+        [*filter(is_accuracy, held_out)]
+        or [*held_out, *(name for name in accuracies if not words(name) & SPLITS)]
+        or accuracies
+        or found
+    )
+    if len(candidates) == 1:
+        return candidates[0]
     raise ConfigError(
-        f"--metric: say which number is judged; found: {listed(accuracies or found or columns)}"
+        f"--metric: say which number is judged; found: {listed(candidates or columns)}"
     )
 
 
@@ -308,7 +323,9 @@ def _is_count(name: str) -> bool:
 
 def _may_be_metric(name: str) -> bool:
     no_value = no_setting(name) or is_clock(name) or _LR.search(name) or _is_of_settings(name)
-    return not (no_value or is_seed(name) or is_repeat(name) or may_be_best(name))
+    return not (
+        no_value or _SETTING_OF.match(name) or is_seed(name) or is_repeat(name) or may_be_best(name)
+    )
 
 
 def _is_of_settings(name: str) -> bool:

@@ -127,8 +127,9 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     runs = _of_settings(runs, asked.where, left_out)
     keys = _keys(runs)
     seeds = meaning.seed_keys(asked.seed or asked.mapping.get("seed"), keys)
-    refuse_text(asked.metric, recorded, keys, seeds)
-    metric = meaning.metric_column(asked.metric, recorded.metrics, keys, seeds)
+    known = [*seeds, meaning.find_key(asked.factor, keys, "--factor")] if asked.factor else seeds
+    refuse_text(asked.metric, recorded, keys, known)
+    metric = meaning.metric_column(asked.metric, recorded.metrics, keys, known)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)

@@ -25,14 +25,14 @@ def text_columns(recorded: Recorded) -> dict[str, str]:
 
 
 def refuse_text(
-    metric: str | None, recorded: Recorded, keys: Sequence[str], seeds: Sequence[str]
+    metric: str | None, recorded: Recorded, keys: Sequence[str], others: Sequence[str]
 ) -> None:
     """Raise `ConfigError` where the metric was read as text; without one, where it may be such a column."""
     text = text_columns(recorded)
     if not text or (metric in keys and metric not in text):
         return
     if metric is None:
-        found = meaning.only_metric([*recorded.metrics, *filter(_may_be_judged, text)], seeds)
+        found = meaning.only_metric([*recorded.metrics, *filter(_may_be_judged, text)], others)
     else:
         found = meaning.find_key(metric, [*recorded.metrics, *text], "--metric")
     if found in text and found not in recorded.metrics:

@@ -275,10 +275,10 @@ def without_copies(found: Question, runs: pl.DataFrame, same: dict[int, int]) ->
 
 
 def _budget(last: dict[str, Any] | None, unit: str) -> float | None:
-    """Return where the last value of a run was recorded: epochs, else steps."""
+    """Return where the last value of a run was recorded: epochs, but for what adding parts of one rounded, else steps."""
     if last is None or not unit:
         return None
-    return float(last["epoch"] if unit == "epochs" else last["step"])
+    return float(round(last["epoch"], 6) if unit == "epochs" else last["step"])
 
 
 def _share(last: float | None, peak: float | None) -> float | None:
