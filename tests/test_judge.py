@@ -615,8 +615,10 @@ def test_arms_of_which_all_runs_diverged_are_worse_and_need_no_more(
          "elapsed: rises from row to row of each arm; if these are rows of one run, a level has one run, which is too few; if each row is a run, --ignore elapsed, or --seed elapsed where it numbers them"),
         ("arm,seed,time_to_accuracy", lambda arm, seed: f"{arm},{seed},{30 + seed}",
          "--better: say whether higher or lower is better of time_to_accuracy"),
+        ("name,arm,epoch,acc", lambda arm, seed: "\n".join(f"{arm},{arm},{epoch},{70 + seed + epoch}" for epoch in range(3)),
+         "rows of 2 runs go from the first step to the last several times (a, b): are these several runs with one name? --map run=COLUMN takes a column that names each run, or several that do, as run=name,seed; add one where none does"),
     ],
-    ids=["a metric in words", "two units", "a curve without a run", "a direction"],
+    ids=["a metric in words", "two units", "a curve without a run", "a direction", "runs of one name"],
 )  # fmt: skip
 def test_what_would_be_judged_wrongly_is_asked_about(
     head: str, row: Callable[[str, int], str], message: str, tmp_path: Path, judge: Main

@@ -103,6 +103,26 @@ def test_rows_in_another_order(name: str) -> None:
     assert {kind for kind in ("sorted", "turned", "resumed") if getattr(own, kind)} == what
 
 
+SEVERAL: dict[str, tuple[list[tuple[int, float]], bool]] = {
+    "two whole runs": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5), (3, 5.5)], True),
+    "three, one crashed": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5), (1, 6.0), (2, 6.5), (3, 7.0)], True),
+    "newest first": ([(3, 5.0), (2, 4.0), (1, 3.0), (3, 5.5), (2, 4.5), (1, 3.5)], True),
+    "one whole, one crashed": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5)], False),
+    "begun again after a crash": ([(1, 3.0), (2, 4.0), (1, 3.5), (2, 4.5), (3, 5.5)], False),
+    "resumed": ([(1, 3.0), (2, 4.0), (3, 5.0), (2, 4.5), (3, 5.5)], False),
+    "copied": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.0), (2, 4.0), (3, 5.0)], False),
+    "one step alone": ([(3, 5.0), (3, 6.0)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_blocks_from_the_first_step_to_the_last_are_several_runs(name: str) -> None:
+    rows, several = SEVERAL[name]
+    other = [(0, 1, 1.0), (0, 2, 2.0)]
+    own = series(recorded([*other, *((1, step, value) for step, value in rows)]), "acc")
+    assert own.several == [1] * several
+
+
 def test_a_table_of_final_values_has_step_0() -> None:
     final = recorded([(0, None, 1.0), (1, None, 2.0)])
     assert series(final, "acc").rows.rows() == [(0, 0, 1.0), (1, 0, 2.0)]

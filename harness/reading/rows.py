@@ -17,7 +17,7 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed_runs
+from harness.reading.recorded import COMPLETE, STEPS, Recorded, counted, is_unnamed, listed_runs
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
@@ -45,9 +45,18 @@ class Curves:
 
 
 def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better: str) -> Curves:
-    """Return the curves of the runs that are compared; `roles` are the columns of `value`, `lr` and `epoch`."""
+    """Return the curves of the runs that are compared; `roles` are the columns of `value`, `lr` and `epoch`.
+
+    Raises `ConfigError` where rows of a table are those of several runs with one name.
+    """
     part = _of_runs(recorded, found.runs)
     parts = {role: series(part, column) for role, column in roles.items()}
+    if recorded.kind.endswith(STEPS) and (several := parts["value"].several):
+        names = [found.runs[number].name for number in several]
+        raise ConfigError(
+            f"rows of {counted(len(names), 'run')} go from the first step to the last several times ({listed_runs(names)}): "
+            "are these several runs with one name? --map run=COLUMN takes a column that names each run, or several that do, as run=name,seed; add one where none does"
+        )
     notes = _recorded_again(found, parts["value"])
     if lost := rows_without_step(part):
         notes.append(f"{counted(lost, 'row')} without a step left out")

@@ -21,7 +21,8 @@ class Series:
 
     `repeated` counts the rows that were recorded again under the same or an earlier step, so that the later ones
     count; `resumed` are the runs, by row, that went back to an earlier step, `sorted` those whose rows were in another
-    order, and `turned` those that had the newest row first.
+    order, `turned` those that had the newest row first, and `several` those that are several runs with one name: they go
+    from their first step to their last more than once, with other values.
     """
 
     rows: pl.DataFrame
@@ -29,6 +30,7 @@ class Series:
     resumed: list[int]
     sorted: list[int]
     turned: list[int]
+    several: list[int]
 
 
 def series(recorded: Recorded, column: str) -> Series:
@@ -51,7 +53,7 @@ def series(recorded: Recorded, column: str) -> Series:
         )
     same_run = pl.col("run") == pl.col("run").shift()
     if not named.select((same_run & (_STEP.shift() >= _STEP)).any()).item():
-        return Series(named, 0, [], [], [])
+        return Series(named, 0, [], [], [], [])
     mixed, turned = _out_of_order(
         named.with_columns(moved=pl.when(same_run).then(_STEP - _STEP.shift()))
     )
@@ -64,9 +66,24 @@ def series(recorded: Recorded, column: str) -> Series:
     later = _KEY.cum_min(reverse=True).shift(-1)  # of the same run, as runs follow each other
     kept = keyed.filter((later > _KEY).fill_null(True)).drop("key")
     resumed = keyed.filter(_KEY.cum_max() > _KEY)["run"].unique().sort()
+    several = _whole_again(named.filter(pl.col("run").is_in(resumed.implode())))
     return Series(
-        kept, len(named) - len(kept), resumed.to_list(), mixed.to_list(), turned.to_list()
+        kept, len(named) - len(kept), resumed.to_list(), mixed.to_list(), turned.to_list(), several
     )
+
+
+def _whole_again(rows: pl.DataFrame) -> list[int]:
+    """Return the runs with several blocks of rising steps from the run's first to its last, and not all of equal values."""
+    falls = (pl.col("run") == pl.col("run").shift()) & (_STEP.shift() > _STEP)
+    blocks = (
+        rows.with_columns(block=falls.fill_null(False).cum_sum())
+        .group_by("run", "block", maintain_order=True)
+        .agg(first=_STEP.first(), last=_STEP.last(), values=pl.struct("step", "value").hash().sum())
+    )
+    first, last = pl.col("first"), pl.col("last")
+    ends = (first == first.min().over("run")) & (last == last.max().over("run")) & (first < last)
+    of_run = blocks.filter(ends).group_by("run").agg(pl.col("values").n_unique())
+    return of_run.filter(pl.col("values") > 1)["run"].sort().to_list()
 
 
 def _out_of_order(rows: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
