@@ -211,6 +211,8 @@ def _too_short(
     """Return the status of a run that may lack values at its end: those of others go to the steps `of_arm`, `of_cell`."""
     at, recorded = last["step"], last["recorded"]
     if recorded is not None and at < of_cell <= recorded:
+        if last["every"] and at + last["every"] > recorded:
+            return NO_VALUE, f"was last evaluated at step {at}, as every {last['every']} steps; others are at {of_cell}"  # fmt: skip
         return NO_VALUE, f"has no {metric} after step {at}, but rows to step {recorded}: an empty cell may be a NaN"  # fmt: skip
     if run.status is None and at < of_arm:
         return SHORTER, f"ends at step {at}, others of its arm at {of_arm}"

@@ -109,13 +109,16 @@ def rows_without_step(recorded: Recorded) -> int:
 
 def ends(rows: pl.DataFrame, better: str) -> pl.DataFrame:
     """Return a row a run of `rows` (of a `Series`): `run`, `step` and `value` of the last one, `finite`, the last
-    finite value, and `best`.
+    finite value, `best`, and `every`, the steps from each value to the next where these are always as many.
     """
     finite = pl.col("value").filter(pl.col("value").is_finite())
     best = finite.max() if better == "higher" else finite.min()
+    between = _STEP.diff()
+    every = pl.when(between.min() == between.max()).then(between.max())
     return rows.group_by("run", maintain_order=True).agg(
-        _STEP.last(), pl.col("value").last(), finite.last().alias("finite"), best.alias("best")
-    )
+        _STEP.last(), pl.col("value").last(), finite.last().alias("finite"), best.alias("best"),
+        every.alias("every"),
+    )  # fmt: skip
 
 
 def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
