@@ -12,6 +12,8 @@ from harness.reading.recorded import Recorded
 _MOST_STEPS = 2**40
 _ROWS_A_CYCLE = 4  # recorded LRs that show where a run ends in a cycle, or more
 _RISE = 0.1  # of the peak: what a restart rises by in a row, or more
+_NEAR_0 = 0.1  # of the LR before: that at which a second warmup begins, or less
+_SUDDEN = 4  # falls of the row before: the fall to that, or more
 _STEP, _KEY = pl.col("step"), pl.col("key")
 
 
@@ -128,12 +130,13 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     if it ends at an LR not above the one from which the last restart rose. It is not if that is further away than the
     LR fell in the last row, if the last row is no restart, and if there are four rows a cycle or more; else `aligned` is
     null, as without restarts: LRs that are recorded seldom do not show it. `last` is null where the last row is a restart:
-    it may be the LR of the next update, which there was none of.
+    it may be the LR of the next update, which there was none of. A second warmup, as of a run that was resumed, is no
+    restart (`_warmed_again`).
     """
     value = pl.col("value").filter(pl.col("value").is_finite())
     before, peak, last = value.shift(), value.max(), value.last()
     fallen = (before < value.cum_max().shift()) & (before <= value.shift(2))
-    restart = (value - before > _RISE * peak) & fallen & (peak > 0)
+    restart = (value - before > _RISE * peak) & fallen & (peak > 0) & ~_warmed_again(value)
     trough = before.filter(restart).last()
     fall = (value.get(-2, null_on_oob=True) - last).clip(0)
     several, number = value.len() > 1, restart.sum().cast(pl.Int64)
@@ -150,6 +153,24 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
         .then(False)
         .alias("aligned"),
     )
+
+
+def _warmed_again(value: pl.Expr) -> pl.Expr:
+    """Return whether a rise of LRs is that of a warmup after a run was resumed, and not of the schedule.
+
+    After two rows without a rise the LR fell in one row to a tenth or less, by four falls of the row before or more; it
+    rises for two rows or more; and from then on it comes to half of what it had been, or more, and never above. So a
+    second warmup is not known if it takes one row, begins in one of the first three or higher, or if the LR is higher later.
+    """
+    trough, fell_from, earlier = (value.shift(rows) for rows in (1, 2, 3))
+    highest = value.cum_max(reverse=True)
+    sudden = (
+        (fell_from <= earlier)
+        & (earlier <= value.shift(4))
+        & (fell_from - trough >= _SUDDEN * (earlier - fell_from))
+    )
+    back = (value.shift(-1) > value) & (highest <= fell_from) & (2 * highest >= fell_from)
+    return (sudden & back & (trough <= _NEAR_0 * fell_from)).fill_null(False)
 
 
 def copies(rows: pl.DataFrame, different: int) -> dict[int, int]:
