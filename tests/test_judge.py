@@ -511,6 +511,16 @@ def test_lrs_and_epochs_in_other_rows_are_drawn(
     assert (tmp_path / "out/lr.png").exists() == drawn
 
 
+def test_the_lr_at_the_end_of_an_arm_is_the_median_with_its_range(
+    tmp_path: Path, judge: Main
+) -> None:
+    source = long_table(tmp_path / "runs.csv", "epoch,lr,val_acc", lambda arm, seed, epoch: f"{epoch},{0.2 if (arm, seed, epoch) == ('b', 3, 4) else 1 - 0.3 * (epoch - 1)},{50 + seed + epoch}")  # fmt: skip
+    done = judge(source, "--baseline", "a", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split("  ")[-1].strip() for line in done.stdout.splitlines()[2:4]] == ["10.0%", "10.0% (10.0 to 20.0)"]  # fmt: skip
+    assert "10.0 % (10.0 to 20.0)" in (tmp_path / "out/report.html").read_text()
+
+
 def test_a_crashed_run_of_wandbs_table_keeps_its_place(tmp_path: Path, judge: Main) -> None:
     """Though it has an epoch of its own, which is no setting."""
     runs = [(arm, seed, "crashed" if (arm, seed) == ("b", 3) else "finished") for arm in "ab" for seed in range(8)]  # fmt: skip
@@ -617,8 +627,10 @@ def test_arms_of_which_all_runs_diverged_are_worse_and_need_no_more(
          "elapsed: rises from row to row of each arm; if these are rows of one run, a level has one run, which is too few; if each row is a run, --ignore elapsed, or --seed elapsed where it numbers them"),
         ("arm,seed,time_to_accuracy", lambda arm, seed: f"{arm},{seed},{30 + seed}",
          "--better: say whether higher or lower is better of time_to_accuracy"),
+        ("name,arm,epoch,acc", lambda arm, seed: "\n".join(f"{arm},{arm},{epoch},{70 + seed + epoch}" for epoch in range(3)),
+         "rows of 2 runs go from the first step to the last several times (a, b): are these several runs with one name? --map run=COLUMN takes a column that names each run, or several that do, as run=name,seed; add one where none does"),
     ],
-    ids=["a metric in words", "two units", "two units of an error", "a curve without a run", "a direction"],
+    ids=["a metric in words", "two units", "two units of an error", "a curve without a run", "a direction", "runs of one name"],
 )  # fmt: skip
 def test_what_would_be_judged_wrongly_is_asked_about(
     head: str, row: Callable[[str, int], str], message: str, tmp_path: Path, judge: Main

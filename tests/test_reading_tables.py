@@ -448,6 +448,26 @@ def test_steps_that_begin_again_in_each_epoch_go_on(tmp_path: Path) -> None:
     assert again.curves["step"].to_list()[:4] == [11, 21, 22, 32], "where another was resumed"
 
 
+EPOCHS = {  # epoch, step → the steps that are read
+    "validation counts its batches": ([(e, s) for e in (1, 2, 3) for s in (50, 100, 40)], [151, 201, 141, 252, 302, 242, 353, 403, 343]),
+    "evaluated in every second epoch": ([(1, 50), (1, 90), (2, 50), (2, 90), (2, 40), (3, 50), (3, 90)], [141, 181, 232, 272, 222, 323, 363]),
+    "validation alone": ([(1, 40), (2, 40), (3, 40)], [81, 122, 163]),
+    "validation alone, resumed": ([(1, 40), (2, 40), (3, 40), (2, 40), (3, 40)], [81, 122, 163, 122, 163]),
+    "all epochs, resumed": ([(1, 10), (2, 20), (3, 30), (2, 20), (3, 30)], [10, 20, 30, 20, 30]),
+    "all epochs, two rows a step": ([(1, 10), (1, 10), (2, 20), (2, 20)], [10, 10, 20, 20]),
+    "all epochs, a step of two": ([(1, 10), (1, 20), (2, 20), (2, 30), (3, 30)], [10, 20, 20, 30, 30]),
+    "one epoch, a step again": ([(1, 10), (1, 20), (1, 10)], [10, 20, 10]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_steps_are_those_of_an_epoch_where_epochs_share_them(tmp_path: Path, name: str) -> None:
+    rows, steps = EPOCHS[name]
+    text = "".join(f"{run},{e},{s},{at / 7}\n" for run in "ab" for at, (e, s) in enumerate(rows))
+    found = read(write(tmp_path, "a.csv", f"run,epoch,step,acc\n{text}"), {})
+    assert found.curves["step"].to_list() == 2 * steps
+
+
 def test_a_counter_that_was_lost_once_is_no_step_of_epochs(tmp_path: Path) -> None:
     rows = [(run, epoch, step) for run in "abc" for epoch, step in ((1, 5), (2, 10), (3, 15))]
     text = "run,epoch,step,acc\n" + "".join(f"{a},{b},{c},{b}\n" for a, b, c in rows)

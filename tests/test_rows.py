@@ -110,6 +110,15 @@ def test_a_run_whose_last_rows_lack_the_value_is_not_complete(state: str | None)
         )
 
 
+def test_a_run_that_was_evaluated_less_often_lacks_no_cell() -> None:
+    often: Rows = [(step, 7.0 if step % 5 == 0 else None) for step in range(1, 11)]
+    seldom: Rows = [(step, 7.0 if step % 4 == 0 else None) for step in range(1, 11)]
+    runs, _ = judged((1, often), (2, seldom), (2, often))
+    assert runs.filter(name="r1").select("status", "error").row(0) == (
+        "no value", "was last evaluated at step 8, as every 4 steps; others are at 10",
+    )  # fmt: skip
+
+
 def test_rows_of_other_metrics_after_the_last_value_are_no_fault() -> None:
     rows: Rows = [(1, 7.0), (2, 8.0), (3, None)]
     runs, _ = judged((1, rows), (2, rows))

@@ -103,6 +103,26 @@ def test_rows_in_another_order(name: str) -> None:
     assert {kind for kind in ("sorted", "turned", "resumed") if getattr(own, kind)} == what
 
 
+SEVERAL: dict[str, tuple[list[tuple[int, float]], bool]] = {
+    "two whole runs": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5), (3, 5.5)], True),
+    "three, one crashed": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5), (1, 6.0), (2, 6.5), (3, 7.0)], True),
+    "newest first": ([(3, 5.0), (2, 4.0), (1, 3.0), (3, 5.5), (2, 4.5), (1, 3.5)], True),
+    "one whole, one crashed": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.5), (2, 4.5)], False),
+    "begun again after a crash": ([(1, 3.0), (2, 4.0), (1, 3.5), (2, 4.5), (3, 5.5)], False),
+    "resumed": ([(1, 3.0), (2, 4.0), (3, 5.0), (2, 4.5), (3, 5.5)], False),
+    "copied": ([(1, 3.0), (2, 4.0), (3, 5.0), (1, 3.0), (2, 4.0), (3, 5.0)], False),
+    "one step alone": ([(3, 5.0), (3, 6.0)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_blocks_from_the_first_step_to_the_last_are_several_runs(name: str) -> None:
+    rows, several = SEVERAL[name]
+    other = [(0, 1, 1.0), (0, 2, 2.0)]
+    own = series(recorded([*other, *((1, step, value) for step, value in rows)]), "acc")
+    assert own.several == [1] * several
+
+
 def test_a_table_of_final_values_has_step_0() -> None:
     final = recorded([(0, None, 1.0), (1, None, 2.0)])
     assert series(final, "acc").rows.rows() == [(0, 0, 1.0), (1, 0, 2.0)]
@@ -136,6 +156,11 @@ def cosine(cycles: list[int], every: int = 1, total: int | None = None) -> list[
     return lrs[:total][::every]
 
 
+def warmed_again(lrs: list[float], at: int) -> list[float]:
+    """The same of a run that was resumed at an epoch with a warmup of four rows."""
+    return [lr * min(max(row - at, 0) / 4, 1) if row >= at else lr for row, lr in enumerate(lrs)]
+
+
 @pytest.mark.parametrize(
     ("lrs", "restarts", "aligned"),
     [
@@ -151,7 +176,16 @@ def cosine(cycles: list[int], every: int = 1, total: int | None = None) -> list[
         pytest.param([cosine([100, 100])[at] for at in range(0, 200, 30)], 1, None, id="recorded seldom"),
         pytest.param(cosine([3, 6, 12], total=17), 2, False, id="below the first trough, above the last"),
         pytest.param([1.0], None, None, id="one row"),
-
+        pytest.param(warmed_again([*cosine([20]), 0.01], 5), 0, None, id="a second warmup"),
+        pytest.param(warmed_again([1.0] * 20, 8), 0, None, id="a second warmup to a constant LR"),
+        pytest.param(warmed_again(cosine([10, 20]), 15), 1, True, id="a second warmup after a restart"),
+        pytest.param(warmed_again(cosine([10, 20], total=22), 15), 1, False, id="a second warmup, then in mid-cycle"),
+        pytest.param([*cosine([20])[:8], 0.0, *cosine([20])[9:]], 1, None, id="a second warmup in one row"),
+        pytest.param([1.0] * 5 + [0.01] * 5 + [0.0001] * 5, 0, None, id="step decay"),
+        pytest.param([*cosine([10]), 0.0], 0, None, id="cosine to 0"),
+        pytest.param([abs(5 - at % 10) / 5 for at in range(31)], 3, False, id="triangles"),
+        pytest.param([(at % 10) / 9 for at in range(30)], 2, False, id="a sawtooth that rises"),
+        pytest.param(3 * [0.01, 0.35, 0.7, *cosine([10])], 2, None, id="restarts with a warmup"),
         pytest.param([0.0, 0.0], 0, None, id="zero"),
     ],
 )  # fmt: skip

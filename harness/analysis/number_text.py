@@ -16,3 +16,10 @@ def signed(value: float, places: int = 2) -> str:
     if places > 2 and value and not 0.5 * 10**-places <= abs(value) < 1e6:
         return f"{value:+.3g}".replace("-", "−")
     return f"{round(value, places) + 0.0:+.{places}f}".replace("-", "−")
+
+
+def share_range(low: float | None, high: float | None) -> str:
+    """Return ` (9.8 to 16.7)`, in percent; nothing where one place shows no difference."""
+    if low is None or high is None or f"{low:.1%}" == f"{high:.1%}":
+        return ""
+    return f" ({fixed(100 * low, 1)} to {fixed(100 * high, 1)})"

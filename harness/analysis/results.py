@@ -367,7 +367,8 @@ def lr(folder: Path | str) -> NDArray[np.float64]:
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
-    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum.
+    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum; `lr_share_at_end`
+    is the median, with `lr_share_low` and `lr_share_high`.
     """
     done = pl.col("status") == "complete"
     accuracies = ["final", "best", "test"]
@@ -377,6 +378,8 @@ def arms(runs: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(name).filter(done).mean().alias(name) for name in accuracies),
         *(pl.col(name).filter(done).std().alias(f"{name}_sd") for name in accuracies),
         pl.col("restarts").max(),
-        pl.col("lr_share_at_end").max(),
+        pl.col("lr_share_at_end").median(),
+        pl.col("lr_share_at_end").min().alias("lr_share_low"),
+        pl.col("lr_share_at_end").max().alias("lr_share_high"),
         pl.when(pl.col("seconds").is_not_null().any()).then(pl.col("seconds").sum()),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.analysis import averages
 from harness.analysis.measured import of_metric
+from harness.analysis.number_text import share_range
 from harness.analysis.results import arms, history, lr
 from harness.analysis.scale import Scale
 from harness.files import read_json
@@ -158,6 +159,7 @@ def _cells(arm: dict[str, Any], places: int) -> list[str]:
 
     seeds = str(arm["seeds"]) if arm["seeds"] == arm["of"] else f"{arm['seeds']} of {arm['of']}"
     share = "-" if arm["lr_share_at_end"] is None else f"{arm['lr_share_at_end']:.1%}"
+    share += share_range(arm["lr_share_low"], arm["lr_share_high"])
     seconds = "-" if arm["seconds"] is None else f"{arm['seconds']:.1f}"
     restarts = "-" if arm["restarts"] is None else str(arm["restarts"])
     return [

@@ -23,6 +23,7 @@ MOST_TEXT = 300  # characters of a name or a value
 COMPLETE = "complete"
 COMPLETE_WORDS = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
 FINAL_VALUES = "a row of final values a run"  # the end of the kind of such tables
+STEPS = "a row a recorded step"  # the same
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

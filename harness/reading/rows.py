@@ -17,7 +17,7 @@ from harness.analysis.pairing import natural_key
 from harness.analysis.scale import Scale
 from harness.config.errors import ConfigError
 from harness.config.measures import Measure
-from harness.reading.recorded import COMPLETE, Recorded, counted, is_unnamed, listed_runs
+from harness.reading.recorded import COMPLETE, STEPS, Recorded, counted, is_unnamed, listed_runs
 from harness.reading.recover import Question, Run
 from harness.reading.series import Series, copies, ends, lr_ends, rows_without_step, series
 
@@ -31,9 +31,9 @@ SHORTER = "shorter"  # the status of a run that ends before others of its arm, w
 class Curves:
     """The curves of the compared runs by the number of the run: `rows` have run, step, epoch, lr and value.
 
-    `ends` as `series.ends` returns them, with the `epoch` of the last value and the step of the last row, `recorded`;
-    `lrs` as `lr_ends` does, None without an LR; `copies` as `series.copies`. `epoch` and `lr` of `rows` are null where
-    they are not known. `unit` is what budgets are in: epochs, steps, or "" without either.
+    `ends` as `series.ends` returns them, with the `epoch` of the last value and the step of the last row, `recorded`, null
+    of a run that was resumed; `lrs` as `lr_ends` does, None without an LR; `copies` as `series.copies`. `epoch` and `lr`
+    of `rows` are null where they are not known. `unit` is what budgets are in: epochs, steps, or "" without either.
     """
 
     rows: pl.DataFrame
@@ -45,14 +45,24 @@ class Curves:
 
 
 def curves(recorded: Recorded, found: Question, roles: Mapping[str, str], better: str) -> Curves:
-    """Return the curves of the runs that are compared; `roles` are the columns of `value`, `lr` and `epoch`."""
+    """Return the curves of the runs that are compared; `roles` are the columns of `value`, `lr` and `epoch`.
+
+    Raises `ConfigError` where rows of a table are those of several runs with one name.
+    """
     part = _of_runs(recorded, found.runs)
     parts = {role: series(part, column) for role, column in roles.items()}
+    if recorded.kind.endswith(STEPS) and (several := parts["value"].several):
+        names = [found.runs[number].name for number in several]
+        raise ConfigError(
+            f"rows of {counted(len(names), 'run')} go from the first step to the last several times ({listed_runs(names)}): "
+            "are these several runs with one name? --map run=COLUMN takes a column that names each run, or several that do, as run=name,seed; add one where none does"
+        )
     notes = _recorded_again(found, parts["value"])
     if lost := rows_without_step(part):
         notes.append(f"{counted(lost, 'row')} without a step left out")
     last = ends(parts["value"].rows, better)
-    rows_end = part.curves.group_by("run").agg(recorded=pl.col("step").max())
+    went_on = ~pl.col("run").is_in(parts["value"].resumed)  # of others the last steps may be gone
+    rows_end = part.curves.filter(went_on).group_by("run").agg(recorded=pl.col("step").max())
     last = last.join(rows_end, "run", "left", maintain_order="left")
     steps = part.curves["step"].null_count() < len(part.curves)
     if not steps:
@@ -202,6 +212,8 @@ def _too_short(
     """Return the status of a run that may lack values at its end: those of others go to the steps `of_arm`, `of_cell`."""
     at, recorded = last["step"], last["recorded"]
     if recorded is not None and at < of_cell <= recorded:
+        if last["every"] and at + last["every"] > recorded:
+            return NO_VALUE, f"was last evaluated at step {at}, as every {last['every']} steps; others are at {of_cell}"  # fmt: skip
         return NO_VALUE, f"has no {metric} after step {at}, but rows to step {recorded}: an empty cell may be a NaN"  # fmt: skip
     if run.status is None and at < of_arm:
         return SHORTER, f"ends at step {at}, others of its arm at {of_arm}"

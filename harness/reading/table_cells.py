@@ -101,7 +101,7 @@ def steps(path: Path, name: str, values: pl.Series, notes: list[str], run: pl.Se
     bad = (numbers.is_null() if whole else ~numbers.is_finite().fill_null(False)).arg_true()
     if len(bad):
         raise ConfigError(
-            f"{path}: row {bad[0] + 1} has no number in the column {name!r}, which is the step; fill it in, or take another by --map step=COLUMN"
+            f"{path}: row {bad[0] + 1} has no number in the column {name!r}, which is the step; fill it in, delete the row, or take another by --map step=COLUMN"
         )
     if whole or (numbers == numbers.round()).all():
         found = numbers.cast(pl.Int64, strict=False)
@@ -124,19 +124,21 @@ def are_times(values: int, rows: int) -> bool:
 def steps_of_epochs(name: str, rows: pl.DataFrame, epoch: pl.Series, notes: list[str]) -> pl.Series:
     """Return the steps `name` of `rows` (run, step), going on from epoch to epoch where they begin again in each.
 
-    They do where most runs of several epochs have a lower step at each change of the epoch.
+    They do where in most runs of several epochs the first step of each epoch is below the last one of the epoch before,
+    or both epochs have one and the same step, as where rows of validation count its batches.
     """
     step, whole = pl.col("step"), epoch.cast(pl.Int64, strict=False)
     same = pl.col("run") == pl.col("run").shift()
-    falls = same & (step < step.shift())
-    if not rows.select(falls.any()).item() or whole.null_count() or (whole != epoch).any():
+    back = same & (step <= step.shift())
+    if not rows.select(back.any()).item() or whole.null_count() or (whole != epoch).any():
         return rows["step"]
-    placed = rows.with_columns(
-        epoch=whole, place=pl.lit(whole) * (step.max() + 1) + step, falls=falls
-    )
-    changes = placed.filter(same & (pl.col("epoch") != pl.col("epoch").shift()))
-    of_run = changes.group_by("run").agg(pl.col("falls").all())
-    if 2 * of_run["falls"].sum() <= len(of_run):
+    placed = rows.with_columns(epoch=whole, place=pl.lit(whole) * (step.max() + 1) + step)
+    of_epoch = placed.group_by("run", "epoch").agg(low=step.min(), high=step.max())
+    low, high = pl.col("low"), pl.col("high")
+    again = (low < high.shift()) | (high == low.shift())
+    changes = of_epoch.sort("run", "epoch").with_columns(again=again).filter(same)
+    of_run = changes.group_by("run").agg(pl.col("again").all())
+    if 2 * of_run["again"].sum() <= len(of_run):
         return rows["step"]
     notes.append(f"{name}: begins again in each epoch, so steps are numbered over all epochs")
     return placed["place"]

@@ -21,6 +21,7 @@ from harness.reading.recorded import (
     FINAL_VALUES,
     MOST_RUNS,
     RUNS,
+    STEPS,
     Recorded,
     clean,
     flat_settings,
@@ -289,7 +290,7 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
     known = (*roles.run, roles.step, roles.status)
     others = {name: roles.names[name] in found.left for name in table.names if name not in known}
     refuse_parts(table, others, roles.run, rows, order)
-    kind = f"{table.format}, a row a recorded step"
+    kind = f"{table.format}, {STEPS}"
     return _recorded(table, kind, _runs(table, runs.to_list(), found, status), [number, rows["step"]], found)  # fmt: skip
 
 

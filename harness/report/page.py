@@ -327,10 +327,11 @@ def _arm_rows(runs: pl.DataFrame, columns: Sequence[Column]) -> list[dict[str, A
     return [
         row
         | {
+            "lr_share_range": number_text.share_range(row["lr_share_low"], row["lr_share_high"]),
             "values": [
                 (by_name[one.name][at][one.part], by_name[one.name][at][f"{one.part}_sd"])
                 for one in columns
-            ]
+            ],
         }
         for at, row in enumerate(by_name[columns[0].name])
     ]
