@@ -247,6 +247,56 @@ def test_a_column_is_the_status_if_it_has_words_of_states(
     assert mapped.runs["status"][0] == ("complete" if cells[0] == "finished" else cells[0].lower())
 
 
+ENDED = {
+    "the last part of a name": ("sys/state\nInactive\nActive\nx", ["complete", "active", "x"]),
+    "after a point": ("info.status\nCOMPLETED\nFAILED\n", ["complete", "failed", None]),
+    "the whole name first": ("tags.status,State\nfailed,done\nok,killed\n,ok", ["complete", "killed", "complete"]),
+    "a setting, and a status": ("state,tags.state\npixels,done\nvector,killed\nvector,ok", ["complete", "killed", "complete"]),
+    "empty cells of a last part": ("env.state\npixels\n\nvector", [None] * 3),
+    "a flag": ("sys/failed\nFalse\nTrue\n", ["complete", "failed", None]),
+    "numbers as a flag": ("has_crashed\n0\n1\n", ["complete", "crashed", None]),
+    "a flag of a good end": ("is_done\nTrue\nFalse\n", ["complete", "unfinished", None]),
+    "exit codes": ("Exit code\n0\n137\n", ["complete", "exit code 137", None]),
+    "a flag against a good state": ("state,failed\nInactive,False\nInactive,True\nkilled,False", ["complete", "failed", "killed"]),
+    "a bad state and a flag": ("status,exit_code\npreempted,1\n,0\nTERMINATED,1", ["preempted", "complete", "exit code 1"]),
+    "counts": ("failed\n3\n0\n1", [None] * 3),
+    "other words": ("done\nyes\nno\nyes", [None] * 3),
+    "all terminated": ("status\nTERMINATED\nERROR\nTERMINATED", ["complete", "error", "complete"]),
+    "terminated beside a word for a good end": ("status\nterminated\nfinished\nterminated", ["terminated", "complete", "terminated"]),
+    "published": ("status\npublished\ncompleted\nrunning", ["complete", "complete", "running"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_columns_under_other_names_say_how_runs_ended(tmp_path: Path, name: str) -> None:
+    text, states = ENDED[name]
+    head, *cells = text.split("\n")
+    rows = "".join(f"{seed},{own},5\n" for seed, own in enumerate(cells))
+    found = read(write(tmp_path, "a.csv", f"seed,{head},acc\n{rows}"), {})
+    assert found.runs["status"].to_list() == states
+    last = head.split(",")[-1]
+    assert (last in settings(found)[0]) == (states == [None] * 3)
+    assert any("terminated is read as ended well" in one for one in found.notes) == (name == "all terminated")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "states"),
+    [("FFTT", ["complete", "failed"]), ("FTFF", [None, None])],
+    ids=["one value a run", "of single steps"],
+)
+def test_a_flag_of_a_long_table_has_one_value_a_run(
+    tmp_path: Path, flags: str, states: list[str | None]
+) -> None:
+    rows = [f"{'ab'[at // 2]},{at % 2},{flag == 'T'},{at}\n" for at, flag in enumerate(flags)]
+    found = read(write(tmp_path, "a.csv", "run,step,failed,acc\n" + "".join(rows)), {})
+    assert found.runs["status"].to_list() == states
+
+
+def test_a_flag_is_mapped_to_the_status(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "arm,failed,acc\na,False,5\nb,True,6\n")
+    assert read(path, {"status": "failed"}).runs["status"].to_list() == ["complete", "failed"]
+
+
 @pytest.mark.parametrize(
     ("name", "cells", "noted"),
     [

@@ -21,7 +21,7 @@ MOST_ROWS = 20_000_000  # of all curves
 MOST_COLUMNS = 1_000
 MOST_TEXT = 300  # characters of a name or a value
 COMPLETE = "complete"
-COMPLETE_WORDS = ("complete", "completed", "finished", "done", "success", "succeeded", "ok")
+COMPLETE_WORDS = ("complete", "completed", "finished", "done", "success", "succeeded", "ok", "inactive", "published")  # fmt: skip
 FINAL_VALUES = "a row of final values a run"  # the end of the kind of such tables
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
