@@ -184,6 +184,25 @@ def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
     assert found.curves["val/acc"].is_nan().to_list() == [False, True, None]
 
 
+REPEATED = {
+    "W&B's IDs": (RUNS_CSV + "".join(RUNS_CSV.splitlines(True)[1:3]), 3, "2 rows with the ID and all cells of an earlier one left out: x1, x2"),
+    "a run_id": ("run_id,arm,acc\nr1,a,5\nr2,b,6\nr2,b,6\n", 2, "1 row with the run_id and all"),
+    "an id in a group": ("sys/id,arm,acc\nr1,a,5\nr2,b,6\nr2,b,6\n", 2, "1 row with the sys/id and all"),
+    "an id of items": ("id,arm,right\n1,a,1\n1,a,1\n1,b,1\n1,b,0\n", 4, ""),
+    "no id": ("arm,acc\na,5\na,5\nb,6\n", 3, ""),
+    "without an ID": ("Name,State,Created,ID,arm,acc\nr,finished,,,a,5\nr,finished,,,a,5\ns,finished,,x,b,6\n", 3, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_rows_of_one_id_count_once(tmp_path: Path, name: str) -> None:
+    text, runs, note = REPEATED[name]
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert len(found.runs) == len(found.curves) == runs
+    assert note in "\n".join(found.notes)
+    assert bool(found.notes) == bool(note)
+
+
 def test_wandb_exports_a_chart(tmp_path: Path) -> None:
     found = read(write(tmp_path, "wandb_chart.csv", CHART), {})
     assert found.kind == "W&B's export of a chart"
@@ -664,6 +683,7 @@ REFUSED = {
     "one column": Refused("acc\n1\n2\n", "has one column (acc)"),
     "no header": Refused("1,2,0.5\n2,2,0.6\n", "no names of columns in its first line"),
     "names twice": Refused("acc,acc\n1,2\n", "two columns are named 'acc'; rename"),
+    "rows of one ID that differ": Refused(RUNS_CSV.replace('"x2"', '"x1"'), "rows 1, 2 have the ID x1 and differ in State, Runtime, scheduler.t_mult, val/acc, … (5 in all); keep one row a run"),
     "names that differ in blanks": Refused("acc,acc \n1,2\n", "two columns are named 'acc'"),
     "a short row": Refused("a,b,c\n1,2,3\n1,2\n", "line 3 has 2 cells, and the first line 3"),
     "a long row": Refused("a,b\n1,2,3\n", "line 2 has 3 cells"),

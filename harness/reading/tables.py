@@ -29,6 +29,7 @@ from harness.reading.recorded import (
 from harness.reading.table_cells import READ_AS_TEXT, steps, steps_of_epochs
 from harness.reading.table_files import Table, in_decimal, open_table
 from harness.reading.table_parts import refuse_parts
+from harness.reading.table_rows import without_repeats
 from harness.reading.table_states import flag_columns, status_column, statuses, words_by_row
 
 ROLES = ("run", "seed", "step", "epoch", "status", "lr")
@@ -171,14 +172,15 @@ def _key(table: Table, columns: tuple[str, ...]) -> pl.Series:
 
 
 def _final_values(table: Table, roles: _Roles) -> Recorded:
+    exported = exports.is_runs_table(table.names)
     refuse_more("runs", table.rows, MOST_RUNS)
+    table = without_repeats(table, exported)
     if len(seeds := [name for name in table.names if _A_SEED.fullmatch(name)]) > 1:
         raise ConfigError(f"{table.path}: {_list(seeds)} are a column a seed; give a row a run, with a column seed (pandas: melt)")  # fmt: skip
     key = _key(table, roles.run) if roles.run else None
     unique = key is not None and key.n_unique() == len(key)
     if key is not None and not unique and roles.step is None and roles.run[0].lower() in _ONE_RUN:
         raise ConfigError(f"{table.path}: {roles.run[0]!r} has several rows of a run, and no column is a step; --map step=COLUMN, or rename {roles.run[0]!r} if a row is a run")  # fmt: skip
-    exported = exports.is_runs_table(table.names)
     known = {roles.status, roles.step, *(roles.run if unique and len(roles.run) == 1 else ())}
     found = _Found()
     for name in table.names:
