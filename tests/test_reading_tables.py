@@ -316,6 +316,41 @@ def test_a_flag_is_mapped_to_the_status(tmp_path: Path) -> None:
     assert read(path, {"status": "failed"}).runs["status"].to_list() == ["complete", "failed"]
 
 
+MERGED = {
+    "data sets": ("dataset,method", "c10,a ,b ,a ,b c100,a ,b ,a ,b", "dataset"),
+    "methods beside a seed": ("method,seed", "a,0 ,1 ,2 b,0 ,1 ,2", "method"),
+    "methods of other numbers of seeds": ("method,seed", "a,0 ,1 ,2 b,0 ,1", "method"),
+    "numbers": ("t_mult,fold", "1,0 ,1 ,2 2,0 ,1 ,2", "t_mult"),
+    "in two columns": ("dataset,method,seed", "c10,a,0 ,,1 ,b,0 ,,1 c100,a,0 ,,1 ,b,0 ,,1", "method"),
+    "one left of two columns": ("dataset,method,seed", "c10,a,0 ,a,1 ,b,0 ,b,1 c100,a,0 ,a,1 ,b,0 ,b,1", "dataset"),
+    "of one arm": ("arm,t_mult", "a,2 b, a,4 b, a,2 b,", None),
+    "of one arm, in words": ("arm,mode", "a,up b, a,down b, a,up b,", None),
+    "of two arms": ("arm,mode", "a,up b,down c, c, a,up b,down c, c,", None),
+    "not in later runs": ("mode,arm", "up,a up,b down,a down,b ,a ,b", None),
+    "one value": ("mode,arm", "up,a ,b ,b ,a", None),
+    "a value again": ("mode,arm", "up,a ,b up,b ,a down,a ,b", None),
+    "the first row is empty": ("mode,arm", ",a up,b ,b ,a down,a ,b", None),
+    "numbers here and there": ("dropout,arm", "0.1,a ,b 0.2,b ,a ,a 0.3,b ,a ,b", None),
+    "remarks": ("remark,arm", "odd,a ,b ,a ,b ,a ,b again,a ,b", None),
+    "a result": ("loss,arm", "1.5,a ,b 2.5,a ,b 1.7,b ,a", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_merged_cells_are_asked_about(tmp_path: Path, name: str) -> None:
+    head, text, column = MERGED[name]
+    rows = "".join(f"{row},{70 + at}\n" for at, row in enumerate(text.split(" ")))
+    path = write(tmp_path, "a.csv", f"{head},acc\n{rows}")
+    if column is None:
+        assert len(read(path, {}).runs) == len(text.split(" "))
+        return
+    with pytest.raises(
+        ConfigError,
+        match=rf"the column '{column}' has values in .* \(rows 1, .*; fill in the cells",
+    ):
+        read(path, {})
+
+
 @pytest.mark.parametrize(
     ("name", "cells", "noted"),
     [

@@ -1,12 +1,16 @@
-"""Rows of a table of final values that are no runs of their own."""
+"""Rows of a table of final values that are no runs of their own, or lack what stands in one above."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 
 from harness.config.errors import ConfigError
+from harness.reading.meaning import is_named_result, no_setting, seed_candidates
 from harness.reading.recorded import clean, counted, listed, listed_runs
 from harness.reading.table_files import Table
 from harness.reading.table_states import last_part
@@ -46,3 +50,41 @@ def _only(table: Table, first: pl.Series, name: str, ids: pl.Series) -> Table:
     return replace(
         table, rows=int(first.sum()), load=lambda column: table.load(column).filter(first)
     )
+
+
+def refuse_merged(path: Path, settings: Mapping[str, pl.Series]) -> None:
+    """Raise `ConfigError` for a column with a value in the first row of each block alone, as of merged cells.
+
+    It is none where another column says which rows have a value, as those of one kind of scheduler have a `t_mult`.
+    """
+    others = {
+        name: values
+        for name, values in settings.items()
+        if not (is_named_result(name) or seed_candidates([name]))
+    }
+    for name, values in settings.items():
+        if is_named_result(name) or no_setting(name) or not _is_merged(values):
+            continue
+        if not any(_decides(other, values) for key, other in others.items() if key != name):
+            rows = listed([str(row + 1) for row in values.is_not_null().arg_true()], 4)
+            raise ConfigError(f"{path}: the column {name!r} has values in the first rows of blocks alone (rows {rows}), as where cells were merged; fill in the cells below them")  # fmt: skip
+
+
+def _is_merged(values: pl.Series) -> bool:
+    """Return whether blocks of rows begin with a value, each another than the last, and are empty below.
+
+    Blocks of numbers have one length, those of text have about one: settings that are seldom given are not so regular.
+    """
+    filled = values.is_not_null().arg_true().to_list()
+    if len(filled) < 2 or filled[0] > 0:
+        return False
+    lengths = [end - start for start, end in pairwise([*filled, len(values)])]
+    most = (1 if values.dtype.is_numeric() else 2) * min(lengths)
+    own = values.drop_nulls()
+    return min(lengths) > 1 and max(lengths) <= most and not (own == own.shift()).any()
+
+
+def _decides(other: pl.Series, values: pl.Series) -> bool:
+    """Return whether a column has other values in the rows with a value than in those without, and few of them."""
+    there = other.filter(values.is_not_null()).unique()
+    return len(there) < values.count() and not there.is_in(other.filter(values.is_null()).implode(), nulls_equal=True).any()  # fmt: skip

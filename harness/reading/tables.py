@@ -29,7 +29,7 @@ from harness.reading.recorded import (
 from harness.reading.table_cells import READ_AS_TEXT, steps, steps_of_epochs
 from harness.reading.table_files import Table, in_decimal, open_table
 from harness.reading.table_parts import refuse_parts
-from harness.reading.table_rows import without_repeats
+from harness.reading.table_rows import refuse_merged, without_repeats
 from harness.reading.table_states import flag_columns, status_column, statuses, words_by_row
 
 ROLES = ("run", "seed", "step", "epoch", "status", "lr")
@@ -191,6 +191,8 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
             found.settings[roles.names[name]] = values
         if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
+    if not exported:
+        refuse_merged(table.path, found.settings)
     names = [name_row(n) for n in range(1, table.rows + 1)] if key is None else key.to_list()
     status = words_by_row(table, roles.status, roles.flags)
     kind = exports.RUNS_TABLE if exported else f"{table.format}, {FINAL_VALUES}"
