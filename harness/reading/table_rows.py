@@ -86,5 +86,6 @@ def _is_merged(values: pl.Series) -> bool:
 
 def _decides(other: pl.Series, values: pl.Series) -> bool:
     """Return whether a column has other values in the rows with a value than in those without, and few of them."""
-    there = other.filter(values.is_not_null()).unique()
-    return len(there) < values.count() and not there.is_in(other.filter(values.is_null()).implode(), nulls_equal=True).any()  # fmt: skip
+    there, below = other.filter(values.is_not_null()), other.filter(values.is_null())
+    apart = not below.has_nulls() and not there.is_in(below.implode()).any()
+    return apart and there.n_unique() < len(there)
