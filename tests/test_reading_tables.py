@@ -295,6 +295,7 @@ def test_columns_under_other_names_say_how_runs_ended(tmp_path: Path, name: str)
     assert found.runs["status"].to_list() == states
     last = head.split(",")[-1]
     assert (last in settings(found)[0]) == (states == [None] * 3)
+    assert last not in found.metrics or states == [None] * 3
     assert any("terminated is read as ended well" in one for one in found.notes) == (name == "all terminated")  # fmt: skip
 
 
@@ -309,6 +310,11 @@ def test_a_flag_of_a_long_table_has_one_value_a_run(
     rows = [f"{'ab'[at // 2]},{at % 2},{flag == 'T'},{at}\n" for at, flag in enumerate(flags)]
     found = read(write(tmp_path, "a.csv", "run,step,failed,acc\n" + "".join(rows)), {})
     assert found.runs["status"].to_list() == states
+
+
+def test_a_flag_is_a_metric_where_no_other_result_is_known(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "arm,item,failed\na,1,0\nb,1,1\n")
+    assert read(path, {}).metrics == ["item", "failed"]
 
 
 def test_a_flag_is_mapped_to_the_status(tmp_path: Path) -> None:

@@ -191,6 +191,8 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
             found.settings[roles.names[name]] = values
         if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
+    if any(map(is_named_result, found.metrics)):  # else a flag may be what is judged
+        found.metrics = {n: own for n, own in found.metrics.items() if n not in roles.flags}
     if not exported:
         refuse_merged(table.path, found.settings)
     names = [name_row(n) for n in range(1, table.rows + 1)] if key is None else key.to_list()
