@@ -184,6 +184,25 @@ def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
     assert found.curves["val/acc"].is_nan().to_list() == [False, True, None]
 
 
+REPEATED = {
+    "W&B's IDs": (RUNS_CSV + "".join(RUNS_CSV.splitlines(True)[1:3]), 3, "2 rows with the ID and all cells of an earlier one left out: x1, x2"),
+    "a run_id": ("run_id,arm,acc\nr1,a,5\nr2,b,6\nr2,b,6\n", 2, "1 row with the run_id and all"),
+    "an id in a group": ("sys/id,arm,acc\nr1,a,5\nr2,b,6\nr2,b,6\n", 2, "1 row with the sys/id and all"),
+    "an id of items": ("id,arm,right\n1,a,1\n1,a,1\n1,b,1\n1,b,0\n", 4, ""),
+    "no id": ("arm,acc\na,5\na,5\nb,6\n", 3, ""),
+    "without an ID": ("Name,State,Created,ID,arm,acc\nr,finished,,,a,5\nr,finished,,,a,5\ns,finished,,x,b,6\n", 3, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_rows_of_one_id_count_once(tmp_path: Path, name: str) -> None:
+    text, runs, note = REPEATED[name]
+    found = read(write(tmp_path, "a.csv", text), {})
+    assert len(found.runs) == len(found.curves) == runs
+    assert note in "\n".join(found.notes)
+    assert bool(found.notes) == bool(note)
+
+
 def test_wandb_exports_a_chart(tmp_path: Path) -> None:
     found = read(write(tmp_path, "wandb_chart.csv", CHART), {})
     assert found.kind == "W&B's export of a chart"
@@ -245,6 +264,99 @@ def test_a_column_is_the_status_if_it_has_words_of_states(
     assert ("state" in settings(found)[0]) == (states is None)
     mapped = read(tmp_path / "a.csv", {"status": "state"})
     assert mapped.runs["status"][0] == ("complete" if cells[0] == "finished" else cells[0].lower())
+
+
+ENDED = {
+    "the last part of a name": ("sys/state\nInactive\nActive\nx", ["complete", "active", "x"]),
+    "after a point": ("info.status\nCOMPLETED\nFAILED\n", ["complete", "failed", None]),
+    "the whole name first": ("tags.status,State\nfailed,done\nok,killed\n,ok", ["complete", "killed", "complete"]),
+    "a setting, and a status": ("state,tags.state\npixels,done\nvector,killed\nvector,ok", ["complete", "killed", "complete"]),
+    "empty cells of a last part": ("env.state\npixels\n\nvector", [None] * 3),
+    "a flag": ("sys/failed\nFalse\nTrue\n", ["complete", "failed", None]),
+    "numbers as a flag": ("has_crashed\n0\n1\n", ["complete", "crashed", None]),
+    "a flag of a good end": ("is_done\nTrue\nFalse\n", ["complete", "unfinished", None]),
+    "exit codes": ("Exit code\n0\n137\n", ["complete", "exit code 137", None]),
+    "a flag against a good state": ("state,failed\nInactive,False\nInactive,True\nkilled,False", ["complete", "failed", "killed"]),
+    "a bad state and a flag": ("status,exit_code\npreempted,1\n,0\nTERMINATED,1", ["preempted", "complete", "exit code 1"]),
+    "counts": ("failed\n3\n0\n1", [None] * 3),
+    "other words": ("done\nyes\nno\nyes", [None] * 3),
+    "all terminated": ("status\nTERMINATED\nERROR\nTERMINATED", ["complete", "error", "complete"]),
+    "terminated beside a word for a good end": ("status\nterminated\nfinished\nterminated", ["terminated", "complete", "terminated"]),
+    "published": ("status\npublished\ncompleted\nrunning", ["complete", "complete", "running"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_columns_under_other_names_say_how_runs_ended(tmp_path: Path, name: str) -> None:
+    text, states = ENDED[name]
+    head, *cells = text.split("\n")
+    rows = "".join(f"{seed},{own},5\n" for seed, own in enumerate(cells))
+    found = read(write(tmp_path, "a.csv", f"seed,{head},acc\n{rows}"), {})
+    assert found.runs["status"].to_list() == states
+    last = head.split(",")[-1]
+    assert (last in settings(found)[0]) == (states == [None] * 3)
+    assert last not in found.metrics or states == [None] * 3
+    assert any("terminated is read as ended well" in one for one in found.notes) == (name == "all terminated")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "states"),
+    [("FFTT", ["complete", "failed"]), ("FTFF", [None, None])],
+    ids=["one value a run", "of single steps"],
+)
+def test_a_flag_of_a_long_table_has_one_value_a_run(
+    tmp_path: Path, flags: str, states: list[str | None]
+) -> None:
+    rows = [f"{'ab'[at // 2]},{at % 2},{flag == 'T'},{at}\n" for at, flag in enumerate(flags)]
+    found = read(write(tmp_path, "a.csv", "run,step,failed,acc\n" + "".join(rows)), {})
+    assert found.runs["status"].to_list() == states
+
+
+def test_a_flag_is_a_metric_where_no_other_result_is_known(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "arm,item,failed\na,1,0\nb,1,1\n")
+    assert read(path, {}).metrics == ["item", "failed"]
+
+
+def test_a_flag_is_mapped_to_the_status(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "arm,failed,acc\na,False,5\nb,True,6\n")
+    assert read(path, {"status": "failed"}).runs["status"].to_list() == ["complete", "failed"]
+
+
+MERGED = {
+    "data sets": ("dataset,method", "c10,a ,b ,a ,b c100,a ,b ,a ,b", "dataset"),
+    "methods beside a seed": ("method,seed", "a,0 ,1 ,2 b,0 ,1 ,2", "method"),
+    "methods of other numbers of seeds": ("method,seed", "a,0 ,1 ,2 b,0 ,1", "method"),
+    "numbers": ("t_mult,fold", "1,0 ,1 ,2 2,0 ,1 ,2", "t_mult"),
+    "in two columns": ("dataset,method,seed", "c10,a,0 ,,1 ,b,0 ,,1 c100,a,0 ,,1 ,b,0 ,,1", "dataset"),
+    "one left of two columns": ("dataset,method,seed", "c10,a,0 ,a,1 ,b,0 ,b,1 c100,a,0 ,a,1 ,b,0 ,b,1", "dataset"),
+    "alike in two columns": ("method,width,seed", "a,1,0 ,,1 b,2,0 ,,1 c,1,0 ,,1", "method"),
+    "a setting for another": ("t_mult,gamma", "2, ,1 4, ,1 2, ,2", None),
+    "of one arm": ("arm,t_mult", "a,2 b, a,4 b, a,2 b,", None),
+    "of one arm, in words": ("arm,mode", "a,up b, a,down b, a,up b,", None),
+    "of two arms": ("arm,mode", "a,up b,down c, c, a,up b,down c, c,", None),
+    "not in later runs": ("mode,arm", "up,a up,b down,a down,b ,a ,b", None),
+    "one value": ("mode,arm", "up,a ,b ,b ,a", None),
+    "a value again": ("mode,arm", "up,a ,b up,b ,a down,a ,b", None),
+    "the first row is empty": ("mode,arm", ",a up,b ,b ,a down,a ,b", None),
+    "numbers here and there": ("dropout,arm", "0.1,a ,b 0.2,b ,a ,a 0.3,b ,a ,b", None),
+    "remarks": ("remark,arm", "odd,a ,b ,a ,b ,a ,b again,a ,b", None),
+    "a result": ("loss,arm", "1.5,a ,b 2.5,a ,b 1.7,b ,a", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_merged_cells_are_asked_about(tmp_path: Path, name: str) -> None:
+    head, text, column = MERGED[name]
+    rows = "".join(f"{row},{70 + at}\n" for at, row in enumerate(text.split(" ")))
+    path = write(tmp_path, "a.csv", f"{head},acc\n{rows}")
+    if column is None:
+        assert len(read(path, {}).runs) == len(text.split(" "))
+        return
+    with pytest.raises(
+        ConfigError,
+        match=rf"the column '{column}' has values in .* \(rows 1, .*; fill in the cells",
+    ):
+        read(path, {})
 
 
 @pytest.mark.parametrize(
@@ -634,6 +746,7 @@ REFUSED = {
     "one column": Refused("acc\n1\n2\n", "has one column (acc)"),
     "no header": Refused("1,2,0.5\n2,2,0.6\n", "no names of columns in its first line"),
     "names twice": Refused("acc,acc\n1,2\n", "two columns are named 'acc'; rename"),
+    "rows of one ID that differ": Refused(RUNS_CSV.replace('"x2"', '"x1"'), "rows 1, 2 have the ID x1 and differ in State, Runtime, scheduler.t_mult, val/acc, … (5 in all); keep one row a run"),
     "names that differ in blanks": Refused("acc,acc \n1,2\n", "two columns are named 'acc'"),
     "a short row": Refused("a,b,c\n1,2,3\n1,2\n", "line 3 has 2 cells, and the first line 3"),
     "a long row": Refused("a,b\n1,2,3\n", "line 2 has 3 cells"),

@@ -328,6 +328,39 @@ def final_values(runs: Sequence[dict[str, Any]]) -> Recorded:
     return replace(found, kind=f"CSV, {FINAL_VALUES}", curves=found.curves.with_columns(columns))
 
 
+PARTS = {
+    "splits": ("split", "train val test", True),
+    "splits under another name": ("Evaluated on", "val test", True),
+    "metrics": ("metric", "acc loss f1", True),
+    "metrics of pandas' melt": ("variable", "val_acc val_loss", True),
+    "splits of other words": ("split", "labelled-4k labelled-250", False),
+    "data sets": ("dataset", "cifar10 cifar100", False),
+    "tasks": ("task", "mnli rte", False),
+    "losses": ("loss", "mse mae", False),
+    "distances": ("metric", "cosine euclidean", False),
+    "parts to train on": ("split", "train trainval", False),
+    "layers that are trained": ("training", "head all", False),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_rows_of_one_run_are_asked_about(name: str) -> None:
+    """Unless --where says which, or such a column is the factor, or --ignore names it."""
+    key, texts, asked = PARTS[name]
+    values = texts.split()
+    recorded = final_values([own | {"value": 1.5} for own in grid(1, 2, seeds=3, **{key: values})])
+    whole = Asked("t_mult", "1", metric="value")
+    if asked:
+        found = f"{', '.join(values)}$"
+        with pytest.raises(ConfigError, match=f"^--where {key}=VALUE: say which rows are judged, .* {found}"):  # fmt: skip
+            recover(recorded, whole)
+    else:
+        assert cells(recover(recorded, whole)) == [f"{key}={value}" for value in values]
+    assert cells(recover(recorded, replace(whole, where={key: values[-1]}))) == [""]
+    assert recover(recorded, replace(whole, ignore=(key,))).keys.ignored == [key]
+    assert recover(recorded, Asked(key, values[0], metric="value")).treatments == (*sorted(values[1:]),)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("metric", "column", "values", "means"),
     [

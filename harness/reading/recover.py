@@ -32,6 +32,7 @@ from harness.reading.refused import (
     text_columns,
 )
 from harness.reading.table_cells import MISSING, READ_AS_EMPTY
+from harness.reading.table_parts import refuse_pooled
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 _SUMMARIES = {"mean", "avg", "average", "median", "std", "sd", "stdev", "sem", "total", "sum", "all", "min", "max"}  # fmt: skip
@@ -133,6 +134,8 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
     empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
+    if recorded.kind.endswith(FINAL_VALUES):
+        refuse_pooled([run.settings for run in runs], {factor, metric, *seeds, *ignored})
     if recorded.kind.endswith(FINAL_VALUES) and not seeds:
         refuse_means(recorded, keys, metric, factor)
     if recorded.kind.endswith(FINAL_VALUES):

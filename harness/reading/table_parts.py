@@ -1,8 +1,9 @@
-"""Rows of one run of a table that are those of several curves, as of train and val."""
+"""Rows of one run of a table that are those of several curves, or values, as of train and val."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -47,6 +48,21 @@ def refuse_parts(
         _refuse(table, run, f"{differ} in {name} ({clean(listed(parts.to_list(), 4))})", [name])
     if together := _set_apart_together(rows, crossed):
         _refuse(table, run, f"and step differ in {' and '.join(together)}", together)
+
+
+def refuse_pooled(settings: Sequence[Mapping[str, Any]], skipped: Collection[str]) -> None:
+    """Raise `ConfigError` where a setting of final values tells rows of one run apart, as `split` or `metric` does.
+
+    Its texts are splits, or it has such a name and most of its texts have the words of splits or metrics. `skipped` are
+    the keys that may be so.
+    """
+    for key in dict.fromkeys(key for one in settings for key in one):
+        texts = [*dict.fromkeys(one[key] for one in settings if isinstance(one.get(key), str))]
+        if key in skipped or len(texts) < 2 or no_setting(key):
+            continue
+        found = [*filter(_is_part if words(key) & _NAMES else _is_split, texts)]
+        if 2 * len(found) > len(texts):
+            raise ConfigError(f"--where {key}=VALUE: say which rows are judged, as those of one run differ in {key}: {listed(texts)}")  # fmt: skip
 
 
 def _refuse(table: Table, run: Sequence[str], differ: str, names: Collection[str]) -> None:
@@ -153,3 +169,7 @@ def _runs_beside(rows: pl.DataFrame, name: str) -> bool:
 
 def _is_part(text: str) -> bool:
     return bool(words(text) & SPLITS) or is_named_result(text)
+
+
+def _is_split(text: str) -> bool:
+    return bool(found := words(text)) and found <= SPLITS

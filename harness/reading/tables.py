@@ -16,8 +16,6 @@ from harness.config.errors import ConfigError, nearest
 from harness.reading import table_exports as exports
 from harness.reading.meaning import is_clock, is_named_result
 from harness.reading.recorded import (
-    COMPLETE,
-    COMPLETE_WORDS,
     FINAL_VALUES,
     MOST_RUNS,
     RUNS,
@@ -32,6 +30,8 @@ from harness.reading.recorded import (
 from harness.reading.table_cells import READ_AS_TEXT, steps, steps_of_epochs
 from harness.reading.table_files import Table, in_decimal, open_table
 from harness.reading.table_parts import refuse_parts
+from harness.reading.table_rows import refuse_merged, without_repeats
+from harness.reading.table_states import flag_columns, status_column, statuses, words_by_row
 
 ROLES = ("run", "seed", "step", "epoch", "status", "lr")
 _RUN = ("run", "run_id", "run_name", "id", "name", "trial", "experiment")
@@ -39,24 +39,17 @@ _ONE_RUN = _RUN[:3]  # names of a column that has another value in each run
 _STEP = ("step", "global_step", "_step", "trainer/global_step", "update", "iteration", "iter", "training_iteration", "epoch")  # fmt: skip
 _SEED = ("seed", "random_seed", "rng_seed")
 _A_SEED = re.compile(r"(?:seed|run|trial|rep|repeat)[ _-]?#?\d+", re.I)
-_STATUS = ("status", "state")
-# one of these words says how a run ended
-_STATES = re.compile(
-    r"""\b(?:completed?|finished|done|success(?:ful)?|succeeded|ok|running|pending|queued|scheduled|waiting|preempt\w*
-    |unfinished|incomplete|fail\w*|errors?|crash\w*|killed|terminated|stopped|aborted|interrupted|cancell?ed|pruned
-    |time(?:d[ ])?out|memory|oom|diverged|unstable|exploded|nan|segfault|exit(?:ed)?|active|inactive)\b""",
-    re.I | re.X,
-)
 
 
 @dataclass(frozen=True)
 class _Roles:
-    """The columns that are a run, a step, a seed and a status, and the names that the others get."""
+    """The columns that are a run, a step, a seed, a status and flags beside it, and the names that the others get."""
 
     run: tuple[str, ...]
     step: str | None
     seed: str | None
     status: str | None
+    flags: tuple[str, ...]
     names: dict[str, str]
 
 
@@ -123,25 +116,20 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
         exported and step == "_step" and table.values(step).null_count()
     ):  # of runs that logged nothing
         step = None
-    status = known("status", _STATUS, lower)
-    if status and "status" not in mapping and not exported:
-        status = status if _has_states(table.text(status)) else None
+    taken = {column for column in roles if roles[column] != "status"}
+    status = mapping.get("status") or (
+        known("status", ("state",), lower) if exported else status_column(table, taken)
+    )
+    flags = flag_columns(table, taken)
+    status = None if status in flags else status
     named = known("run", ("name",) if exported else _RUN, lower)
     run = _run_columns(table, mapping) if "run" in mapping else (named,) if named else ()
     if twice := {step, status} & set(run):
         raise ConfigError(f"{table.path}: the column {min(map(str, twice))!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
     renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
-    taken = {"run", "step", *renamed.values()}
-    names = {n: renamed.get(n, f"{n} (column)" if n in taken else n) for n in table.names}
-    return _Roles(run, step, known("seed", _SEED, parts), status, names)
-
-
-def _has_states(cells: pl.Series) -> bool:
-    """Return whether text says how runs ended: it has such a word, or is empty somewhere."""
-    texts = [text for text in cells.unique() if text]
-    return len(texts) < cells.n_unique() or any(
-        _STATES.search(re.sub("[_-]", " ", one)) for one in texts
-    )
+    own = {"run", "step", *renamed.values()}
+    names = {n: renamed.get(n, f"{n} (column)" if n in own else n) for n in table.names}
+    return _Roles(run, step, known("seed", _SEED, parts), status, flags, names)
 
 
 def _check(table: Table, mapping: Mapping[str, str]) -> None:
@@ -185,28 +173,31 @@ def _key(table: Table, columns: tuple[str, ...]) -> pl.Series:
 
 
 def _final_values(table: Table, roles: _Roles) -> Recorded:
+    exported = exports.is_runs_table(table.names)
     refuse_more("runs", table.rows, MOST_RUNS)
+    table = without_repeats(table, exported)
     if len(seeds := [name for name in table.names if _A_SEED.fullmatch(name)]) > 1:
         raise ConfigError(f"{table.path}: {_list(seeds)} are a column a seed; give a row a run, with a column seed (pandas: melt)")  # fmt: skip
     key = _key(table, roles.run) if roles.run else None
     unique = key is not None and key.n_unique() == len(key)
     if key is not None and not unique and roles.step is None and roles.run[0].lower() in _ONE_RUN:
         raise ConfigError(f"{table.path}: {roles.run[0]!r} has several rows of a run, and no column is a step; --map step=COLUMN, or rename {roles.run[0]!r} if a row is a run")  # fmt: skip
-    exported = exports.is_runs_table(table.names)
-    known = {roles.status, roles.step} | (
-        set(roles.run) if unique and len(roles.run) == 1 else set()
-    )
+    known = {roles.status, roles.step, *(roles.run if unique and len(roles.run) == 1 else ())}
     found = _Found()
     for name in table.names:
         if name in known or (exported and name.lower() in exports.ABOUT_RUNS):
             continue
         values = table.values(name)
-        if roles.step is None or not is_clock(name):
+        if name not in roles.flags and (roles.step is None or not is_clock(name)):
             found.settings[roles.names[name]] = values
         if values.dtype.is_numeric() and name not in (*roles.run, roles.seed):
             found.metrics[roles.names[name]] = values.cast(pl.Float64)
+    if any(map(is_named_result, found.metrics)):  # else a flag may be what is judged
+        found.metrics = {n: own for n, own in found.metrics.items() if n not in roles.flags}
+    if not exported:
+        refuse_merged(table.path, found.settings)
     names = [name_row(n) for n in range(1, table.rows + 1)] if key is None else key.to_list()
-    status = None if roles.status is None else table.text(roles.status)
+    status = words_by_row(table, roles.status, roles.flags)
     kind = exports.RUNS_TABLE if exported else f"{table.format}, {FINAL_VALUES}"
     number = pl.arange(table.rows, dtype=pl.UInt32, eager=True)
     step = pl.Series([None], dtype=pl.Int64).new_from_index(0, table.rows)
@@ -221,13 +212,11 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
 def _runs(table: Table, names: list[str], found: _Found, status: pl.Series | None) -> pl.DataFrame:
     values = [in_decimal(column).to_list() for column in found.settings.values()]
     rows: Any = zip(*values, strict=True) if values else [()] * len(names)
-    states: list[str | None] = [None] * len(names)
-    if status is not None:
-        states = [clean(text).lower() or None if text else None for text in status]
+    states = [None] * len(names) if status is None else statuses(status, table.notes)
     return pl.DataFrame(
         {
             "run": unique_names([clean(name) for name in names]),
-            "status": [COMPLETE if state in COMPLETE_WORDS else state for state in states],
+            "status": states,
             "error": [None] * len(names),
             "where": [clean(table.path)] * len(names),
             "settings": [json.dumps(flat_settings(_given(found.settings, row))) for row in rows],
@@ -266,15 +255,17 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
         number = number.gather(order)
     same = number.eq_missing(number.shift(1))
     found = _Found()
-    status = None
+    flags = [n for n in roles.flags if pl.DataFrame([key.alias("run"), table.values(n).alias("value")]).n_unique() == len(runs)]  # fmt: skip
+    status = words_by_row(table, roles.status, flags)
+    if status is not None:
+        status = status if order is None else status.gather(order)
+        status = _per_run(number, status, pl.col("value").drop_nulls().last())
     for name in table.names:
-        if name in roles.run and len(roles.run) == 1:
+        if name in (roles.status, *flags) or (name in roles.run and len(roles.run) == 1):
             continue
-        values = table.text(name) if name == roles.status else table.values(name)
+        values = table.values(name)
         values = values if order is None else values.gather(order)
-        if name == roles.status:
-            status = _per_run(number, values, pl.col("value").filter(pl.col("value") != "").last())
-        elif name == roles.step:
+        if name == roles.step:
             before = len(table.notes)
             step = steps(table.path, name, values, table.notes, number)
             if len(table.notes) > before or "epoch" in (name.lower(), roles.names[name]):
@@ -287,7 +278,7 @@ def _long(table: Table, roles: _Roles, key: pl.Series, runs: pl.Series) -> Recor
     epoch = next((own for key, own in found.metrics.items() if key.lower() == "epoch"), None)
     if epoch is not None:
         rows = rows.with_columns(step=steps_of_epochs(roles.step, rows, epoch, table.notes))
-    known = (*roles.run, roles.step, roles.status)
+    known = (*roles.run, roles.step, roles.status, *flags)
     others = {name: roles.names[name] in found.left for name in table.names if name not in known}
     refuse_parts(table, others, roles.run, rows, order)
     kind = f"{table.format}, {STEPS}"
