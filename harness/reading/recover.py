@@ -135,18 +135,7 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
     factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
     if recorded.kind.endswith(FINAL_VALUES):
-        refuse_pooled([run.settings for run in runs], {factor, metric, *seeds, *ignored})
-    if recorded.kind.endswith(FINAL_VALUES) and not seeds:
-        refuse_means(recorded, keys, metric, factor)
-    if recorded.kind.endswith(FINAL_VALUES):
-        settings, skipped = [run.settings for run in runs], {metric, *ignored}
-        unnamed = all(is_unnamed(run.name) for run in runs)
-        if seeds and unnamed:
-            refuse_curves(settings, [factor, *seeds], skipped)
-        elif unnamed and not meaning.seed_candidates(keys):
-            refuse_one_curve(settings, factor, skipped)
-        if seeds or unnamed:
-            refuse_rising(settings, factor, seeds, skipped)
+        _refuse_rows(recorded, runs, metric, factor, seeds, ignored)
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
     _add_levels(found, asked)
     _add_seeds(found, seeds, asked.seed)
@@ -164,6 +153,23 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
         found.paired = False
         found.notes.append(f"no {' and '.join(seeds)} is in both of two arms of a cell: the runs are not paired")  # fmt: skip
     return found
+
+
+def _refuse_rows(
+    recorded: Recorded, runs: Sequence[Run], metric: str, factor: str, seeds: Sequence[str], ignored: Sequence[str]
+) -> None:  # fmt: skip
+    """Raise `ConfigError` for rows of a table of final values that are no runs."""
+    settings, skipped = [run.settings for run in runs], {metric, *ignored}
+    refuse_pooled(settings, {factor, *seeds, *skipped})
+    if not seeds:
+        refuse_means(recorded, _keys(runs), metric, factor)
+    unnamed = all(is_unnamed(run.name) for run in runs)
+    if seeds and unnamed:
+        refuse_curves(settings, [factor, *seeds], skipped)
+    elif unnamed and not meaning.seed_candidates(_keys(runs)):
+        refuse_one_curve(settings, factor, skipped)
+    if seeds or unnamed:
+        refuse_rising(settings, factor, seeds, skipped)
 
 
 def _sorted_keys(
