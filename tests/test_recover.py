@@ -415,6 +415,11 @@ def test_a_metric_that_was_read_as_text_is_not_replaced_by_another(
         recover(found, asked)
 
 
+def test_what_each_run_has_of_its_own_is_no_factor() -> None:
+    runs = [own | {"sys/id": f"P-{at}"} for at, own in enumerate(grid(1, 2))]
+    assert recover(source(runs), Asked(baseline="1", metric="val_acc")).factor == "t_mult"
+
+
 def test_a_clock_is_no_metric_where_there_is_no_other() -> None:
     with pytest.raises(ConfigError, match="--metric: say which number is judged; found: epoch"):
         recover(source(grid(1, 2), "epoch"), Asked("t_mult", "1"))

@@ -66,7 +66,7 @@ _REPEAT = re.compile(
     r"(?:^|[._/-])(?:trial|repeat|repetition|replicate|replication|rep|fold)$", re.I
 )
 _NO_SETTING = re.compile(
-    r"""^(?:name|id|uuid|path|dir|folder|index|run\ \(column\))$
+    r"""^(?:name|id|uuid|path|dir|folder|index|number|run\ \(column\))$
     |(?:^|[._/-])(?:
         host(?:name)?|node(?:_?name|list)?|queue|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)

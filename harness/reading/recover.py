@@ -240,6 +240,7 @@ def _factor(
         own = {_level(run, key): show(run.settings[key]) for run in runs if key in run.settings}
         if len(own) > 1 and key not in others and meaning.may_be_factor(key):
             candidates[key] = [*own.values()]
+    candidates = {key: own for key, own in candidates.items() if len(own) < len(runs)} or candidates
     if len(candidates) == 1 and len(*candidates.values()) <= max(2, len(runs) // 2):
         return next(iter(candidates)), True
     texts = [
