@@ -172,6 +172,13 @@ def test_nested_objects_have_full_keys(tmp_path: Path) -> None:
     assert found.metrics == ["config.lr", "acc", "late"]
 
 
+def test_names_and_cells_may_have_half_of_a_character(tmp_path: Path) -> None:
+    rows = [{"arm\ud800": f"{arm}\ud800", "acc": 1.0} for arm in "ab"]
+    found = read(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))), {})
+    ((key, level), _), _ = (one.items() for one in settings(found))
+    assert (key[:3], level[:1]) == ("arm", "a")
+
+
 def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
     found = read(write(tmp_path, "wandb_export.csv", RUNS_CSV), {})
     assert found.kind == "W&B's export of a table of runs"
@@ -611,6 +618,11 @@ REFUSED = {
     "only a byte order mark": Refused(b"\xef\xbb\xbf\n", "is empty"),
     "a header only": Refused("a,b\n", "a first line and no rows"),
     "markdown without rows": Refused("| a | b |\n|---|---|\n", "a first line and no rows"),
+    "a rule only": Refused("|---|---|\n", "no names of columns in its first line", "a.md"),
+    "a pipe only": Refused("abc\n|", "no names of columns in its first line", "a.md"),
+    "Excel's line only": Refused("sep=;\n", "no names of columns in its first line"),
+    "separators only": Refused(";\n1;2\n", "has no column with a name"),
+    "an odd blank only": Refused("\x85\n", "has no column with a name", "a.jsonl"),
     "one column": Refused("acc\n1\n2\n", "has one column (acc)"),
     "no header": Refused("1,2,0.5\n2,2,0.6\n", "no names of columns in its first line"),
     "names twice": Refused("acc,acc\n1,2\n", "two columns are named 'acc'; rename"),

@@ -159,7 +159,7 @@ def _unmarked(cell: str) -> str:
 
 
 def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table:
-    _, header = next(rows)
+    _, header = next(rows, (1, []))
     if all(re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", cell.strip()) for cell in header):
         raise unreadable(path, "has no names of columns in its first line; write them there")
     refuse_more("columns", len(header), MOST_COLUMNS)
@@ -189,11 +189,10 @@ def _columns(objects: Iterator[dict[str, Any]]) -> tuple[list[str], pl.DataFrame
         total += len(chunk)
         _refuse_size(total, len(names))
         columns = [[_cell(row.get(name)) for row in chunk] for name in names]
-        chunks.append(pl.DataFrame(columns, dict.fromkeys(names, pl.String), orient="col"))
+        schema = {str(n): pl.String for n in range(len(names))}
+        chunks.append(pl.DataFrame(columns, schema, orient="col"))
         most = _CHUNK_CELLS // max(len(names), 1) + 1
-    frame = pl.concat(chunks, how="diagonal")
-    frame.columns = [str(n) for n in range(len(names))]
-    return list(names), frame
+    return list(names), pl.concat(chunks, how="diagonal") if chunks else pl.DataFrame()
 
 
 def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -267,7 +266,8 @@ def _named(
             raise ConfigError(f"{path}: two columns are named {cleaned!r}; rename one of them, or leave it out")  # fmt: skip
         found[cleaned] = column
     if len(found) < 2:
-        raise unreadable(path, f"has one column ({', '.join(found)}); columns are separated by a comma, a semicolon or a tab")  # fmt: skip
+        has = f"one column ({', '.join(found)})" if found else "no column with a name"
+        raise unreadable(path, f"has {has}; columns are separated by a comma, a semicolon or a tab")
     if not rows:
         raise unreadable(path, "has a first line and no rows")
     unnamed = len(raw) - len(found)
