@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -298,9 +299,23 @@ def _load(path: Path, column: str, name: str) -> pl.Series:
 
 
 @contextmanager
+def _no_native_stderr() -> Iterator[None]:
+    """Discard what is written to file descriptor 2 meanwhile: Rust's threads write there when they panic."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def _parquet_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        with _no_native_stderr():
+            yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise unreadable(path, f"is a damaged or encrypted Parquet file ({reason}); write it anew") from error  # fmt: skip
