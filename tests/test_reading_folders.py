@@ -378,7 +378,7 @@ def test_hidden_folders_are_not_read_and_names_may_be_any_bytes(tmp_path: Path) 
     run.rename(tmp_path / os.fsdecode(b"lr=\xff\x1b[31m\n"))
     found = lightning.read(tmp_path)
     assert len(found.runs) == 4
-    assert "lr= [31m" in found.runs["run"].to_list()
+    assert "lr=\\udcff [31m" in found.runs["run"].to_list()
 
 
 def test_folders_are_searched_to_a_depth(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def _objects(path: Path, values: Iterable[tuple[str, object]]) -> Iterator[dict[
 
 def _cell(value: object) -> str | None:
     if isinstance(value, str):
-        return value if value.isascii() else value.encode(errors="replace").decode()
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
     if value is None:
         return None
     return repr(value) if isinstance(value, float) else json.dumps(value)
