@@ -1,4 +1,4 @@
-"""A file that holds one table → its columns: CSV, TSV, Markdown, JSON Lines or a JSON array, Parquet."""
+"""A file that holds one table → its columns: CSV, TSV, a pasted table, JSON Lines or a JSON array, Parquet."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from polars import selectors
 
 from harness import files
 from harness.config.errors import ConfigError
+from harness.reading.pasted_tables import aligned, has_bare_rule, is_aligned, piped
 from harness.reading.recorded import (
     MOST_COLUMNS,
     MOST_ROWS,
@@ -44,6 +45,7 @@ _MAGIC = {
     b"\xfe\xff": "is UTF-16; save it as UTF-8",
 }
 _AN_OBJECT_A_LINE = 'write an object a line (pandas: to_json(…, orient="records", lines=True))'
+_ALIGNED = "Aligned text"
 _SEPARATORS = "\t;,"
 _NAMED_SEPARATOR = re.compile(rf"sep=([{_SEPARATORS}|])\s*".encode())  # Excel's first line
 _UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas' index
@@ -53,7 +55,7 @@ _UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas'
 class Table:
     """The columns of a file: `names`, clean and unique, in the order of the file; `load` returns the cells of one.
 
-    `format`: CSV, Markdown, JSON Lines, or Parquet.
+    `format`: CSV, Markdown, Aligned text, JSON Lines, or Parquet.
     """
 
     path: Path
@@ -77,7 +79,7 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators.
+    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators or blanks between them.
 
     Raises OSError; `UnreadableError` or `ConfigError`, in one line, for what is none, or is too large.
     """
@@ -112,15 +114,18 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     if path.suffix.lower() in (".jsonl", ".ndjson") or first[:1] in b"{[":
         rows = _array(path, data) if first[:1] == b"[" else _lines(path, text)
         return _table(path, "JSON Lines", *_columns(_objects(path, rows)))
-    piped = path.suffix.lower() in (".md", ".txt") and b"\n|" in data
-    if first.startswith(b"|") or piped:
-        return _rows(path, "Markdown", iter(_markdown(path, text)))
+    if first.startswith(b"|") or (path.suffix.lower() in (".md", ".txt") and b"\n|" in data):
+        return _rows(path, "Markdown", iter(piped(path, text, bare=False)))
     sample = start.decode("utf-8-sig", errors="replace").splitlines()
     lines = sample if len(start) < _SAMPLE_BYTES else sample[:-1]
-    separator, skipped = _separator(lines[:20]), 0
+    (separator, fits), skipped = _separator(lines[:20]), 0
     if named := _NAMED_SEPARATOR.fullmatch(first.partition(b"\n")[0]):
         separator, skipped = named[1].decode(), 1
         text.readline()
+    elif not fits and (bare := has_bare_rule(lines)) is not None:
+        return _rows(path, "Markdown", iter(piped(path, text, bare)))
+    elif not fits and is_aligned(lines):
+        return _rows(path, _ALIGNED, iter(aligned(text)))
     reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
     table = _rows(path, "CSV", ((reader.line_num + skipped, row) for row in reader if row))
     if data[-1:] not in b"\r\n":
@@ -128,35 +133,15 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     return table
 
 
-def _separator(lines: list[str]) -> str:
-    """Return the separator that cuts all of the first lines into equally many cells, the most."""
+def _separator(lines: list[str]) -> tuple[str, bool]:
+    """Return the separator that cuts all of the first lines into equally many cells, the most; and whether it does."""
 
     def fits(separator: str) -> tuple[bool, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
         return len(set(widths)) == 1 and widths[0] > 1, max(widths[:1], default=0)
 
-    return max(_SEPARATORS, key=fits)
-
-
-def _markdown(path: Path, text: Iterable[str]) -> list[tuple[int, list[str]]]:
-    found: list[tuple[int, list[str]]] = []
-    for number, line in enumerate(text, 1):
-        if not (row := line.strip()).startswith("|"):
-            continue
-        if found and found[-1][0] != number - 1:
-            raise unreadable(path, f"has a second table in line {number}; leave one in the file")
-        cells = re.split(r"(?<!\\)\|", row[1:])
-        cells = cells[:-1] if row.endswith("|") else cells
-        found.append((number, [_unmarked(cell) for cell in cells]))
-    return [
-        (number, row) for number, row in found if not all(re.fullmatch(":?-+:?", c) for c in row)
-    ]
-
-
-def _unmarked(cell: str) -> str:
-    """Return a Markdown cell without its marks: `**76.1**`, `_76.1_` and `` `76.1` `` are 76.1."""
-    plain = re.sub(r"\*\*|`|\\(?=\|)", "", cell).strip()
-    return re.sub(r"^(\*|__?)(.+)\1$", r"\2", plain)
+    best = max(_SEPARATORS, key=fits)
+    return best, fits(best)[0]
 
 
 def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table:
@@ -170,7 +155,8 @@ def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table
             if row == header:
                 raise unreadable(path, f"line {line} has the names of columns again, as where files were joined; delete it")  # fmt: skip
             if len(row) != len(header):
-                raise unreadable(path, f"line {line} has {len(row)} cells, and the first line {len(header)}; complete it, or delete it")  # fmt: skip
+                fix = "put two or more blanks, or commas, between all cells" if kind == _ALIGNED else "complete it, or delete it"  # fmt: skip
+                raise unreadable(path, f"line {line} has {len(row)} cells, and the first line {len(header)}; {fix}")  # fmt: skip
         total += len(chunk)
         _refuse_size(total, len(header))
         columns = zip(*(row for _, row in chunk), strict=True)
@@ -268,7 +254,7 @@ def _named(
         found[cleaned] = column
     if len(found) < 2:
         has = f"one column ({', '.join(found)})" if found else "no column with a name"
-        raise unreadable(path, f"has {has}; columns are separated by a comma, a semicolon or a tab")
+        raise unreadable(path, f"has {has}; put a comma, a tab, | or two blanks between columns")
     if not rows:
         raise unreadable(path, "has a first line and no rows")
     unnamed = len(raw) - len(found)
