@@ -11,12 +11,12 @@ import struct
 import subprocess
 import sys
 import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record
 
 from harness.config.errors import ConfigError
 from harness.files import UnreadableError
@@ -105,7 +105,8 @@ def test_how_a_run_ended(tmp_path: Path, name: str) -> None:
 
 def write_log(folder: Path, steps: list[str]) -> None:
     """A log, in a folder of its own, of a run with a loss at these steps, which are JSON."""
-    run, *rows = records = [Record() for _ in range(len(steps) + 1)]
+    record_type = import_module("wandb.proto.wandb_internal_pb2").Record
+    run, *rows = records = [record_type() for _ in range(len(steps) + 1)]
     run.run.run_id = folder.name
     for row, step in zip(rows, steps, strict=True):
         for key, value in (("loss", "0.5"), ("_step", step)):
