@@ -242,6 +242,7 @@ def _from_a_launcher(name, text):
          "the process of a run was killed, which ended the sweep; the same command goes on, and "
          "scripts/report.py SWEEP reports what is there"),
         (ConfigError("seed=x:\n  must be\n a number"), "seed=x: must be a number"),
+        (OSError("e\x1b[2Jv\u202e/a: is odd"), "e [2Jv /a: is odd"),
         (FileNotFoundError(2, "No such file", "/data"), "[Errno 2] No such file: '/data'"),
         (ValueError("ours"), None),
         (TypeError("ours"), None),

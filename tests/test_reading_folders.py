@@ -322,6 +322,8 @@ CASES: dict[str, tuple[ModuleType, Change, str]] = {
     "a key twice": (L, text("hparams.yaml", "lr: 1\nlr: 2\n"), "left out: 'lr'"),
     "merged and complex keys": (L, text("hparams.yaml", "a: &a {b: 1}\nc: {<<: *a}\n? [x]\n: 1\n"), "left out: '?', 'c.<<'"),
     "a tag nobody knows": (L, text("hparams.yaml", "lr: !foo 1\nopt: {x: !!python/name:os.system ''}\n"), "left out: 'lr', 'opt.x'"),
+    "tags that do not fit": (L, text("hparams.yaml", 'a: !!int ""\nb: !!float ""\nc: !!bool "q"\nd: !!timestamp "q"\nlr: 3\n'), "left out: 'a', 'b', 'c', 'd'"),
+    "tags that do not fit, of timm": (T, text("args.yaml", 'lr_cycle_mul: !!bool "q"\n'), "left out: 'lr_cycle_mul'"),
     "a cut summary": (T, cut("summary.csv"), "its last line has no end"),
     "a summary of words": (T, text("summary.csv", "epoch,eval_top1\n0,high\n"), "columns with words are left out: 'eval_top1'"),
     "a column step": (T, text("summary.csv", "epoch,step,lr\n0,1,2\n"), "left out: 'step'"),
@@ -376,7 +378,7 @@ def test_hidden_folders_are_not_read_and_names_may_be_any_bytes(tmp_path: Path) 
     run.rename(tmp_path / os.fsdecode(b"lr=\xff\x1b[31m\n"))
     found = lightning.read(tmp_path)
     assert len(found.runs) == 4
-    assert "lr= [31m" in found.runs["run"].to_list()
+    assert "lr=\\udcff [31m" in found.runs["run"].to_list()
 
 
 def test_folders_are_searched_to_a_depth(tmp_path: Path) -> None:

@@ -151,6 +151,36 @@ def test_a_pasted_table(tmp_path: Path) -> None:
     assert found.metrics == ["t_mult", "acc"]
 
 
+PANDAS = """\
+       factor  seed    acc
+0           a     0  93.10
+1   one cycle     0  94.00
+"""
+PASTED_AS = {
+    "pandas": (PANDAS, "1 column(s) without a name are left out"),
+    "pandas without an index": ("   factor  seed   acc\n        a     0 93.10\n  b_cycle     0 94.00\n", ""),
+    "pandas in a text": (f"\n{PANDAS}\n", "1 column(s) without a name are left out"),
+    "aligned to the left": ("factor     seed   acc\na          0      93.10\none cycle  0      94.00\n", ""),
+    "tabulate": ("factor       seed    acc\n---------  ------  -----\na               0  93.10\none cycle       0  94.00\n", ""),
+    "reStructuredText": ("=========  ====  =====\nfactor     seed  acc\n=========  ====  =====\na          0     93.10\none cycle  0     94.00\n=========  ====  =====\n", ""),
+    "Markdown without outer pipes": ("We ran:\n\nfactor | seed | acc\n:--- | --- | ---:\na | 0 | **93.10**\none cycle | 0 | 94.00\n\nThanks!\n", ""),
+    "psql": (" factor    | seed | acc \n-----------+------+-------\n a         |    0 | 93.10\n one cycle |    0 | 94.00\n(2 rows)\n", ""),
+    "MySQL": ("+--------+------+-------+\n| factor | seed | acc   |\n+--------+------+-------+\n| a      |    0 | 93.10 |\n| cycle  |    0 | 94.00 |\n+--------+------+-------+\n", ""),
+    "a grid": ("+--------+------+-------+\n| factor | seed | acc   |\n+========+======+=======+\n| a      |    0 | 93.10 |\n+--------+------+-------+\n| cycle  |    0 | 94.00 |\n+--------+------+-------+\n", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["csv", "md", "txt"])
+@pytest.mark.parametrize("name", PASTED_AS)
+def test_tables_as_programs_print_them(tmp_path: Path, name: str, ending: str) -> None:
+    text, note = PASTED_AS[name]
+    found = read(write(tmp_path, f"a.{ending}", text), {})
+    a, other = settings(found)
+    assert a == {"factor": "a", "seed": 0, "acc": 93.1}
+    assert (other["factor"][-5:], other["acc"]) == ("cycle", 94)
+    assert found.notes == ((note,) if note else ())
+
+
 def test_marks_of_markdown_are_no_part_of_a_cell(tmp_path: Path) -> None:
     cells = ["**1**", "`1`", "_1_", "*1*", "__1__"]
     text = "| t | acc |\n|---|---|\n" + "".join(
@@ -170,6 +200,13 @@ def test_nested_objects_have_full_keys(tmp_path: Path) -> None:
     assert found.runs["run"].to_list() == ["1", "2"]
     assert settings(found)[0] == {"config.lr": 0.1, "config.optimizer.betas": "[0.9, 0.99]", "acc": 1}  # fmt: skip
     assert found.metrics == ["config.lr", "acc", "late"]
+
+
+def test_names_and_cells_may_have_half_of_a_character(tmp_path: Path) -> None:
+    rows = [{"arm\ud800": f"{arm}\ud800", "acc": 1.0} for arm in "ab"]
+    found = read(write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows))), {})
+    ((key, level), _), _ = (one.items() for one in settings(found))
+    assert (key, level) == ("arm\\ud800", "a\\ud800")
 
 
 def test_wandb_exports_a_table_of_runs(tmp_path: Path) -> None:
@@ -743,12 +780,23 @@ REFUSED = {
     "only a byte order mark": Refused(b"\xef\xbb\xbf\n", "is empty"),
     "a header only": Refused("a,b\n", "a first line and no rows"),
     "markdown without rows": Refused("| a | b |\n|---|---|\n", "a first line and no rows"),
+    "a rule only": Refused("|---|---|\n", "no names of columns in its first line", "a.md"),
+    "a pipe only": Refused("abc\n|", "no names of columns in its first line", "a.md"),
+    "Excel's line only": Refused("sep=;\n", "no names of columns in its first line"),
+    "separators only": Refused(";\n1;2\n", "has no column with a name"),
+    "an odd blank only": Refused("\x85\n", "has no column with a name", "a.jsonl"),
     "one column": Refused("acc\n1\n2\n", "has one column (acc)"),
     "no header": Refused("1,2,0.5\n2,2,0.6\n", "no names of columns in its first line"),
     "names twice": Refused("acc,acc\n1,2\n", "two columns are named 'acc'; rename"),
     "rows of one ID that differ": Refused(RUNS_CSV.replace('"x2"', '"x1"'), "rows 1, 2 have the ID x1 and differ in State, Runtime, scheduler.t_mult, val/acc, … (5 in all); keep one row a run"),
     "names that differ in blanks": Refused("acc,acc \n1,2\n", "two columns are named 'acc'"),
     "a short row": Refused("a,b,c\n1,2,3\n1,2\n", "line 3 has 2 cells, and the first line 3"),
+    "blanks in an aligned cell": Refused("factor   acc\none  cycle   5\nb   6\n", "line 2 has 3 cells, and the first line 2; put two or more blanks, or commas, between all cells"),
+    "an aligned column that is empty": Refused("  lr  t_mult  note  acc\n0  1  2        5\n1  1  1        6\n", "line 2 has 4 cells, and the first line 5"),
+    "an aligned header that is cut": Refused("  lr  t_mult  \\\n0  1  2\n1  1  1\n\n  acc\n0  5\n1  6\n", "line 5 has 1 cells, and the first line 3"),
+    "an aligned row that is cut": Refused("  factor  acc\n0  a  5\n..  ..  ..\n9  b  6\n", "acc: is read as text, since cells such as '..' (row 2) are no numbers"),
+    "one blank between cells": Refused("my factor acc\na 5\nb 6\n", "has one column (my factor acc); put a comma, a tab, | or two blanks between columns"),
+    "an empty cell of psql": Refused(" a | b\n---+---\n | 2\n 1\n | 3\n", "a second table in line 5"),
     "a long row": Refused("a,b\n1,2,3\n", "line 2 has 3 cells"),
     "cut in a quote": Refused('a,b\n1,"2\n', "damaged quotes"),
     "text after a quote": Refused('a,b\n1,"2"3\n', "damaged quotes"),
@@ -859,7 +907,8 @@ def test_damaged_parquet_ends_in_one_line_or_is_read(
             read(write(tmp_path, "a.parquet", bytes(data)), {})
         except (ConfigError, UnreadableError) as error:
             assert "\n" not in str(error)  # noqa: PT017
-    capfd.readouterr()
+    os.write(2, b"after")
+    assert capfd.readouterr() == ("", "after")
 
 
 def bits(value: float | None) -> bytes | None:

@@ -141,8 +141,15 @@ def test_true_is_written_as_python_does() -> None:
     assert (found.baseline, found.treatments, len(found.runs)) == ("true", ("false",), 6)
     found = recover(source(grid("True", "true")), asked := replace(FACTOR, baseline="True"))
     assert (found.baseline, found.treatments) == ("True", ("true",))
-    assert "differ in case or blanks alone are different ones: True, true" in found.notes[0]  # fmt: skip
+    assert "look alike are different ones: True, true" in found.notes[0]  # fmt: skip
     assert recover(source(grid("True", "maybe")), asked).notes == []
+
+
+@pytest.mark.parametrize("other", ["One Cycle", "onecycle", "one cy\u00adcle", "one cyc\u200dle", "ｏｎｅ cycle"])  # fmt: skip
+def test_levels_that_look_alike_get_a_note(other: str) -> None:
+    found = recover(source(grid("one cycle", other)), replace(FACTOR, baseline="one cycle"))
+    assert found.treatments == (other,)
+    assert "levels that look alike are different ones" in found.notes[0]
 
 
 def test_treatments_leave_other_levels_out() -> None:

@@ -7,8 +7,11 @@ import math
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,32 @@ def test_how_a_run_ended(tmp_path: Path, name: str) -> None:
     summary, end = ENDS[name]
     record(tmp_path, [(0, {"loss": 1.0})], exit_code=1, summary=summary)
     assert wandb_offline.read(tmp_path).runs.select("status", "error").row(0) == end
+
+
+def write_log(folder: Path, steps: list[str]) -> None:
+    """A log, in a folder of its own, of a run with a loss at these steps, which are JSON."""
+    record_type = import_module("wandb.proto.wandb_internal_pb2").Record
+    run, *rows = records = [record_type() for _ in range(len(steps) + 1)]
+    run.run.run_id = folder.name
+    for row, step in zip(rows, steps, strict=True):
+        for key, value in (("loss", "0.5"), ("_step", step)):
+            row.history.item.add(key=key, value_json=value)
+    bodies = [one.SerializeToString() for one in records]
+    chunks = [
+        struct.pack("<IHB", zlib.crc32(body, zlib.crc32(b"\1")), len(body), 1) + body
+        for body in bodies
+    ]
+    folder.mkdir()
+    (folder / "run-a.wandb").write_bytes(b":W&B\xe1\xbe\x00" + b"".join(chunks))
+
+
+@pytest.mark.parametrize("step", ["Infinity", "NaN", "1e300", str(2**63), '"x"', "[1]", "null"])
+def test_a_log_is_read_up_to_a_step_that_is_none(tmp_path: Path, step: str) -> None:
+    write_log(tmp_path / "run-1", ["0", "1", step, "3"])
+    write_log(tmp_path / "run-2", ["0", "1", "2", "3"])
+    found = wandb_offline.read(tmp_path)
+    assert found.curves["step"].to_list() == [0, 1, 0, 1, 2, 3]
+    assert found.notes == (f"logs are read up to where they are damaged: {tmp_path}/run-1/run-a.wandb has a damaged record",)  # fmt: skip
 
 
 def test_attempts_are_one_run(tmp_path: Path) -> None:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+
+# Control characters, marks of direction, and characters without a width but the one that joins emoji.
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+    r"|\u200d(?![\u2190-\u2bff\U0001f000-\U0001faff])"
+)
 
 
 class ConfigError(ValueError):
     """A configuration that makes no sense; the message is one line with the key and the fix."""
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line, with blanks for control characters, marks of direction and what has no width.
+
+    What is no Unicode, as bytes in a file's name that are no UTF-8, is escaped: `\\udcff` is the byte FF.
+    """
+    line = " ".join(_UNSEEN.sub(" ", text).split())
+    return line.encode(errors="backslashreplace").decode()
 
 
 def closest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str | None:

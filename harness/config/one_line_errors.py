@@ -30,7 +30,7 @@ from omegaconf.errors import (
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from harness.config import hints, streams
-from harness.config.errors import ConfigError, nearest
+from harness.config.errors import ConfigError, nearest, one_line
 from harness.config.fields import Section, describe_constraint
 
 _FULL = "HYDRA_FULL_ERROR"
@@ -90,7 +90,7 @@ class Attempts:
             BaseException
         ) as error:  # the libraries written in Rust raise no Exception when they panic
             line = explain(error) or f"{type(error).__name__}: {error}"
-            self.failures.append(f"{what}: {' '.join(line.split())}")
+            self.failures.append(f"{what}: {one_line(line)}")
 
 
 def report(error: Exception, label: str = "", full: bool = False) -> None:
@@ -107,7 +107,7 @@ def report(error: Exception, label: str = "", full: bool = False) -> None:
 def explain(error: BaseException) -> str | None:
     """Return one line that names the key and the fix; None for errors that are ours, not the user's."""
     line = _explain(error)
-    return line and " ".join(line.split())
+    return line and one_line(line)
 
 
 def _explain(error: BaseException) -> str | None:

@@ -14,7 +14,7 @@ import polars as pl
 from harness.analysis.pairing import level_key
 from harness.analysis.source import Source
 from harness.analysis.verdict import Claim
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, one_line
 from harness.config.fields import show
 from harness.config.measures import Measure
 from harness.reading import meaning
@@ -75,7 +75,7 @@ def judge_source(address: str, kind: str | None, asked: Asked, scratch: Path) ->
         *_notes(found, runs, last),
     ]
     source = Source(
-        address=address, kind=recorded.kind, notes=notes, unknown=_unknown(found, own),
+        address=one_line(address), kind=recorded.kind, notes=notes, unknown=_unknown(found, own),
         **_settings(found), others=others, confounded=[*found.keys.with_factor],
         not_compared=dict([*found.not_compared.items()][:_MOST_NAMED]),
     )  # fmt: skip

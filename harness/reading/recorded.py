@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, one_line
 from harness.files import UnreadableError
 
 MOST_RUNS = 20_000
@@ -24,7 +24,6 @@ COMPLETE = "complete"
 COMPLETE_WORDS = ("complete", "completed", "finished", "done", "success", "succeeded", "ok", "inactive", "published")  # fmt: skip
 FINAL_VALUES = "a row of final values a run"  # the end of the kind of such tables
 STEPS = "a row a recorded step"  # the same
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def collect(kind: str, found: Sequence[RunRecord], notes: Sequence[str] = ()) ->
     ]
     table = pl.concat(curves, how="diagonal")
     refuse_more("columns", len(table.columns), MOST_COLUMNS)
-    return Recorded(kind, pl.DataFrame(rows, schema=RUNS), table, tuple(notes))
+    return Recorded(kind, pl.DataFrame(rows, schema=RUNS), table, tuple(map(one_line, notes)))
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -143,14 +142,14 @@ def counted(number: int, what: str) -> str:
 
 
 def clean(text: object) -> str:
-    """Return a text of somebody else's in one line, without control characters.
+    """Return a text of somebody else's as `one_line` does.
 
     A long one is cut; its hash keeps it apart from others that begin alike.
     """
-    line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    line = one_line(str(text))
     if len(line) <= MOST_TEXT:
         return line
-    digest = sha256(line.encode(errors="replace")).hexdigest()[:8]
+    digest = sha256(line.encode()).hexdigest()[:8]
     return f"{line[: MOST_TEXT - 10]}…#{digest}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -292,7 +293,7 @@ def _add_levels(found: Question, asked: Asked) -> None:
             f"--treatment {found.baseline}: is the baseline; choose from {listed(levels)}"
         )
     found.notes += [
-        f"{found.factor}: levels that differ in case or blanks alone are different ones: {listed(own)}"
+        f"{found.factor}: levels that look alike are different ones: {listed(own)}"
         for own in _alike(levels)
     ]
     if not found.treatments:
@@ -302,10 +303,11 @@ def _add_levels(found: Question, asked: Asked) -> None:
 
 
 def _alike(levels: Sequence[str]) -> list[list[str]]:
-    """Return the levels that differ from others in case or blanks alone, together with these."""
+    """Return the levels that look like others, together with these: case, blanks, forms and what is unseen do not count."""
     found: dict[str, list[str]] = {}
     for level in levels:
-        found.setdefault("".join(level.casefold().split()), []).append(level)
+        seen = [one for one in unicodedata.normalize("NFKC", level) if unicodedata.category(one) != "Cf"]  # fmt: skip
+        found.setdefault("".join("".join(seen).casefold().split()), []).append(level)
     return [own for own in found.values() if len(own) > 1]
 
 

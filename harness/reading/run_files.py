@@ -88,7 +88,14 @@ class _Yaml:
             return node.value
         try:
             return self._loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError):
+        except (
+            yaml.YAMLError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            TypeError,
+        ):
             return self._leave_out(keys)
 
     def _leave_out(self, keys: tuple[str, ...]) -> Any:

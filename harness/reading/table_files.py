@@ -1,10 +1,11 @@
-"""A file that holds one table → its columns: CSV, TSV, Markdown, JSON Lines or a JSON array, Parquet."""
+"""A file that holds one table → its columns: CSV, TSV, a pasted table, JSON Lines or a JSON array, Parquet."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from polars import selectors
 
 from harness import files
 from harness.config.errors import ConfigError
+from harness.reading.pasted_tables import aligned, has_bare_rule, is_aligned, piped
 from harness.reading.recorded import (
     MOST_COLUMNS,
     MOST_ROWS,
@@ -43,6 +45,7 @@ _MAGIC = {
     b"\xfe\xff": "is UTF-16; save it as UTF-8",
 }
 _AN_OBJECT_A_LINE = 'write an object a line (pandas: to_json(…, orient="records", lines=True))'
+_ALIGNED = "Aligned text"
 _SEPARATORS = "\t;,"
 _NAMED_SEPARATOR = re.compile(rf"sep=([{_SEPARATORS}|])\s*".encode())  # Excel's first line
 _UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas' index
@@ -52,7 +55,7 @@ _UNNAMED = re.compile(r"|__index_level_0__|Unnamed: ?\d+")  # columns of pandas'
 class Table:
     """The columns of a file: `names`, clean and unique, in the order of the file; `load` returns the cells of one.
 
-    `format`: CSV, Markdown, JSON Lines, or Parquet.
+    `format`: CSV, Markdown, Aligned text, JSON Lines, or Parquet.
     """
 
     path: Path
@@ -76,7 +79,7 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators.
+    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators or blanks between them.
 
     Raises OSError; `UnreadableError` or `ConfigError`, in one line, for what is none, or is too large.
     """
@@ -111,15 +114,18 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     if path.suffix.lower() in (".jsonl", ".ndjson") or first[:1] in b"{[":
         rows = _array(path, data) if first[:1] == b"[" else _lines(path, text)
         return _table(path, "JSON Lines", *_columns(_objects(path, rows)))
-    piped = path.suffix.lower() in (".md", ".txt") and b"\n|" in data
-    if first.startswith(b"|") or piped:
-        return _rows(path, "Markdown", iter(_markdown(path, text)))
+    if first.startswith(b"|") or (path.suffix.lower() in (".md", ".txt") and b"\n|" in data):
+        return _rows(path, "Markdown", iter(piped(path, text, bare=False)))
     sample = start.decode("utf-8-sig", errors="replace").splitlines()
     lines = sample if len(start) < _SAMPLE_BYTES else sample[:-1]
-    separator, skipped = _separator(lines[:20]), 0
+    (separator, fits), skipped = _separator(lines[:20]), 0
     if named := _NAMED_SEPARATOR.fullmatch(first.partition(b"\n")[0]):
         separator, skipped = named[1].decode(), 1
         text.readline()
+    elif not fits and (bare := has_bare_rule(lines)) is not None:
+        return _rows(path, "Markdown", iter(piped(path, text, bare)))
+    elif not fits and is_aligned(lines):
+        return _rows(path, _ALIGNED, iter(aligned(text)))
     reader = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True)
     table = _rows(path, "CSV", ((reader.line_num + skipped, row) for row in reader if row))
     if data[-1:] not in b"\r\n":
@@ -127,39 +133,19 @@ def _open_text(path: Path, data: bytes, start: bytes) -> Table:
     return table
 
 
-def _separator(lines: list[str]) -> str:
-    """Return the separator that cuts all of the first lines into equally many cells, the most."""
+def _separator(lines: list[str]) -> tuple[str, bool]:
+    """Return the separator that cuts all of the first lines into equally many cells, the most; and whether it does."""
 
     def fits(separator: str) -> tuple[bool, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
         return len(set(widths)) == 1 and widths[0] > 1, max(widths[:1], default=0)
 
-    return max(_SEPARATORS, key=fits)
-
-
-def _markdown(path: Path, text: Iterable[str]) -> list[tuple[int, list[str]]]:
-    found: list[tuple[int, list[str]]] = []
-    for number, line in enumerate(text, 1):
-        if not (row := line.strip()).startswith("|"):
-            continue
-        if found and found[-1][0] != number - 1:
-            raise unreadable(path, f"has a second table in line {number}; leave one in the file")
-        cells = re.split(r"(?<!\\)\|", row[1:])
-        cells = cells[:-1] if row.endswith("|") else cells
-        found.append((number, [_unmarked(cell) for cell in cells]))
-    return [
-        (number, row) for number, row in found if not all(re.fullmatch(":?-+:?", c) for c in row)
-    ]
-
-
-def _unmarked(cell: str) -> str:
-    """Return a Markdown cell without its marks: `**76.1**`, `_76.1_` and `` `76.1` `` are 76.1."""
-    plain = re.sub(r"\*\*|`|\\(?=\|)", "", cell).strip()
-    return re.sub(r"^(\*|__?)(.+)\1$", r"\2", plain)
+    best = max(_SEPARATORS, key=fits)
+    return best, fits(best)[0]
 
 
 def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table:
-    _, header = next(rows)
+    _, header = next(rows, (1, []))
     if all(re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?", cell.strip()) for cell in header):
         raise unreadable(path, "has no names of columns in its first line; write them there")
     refuse_more("columns", len(header), MOST_COLUMNS)
@@ -169,7 +155,8 @@ def _rows(path: Path, kind: str, rows: Iterator[tuple[int, list[str]]]) -> Table
             if row == header:
                 raise unreadable(path, f"line {line} has the names of columns again, as where files were joined; delete it")  # fmt: skip
             if len(row) != len(header):
-                raise unreadable(path, f"line {line} has {len(row)} cells, and the first line {len(header)}; complete it, or delete it")  # fmt: skip
+                fix = "put two or more blanks, or commas, between all cells" if kind == _ALIGNED else "complete it, or delete it"  # fmt: skip
+                raise unreadable(path, f"line {line} has {len(row)} cells, and the first line {len(header)}; {fix}")  # fmt: skip
         total += len(chunk)
         _refuse_size(total, len(header))
         columns = zip(*(row for _, row in chunk), strict=True)
@@ -189,11 +176,10 @@ def _columns(objects: Iterator[dict[str, Any]]) -> tuple[list[str], pl.DataFrame
         total += len(chunk)
         _refuse_size(total, len(names))
         columns = [[_cell(row.get(name)) for row in chunk] for name in names]
-        chunks.append(pl.DataFrame(columns, dict.fromkeys(names, pl.String), orient="col"))
+        schema = {str(n): pl.String for n in range(len(names))}
+        chunks.append(pl.DataFrame(columns, schema, orient="col"))
         most = _CHUNK_CELLS // max(len(names), 1) + 1
-    frame = pl.concat(chunks, how="diagonal")
-    frame.columns = [str(n) for n in range(len(names))]
-    return list(names), frame
+    return list(names), pl.concat(chunks, how="diagonal") if chunks else pl.DataFrame()
 
 
 def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -235,7 +221,7 @@ def _objects(path: Path, values: Iterable[tuple[str, object]]) -> Iterator[dict[
 
 def _cell(value: object) -> str | None:
     if isinstance(value, str):
-        return value if value.isascii() else value.encode(errors="replace").decode()
+        return value if value.isascii() else value.encode(errors="backslashreplace").decode()
     if value is None:
         return None
     return repr(value) if isinstance(value, float) else json.dumps(value)
@@ -267,7 +253,8 @@ def _named(
             raise ConfigError(f"{path}: two columns are named {cleaned!r}; rename one of them, or leave it out")  # fmt: skip
         found[cleaned] = column
     if len(found) < 2:
-        raise unreadable(path, f"has one column ({', '.join(found)}); columns are separated by a comma, a semicolon or a tab")  # fmt: skip
+        has = f"one column ({', '.join(found)})" if found else "no column with a name"
+        raise unreadable(path, f"has {has}; put a comma, a tab, | or two blanks between columns")
     if not rows:
         raise unreadable(path, "has a first line and no rows")
     unnamed = len(raw) - len(found)
@@ -298,9 +285,23 @@ def _load(path: Path, column: str, name: str) -> pl.Series:
 
 
 @contextmanager
+def _no_native_stderr() -> Iterator[None]:
+    """Discard what is written to file descriptor 2 meanwhile: Rust's threads write there when they panic."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
 def _parquet_errors(path: Path) -> Iterator[None]:
     try:
-        yield
+        with _no_native_stderr():
+            yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise unreadable(path, f"is a damaged or encrypted Parquet file ({reason}); write it anew") from error  # fmt: skip

@@ -108,7 +108,7 @@ class _Attempt:
         return start.seconds, start.nanos, self.path.parent.name
 
     def take(self, record: Any) -> None:
-        """Take over what a record says. Raises ValueError for values that are no JSON."""
+        """Take over what a record says. Raises ValueError for values that are no JSON, and for steps beyond 64 bits."""
         match record.WhichOneof("record_type"):
             case "run":
                 self.run = record.run
@@ -123,6 +123,8 @@ class _Attempt:
                 for item in record.history.item:
                     _put(row, _path(item), _value(item))
                 step = record.history.step.num if record.history.HasField("step") else row["_step"]
+                if not -(2**63) <= step < 2**63:
+                    raise ValueError("a step that is no number, or beyond 64 bits")
                 self.rows.setdefault(int(step), {}).update(row)
             case "exit":
                 self.exit_code = record.exit.exit_code
