@@ -20,6 +20,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG, create_summary_metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from harness.config.errors import ConfigError
 from harness.files import UnreadableError
@@ -29,6 +30,7 @@ from harness.reading.tensorboard_events import read
 from harness.runs.tensorboard_run import TensorBoardRun
 
 Points = Mapping[str, list[tuple[int, float]]]
+CURVE = (0.25, 0.75, 0.5)
 
 
 def write(folder: Path, points: Points, **how: Any) -> None:
@@ -111,6 +113,71 @@ def test_add_hparams_belongs_to_the_run_above(tmp_path: Path) -> None:
     assert curve(found, "final") == [(7, 0.25)]
     assert curve(found, "acc") == [(0, 0.5), (7, 0.75)]
     assert found.runs["status"].to_list() == [None]  # PyTorch writes a success at once
+
+
+def lightning_metric(folder: Path, value: float) -> None:
+    """Log a final metric as users of Lightning do, whose logger writes `hp_metric` first."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    logger = TensorBoardLogger(folder.parent, name="", version=folder.name)
+    logger.log_hyperparams({"seed": 1})
+    for epoch in range(3):
+        logger.log_metrics({"acc": CURVE[epoch], "epoch": epoch}, epoch * 100)
+    logger.log_hyperparams({"seed": 1}, {"acc": value})
+    logger.finalize("success")
+
+
+def beside(first: bool, step: int | None = None) -> Callable[[Path, float], None]:
+    """Return what writes a curve, and values of `add_hparams` into its folder before or after it."""
+
+    def write(folder: Path, value: float) -> None:
+        with SummaryWriter(str(folder)) as writer:
+            for epoch in range(0 if first else 3):
+                writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+            writer.add_hparams({"seed": 1}, {"acc": value, "top": value}, run_name=".", global_step=step)  # fmt: skip
+            for epoch in range(3 if first else 0):
+                writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+
+    return write
+
+
+def same_file(folder: Path, value: float) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for epoch in range(3):
+            writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+        for summary in hparams({"seed": 1}, {"acc": value}):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
+        writer.add_scalar("acc", value)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(beside(first=False), id="after the curve"),
+        pytest.param(beside(first=True), id="before the curve"),
+        pytest.param(beside(first=False, step=200), id="at the last step"),
+        pytest.param(same_file, id="in the file of the curve"),
+        pytest.param(lightning_metric, id="Lightning", marks=pytest.mark.slow),
+    ],
+)
+def test_hparams_beside_a_curve_are_not_its_end(
+    write: Callable[[Path, float], None], tmp_path: Path
+) -> None:
+    write(tmp_path / "a", 0.75)
+    found = read(tmp_path)
+    assert curve(found, "acc") == [(0, 0.25), (100, 0.75), (200, 0.5)]
+    assert settings(found) == {"seed": 1}
+    assert "top" not in found.metrics or curve(found, "top") == [(200, 0.75)]
+    assert said(found, "that the run has in its curves are left out")
+    assert not said(found, "started again")
+
+
+def test_hparams_without_a_curve_are_final_values(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "a")) as writer:
+        for acc in (0.0, 0.75):
+            writer.add_hparams({"seed": 1}, {"acc": acc}, run_name=".")
+    found = read(tmp_path)
+    assert (settings(found), curve(found, "acc")) == ({"seed": 1}, [(0, 0.75)])
 
 
 def test_several_add_hparams_of_a_writer_are_a_run_each(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class _Events:
     text: dict[str, str] = field(default_factory=dict)
     status: str | None = None
     has_hparams: bool = False
+    hparams_metrics: set[str] = field(default_factory=set)  # tags that the hparams plugin shows
     float32: bool = False
     error: OSError | None = None
 
@@ -64,7 +65,8 @@ def read(folder: Path) -> Recorded:
     """Return the runs in `folder` and below it, one a folder with event files. Raises `ConfigError` if there are none.
 
     Several files of a folder are one run that was started again: from the step at which a later file begins a tag,
-    its values replace the earlier ones. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above;
+    its values replace the earlier ones. Values that `add_hparams` or `log_hyperparams` gave a tag with a curve are no part
+    of it. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above;
     `train` and `validation` beside each other are one run.
     """
     if find_spec("tensorboard") is None:
@@ -172,14 +174,32 @@ def _folder(paths: Sequence[Path], notes: Notes) -> _Events:
         return _Events(error=errors[0])
     for lost in errors:
         notes.add("a file cannot be read; others of the run are read", lost)
-    found, *later = sorted(read, key=lambda one: one.began)
-    for one in later:
+    found, of_hparams, here = _Events(), [_Events().values], paths[0].parent
+    for one in sorted(read, key=lambda one: one.began):
+        is_of_hparams = _is_beside_curve(one, found.values)
+        of_hparams.append(one.values.filter(is_of_hparams))
+        own = one.values.filter(~is_of_hparams)
         found = _Events(
-            _continued(found.values, one.values, paths[0].parent, notes), found.began, found.settings | one.settings,
+            _continued(found.values, own, here, notes), one.began, found.settings | one.settings,
             found.text | one.text, one.status or found.status, found.has_hparams or one.has_hparams,
-            found.float32 or one.float32,
+            float32=found.float32 or one.float32,
         )  # fmt: skip
+    final = pl.concat(of_hparams).unique("tag", keep="last", maintain_order=True)
+    _add_final(found, final, here, notes)
     return found
+
+
+def _is_beside_curve(one: _Events, earlier: pl.DataFrame) -> pl.Series:
+    """Return which values of a file are those of the hparams plugin, and not a curve's.
+
+    They have tags that the plugin was told of. `add_hparams(run_name=".")` writes them to a file of their own, a value a
+    tag; others go to the run's file, at step 0 after the curve.
+    """
+    of_plugin = pl.col("tag").is_in([*one.hparams_metrics])
+    alone = len(one.tags) == len(one.values) and one.hparams_metrics.issuperset(one.tags)
+    after = (pl.col("step") == 0) & (pl.col("step").cum_max().over("tag") > 0)
+    rows = pl.concat([earlier, one.values])
+    return rows.select(of_plugin & (after | alone)).to_series().tail(len(one.values))
 
 
 def _continued(
@@ -257,18 +277,20 @@ def _is_of_hparams(events: _Events) -> bool:
 
 
 def _join_hparams(above: _Events, below: _Events, here: Path, notes: Notes) -> None:
-    """Add settings, status and final values, which have no step of their own: the run's last is theirs."""
-    known = below.values.filter(pl.col("tag").is_in(above.tags))
-    if len(known):
-        notes.add("values of add_hparams that the run above has too are left out", here)
-    final = below.values.join(known, on="tag", how="anti", maintain_order="left")
-    if len(above.values):
-        last = pl.lit(above.values["step"].max(), pl.Int64)
-        final = final.with_columns(last.alias("step"))
-    above.values = pl.concat([above.values, final])
+    _add_final(above, below.values, here, notes)
     above.settings |= below.settings
     above.status = below.status or above.status
     above.float32 |= below.float32
+
+
+def _add_final(events: _Events, final: pl.DataFrame, here: Path, notes: Notes) -> None:
+    """Add values of the hparams plugin, which have no step of their own: the run's last is theirs."""
+    added = final.join(events.values, on="tag", how="anti", maintain_order="left")
+    if len(added) < len(final):
+        notes.add("values of add_hparams that the run has in its curves are left out", here)
+    if len(events.values):
+        added = added.with_columns(step=pl.lit(events.values["step"].max(), pl.Int64))
+    events.values = pl.concat([events.values, added])
 
 
 def _file(path: Path, notes: Notes) -> _Events:
@@ -367,6 +389,7 @@ class _Reading:
         except DecodeError:
             self.left_out = True
             return
+        self._found.hparams_metrics |= {one.name.tag for one in data.experiment.metric_infos}
         if data.HasField("session_start_info"):
             self._found.has_hparams = True
             self._found.settings |= {
