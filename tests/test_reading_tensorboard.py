@@ -26,6 +26,7 @@ from harness.config.errors import ConfigError
 from harness.files import UnreadableError
 from harness.reading import tensorboard_events
 from harness.reading.recorded import Recorded
+from harness.reading.series import series
 from harness.reading.tensorboard_events import read
 from harness.runs.tensorboard_run import TensorBoardRun
 
@@ -100,7 +101,40 @@ def test_a_run_that_was_started_again_goes_on_from_its_step_tag_by_tag(tmp_path:
     found = read(tmp_path)
     assert curve(found, "loss") == [(s, 1.0 if s < 3 else 2.0) for s in range(6)]
     assert [step for step, _ in curve(found, "acc")] == [0, 1]
-    assert said(found, "5 values are replaced by a later file's")
+    assert said(found, "5 values are replaced by a later file")
+
+
+def test_steps_that_go_back_in_a_file_stay_in_their_order(tmp_path: Path) -> None:
+    first = [(step, step / 1024) for step in range(0, 1000, 100)]
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, value in first:
+            writer.add_scalar("acc", value, step)
+            writer.add_scalar("lr", 0.5, step)
+            writer.add_scalar("lr", 0.5, step)
+        for step, value in ((500, 0.25), (600, 0.125)):
+            writer.add_scalar("acc", value, step)
+            writer.add_scalar("time", value, step + 50)
+    found = read(tmp_path)
+    assert curve(found, "acc") == [*first, (500, 0.25), (600, 0.125)]
+    assert curve(found, "time") == [(550, 0.25), (650, 0.125)]
+    assert curve(found, "lr") == [(step, 0.5) for step, _ in first]
+    acc = series(found, "acc")
+    assert acc.resumed == [0]
+    assert acc.rows.select("step", "value").rows() == [*first[:5], (500, 0.25), (600, 0.125)]
+
+
+@pytest.mark.parametrize("again", [{"loss": [(550, 2.0), (560, 2.0)]}, {}], ids=["one tag", "none"])
+def test_a_purge_step_ends_all_tags_of_earlier_files(again: Points, tmp_path: Path) -> None:
+    first = [(step, 0.5) for step in range(0, 1000, 100)]
+    write(tmp_path, {"loss": first, "acc": first})
+    with SummaryWriter(str(tmp_path), purge_step=550) as writer:
+        for tag, values in again.items():
+            for step, value in values:
+                writer.add_scalar(tag, value, step)
+    found = read(tmp_path)
+    assert curve(found, "acc") == first[:6]
+    assert curve(found, "loss") == [*first[:6], *again.get("loss", [])]
+    assert said(found, "8 values are replaced by a later file")
 
 
 def test_add_hparams_belongs_to_the_run_above(tmp_path: Path) -> None:

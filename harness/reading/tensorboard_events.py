@@ -40,6 +40,8 @@ _OWN_TEXT = ("config/text_summary", "status/text_summary")
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # of tensorboard/plugins/hparams/api.proto, Status
 _FLOAT = 1  # of tensorboard/compat/proto/types.proto, DataType; then double, int32, int64, half
 _NUMBERS = (_FLOAT, 2, 3, 9, 19)
+_START = 1  # of tensorboard/compat/proto/event.proto, SessionLog.SessionStatus
+_ATTEMPT = ""  # a column that is no tag's
 
 
 @dataclass
@@ -48,6 +50,9 @@ class _Events:
 
     values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_LONG))
     began: float = 0.0  # s, Unix time
+    purged: int | None = (
+        None  # the step from which on a session log says that earlier values do not count
+    )
     settings: dict[str, Any] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     status: str | None = None
@@ -65,9 +70,11 @@ def read(folder: Path) -> Recorded:
     """Return the runs in `folder` and below it, one a folder with event files. Raises `ConfigError` if there are none.
 
     Several files of a folder are one run that was started again: from the step at which a later file begins a tag,
-    its values replace the earlier ones. Values that `add_hparams` or `log_hyperparams` gave a tag with a curve are no part
-    of it. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above;
-    `train` and `validation` beside each other are one run.
+    its values replace the earlier ones, as TensorBoard's data server does (`preempt` in tensorboard/data/server/reservoir.rs).
+    One with a `purge_step` replaces all tags from there on (the documentation of PyTorch's `SummaryWriter`; TensorBoard's
+    `_CheckForRestartAndMaybePurge` in plugin_event_accumulator.py does so from the second one on). Values that
+    `add_hparams` or `log_hyperparams` gave a tag with a curve are no part of it. Sub-folders that `add_hparams` and
+    `add_scalars` write belong to the run above; `train` and `validation` beside each other are one run.
     """
     if find_spec("tensorboard") is None:
         raise ConfigError(
@@ -133,7 +140,10 @@ def _own_configuration(text: str) -> dict[str, Any] | None:
 
 
 def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
-    """Return a row a step with a column a tag, by step: tags of one file may count different steps."""
+    """Return a row a step with a column a tag: tags of one file may count different steps.
+
+    Each time a tag's steps go back, rows of its own begin after the earlier ones; within them rows are by step.
+    """
     values = values.with_columns(
         pl.col("tag").replace_strict(_names(values), default=pl.col("tag"))
     )
@@ -145,16 +155,19 @@ def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
     if values.is_empty():
         return NO_ROWS
     refuse_more("columns", values["tag"].n_unique(), MOST_COLUMNS)
+    back = (pl.col("step") < pl.col("step").shift()).fill_null(False)
+    values = values.with_columns(back.cum_sum().over("tag").alias(_ATTEMPT))
     values = values.unique(
         keep="last", maintain_order=True
     )  # Lightning logs `epoch` with each of its metrics
-    single = values.unique(["tag", "step"], keep="last", maintain_order=True)
+    single = values.unique(["tag", "step", _ATTEMPT], keep="last", maintain_order=True)
     if twice := len(values) - len(single):
         notes.add(
             f"{twice:,} values are of a step that has a later one of the tag, and are left out",
             here,
         )
-    return single.pivot(on="tag", index="step", values="value").sort("step")
+    index = [_ATTEMPT, "step"]
+    return single.pivot(on="tag", index=index, values="value").sort(index).drop(_ATTEMPT)
 
 
 def _names(values: pl.DataFrame) -> dict[str, str]:
@@ -180,9 +193,9 @@ def _folder(paths: Sequence[Path], notes: Notes) -> _Events:
         of_hparams.append(one.values.filter(is_of_hparams))
         own = one.values.filter(~is_of_hparams)
         found = _Events(
-            _continued(found.values, own, here, notes), one.began, found.settings | one.settings,
-            found.text | one.text, one.status or found.status, found.has_hparams or one.has_hparams,
-            float32=found.float32 or one.float32,
+            _continued(found.values, own, one.purged, here, notes), settings=found.settings | one.settings,
+            text=found.text | one.text, status=one.status or found.status,
+            has_hparams=found.has_hparams or one.has_hparams, float32=found.float32 or one.float32,
         )  # fmt: skip
     final = pl.concat(of_hparams).unique("tag", keep="last", maintain_order=True)
     _add_final(found, final, here, notes)
@@ -203,17 +216,21 @@ def _is_beside_curve(one: _Events, earlier: pl.DataFrame) -> pl.Series:
 
 
 def _continued(
-    earlier: pl.DataFrame, later: pl.DataFrame, here: Path, notes: Notes
+    earlier: pl.DataFrame, later: pl.DataFrame, purged: int | None, here: Path, notes: Notes
 ) -> pl.DataFrame:
-    """Return earlier values, of each tag before the step at which the later ones begin, and the later ones."""
+    """Return earlier values, of each tag before the step at which the later ones begin, and the later ones.
+
+    From the step `purged` on, all earlier values are left out.
+    """
     begins = later.group_by("tag").agg(pl.col("step").first().alias("begins"))
+    end = pl.min_horizontal("begins", pl.lit(purged, pl.Int64))
     kept = (
         earlier.join(begins, on="tag", how="left", maintain_order="left")
-        .filter(pl.col("begins").is_null() | (pl.col("step") < pl.col("begins")))
+        .filter((pl.col("step") < end).fill_null(True))
         .select(*_LONG)
     )
     if replaced := len(earlier) - len(kept):
-        notes.add(f"it was started again: {replaced:,} values are replaced by a later file's", here)
+        notes.add(f"it was started again: {replaced:,} values are replaced by a later file", here)
     return pl.concat([kept, later])
 
 
@@ -301,6 +318,8 @@ def _file(path: Path, notes: Notes) -> _Events:
     for number, event in enumerate(_records(path, notes), 1):
         if number == 1:
             found.began = event.wall_time
+        if event.session_log.status == _START and found.purged is None:
+            found.purged = event.step
         for value in event.summary.value:
             reading.take(event.step, value)
     if not number and path.stat().st_size:
