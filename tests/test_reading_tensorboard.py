@@ -437,6 +437,18 @@ def test_a_run_that_cannot_be_read_is_no_error_of_the_others(tmp_path: Path) -> 
     assert "bytes" in found.runs["error"][0]
 
 
+def test_a_run_with_a_step_below_0_is_unreadable_and_keeps_its_settings(tmp_path: Path) -> None:
+    for seed, step in enumerate((-500, 0)):
+        with SummaryWriter(str(tmp_path / f"run{seed}")) as writer:
+            writer.add_scalar("acc", 0.5, step)
+            writer.add_hparams({"seed": seed}, {"top": 0.5}, run_name=".")
+    found = read(tmp_path)
+    assert found.runs["status"].to_list() == ["unreadable", None]
+    assert found.runs["error"][0] == f"{tmp_path / 'run0'}: acc has step -500, which is below 0"
+    assert [settings(found, run) for run in (0, 1)] == [{"seed": 0}, {"seed": 1}]
+    assert curve(found, "acc", 0) == []
+
+
 def test_diverged_values_are_values(tmp_path: Path) -> None:
     write(tmp_path, {"loss": [(0, 1.0), (1, float("nan")), (2, float("inf"))]})
     values = read(tmp_path).curves["loss"]

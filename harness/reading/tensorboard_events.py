@@ -28,6 +28,7 @@ from harness.reading.recorded import (
     collect,
     flat_settings,
     refuse_more,
+    unreadable,
 )
 from harness.reading.run_files import settings_of_yaml
 from harness.reading.walk import NO_ROWS, Notes, all_settings, find, read_each, run_name
@@ -93,13 +94,20 @@ def read(folder: Path) -> Recorded:
     _join_subfolders(runs, notes)
     _join_splits(runs)
 
+    def settings(here: Path) -> dict[str, Any]:
+        yaml, events = here / _HPARAMS, runs[here]
+        hparams = settings_of_yaml(yaml, notes) if yaml in found.get(here, ()) else {}
+        own = _own_configuration(events) or {}
+        recorded = events.settings | flat_settings(hparams) | flat_settings(own)
+        return all_settings(folder, here, recorded, notes)
+
     def one(here: Path) -> RunRecord:
-        yaml = here / _HPARAMS
-        return _run(folder, here, yaml if yaml in found.get(here, ()) else None, runs[here], notes)
+        status, error, rows = _run(here, runs[here], notes)
+        return RunRecord(run_name(folder, here), settings(here), rows, str(here), status, error)
 
     if any(events.float32 for events in runs.values()):
         notes.add("values are single-precision numbers (about 7 digits)", folder)
-    return collect(KIND, read_each(folder, runs, one), notes.lines())
+    return collect(KIND, read_each(folder, runs, one, settings), notes.lines())
 
 
 def _is_read(name: str) -> bool:
@@ -108,21 +116,21 @@ def _is_read(name: str) -> bool:
     )
 
 
-def _run(source: Path, here: Path, yaml: Path | None, events: _Events, notes: Notes) -> RunRecord:
+def _run(here: Path, events: _Events, notes: Notes) -> tuple[str | None, str | None, pl.DataFrame]:
+    """Return a run's status, why it is not complete, and its rows. Raises `UnreadableError` for a step below 0."""
     if events.error is not None:
         raise events.error
-    own = _own_configuration(events.text.get("config", ""))
+    below = events.values.filter(pl.col("step") < 0)
+    if len(below):
+        raise unreadable(here, f"{below['tag'][0]} has step {below['step'][0]}, which is below 0")
     status, error = events.status, None
-    if own is not None:
+    if _own_configuration(events) is not None:
         status = clean(_own_text(events.text.get("status", ""))) or "unfinished"
         error = None if status == COMPLETE else "result.json in the run's own folder says why"
-    hparams = settings_of_yaml(yaml, notes) if yaml else {}
-    recorded = events.settings | flat_settings(hparams) | flat_settings(own or {})
     rows = _rows(events.values, here, notes)
     if rows.is_empty():
         status, error = status if status not in (None, COMPLETE) else "no rows", "it has no scalars"
-    settings = all_settings(source, here, recorded, notes)
-    return RunRecord(run_name(source, here), settings, rows, str(here), status, error)
+    return status, error, rows
 
 
 def _own_text(text: str) -> str:
@@ -131,9 +139,9 @@ def _own_text(text: str) -> str:
     return block[1] if block else ""
 
 
-def _own_configuration(text: str) -> dict[str, Any] | None:
+def _own_configuration(events: _Events) -> dict[str, Any] | None:
     try:
-        found = json.loads(_own_text(text))
+        found = json.loads(_own_text(events.text.get("config", "")))
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
