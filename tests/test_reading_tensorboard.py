@@ -20,15 +20,18 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG, create_summary_metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from harness.config.errors import ConfigError
 from harness.files import UnreadableError
 from harness.reading import tensorboard_events
 from harness.reading.recorded import Recorded
+from harness.reading.series import series
 from harness.reading.tensorboard_events import read
 from harness.runs.tensorboard_run import TensorBoardRun
 
 Points = Mapping[str, list[tuple[int, float]]]
+CURVE = (0.25, 0.75, 0.5)
 
 
 def write(folder: Path, points: Points, **how: Any) -> None:
@@ -98,7 +101,40 @@ def test_a_run_that_was_started_again_goes_on_from_its_step_tag_by_tag(tmp_path:
     found = read(tmp_path)
     assert curve(found, "loss") == [(s, 1.0 if s < 3 else 2.0) for s in range(6)]
     assert [step for step, _ in curve(found, "acc")] == [0, 1]
-    assert said(found, "5 values are replaced by a later file's")
+    assert said(found, "5 values are replaced by a later file")
+
+
+def test_steps_that_go_back_in_a_file_stay_in_their_order(tmp_path: Path) -> None:
+    first = [(step, step / 1024) for step in range(0, 1000, 100)]
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, value in first:
+            writer.add_scalar("acc", value, step)
+            writer.add_scalar("lr", 0.5, step)
+            writer.add_scalar("lr", 0.5, step)
+        for step, value in ((500, 0.25), (600, 0.125)):
+            writer.add_scalar("acc", value, step)
+            writer.add_scalar("time", value, step + 50)
+    found = read(tmp_path)
+    assert curve(found, "acc") == [*first, (500, 0.25), (600, 0.125)]
+    assert curve(found, "time") == [(550, 0.25), (650, 0.125)]
+    assert curve(found, "lr") == [(step, 0.5) for step, _ in first]
+    acc = series(found, "acc")
+    assert acc.resumed == [0]
+    assert acc.rows.select("step", "value").rows() == [*first[:5], (500, 0.25), (600, 0.125)]
+
+
+@pytest.mark.parametrize("again", [{"loss": [(550, 2.0), (560, 2.0)]}, {}], ids=["one tag", "none"])
+def test_a_purge_step_ends_all_tags_of_earlier_files(again: Points, tmp_path: Path) -> None:
+    first = [(step, 0.5) for step in range(0, 1000, 100)]
+    write(tmp_path, {"loss": first, "acc": first})
+    with SummaryWriter(str(tmp_path), purge_step=550) as writer:
+        for tag, values in again.items():
+            for step, value in values:
+                writer.add_scalar(tag, value, step)
+    found = read(tmp_path)
+    assert curve(found, "acc") == first[:6]
+    assert curve(found, "loss") == [*first[:6], *again.get("loss", [])]
+    assert said(found, "8 values are replaced by a later file")
 
 
 def test_add_hparams_belongs_to_the_run_above(tmp_path: Path) -> None:
@@ -111,6 +147,71 @@ def test_add_hparams_belongs_to_the_run_above(tmp_path: Path) -> None:
     assert curve(found, "final") == [(7, 0.25)]
     assert curve(found, "acc") == [(0, 0.5), (7, 0.75)]
     assert found.runs["status"].to_list() == [None]  # PyTorch writes a success at once
+
+
+def lightning_metric(folder: Path, value: float) -> None:
+    """Log a final metric as users of Lightning do, whose logger writes `hp_metric` first."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    logger = TensorBoardLogger(folder.parent, name="", version=folder.name)
+    logger.log_hyperparams({"seed": 1})
+    for epoch in range(3):
+        logger.log_metrics({"acc": CURVE[epoch], "epoch": epoch}, epoch * 100)
+    logger.log_hyperparams({"seed": 1}, {"acc": value})
+    logger.finalize("success")
+
+
+def beside(first: bool, step: int | None = None) -> Callable[[Path, float], None]:
+    """Return what writes a curve, and values of `add_hparams` into its folder before or after it."""
+
+    def write(folder: Path, value: float) -> None:
+        with SummaryWriter(str(folder)) as writer:
+            for epoch in range(0 if first else 3):
+                writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+            writer.add_hparams({"seed": 1}, {"acc": value, "top": value}, run_name=".", global_step=step)  # fmt: skip
+            for epoch in range(3 if first else 0):
+                writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+
+    return write
+
+
+def same_file(folder: Path, value: float) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for epoch in range(3):
+            writer.add_scalar("acc", CURVE[epoch], epoch * 100)
+        for summary in hparams({"seed": 1}, {"acc": value}):  # type: ignore[no-untyped-call]
+            writer.file_writer.add_summary(summary)
+        writer.add_scalar("acc", value)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(beside(first=False), id="after the curve"),
+        pytest.param(beside(first=True), id="before the curve"),
+        pytest.param(beside(first=False, step=200), id="at the last step"),
+        pytest.param(same_file, id="in the file of the curve"),
+        pytest.param(lightning_metric, id="Lightning", marks=pytest.mark.slow),
+    ],
+)
+def test_hparams_beside_a_curve_are_not_its_end(
+    write: Callable[[Path, float], None], tmp_path: Path
+) -> None:
+    write(tmp_path / "a", 0.75)
+    found = read(tmp_path)
+    assert curve(found, "acc") == [(0, 0.25), (100, 0.75), (200, 0.5)]
+    assert settings(found) == {"seed": 1}
+    assert "top" not in found.metrics or curve(found, "top") == [(200, 0.75)]
+    assert said(found, "that the run has in its curves are left out")
+    assert not said(found, "started again")
+
+
+def test_hparams_without_a_curve_are_final_values(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "a")) as writer:
+        for acc in (0.0, 0.75):
+            writer.add_hparams({"seed": 1}, {"acc": acc}, run_name=".")
+    found = read(tmp_path)
+    assert (settings(found), curve(found, "acc")) == ({"seed": 1}, [(0, 0.75)])
 
 
 def test_several_add_hparams_of_a_writer_are_a_run_each(tmp_path: Path) -> None:
@@ -334,6 +435,22 @@ def test_a_run_that_cannot_be_read_is_no_error_of_the_others(tmp_path: Path) -> 
     found = read(tmp_path)
     assert found.runs["status"].to_list() == ["unreadable", None]
     assert "bytes" in found.runs["error"][0]
+
+
+def test_a_tag_with_a_step_below_0_is_left_out_of_its_run(tmp_path: Path) -> None:
+    for seed, step in enumerate((-500, 0)):
+        with SummaryWriter(str(tmp_path / f"run{seed}")) as writer:
+            writer.add_scalar("acc", 0.5, step)
+            writer.add_scalar("acc", 0.6, 7)
+            writer.add_scalar("loss", 0.5, 7)
+            writer.add_hparams({"seed": seed}, {"top": 0.5}, run_name=".")
+    found = read(tmp_path)
+    assert any(
+        "acc has steps below 0, and is left out" in note and "run0" in note for note in found.notes
+    )
+    assert [settings(found, run) for run in (0, 1)] == [{"seed": 0}, {"seed": 1}]
+    assert (curve(found, "acc", 0), curve(found, "loss", 0)) == ([], [(7, 0.5)])
+    assert curve(found, "acc", 1) == [(0, 0.5), (7, pytest.approx(0.6))]
 
 
 def test_diverged_values_are_values(tmp_path: Path) -> None:

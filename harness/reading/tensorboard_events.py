@@ -40,6 +40,8 @@ _OWN_TEXT = ("config/text_summary", "status/text_summary")
 _SUCCESS, _FAILURE, _RUNNING = 1, 2, 3  # of tensorboard/plugins/hparams/api.proto, Status
 _FLOAT = 1  # of tensorboard/compat/proto/types.proto, DataType; then double, int32, int64, half
 _NUMBERS = (_FLOAT, 2, 3, 9, 19)
+_START = 1  # of tensorboard/compat/proto/event.proto, SessionLog.SessionStatus
+_ATTEMPT = ""  # a column that is no tag's
 
 
 @dataclass
@@ -48,10 +50,14 @@ class _Events:
 
     values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_LONG))
     began: float = 0.0  # s, Unix time
+    purged: int | None = (
+        None  # the step from which on a session log says that earlier values do not count
+    )
     settings: dict[str, Any] = field(default_factory=dict)
     text: dict[str, str] = field(default_factory=dict)
     status: str | None = None
     has_hparams: bool = False
+    hparams_metrics: set[str] = field(default_factory=set)  # tags that the hparams plugin shows
     float32: bool = False
     error: OSError | None = None
 
@@ -64,8 +70,11 @@ def read(folder: Path) -> Recorded:
     """Return the runs in `folder` and below it, one a folder with event files. Raises `ConfigError` if there are none.
 
     Several files of a folder are one run that was started again: from the step at which a later file begins a tag,
-    its values replace the earlier ones. Sub-folders that `add_hparams` and `add_scalars` write belong to the run above;
-    `train` and `validation` beside each other are one run.
+    its values replace the earlier ones, as TensorBoard's data server does (`preempt` in tensorboard/data/server/reservoir.rs).
+    One with a `purge_step` replaces all tags from there on (the documentation of PyTorch's `SummaryWriter`; TensorBoard's
+    `_CheckForRestartAndMaybePurge` in plugin_event_accumulator.py does so from the second one on). Values that
+    `add_hparams` or `log_hyperparams` gave a tag with a curve are no part of it. Sub-folders that `add_hparams` and
+    `add_scalars` write belong to the run above; `train` and `validation` beside each other are one run.
     """
     if find_spec("tensorboard") is None:
         raise ConfigError(
@@ -84,13 +93,20 @@ def read(folder: Path) -> Recorded:
     _join_subfolders(runs, notes)
     _join_splits(runs)
 
+    def settings(here: Path) -> dict[str, Any]:
+        yaml, events = here / _HPARAMS, runs[here]
+        hparams = settings_of_yaml(yaml, notes) if yaml in found.get(here, ()) else {}
+        own = _own_configuration(events) or {}
+        recorded = events.settings | flat_settings(hparams) | flat_settings(own)
+        return all_settings(folder, here, recorded, notes)
+
     def one(here: Path) -> RunRecord:
-        yaml = here / _HPARAMS
-        return _run(folder, here, yaml if yaml in found.get(here, ()) else None, runs[here], notes)
+        status, error, rows = _run(here, runs[here], notes)
+        return RunRecord(run_name(folder, here), settings(here), rows, str(here), status, error)
 
     if any(events.float32 for events in runs.values()):
         notes.add("values are single-precision numbers (about 7 digits)", folder)
-    return collect(KIND, read_each(folder, runs, one), notes.lines())
+    return collect(KIND, read_each(folder, runs, one, settings), notes.lines())
 
 
 def _is_read(name: str) -> bool:
@@ -99,21 +115,22 @@ def _is_read(name: str) -> bool:
     )
 
 
-def _run(source: Path, here: Path, yaml: Path | None, events: _Events, notes: Notes) -> RunRecord:
+def _run(here: Path, events: _Events, notes: Notes) -> tuple[str | None, str | None, pl.DataFrame]:
+    """Return a run's status, why it is not complete, and its rows, but for tags with a step below 0."""
     if events.error is not None:
         raise events.error
-    own = _own_configuration(events.text.get("config", ""))
+    below = events.values.filter(pl.col("step") < 0)["tag"].unique(maintain_order=True)
+    for tag in below:
+        notes.add(f"{tag} has steps below 0, and is left out", here)
+    values = events.values.filter(~pl.col("tag").is_in(below.implode()))
     status, error = events.status, None
-    if own is not None:
+    if _own_configuration(events) is not None:
         status = clean(_own_text(events.text.get("status", ""))) or "unfinished"
         error = None if status == COMPLETE else "result.json in the run's own folder says why"
-    hparams = settings_of_yaml(yaml, notes) if yaml else {}
-    recorded = events.settings | flat_settings(hparams) | flat_settings(own or {})
-    rows = _rows(events.values, here, notes)
+    rows = _rows(values, here, notes)
     if rows.is_empty():
         status, error = status if status not in (None, COMPLETE) else "no rows", "it has no scalars"
-    settings = all_settings(source, here, recorded, notes)
-    return RunRecord(run_name(source, here), settings, rows, str(here), status, error)
+    return status, error, rows
 
 
 def _own_text(text: str) -> str:
@@ -122,16 +139,19 @@ def _own_text(text: str) -> str:
     return block[1] if block else ""
 
 
-def _own_configuration(text: str) -> dict[str, Any] | None:
+def _own_configuration(events: _Events) -> dict[str, Any] | None:
     try:
-        found = json.loads(_own_text(text))
+        found = json.loads(_own_text(events.text.get("config", "")))
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
-    """Return a row a step with a column a tag, by step: tags of one file may count different steps."""
+    """Return a row a step with a column a tag: tags of one file may count different steps.
+
+    Each time a tag's steps go back, rows of its own begin after the earlier ones; within them rows are by step.
+    """
     values = values.with_columns(
         pl.col("tag").replace_strict(_names(values), default=pl.col("tag"))
     )
@@ -143,16 +163,19 @@ def _rows(values: pl.DataFrame, here: Path, notes: Notes) -> pl.DataFrame:
     if values.is_empty():
         return NO_ROWS
     refuse_more("columns", values["tag"].n_unique(), MOST_COLUMNS)
+    back = (pl.col("step") < pl.col("step").shift()).fill_null(False)
+    values = values.with_columns(back.cum_sum().over("tag").alias(_ATTEMPT))
     values = values.unique(
         keep="last", maintain_order=True
     )  # Lightning logs `epoch` with each of its metrics
-    single = values.unique(["tag", "step"], keep="last", maintain_order=True)
+    single = values.unique(["tag", "step", _ATTEMPT], keep="last", maintain_order=True)
     if twice := len(values) - len(single):
         notes.add(
             f"{twice:,} values are of a step that has a later one of the tag, and are left out",
             here,
         )
-    return single.pivot(on="tag", index="step", values="value").sort("step")
+    index = [_ATTEMPT, "step"]
+    return single.pivot(on="tag", index=index, values="value").sort(index).drop(_ATTEMPT)
 
 
 def _names(values: pl.DataFrame) -> dict[str, str]:
@@ -172,28 +195,50 @@ def _folder(paths: Sequence[Path], notes: Notes) -> _Events:
         return _Events(error=errors[0])
     for lost in errors:
         notes.add("a file cannot be read; others of the run are read", lost)
-    found, *later = sorted(read, key=lambda one: one.began)
-    for one in later:
+    found, of_hparams, here = _Events(), [_Events().values], paths[0].parent
+    for one in sorted(read, key=lambda one: one.began):
+        is_of_hparams = _is_beside_curve(one, found.values)
+        of_hparams.append(one.values.filter(is_of_hparams))
+        own = one.values.filter(~is_of_hparams)
         found = _Events(
-            _continued(found.values, one.values, paths[0].parent, notes), found.began, found.settings | one.settings,
-            found.text | one.text, one.status or found.status, found.has_hparams or one.has_hparams,
-            found.float32 or one.float32,
+            _continued(found.values, own, one.purged, here, notes), settings=found.settings | one.settings,
+            text=found.text | one.text, status=one.status or found.status,
+            has_hparams=found.has_hparams or one.has_hparams, float32=found.float32 or one.float32,
         )  # fmt: skip
+    final = pl.concat(of_hparams).unique("tag", keep="last", maintain_order=True)
+    _add_final(found, final, here, notes)
     return found
 
 
+def _is_beside_curve(one: _Events, earlier: pl.DataFrame) -> pl.Series:
+    """Return which values of a file are those of the hparams plugin, and not a curve's.
+
+    They have tags that the plugin was told of. `add_hparams(run_name=".")` writes them to a file of their own, a value a
+    tag; others go to the run's file, at step 0 after the curve.
+    """
+    of_plugin = pl.col("tag").is_in([*one.hparams_metrics])
+    alone = len(one.tags) == len(one.values) and one.hparams_metrics.issuperset(one.tags)
+    after = (pl.col("step") == 0) & (pl.col("step").cum_max().over("tag") > 0)
+    rows = pl.concat([earlier, one.values])
+    return rows.select(of_plugin & (after | alone)).to_series().tail(len(one.values))
+
+
 def _continued(
-    earlier: pl.DataFrame, later: pl.DataFrame, here: Path, notes: Notes
+    earlier: pl.DataFrame, later: pl.DataFrame, purged: int | None, here: Path, notes: Notes
 ) -> pl.DataFrame:
-    """Return earlier values, of each tag before the step at which the later ones begin, and the later ones."""
+    """Return earlier values, of each tag before the step at which the later ones begin, and the later ones.
+
+    From the step `purged` on, all earlier values are left out.
+    """
     begins = later.group_by("tag").agg(pl.col("step").first().alias("begins"))
+    end = pl.min_horizontal("begins", pl.lit(purged, pl.Int64))
     kept = (
         earlier.join(begins, on="tag", how="left", maintain_order="left")
-        .filter(pl.col("begins").is_null() | (pl.col("step") < pl.col("begins")))
+        .filter((pl.col("step") < end).fill_null(True))
         .select(*_LONG)
     )
     if replaced := len(earlier) - len(kept):
-        notes.add(f"it was started again: {replaced:,} values are replaced by a later file's", here)
+        notes.add(f"it was started again: {replaced:,} values are replaced by a later file", here)
     return pl.concat([kept, later])
 
 
@@ -257,18 +302,20 @@ def _is_of_hparams(events: _Events) -> bool:
 
 
 def _join_hparams(above: _Events, below: _Events, here: Path, notes: Notes) -> None:
-    """Add settings, status and final values, which have no step of their own: the run's last is theirs."""
-    known = below.values.filter(pl.col("tag").is_in(above.tags))
-    if len(known):
-        notes.add("values of add_hparams that the run above has too are left out", here)
-    final = below.values.join(known, on="tag", how="anti", maintain_order="left")
-    if len(above.values):
-        last = pl.lit(above.values["step"].max(), pl.Int64)
-        final = final.with_columns(last.alias("step"))
-    above.values = pl.concat([above.values, final])
+    _add_final(above, below.values, here, notes)
     above.settings |= below.settings
     above.status = below.status or above.status
     above.float32 |= below.float32
+
+
+def _add_final(events: _Events, final: pl.DataFrame, here: Path, notes: Notes) -> None:
+    """Add values of the hparams plugin, which have no step of their own: the run's last is theirs."""
+    added = final.join(events.values, on="tag", how="anti", maintain_order="left")
+    if len(added) < len(final):
+        notes.add("values of add_hparams that the run has in its curves are left out", here)
+    if len(events.values):
+        added = added.with_columns(step=pl.lit(events.values["step"].max(), pl.Int64))
+    events.values = pl.concat([events.values, added])
 
 
 def _file(path: Path, notes: Notes) -> _Events:
@@ -279,6 +326,8 @@ def _file(path: Path, notes: Notes) -> _Events:
     for number, event in enumerate(_records(path, notes), 1):
         if number == 1:
             found.began = event.wall_time
+        if event.session_log.status == _START and found.purged is None:
+            found.purged = event.step
         for value in event.summary.value:
             reading.take(event.step, value)
     if not number and path.stat().st_size:
@@ -367,6 +416,7 @@ class _Reading:
         except DecodeError:
             self.left_out = True
             return
+        self._found.hparams_metrics |= {one.name.tag for one in data.experiment.metric_infos}
         if data.HasField("session_start_info"):
             self._found.has_hparams = True
             self._found.settings |= {
