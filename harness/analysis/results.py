@@ -367,8 +367,8 @@ def lr(folder: Path | str) -> NDArray[np.float64]:
 def arms(runs: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, in the order of the sweep: means and standard deviations over its seeds.
 
-    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of` counts all; `seconds` is a sum; `lr_share_at_end`
-    is the median, with `lr_share_low` and `lr_share_high`.
+    Accuracies, or what `of_metric` put in their place, are over the runs that are complete; `seeds` counts those, `of`
+    counts all; `seconds` is a sum; `lr_share_at_end` is the median, with `lr_share_low` and `lr_share_high`.
     """
     done = pl.col("status") == "complete"
     accuracies = ["final", "best", "test"]

@@ -266,7 +266,7 @@ def roles(
 def metric_column(
     given: str | None, columns: Sequence[str], keys: Sequence[str], others: Sequence[str]
 ) -> str:
-    """Return the column that is judged; `keys` are those of settings, `others` some of them that are known: the seed, the factor.
+    """Return the column that is judged; `keys` are those of settings, `others` the seed, and the factor if it is known.
 
     Raises `ConfigError` where it is not there, or not given and open.
     """
@@ -291,7 +291,7 @@ def is_measure(name: str) -> bool:
 
 
 def only_metric(columns: Sequence[str], others: Sequence[str]) -> str:
-    """Return the column that is judged where none is given: one accuracy of data that was not trained on, else one number.
+    """Return the column that is judged where none is given: one accuracy of held-out data, else one number.
 
     `others` are none of them: the seed, and the factor if it is known. Raises `ConfigError`.
     """

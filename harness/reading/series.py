@@ -129,9 +129,9 @@ def lr_ends(rows: pl.DataFrame) -> pl.DataFrame:
     A restart is a rise by a tenth of the peak or more, from an LR to which it had fallen. A run with restarts is aligned
     if it ends at an LR not above the one from which the last restart rose. It is not if that is further away than the
     LR fell in the last row, if the last row is no restart, and if there are four rows a cycle or more; else `aligned` is
-    null, as without restarts, and with fewer rows so is `restarts`: LRs that are recorded seldom do not show it. `last` is null where the last row is a restart:
-    it may be the LR of the next update, which there was none of. A second warmup, as of a run that was resumed, is no
-    restart (`_warmed_again`).
+    null, as without restarts, and with fewer rows so is `restarts`: LRs that are recorded seldom do not show it. `last`
+    is null where the last row is a restart: it may be the LR of the next update, which there was none of. A second
+    warmup, as of a run that was resumed, is no restart (`_warmed_again`).
     """
     value = pl.col("value").filter(pl.col("value").is_finite())
     before, peak, last = value.shift(), value.max(), value.last()
