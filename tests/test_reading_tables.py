@@ -315,6 +315,8 @@ ENDED = {
     "exit codes": ("Exit code\n0\n137\n", ["complete", "exit code 137", None]),
     "a flag against a good state": ("state,failed\nInactive,False\nInactive,True\nkilled,False", ["complete", "failed", "killed"]),
     "a bad state and a flag": ("status,exit_code\npreempted,1\n,0\nTERMINATED,1", ["preempted", "complete", "exit code 1"]),
+    "a flag of a good end that nobody set": ("done\nFalse\nFalse\nFalse", [None] * 3),
+    "a flag that is false beside a good state": ("State,done\nfinished,False\nfinished,True\ncrashed,True", ["complete", "complete", "crashed"]),
     "counts": ("failed\n3\n0\n1", [None] * 3),
     "other words": ("done\nyes\nno\nyes", [None] * 3),
     "all terminated": ("status\nTERMINATED\nERROR\nTERMINATED", ["complete", "error", "complete"]),
@@ -334,6 +336,15 @@ def test_columns_under_other_names_say_how_runs_ended(tmp_path: Path, name: str)
     assert (last in settings(found)[0]) == (states == [None] * 3)
     assert last not in found.metrics or states == [None] * 3
     assert any("terminated is read as ended well" in one for one in found.notes) == (name == "all terminated")  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ["failed", "sys/failed"])
+def test_a_flag_that_is_asked_for_is_a_number(tmp_path: Path, asked: str) -> None:
+    path = write(tmp_path, "a.csv", "seed,state,sys/failed,acc\n0,done,0,5\n1,done,1,5\n")
+    found = read(path, {}, [asked])
+    assert found.runs["status"].to_list() == ["complete", "complete"]
+    assert found.curves["sys/failed"].to_list() == [0, 1]
+    assert read(path, {}, ["state"]).runs["status"].to_list() == ["complete", "failed"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from harness.config.errors import ConfigError
-from harness.reading.recorded import FINAL_VALUES, RUNS, Recorded, clean
+from harness.reading.recorded import FINAL_VALUES, RUNS, Recorded, clean, unique_names
 from harness.reading.recover import Asked, Question, recover
 
 FACTOR = Asked(factor="t_mult", baseline="1", metric="val_acc")
@@ -344,6 +344,8 @@ PARTS = {
     "data sets": ("dataset", "cifar10 cifar100", False),
     "tasks": ("task", "mnli rte", False),
     "losses": ("loss", "mse mae", False),
+    "modes": ("bn_mode", "train eval", False),
+    "sets to train on": ("training_set", "train train+val", False),
     "distances": ("metric", "cosine euclidean", False),
     "parts to train on": ("split", "train trainval", False),
     "layers that are trained": ("training", "head all", False),
@@ -436,7 +438,8 @@ METRICS = [
     ("optimizer,params.seed,params.accuracy_target,metrics.acc", "metrics.acc"),
     ("optimizer,seed,metrics/acc", "metrics/acc"),
     ("optimizer,seed,max_val_acc", "max_val_acc"),
-    ("optimizer,seed,depth,max_val_acc", "max_val_acc"),
+    ("optimizer,seed,depth,max_val_acc", None),
+    ("optimizer,seed,score,best_acc", None),
     ("optimizer,seed,train/loss,metrics/accuracy,val/loss", None),
     ("optimizer,seed,train_acc,train_loss,acc", "acc"),
     ("optimizer,seed,train_acc,train_loss,acc,val_acc", "val_acc"),
@@ -452,7 +455,7 @@ def test_no_setting_and_no_factor_is_the_metric(columns: str, metric: str | None
         {name: seed if "seed" in name else level if name in (*settings, "optimizer") else level + seed / 8 for name in names}
         for level in (1, 2) for seed in range(3)
     ]  # fmt: skip
-    for factor in ("optimizer", None)[: 1 if settings else 2]:
+    for factor in ("optimizer", None)[: 1 if settings or "max_" in columns else 2]:
         asked = Asked(factor, "1")
         if metric is None:
             with pytest.raises(
@@ -523,13 +526,16 @@ def test_numbers_that_rise_in_rows_of_one_seed_are_asked_about(name: str) -> Non
     message = f"{name}: rises from row to row, as the steps of runs do; if it counts them, --map step={name} --map run=t_mult,seed, "
     runs = curves_of(name, "seed")
     for rows in (runs, [one for one in runs if one[name] < 5 or one["seed"] < 2]):  # a crash
-        with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
-            recover(
-                replace(final_values(rows), runs=source(rows).runs), asked
-            )  # named, as after --map run=
+        found = final_values(rows)
+        names = unique_names([f"{one['t_mult']}-{one['seed']}" for one in rows])
+        for given in (found, replace(found, runs=found.runs.with_columns(run=pl.Series(names)))):
+            with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+                recover(given, asked)
+        named = replace(found, runs=source(rows).runs)
+        assert recover(named, asked).keys.cells == [name], "each row has a name of its own"
     for steps in ((1, 2, 3, 4), (1, 5, 2, 4, 3)):
-        found = recover(final_values(curves_of(name, "seed", steps)), asked)
-        assert found.keys.cells == [name], "a setting"
+        grid_of = recover(final_values(curves_of(name, "seed", steps)), asked)
+        assert grid_of.keys.cells == [name], "a setting"
 
 
 @pytest.mark.parametrize("run", ["exp", "dropped"])
@@ -540,10 +546,11 @@ def test_numbers_that_rise_in_rows_without_a_seed_are_asked_about(run: str) -> N
         recover(final_values(runs), Asked("t_mult", "1", metric="acc"))
 
 
-@pytest.mark.parametrize("name", ["depth", "warmup_ratio", "lr", "stepsize", "shots", "width"])
+@pytest.mark.parametrize("name", ["depth", "warmup_ratio", "lr", "stepsize", "shots", "width", "batch_size", "train_samples", "max_tokens", "gpu_hours",
+                                  "percent_pruned", "num_inference_steps", "decay_epoch"])  # fmt: skip
 def test_settings_that_rise_are_settings(name: str) -> None:
     found = recover(final_values(curves_of(name, "seed")), Asked("t_mult", "1", metric="acc"))
-    assert found.keys.cells == [name]
+    assert [*found.keys.cells, *found.keys.results] == [name]
 
 
 @pytest.mark.parametrize(("base", "new", "asked"), [(8, 4, True), (8, 6, False), (5, 5, False)])  # fmt: skip
@@ -570,6 +577,14 @@ def test_a_setting_with_the_name_of_a_result_is_known_by_its_grid(counts: tuple[
     seeded = [one | {"seed": seed} for one in runs for seed in (0, 1)]
     pairs = [*{(one["t_mult"], one["iou"], one["seed"]): one for one in seeded}.values()]
     assert recover(final_values(pairs), FACTOR).keys.cells == ["iou"]
+
+
+def test_a_setting_of_splits_that_goes_with_the_run_is_one() -> None:
+    texts = ("val_acc", "val_loss")
+    runs = [own | {"monitor_metric": texts[own["seed"] % 2], "val_acc": 1} for own in grid(1, 2)]
+    assert recover(final_values(runs), FACTOR).paired
+    runs = [own | {"monitor_metric": texts[own["t_mult"] % 2], "val_acc": 1} for own in grid(1, 2)]
+    assert recover(final_values(runs), FACTOR).keys.with_factor
 
 
 def test_a_fold_beside_the_seed_is_asked_about() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.config.errors import ConfigError
 from harness.config.fields import show
-from harness.reading.meaning import is_named_result, is_seed, no_setting
+from harness.reading.meaning import is_measure, is_named_result, is_seed, no_setting
 from harness.reading.recorded import listed
 
 Settings = Mapping[str, Any]
@@ -53,7 +53,11 @@ def sort_keys(
         distinct = len({*values})
         if distinct < 2 or key in skipped:
             continue
-        if key in results and is_named_result(key) and not _is_grid(values, levels, seeds):
+        if (
+            key in results
+            and is_named_result(key)
+            and not (is_measure(key) and _is_grid(values, levels, seeds))
+        ):
             found.results.append(key)
         elif no_setting(key) or (distinct == len(runs) and _is_text(runs, key)):
             found.ignored.append(key)

@@ -53,7 +53,8 @@ def read(address: str, kind: str | None, asked: Asked) -> tuple[Recorded, Asked]
     if of_run is None or (beside and not (path.parent / beside).exists()):
         _refuse_options(kind, {})
         try:
-            return tables.read(path, asked.mapping), replace(asked, mapping={})
+            names = {asked.metric or "", asked.factor or "", *asked.ignore, *asked.where} - {""}
+            return tables.read(path, asked.mapping, names), replace(asked, mapping={})
         except OSError as error:  # as of a device, whose errors do not name it
             known = isinstance(error, UnreadableError) or error.filename
             raise error if known else UnreadableError(f"{path}: {error.strerror}") from error

@@ -23,6 +23,7 @@ _HIGHER = _ACCURACY | {
 }  # fmt: skip
 # which are fractions or percent
 _SHARES = {"err", "error", "errors", "wer", "cer", "ece", "f1", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "bleu", "rouge", "precision", "recall"}  # fmt: skip
+_UNITS = {"deg", "degrees", "rad", "px", "pixel", "pixels", "m", "mm", "cm", "km", "ms", "s", "db", "ev", "mev", "kcal", "k"}  # fmt: skip
 _OF_SETTINGS = {
     "weight", "size", "ratio", "scale", "fn", "type", "mask", "smoothing", "every", "interval", "coef", "lambda", "grad",
 }  # fmt: skip
@@ -33,7 +34,7 @@ _TURNED = {
     "std", "sd", "var", "variance", "stderr", "sem", "range", "decrease", "increase", "reduction", "reduced",
     "improvement", "improved", "improve", "gain", "gains", "saved", "saving", "savings", "lift", "worse",
     "forgetting", "forget", "forgotten", "degradation", "decline", "cost", "regret", "missed", "attack", "attacker",
-    "asr", "backdoor", "mia", "membership", "poisoned",
+    "backdoor", "mia", "membership", "poisoned",
 }  # fmt: skip
 _UNTIL = re.compile(
     r"""(?:time|epoch|step|iter|iteration|update|round|batch|sample|token|example|episode|generation|frame|flop|query|querie
@@ -68,7 +69,7 @@ _REPEAT = re.compile(
 _NO_SETTING = re.compile(
     r"""^(?:name|id|uuid|path|dir|folder|index|number|run\ \(column\))$
     |(?:^|[._/-])(?:
-        host(?:name)?|node(?:_?name|list)?|queue|user(?:name)?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
+        host(?:name)?|node(?:_?name|list)?|queue|user(?:name)?|comments?|remarks?|pid|gpus?|devices?|num_workers|workers|verbose|port|url|notes?|tags?|entity|project
         |(?:run|rep|exp|experiment|trial|job|wandb|output|log|logging|save|work|working|checkpoint|ckpt|cache)
             [._]?(?:name|id|uuid|dir|folder|path|root)
         |timestamp|date(?:time)?(?:_(?:start|complete))?|time|created|created_at|updated|runtime|job_type|group
@@ -98,16 +99,20 @@ _STEPS = re.compile(
 )
 _RISING = re.compile(
     r"""(?:^|[_ -])(?:steps?|epochs?|iter(?:ation)?s?|itrs?|time_?steps?|rounds?|updates?|frames|(?:env)?interacts|episodes?
-    |generations?|tokens|samples|examples|images|k?imgs?|batch(?:es)?|checkpoint|ckpt|progress|percent|elapsed|hours|minutes
-    |seconds|time)(?:[_ -]|$)""",
+    |generations?|tokens|k?imgs?|checkpoint|ckpt|progress|(?:samples|examples|images|tokens)_seen)(?:[_ -]|$)
+    |(?:^|_)(?:consumed|processed)_|^(?:batch(?:es)?|percent)$""",
     re.I | re.X,
 )
+_NO_COUNT = {
+    "max", "min", "warmup", "decay", "milestone", "milestones", "inference", "sampling", "diffusion", "denoising", "shot",
+    "per", "every", "interval", "restart", "patience", "freeze", "unfreeze", "start", "local", "inner", "size",
+}  # fmt: skip
 _OWN = re.compile(
     r"(?:store|tracking|ledger|claim|averages|plan)\.|(?:metrics|extensions|overrides)$"
 )
 # as MLflow, Neptune, Optuna and others write
 _SETTING_OF = re.compile(r"(?:h?params?|parameters|config|args|tags)[._/]", re.I)
-_METRIC_OF = re.compile(r"metrics?[./]", re.I)
+_METRIC_OF = re.compile(r"metrics[./]", re.I)
 
 
 def no_setting(key: str) -> bool:
@@ -127,9 +132,10 @@ def may_be_steps(names: Sequence[str]) -> list[str]:
 
 def may_rise(name: str) -> bool:
     """Return whether a number may count what a run has done so far, by its name, as `frames` and `train/epoch` do."""
+    if words(name) & _NO_COUNT or is_measure(name):
+        return False
     last = re.split(r"[./]", name)[-1]
-    parts = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", last)
-    return bool(_RISING.search(parts))
+    return bool(_RISING.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", last)))
 
 
 def is_clock(name: str) -> bool:
@@ -297,12 +303,13 @@ def only_metric(columns: Sequence[str], others: Sequence[str]) -> str:
     """
     numbers = [name for name in columns if name not in others and not _is_count(name)]
     found = [name for name in numbers if _may_be_metric(name)] or numbers
-    if not any(map(is_measure, found)):
-        found = [*found, *(name for name in numbers if is_measure(name) and name not in found)]
+    # of names that are not known, one may be a setting, and best values be all that was recorded
+    best = [] if any(map(is_measure, found)) else [name for name in numbers if is_measure(name)]
     held_out = [*filter(is_held_out, found)]
     accuracies = [*filter(is_accuracy, found)]
     candidates = (
-        [*filter(is_accuracy, held_out)]
+        [*dict.fromkeys([*found, *best])] * bool(best)
+        or [*filter(is_accuracy, held_out)]
         or [*held_out, *(name for name in accuracies if not words(name) & SPLITS)]
         or accuracies
         or found
@@ -350,7 +357,10 @@ def is_accuracy(name: str) -> bool:
 
 def is_share(name: str) -> bool:
     """Return whether a metric may be a fraction or in percent, by its name."""
-    return is_accuracy(name) or bool(words(name) & _SHARES and not _UNTIL.search(name))
+    tokens = words(name)
+    return is_accuracy(name) or bool(
+        tokens & _SHARES and not (tokens & _UNITS or _UNTIL.search(name))
+    )
 
 
 def words(name: str) -> set[str]:

@@ -133,8 +133,10 @@ def recover(recorded: Recorded, asked: Asked) -> Question:
     refuse_text(asked.metric, recorded, keys, known)
     metric = meaning.metric_column(asked.metric, recorded.metrics, keys, known)
     ignored = [meaning.find_key(key, keys, "--ignore") for key in asked.ignore]
-    empty = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
-    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, empty)
+    more = "".join(f"; {note}" for note in recorded.notes if READ_AS_EMPTY in note)
+    if asked.metric is None and metric in keys and not meaning.is_measure(metric):
+        more += f"; {metric} is judged: --metric takes another"
+    factor, inferred = _factor(asked.factor, runs, {metric, *seeds, *ignored}, more)
     if recorded.kind.endswith(FINAL_VALUES):
         _refuse_rows(recorded, runs, metric, factor, seeds, ignored)
     found = Question(metric, factor, inferred, runs=runs, not_compared=left_out)
@@ -161,7 +163,7 @@ def _refuse_rows(
 ) -> None:  # fmt: skip
     """Raise `ConfigError` for rows of a table of final values that are no runs."""
     settings, skipped = [run.settings for run in runs], {metric, *ignored}
-    refuse_pooled(settings, {factor, *seeds, *skipped})
+    refuse_pooled(settings, [factor, *seeds], skipped)
     if not seeds:
         refuse_means(recorded, _keys(runs), metric, factor)
     unnamed = all(is_unnamed(run.name) for run in runs)
@@ -169,8 +171,13 @@ def _refuse_rows(
         refuse_curves(settings, [factor, *seeds], skipped)
     elif unnamed and not meaning.seed_candidates(_keys(runs)):
         refuse_one_curve(settings, factor, skipped)
-    if seeds or unnamed:
+    if unnamed or (seeds and len({_own_name(run) for run in runs}) < len(runs)):
         refuse_rising(settings, factor, seeds, skipped)
+
+
+def _own_name(run: Run) -> str:
+    """Return the name that a run has in its source, where others may have it too."""
+    return re.sub(r" \(\d+\)$", "", run.name)
 
 
 def _sorted_keys(
@@ -227,11 +234,11 @@ def _known_level(given: str, levels: Collection[object]) -> object:
 
 
 def _factor(
-    given: str | None, runs: Sequence[Run], others: set[str], empty: str
+    given: str | None, runs: Sequence[Run], others: set[str], more: str
 ) -> tuple[str, bool]:
     """Return the key of the factor, and whether it was inferred: where no other setting could be it.
 
-    `empty` says which cells count as empty, where no setting differs.
+    `more` ends the error where no setting differs.
     """
     keys = _keys(runs)
     if given:
@@ -250,10 +257,10 @@ def _factor(
     if not texts:
         lacking = [key for key in keys if not all(key in run.settings for run in runs)]
         if lacking:
-            empty = f"; some runs have no {listed(lacking)}: fill in the cells of a level{empty}"
+            more = f"; some runs have no {listed(lacking)}: fill in the cells of a level{more}"
         raise ConfigError(
             f"--factor: no setting differs between the runs; found: {listed(keys) or 'none'} (the names of folders are "
-            f"settings where they are KEY=VALUE){empty}"
+            f"settings where they are KEY=VALUE){more}"
         )
     raise ConfigError(f"--factor: say which setting is compared; these differ: {listed(texts)}")
 

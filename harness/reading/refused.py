@@ -68,7 +68,7 @@ def refuse_mixed_units(metric: str, levels: Mapping[str, Sequence[float]]) -> No
         low, high = 100 * max(values) / _ALIKE, 100 * min(values) * _ALIKE
         other = next((one for one, usual in percent.items() if low < usual < high), None)
         if other is not None:
-            raise ConfigError(f"--metric {metric}: ends at {values[0]:g} with {level}, and at {levels[other][0]:g} with {other}: fractions and percent; write all of them alike")  # fmt: skip
+            raise ConfigError(f"--metric {metric}: ends at {values[0]:g} with {level}, and at {levels[other][0]:g} with {other}: fractions and percent; write all of them alike, or rename the column if it is no share")  # fmt: skip
 
 
 def refuse_curves(

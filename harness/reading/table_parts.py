@@ -16,6 +16,7 @@ _OVERLAP = 1.2  # the sum of the lengths of several curves, by that of their run
 _CROSSED = 3 / 4  # of a run's steps, at which a value of several columns is there, or more
 _MOST_TOGETHER = 4  # columns
 _NAMES = {"split", "subset", "part", "metric", "metrics", "measure", "key", "tag", "variable", "series", "set"}  # fmt: skip
+_NO_PARTS = {"mode", "train", "training", "trained"}  # in names of settings, as bn_mode
 
 
 def refuse_parts(
@@ -50,18 +51,29 @@ def refuse_parts(
         _refuse(table, run, f"and step differ in {' and '.join(together)}", together)
 
 
-def refuse_pooled(settings: Sequence[Mapping[str, Any]], skipped: Collection[str]) -> None:
+def refuse_pooled(
+    settings: Sequence[Mapping[str, Any]], own: Sequence[str], skipped: Collection[str]
+) -> None:
     """Raise `ConfigError` where a setting of final values tells rows of one run apart, as `split` or `metric` does.
 
-    Its texts are splits, or it has such a name and most of its texts have the words of splits or metrics. `skipped` are
-    the keys that may be so.
+    It has several values with one of each of `own`, factor and seeds. Its texts are splits, or it has such a name and
+    most of its texts have the words of splits or metrics. `skipped` are other keys that may be so.
     """
     for key in dict.fromkeys(key for one in settings for key in one):
         texts = [*dict.fromkeys(one[key] for one in settings if isinstance(one.get(key), str))]
-        if key in skipped or len(texts) < 2 or no_setting(key):
+        if (
+            key in skipped
+            or key in own
+            or len(texts) < 2
+            or no_setting(key)
+            or words(key) & _NO_PARTS
+        ):
             continue
         found = [*filter(_is_part if words(key) & _NAMES else _is_split, texts)]
-        if 2 * len(found) > len(texts):
+        places: dict[str, set[str]] = {}
+        for one in settings:
+            places.setdefault(str([one.get(name) for name in own]), set()).add(str(one.get(key)))
+        if 2 * len(found) > len(texts) and any(len(there) > 1 for there in places.values()):
             raise ConfigError(f"--where {key}=VALUE: say which rows are judged, as those of one run differ in {key}: {listed(texts)}")  # fmt: skip
 
 

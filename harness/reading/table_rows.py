@@ -67,7 +67,7 @@ def refuse_merged(path: Path, settings: Mapping[str, pl.Series]) -> None:
             continue
         if not any(_decides(other, values) for key, other in others.items() if key != name):
             rows = listed([str(row + 1) for row in values.is_not_null().arg_true()], 4)
-            raise ConfigError(f"{path}: the column {name!r} has values in the first rows of blocks alone (rows {rows}), as where cells were merged; fill in the cells below them")  # fmt: skip
+            raise ConfigError(f"{path}: the column {name!r} has values in the first rows of blocks alone (rows {rows}), as where cells were merged; fill in the cells below them, or --ignore {name}")  # fmt: skip
 
 
 def _is_merged(values: pl.Series) -> bool:

@@ -39,7 +39,7 @@ def status_column(table: Table, taken: Collection[str]) -> str | None:
     for part in (str.lower, last_part):
         for word in _STATUS:
             for name in table.names:
-                if part(name) != word or name in taken:
+                if part(name) != word or (name in taken and name.lower() != word):
                     continue
                 if _has_states(table.text(name), name.lower() == word):
                     return name
@@ -66,7 +66,10 @@ def _is_flag(name: str, table: Table) -> bool:
     values = table.values(name).drop_nulls()
     if values.is_empty() or not (values.dtype == pl.Boolean or values.dtype.is_numeric()):
         return False
-    return word in _EXIT or bool(values.cast(pl.Float64).is_in([0.0, 1.0]).all())
+    numbers = values.cast(pl.Float64)
+    if word in _GOOD and not (numbers != 0).any():  # which nobody set
+        return False
+    return word in _EXIT or bool(numbers.is_in([0.0, 1.0]).all())
 
 
 def _word(name: str) -> str:
@@ -74,18 +77,19 @@ def _word(name: str) -> str:
 
 
 def words_by_row(table: Table, status: str | None, flags: Iterable[str]) -> pl.Series | None:
-    """Return the word in each row for how its run ended: of the status and the flags, the first that is not well.
+    """Return the word in each row for how its run ended: a bad one of the status or of flags, else the status, else flags.
 
-    It is null where nothing says it; None without such columns.
+    A flag as `done` that is false is not bad beside a status. Null where nothing says it; None without such columns.
     """
-    found = [] if status is None else [table.text(status).replace("", None)]
-    found += [_of_flag(_word(name), table.values(name)) for name in flags]
+    found = {} if status is None else {status: table.text(status).replace("", None)}
+    found |= {name: _of_flag(_word(name), table.values(name)) for name in flags}
     if not found:
         return None
-    words = pl.DataFrame([own.alias(str(at)) for at, own in enumerate(found)])
+    words = pl.DataFrame([own.alias(name) for name, own in found.items()])
     bad = [
         pl.when(~pl.col(name).str.to_lowercase().is_in([*COMPLETE_WORDS, _TERMINATED])).then(name)
         for name in words.columns
+        if name == status or _word(name) not in _GOOD
     ]
     return words.select(pl.coalesce(*bad, *words.columns)).to_series()
 

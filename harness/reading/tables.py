@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -51,6 +51,7 @@ class _Roles:
     status: str | None
     flags: tuple[str, ...]
     names: dict[str, str]
+    asked: set[str]  # columns that the question names
 
 
 @dataclass
@@ -62,7 +63,7 @@ class _Found:
     left: list[str] = field(default_factory=list)
 
 
-def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
+def read(path: Path, mapping: Mapping[str, str], asked: Collection[str] = ()) -> Recorded:
     """Return the runs in a file that holds one table.
 
     A table with a step has a row a recorded step: a column that is constant in each run is a setting, a numeric one
@@ -72,7 +73,8 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
     has one value, and empty cells, in each run, or is named as a result.
 
     `mapping` takes a name of `ROLES` to a column of the file; `run` takes several, as `t_mult,seed`, where only
-    together they name a run. Columns that are mapped to seed, epoch and lr are renamed to that.
+    together they name a run. Columns that are mapped to seed, epoch and lr are renamed to that. What is `asked` by name, or
+    the last part of one, is a setting or a metric, and no flag of how a run ended.
     Raises OSError; `UnreadableError` and `ConfigError`, in one line, for what is no such table.
     """
     table = open_table(path)
@@ -80,7 +82,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Recorded:
         if mapping:
             raise ConfigError(f"{path}: is W&B's export of a chart, whose columns are known; leave out --map")  # fmt: skip
         return exports.read_chart(table)
-    roles = _roles(table, mapping)
+    roles = _roles(table, mapping, asked)
     if roles.step is None or exports.is_runs_table(table.names):
         return _final_values(table, roles)
     if not roles.run:
@@ -99,7 +101,7 @@ def _list(names: Sequence[str]) -> str:
     return clean(", ".join(names))
 
 
-def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
+def _roles(table: Table, mapping: Mapping[str, str], asked: Collection[str]) -> _Roles:
     """Return the mapped columns, and those that are known by name. Raises `ConfigError` for what is no column."""
     _check(table, mapping)
     lower = {name.lower(): name for name in reversed(table.names)}
@@ -116,20 +118,21 @@ def _roles(table: Table, mapping: Mapping[str, str]) -> _Roles:
         exported and step == "_step" and table.values(step).null_count()
     ):  # of runs that logged nothing
         step = None
-    taken = {column for column in roles if roles[column] != "status"}
+    named = {n for n in table.names if n in asked or n.endswith(tuple(f"{end}{one}" for one in asked for end in "./"))}  # fmt: skip
+    taken = {column for column in roles if roles[column] != "status"} | named
     status = mapping.get("status") or (
         known("status", ("state",), lower) if exported else status_column(table, taken)
     )
     flags = flag_columns(table, taken)
     status = None if status in flags else status
-    named = known("run", ("name",) if exported else _RUN, lower)
-    run = _run_columns(table, mapping) if "run" in mapping else (named,) if named else ()
+    of_run = known("run", ("name",) if exported else _RUN, lower)
+    run = _run_columns(table, mapping) if "run" in mapping else (of_run,) if of_run else ()
     if twice := {step, status} & set(run):
         raise ConfigError(f"{table.path}: the column {min(map(str, twice))!r} is the run and the step or the status; --map run=COLUMN")  # fmt: skip
     renamed = {mapping[role]: role for role in ("seed", "epoch", "lr") if role in mapping}
     own = {"run", "step", *renamed.values()}
     names = {n: renamed.get(n, f"{n} (column)" if n in own else n) for n in table.names}
-    return _Roles(run, step, known("seed", _SEED, parts), status, flags, names)
+    return _Roles(run, step, known("seed", _SEED, parts), status, flags, names, named)
 
 
 def _check(table: Table, mapping: Mapping[str, str]) -> None:
@@ -195,7 +198,10 @@ def _final_values(table: Table, roles: _Roles) -> Recorded:
     if any(map(is_named_result, found.metrics)):  # else a flag may be what is judged
         found.metrics = {n: own for n, own in found.metrics.items() if n not in roles.flags}
     if not exported:
-        refuse_merged(table.path, found.settings)
+        kept = {n: roles.names[n] for n in table.names if n not in roles.asked}
+        refuse_merged(
+            table.path, {n: found.settings[n] for n in kept.values() if n in found.settings}
+        )
     names = [name_row(n) for n in range(1, table.rows + 1)] if key is None else key.to_list()
     status = words_by_row(table, roles.status, roles.flags)
     kind = exports.RUNS_TABLE if exported else f"{table.format}, {FINAL_VALUES}"

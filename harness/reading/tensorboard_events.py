@@ -116,13 +116,14 @@ def _is_read(name: str) -> bool:
 
 
 def _run(here: Path, events: _Events, notes: Notes) -> tuple[str | None, str | None, pl.DataFrame]:
-    """Return a run's status, why it is not complete, and its rows, but for tags with a step below 0."""
+    """Return a run's status, why it is not complete, and its rows, but for values at steps below 0."""
     if events.error is not None:
         raise events.error
-    below = events.values.filter(pl.col("step") < 0)["tag"].unique(maintain_order=True)
-    for tag in below:
-        notes.add(f"{tag} has steps below 0, and is left out", here)
-    values = events.values.filter(~pl.col("tag").is_in(below.implode()))
+    below, values = (
+        events.values.filter(part) for part in (pl.col("step") < 0, pl.col("step") >= 0)
+    )
+    for tag in below["tag"].unique(maintain_order=True):
+        notes.add(f"values of {tag} at steps below 0 are left out", here)
     status, error = events.status, None
     if _own_configuration(events) is not None:
         status = clean(_own_text(events.text.get("status", ""))) or "unfinished"
