@@ -157,7 +157,7 @@ def upload(logs: Sequence[Log], scratch: Path) -> dict[Log, str]:
             answer = sync(some)
             for log in some:
                 if not log.synced:
-                    refused[log] = wandb_run.one_line(answer)
+                    refused[log] = wandb_run.one_sentence(answer)
             bar.update(len(some))
     return refused
 
@@ -173,8 +173,8 @@ def _refusing(log: Log, refused: dict[Log, str]) -> Iterator[None]:
     except Exception as error:  # whatever wandb raises
         waited = time.monotonic() - begin >= wandb_run.UPLOAD_TIMEOUT_S
         if waited or isinstance(error, AuthenticationError):
-            raise ConfigError(f"W&B: {wandb_run.one_line(error)}") from error
-        refused[log] = explain(error) or wandb_run.one_line(error) or type(error).__name__
+            raise ConfigError(f"W&B: {wandb_run.one_sentence(error)}") from error
+        refused[log] = explain(error) or wandb_run.one_sentence(error) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -182,11 +182,16 @@ def counts_runs(name: str) -> bool:
     return bool(_RUNS.fullmatch(name.strip()))
 
 
+def is_meant(key: str, given: str) -> bool:
+    """Return whether a key is `given` whole, or by its last parts."""
+    return key == given or key.endswith((f".{given}", f"/{given}"))
+
+
 def find_key(given: str, keys: Sequence[str], option: str) -> str:
     """Return the one of `keys` that is meant: itself, or the only one that ends in it. Raises `ConfigError`."""
     if given in keys:
         return given
-    ending = [key for key in keys if key.endswith((f".{given}", f"/{given}"))]
+    ending = [key for key in keys if is_meant(key, given)]
     if len(ending) == 1:
         return ending[0]
     if len(ending) > 1:

@@ -103,6 +103,8 @@ def refuse_rising(
     keys = [*dict.fromkeys(key for one in settings for key in one)]
     others = [key for key in keys if key not in {factor, *seeds, *skipped}]
     for name in filter(meaning.may_rise, others):
+        if len({show(one.get(name)) for one in settings}) < _FEWEST_ROWS:
+            continue
         runs = [[*seeds]] if seeds else [*([key] for key in others if key != name), []]
         for run in runs:
             blocks = [_blocks(values) for values in _by_place(settings, [factor, *run], name)]

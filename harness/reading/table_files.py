@@ -79,7 +79,7 @@ class Table:
 
 
 def open_table(path: Path) -> Table:
-    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators or blanks between them.
+    """Return the table in a file, by its content: Parquet, JSON Lines, Markdown, or cells with separators or blanks.
 
     Raises OSError; `UnreadableError` or `ConfigError`, in one line, for what is none, or is too large.
     """

@@ -70,10 +70,12 @@ def refuse_pooled(
         ):
             continue
         found = [*filter(_is_part if words(key) & _NAMES else _is_split, texts)]
+        if 2 * len(found) <= len(texts):
+            continue
         places: dict[str, set[str]] = {}
         for one in settings:
             places.setdefault(str([one.get(name) for name in own]), set()).add(str(one.get(key)))
-        if 2 * len(found) > len(texts) and any(len(there) > 1 for there in places.values()):
+        if any(len(there) > 1 for there in places.values()):
             raise ConfigError(f"--where {key}=VALUE: say which rows are judged, as those of one run differ in {key}: {listed(texts)}")  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from harness.config.errors import ConfigError, nearest
 from harness.reading import table_exports as exports
-from harness.reading.meaning import is_clock, is_named_result
+from harness.reading.meaning import is_clock, is_meant, is_named_result
 from harness.reading.recorded import (
     FINAL_VALUES,
     MOST_RUNS,
@@ -118,7 +118,7 @@ def _roles(table: Table, mapping: Mapping[str, str], asked: Collection[str]) -> 
         exported and step == "_step" and table.values(step).null_count()
     ):  # of runs that logged nothing
         step = None
-    named = {n for n in table.names if n in asked or n.endswith(tuple(f"{end}{one}" for one in asked for end in "./"))}  # fmt: skip
+    named = {n for n in table.names if any(is_meant(n, one) for one in asked)}
     taken = {column for column in roles if roles[column] != "status"} | named
     status = mapping.get("status") or (
         known("status", ("state",), lower) if exported else status_column(table, taken)

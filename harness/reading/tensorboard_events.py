@@ -214,7 +214,7 @@ def _folder(paths: Sequence[Path], notes: Notes) -> _Events:
 def _is_beside_curve(one: _Events, earlier: pl.DataFrame) -> pl.Series:
     """Return which values of a file are those of the hparams plugin, and not a curve's.
 
-    They have tags that the plugin was told of. `add_hparams(run_name=".")` writes them to a file of their own, a value a
+    Their tags are among the plugin's metrics. `add_hparams(run_name=".")` writes them to a file of their own, a value a
     tag; others go to the run's file, at step 0 after the curve.
     """
     of_plugin = pl.col("tag").is_in([*one.hparams_metrics])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from harness.config.errors import ConfigError
+from harness.config.errors import ConfigError, one_line
 from harness.config.schema import Tracking, Wandb
 from harness.config.warnings import warn
 from harness.runs.run_dir import MOST_JOB_TYPE, MOST_NAME, short
@@ -78,7 +78,7 @@ class WandbRun:
             try:
                 return cls(start(config, "online", label, folder, values), sync)
             except unreachable() as error:
-                cls._give_up(one_line(error), sync)
+                cls._give_up(one_sentence(error), sync)
         return cls(start(config, "offline", label, folder, values), sync)
 
     @classmethod
@@ -124,11 +124,11 @@ class WandbRun:
                 raise
             self._lost = True
             (Path(self._run.dir).parent / INCOMPLETE).touch()
-            self._give_up(one_line(error), self._sync)
+            self._give_up(one_sentence(error), self._sync)
 
 
-def one_line(error: Exception | str) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+def one_sentence(error: Exception | str) -> str:
+    return one_line(str(error)).rstrip(".")
 
 
 def start(
@@ -250,7 +250,7 @@ def check(config: Tracking, no_key: str = _NO_KEY) -> None:
                 f"{name}={given}: cannot be written to; unset it, or name another folder"
             )
     if (key := os.environ.get("WANDB_API_KEY")) and (wrong := wbauth.check_api_key(key)):
-        raise ConfigError(f"WANDB_API_KEY: {one_line(wrong)}; change or unset it")
+        raise ConfigError(f"WANDB_API_KEY: {one_sentence(wrong)}; change or unset it")
     if mode == "online" and not (_has_key() or settings.api_key or settings.identity_token_file):
         raise ConfigError(no_key)
 
@@ -276,7 +276,7 @@ def _refused(name: str) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     """Return what is wrong, without pydantic's lines about the value and its own pages."""
     errors: Any = getattr(error, "errors", None)
-    return "; ".join(one["msg"] for one in errors()) if errors else one_line(error)
+    return "; ".join(one["msg"] for one in errors()) if errors else one_sentence(error)
 
 
 def _keep_files_in(folder: Path) -> None:
